@@ -1,1 +1,24 @@
-//! placeholder
+//! Words and shapes that every part of Steadyhand shares: ids, events, commits, failures, limits.
+//!
+//! Nothing here does IO, reads a clock or awaits. What is serialized into workflow history is defined
+//! in this crate, so a log written by any version can be read by any program that has these shapes.
+
+pub mod agent;
+pub mod commit;
+pub mod content;
+pub mod event;
+pub mod failure;
+pub mod ids;
+pub mod limits;
+pub mod model;
+pub mod outcome;
+pub mod session;
+pub mod time;
+pub mod usage;
+
+pub use commit::{Commit, PrivateEntry, Step, Take};
+pub use content::{Block, Content};
+pub use event::{Event, EventBody};
+pub use failure::{Failure, RetryClass};
+pub use time::Time;
+pub use usage::Usage;

@@ -1,1 +1,22 @@
-//! placeholder
+//! The brain, as pure code: what a session remembers, how a decision is made, and the harnesses that
+//! make it. No Temporal, no IO, no clock, no randomness: everything comes in as a value.
+//!
+//! * [`state`]: `SessionState`, a fold over commits.
+//! * [`intake`]: what arrived since the last decision, as digests.
+//! * [`frame`]: orders what arrived and makes the events that are the same for every harness.
+//! * [`view`], [`registry`]: what a harness sees and returns, and which ones there are.
+//! * [`context`]: strategies that turn a slice of the log into a model request.
+
+pub mod context;
+pub mod frame;
+pub mod intake;
+mod loop_v1;
+pub mod registry;
+pub mod state;
+pub mod view;
+
+pub use frame::decide;
+pub use intake::{Closing, Intake, Outcome, Waiting};
+pub use registry::{HARNESSES, Harness};
+pub use state::SessionState;
+pub use view::{Decision, View};

@@ -1,1 +1,8 @@
-//! placeholder
+//! Workflows: deterministic code that the engine replays. It sees time, chance and the world through its
+//! context alone; everything that decides is in `harness`, everything that acts is behind [`contract`].
+
+pub mod contract;
+pub mod patches;
+pub mod session;
+
+pub use session::SessionWorkflow;

@@ -1,0 +1,108 @@
+//! What a session keeps of its agent: the snapshot (a blob) and the facts that decisions need (by value).
+
+use crate::content::BlobRef;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The agent as a model request needs it, as it was when the session took it over. Stored as a blob;
+/// its hash stands in every recipe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AgentSnapshot {
+    /// The agent object of the public API, without timestamps and metadata (API.md 2.3).
+    pub public: Value,
+    pub model: ModelParams,
+    pub system: Option<String>,
+    /// Every tool that is offered to the model, with the texts it is offered with.
+    pub tools: Vec<ToolSpec>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelParams {
+    pub id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effort: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speed: Option<String>,
+    /// Output tokens of one request.
+    pub max_tokens: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ToolSpec {
+    pub name: String,
+    pub description: String,
+    pub input_schema: Value,
+    #[serde(flatten)]
+    pub kind: ToolKind,
+    pub policy: Policy,
+}
+
+/// Who runs a tool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum ToolKind {
+    /// One of `agent_toolset_20260401`, run in a hand.
+    Builtin,
+    /// Run by the client.
+    Custom,
+    Mcp {
+        server: String,
+    },
+}
+
+/// `permission_policy` of the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Policy {
+    AlwaysAllow,
+    AlwaysAsk,
+}
+
+/// What decisions need to know of the agent without reading a blob.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AgentFacts {
+    pub agent_id: String,
+    pub version: u32,
+    pub name: String,
+    pub model: String,
+    /// Tokens that the model can take in.
+    pub window_tokens: u64,
+    pub max_tokens: u32,
+    pub tools: Vec<ToolFact>,
+    pub strategy: StrategyRef,
+    /// Shims of the harness that are switched off, by name.
+    #[serde(default)]
+    pub shims_off: Vec<String>,
+    pub snapshot: BlobRef,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ToolFact {
+    pub name: String,
+    #[serde(flatten)]
+    pub kind: ToolKind,
+    pub policy: Policy,
+}
+
+/// A context strategy by name and version, with its parameters.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StrategyRef {
+    pub name: String,
+    pub version: u32,
+    #[serde(default)]
+    pub params: Value,
+}
+
+/// A harness by name, version and the sha-256 of its source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HarnessRef {
+    pub name: String,
+    pub version: u32,
+    pub sha256: String,
+}
+
+impl std::fmt::Display for HarnessRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}@{}", self.name, self.version)
+    }
+}

@@ -1,0 +1,53 @@
+//! Every limit, with its unit and the reason for the number.
+
+/// Content above this many bytes leaves history for a blob: keeps a history page of 256 events below the
+/// 4 MiB of a gRPC message in the usual case.
+pub const INLINE_BYTES_MAX: usize = 32 * 1024;
+
+/// A tool input above this many bytes is passed on by reference, as it sits in `SessionState` until it runs.
+pub const STATE_INPUT_BYTES_MAX: usize = 4 * 1024;
+
+/// Events in one POST: the limit the API documents for `initial_events`.
+pub const EVENTS_PER_POST_MAX: usize = 50;
+
+/// Uncommitted events of one session: bounds what continue-as-new has to carry.
+pub const UNCOMMITTED_EVENTS_MAX: usize = 100;
+
+/// A signal is one history event; below 1 MiB keeps clear of Temporal's 2 MiB payload limit.
+pub const SIGNAL_BYTES_MAX: usize = 1024 * 1024;
+
+/// Signals in one run before it continues as new (Temporal refuses the 10,001st).
+pub const SIGNALS_PER_RUN_MAX: u32 = 2_000;
+
+/// Event ids remembered across runs to drop redelivered signals.
+pub const SEEN_EVENT_IDS_MAX: usize = 1_000;
+
+/// What a harness may see and keep (DESIGN.md section 5).
+pub const VIEW_BYTES_MAX: usize = 64 * 1024;
+pub const MEMO_BYTES_MAX: usize = 8 * 1024;
+
+/// First and last bytes of a text block in a View.
+pub const VIEW_TEXT_EDGE_BYTES: usize = 2 * 1024;
+/// First bytes of a tool result in a View.
+pub const VIEW_RESULT_HEAD_BYTES: usize = 512;
+
+/// A JSON body of the HTTP API, in bytes (API.md 1.8).
+pub const BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Activities of the brain and of hands beat every second; five silent seconds mean a lost worker.
+pub const HEARTBEAT_TIMEOUT_MS: u64 = 5_000;
+
+/// Milliseconds that a model request may take in all before the attempt counts as lost.
+pub const MODEL_CALL_TIMEOUT_MS: u64 = 15 * 60 * 1_000;
+
+/// A decision that takes longer than this is not coming back (measured: 0.33 ms).
+pub const DECIDE_TIMEOUT_MS: u64 = 10_000;
+
+/// Longest tool timeout (600 s, API.md 4.1) and the 60 s that are added to it.
+pub const EXECUTE_TIMEOUT_MS: u64 = (600 + 60) * 1_000;
+
+/// Cloning a repository and copying files into a hand, milliseconds.
+pub const PROVISION_TIMEOUT_MS: u64 = 10 * 60 * 1_000;
+
+/// Reading one run and writing its segments, milliseconds.
+pub const SEAL_TIMEOUT_MS: u64 = 10 * 60 * 1_000;

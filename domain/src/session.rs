@@ -1,0 +1,266 @@
+//! Session workflows from outside: their name, queues, input and signals.
+//!
+//! These are data in history: a field may be added with a default, none may change its meaning.
+
+use crate::{
+    Event, Time,
+    agent::{AgentFacts, HarnessRef, StrategyRef},
+    content::{BlobRef, Json},
+    model::ModelPrivate,
+    outcome::Call,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+pub const WORKFLOW_TYPE: &str = "SessionWorkflow";
+
+/// Task queues.
+pub mod queue {
+    /// Workflow tasks of sessions and the brain's activities.
+    pub const BRAIN: &str = "brain";
+    /// Work that any hand worker can take: `provision`.
+    pub const HANDS: &str = "hands";
+
+    /// Work for the one host that has a hand.
+    pub fn hand_host(host: &str) -> String {
+        format!("hand-host-{host}")
+    }
+}
+
+/// Signal names.
+pub mod signal {
+    pub const EVENTS: &str = "events";
+    pub const CHANGE: &str = "change";
+    pub const SWAP: &str = "swap";
+    pub const CLOSE: &str = "close";
+}
+
+/// Input of every run of a session; `S` is the session's state, which readers of the log leave opaque.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SessionInput<S = Value> {
+    pub session_id: String,
+    #[serde(flatten)]
+    pub from: Origin<S>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "origin", rename_all = "snake_case")]
+pub enum Origin<S> {
+    /// The first run.
+    Created {
+        created_at: Time,
+        attributes: Attributes,
+        harness: HarnessRef,
+        /// `initial_events`, accepted and with ids.
+        events: Vec<Event>,
+    },
+    /// Every later run.
+    Continued {
+        state: Box<S>,
+        previous_run_id: String,
+        /// The position the first event of this run gets.
+        position: u64,
+        /// Accepted and not yet committed.
+        mailbox: Vec<Mail>,
+    },
+}
+
+/// What a session is made of, beside its log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Attributes {
+    pub title: Option<String>,
+    #[serde(default)]
+    pub metadata: BTreeMap<String, String>,
+    pub environment_id: String,
+    /// Tools run in the client's own worker: no hand is provisioned.
+    #[serde(default)]
+    pub self_hosted: bool,
+    #[serde(default)]
+    pub vault_ids: Vec<String>,
+    #[serde(default)]
+    pub resources: Vec<Resource>,
+    pub agent: AgentFacts,
+    /// Milliseconds of workflow time a retry may wait at most; limits lowered by tests.
+    #[serde(default)]
+    pub tuning: Tuning,
+}
+
+/// Knobs of the shell that an operator (or a test) may turn for new sessions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tuning {
+    /// Decisions after which a run continues as new, before the engine suggests it. 0: only when suggested.
+    #[serde(default)]
+    pub decisions_per_run: u64,
+}
+
+/// Something that `provision` puts into a hand.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Resource {
+    pub id: String,
+    #[serde(flatten)]
+    pub kind: ResourceKind,
+    pub mount_path: String,
+    pub created_at: Time,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ResourceKind {
+    File {
+        file_id: String,
+        blob: BlobRef,
+    },
+    /// A git bundle that the hand clones inside the sandbox.
+    GitBundle {
+        blob: BlobRef,
+    },
+}
+
+/// A message to the workflow, as it waits in the mailbox.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "mail", rename_all = "snake_case")]
+pub enum Mail {
+    Event { event: Event },
+    Change { change: Change },
+    Swap { swap: Swap },
+    Close { close: Close },
+}
+
+impl Mail {
+    /// What redelivery is recognised by.
+    pub fn id(&self) -> &str {
+        match self {
+            Mail::Event { event } => &event.id,
+            Mail::Change { change } => &change.id,
+            Mail::Swap { swap } => &swap.id,
+            Mail::Close { close } => &close.id,
+        }
+    }
+}
+
+/// Signal `events`: one POST, all or nothing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Posted {
+    pub events: Vec<Event>,
+    /// Fingerprint of (key, path, body) that a retry is recognised by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+}
+
+/// Signal `change`: new attributes, whole.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    pub id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<Option<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<BTreeMap<String, String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentChange>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Vec<Resource>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AgentChange {
+    pub facts: AgentFacts,
+    /// The public agent object, for `session.updated`.
+    pub public: Json,
+}
+
+/// Signal `swap`: another harness from the next turn boundary on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Swap {
+    pub id: String,
+    pub harness: HarnessRef,
+}
+
+/// Signal `close`: release the hands and end the workflow.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Close {
+    pub id: String,
+}
+
+/// A hand: where, and under which lease epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandRef {
+    pub hand: String,
+    pub host: String,
+    pub epoch: u64,
+}
+
+/// Input of `call_model`: names hashes and positions, never a message list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelInput {
+    pub session_id: String,
+    /// What was sealed before this run.
+    pub manifest: Option<BlobRef>,
+    /// Runs not in the manifest, oldest first; the last is the running one.
+    pub runs: Vec<String>,
+    pub from: u64,
+    pub to: u64,
+    pub agent: AgentFacts,
+    pub strategy: StrategyRef,
+    pub suffix: Vec<Value>,
+    /// The open span, for deltas and logs.
+    pub span_id: String,
+    pub turn: u64,
+}
+
+/// Input of `execute`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExecuteInput {
+    pub session_id: String,
+    pub hand: HandRef,
+    pub call: Call,
+}
+
+/// Input of `provision`: the recipe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProvisionInput {
+    pub session_id: String,
+    /// The id the hand will have: the same for every attempt.
+    pub hand: String,
+    pub environment_id: String,
+    pub resources: Vec<Resource>,
+}
+
+/// Input of `collect` and `release`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HandInput {
+    pub session_id: String,
+    pub hand: HandRef,
+    /// sha-256 of the listing that was collected last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_listing: Option<String>,
+}
+
+/// One file of a hand's outputs, or the diff of its repository (`path` = `diff`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OutputFile {
+    pub path: String,
+    pub blob: BlobRef,
+}
+
+/// Input of `seal`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SealInput {
+    pub session_id: String,
+    pub run_id: String,
+    /// The manifest that this run's segments are added to.
+    pub manifest: Option<BlobRef>,
+}
+
+/// One thing in the log with its private part, as readers and context strategies take it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LogEntry {
+    pub position: u64,
+    /// The decision that committed it.
+    pub commit: u64,
+    pub event: Event,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub private: Option<ModelPrivate>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ignored: bool,
+}

@@ -1,0 +1,141 @@
+//! A commit in the making, and the state as it will be after it.
+
+use crate::{
+    intake::Intake,
+    state::{SessionState, Status},
+    view,
+};
+use domain::{
+    Commit, Event, EventBody, PrivateEntry, Step, Take, Time,
+    commit::Closed,
+    content::Content,
+    event::{StopDetails, StopReason},
+    ids,
+};
+
+pub struct Draft<'a> {
+    pub state: SessionState,
+    pub intake: &'a Intake,
+    pub now: Time,
+    /// What the session was asking for before this commit, if it was idle for that.
+    pub asked: Option<Vec<String>>,
+    takes: Vec<Take>,
+    step: Step,
+    memo: Option<String>,
+    view_hash: Option<String>,
+}
+
+impl<'a> Draft<'a> {
+    pub fn new(state: &SessionState, intake: &'a Intake) -> Self {
+        let asked = matches!(state.status, Status::Idle { requires_action: true })
+            .then(|| state.blocked.iter().map(|blocked| blocked.call.tool_use_id.clone()).collect());
+        Draft {
+            state: state.clone(),
+            intake,
+            asked,
+            now: intake.now.max(state.last_time),
+            takes: Vec::new(),
+            step: Step::Continue {},
+            memo: None,
+            view_hash: None,
+        }
+    }
+
+    pub fn take(&mut self, take: Take) {
+        self.state.take(&take, self.intake);
+        self.takes.push(take);
+    }
+
+    pub fn accept(&mut self, id: &str) {
+        self.take(Take::Accepted { id: id.to_owned(), ignored: false });
+    }
+
+    pub fn ignore(&mut self, id: &str) {
+        self.take(Take::Accepted { id: id.to_owned(), ignored: true });
+    }
+
+    /// An event that the decision makes, under the next derived id.
+    pub fn emit(&mut self, body: EventBody) {
+        let id = ids::decision_event(&self.state.session_id, self.state.n, self.takes.len());
+        self.emit_as(id, body, None);
+    }
+
+    pub fn emit_as(&mut self, id: String, body: EventBody, private: Option<String>) {
+        let event = Event { id, body, processed_at: Some(self.now) };
+        self.take(Take::Inline { event, private });
+    }
+
+    pub fn note(&mut self, entry: PrivateEntry) {
+        self.take(Take::Private { entry });
+    }
+
+    pub fn closed(&mut self, activity: &str, how: Closed) {
+        self.note(PrivateEntry::ActivityClosed { activity: activity.to_owned(), how });
+    }
+
+    /// A result that no hand produced: refused, denied, interrupted or lost.
+    pub fn tool_error(&mut self, tool_use_id: &str, text: impl Into<String>) {
+        self.emit(EventBody::AgentToolResult {
+            tool_use_id: tool_use_id.to_owned(),
+            content: Content::text(text),
+            is_error: Some(true),
+        });
+    }
+
+    pub fn running(&mut self) {
+        self.emit(EventBody::SessionStatusRunning {});
+        let (session_thread_id, agent_name) = self.thread();
+        self.emit(EventBody::SessionThreadStatusRunning { session_thread_id, agent_name });
+    }
+
+    /// Idle events in the order of API.md 3.5: thread, usage, session.
+    pub fn idle(&mut self, stop_reason: StopReason, stop_details: Option<StopDetails>) {
+        let (session_thread_id, agent_name) = self.thread();
+        self.emit(EventBody::SessionThreadStatusIdle {
+            session_thread_id,
+            agent_name,
+            stop_reason: stop_reason.clone(),
+            stop_details: stop_details.clone(),
+        });
+        self.emit(EventBody::SessionUsage { usage: self.state.usage });
+        self.emit(EventBody::SessionStatusIdle { stop_reason, stop_details });
+    }
+
+    pub fn thread(&self) -> (String, String) {
+        (ids::primary_thread(&self.state.session_id), self.state.attributes.agent.name.clone())
+    }
+
+    pub fn has_taken(&self, id: &str) -> bool {
+        self.takes.iter().any(|take| matches!(take, Take::Accepted { id: taken, .. } if taken == id))
+    }
+
+    /// A message waits that this commit did not take.
+    pub fn has_input(&self) -> bool {
+        self.intake.mail.iter().any(|waiting| waiting.is_input() && !self.has_taken(waiting.id()))
+    }
+
+    /// The one step of this commit.
+    pub fn set_step(&mut self, step: Step) {
+        self.step = step;
+    }
+
+    pub fn set_memo(&mut self, memo: String) {
+        self.memo = Some(memo);
+    }
+
+    pub fn saw(&mut self, view_hash: String) {
+        self.view_hash = Some(view_hash);
+    }
+
+    pub fn finish(self) -> Commit {
+        Commit {
+            n: self.state.n,
+            now: self.now,
+            takes: self.takes,
+            step: self.step,
+            memo: self.memo,
+            view_version: view::VERSION,
+            view_hash: self.view_hash,
+        }
+    }
+}

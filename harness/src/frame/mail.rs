@@ -1,0 +1,202 @@
+//! What clients sent: interrupts first, then answers, then attribute changes. Messages wait for a turn
+//! boundary (`turn`).
+
+use super::draft::Draft;
+use crate::{
+    intake::{Intake, Waiting},
+    state::{Blocker, Op, SessionState, Status},
+};
+use domain::{
+    EventBody, PrivateEntry, Usage,
+    commit::Closed,
+    event::StopReason,
+    session::{Change, Close, Swap},
+};
+
+/// Whether some mail can be acted on now. What must wait (messages in a turn, an interrupt while tools are
+/// dying) is acted on when something else happens.
+pub fn is_due(state: &SessionState, intake: &Intake) -> bool {
+    if state.status == Status::Terminated {
+        return intake.mail.iter().any(|waiting| !matches!(waiting, Waiting::Close { .. }) || !state.closing);
+    }
+    intake.mail.iter().any(|waiting| match waiting {
+        Waiting::Message { .. } | Waiting::System { .. } => matches!(state.status, Status::Idle { requires_action: false }),
+        Waiting::Interrupt { .. } => !is_stopping(state),
+        Waiting::Confirmation { .. } | Waiting::Answer { .. } | Waiting::Change { .. } => true,
+        Waiting::Swap { swap } => state.swap.as_ref() != Some(swap),
+        Waiting::Close { .. } => !state.closing || !is_stopping(state),
+    })
+}
+
+fn is_stopping(state: &SessionState) -> bool {
+    state.pending.iter().any(|pending| pending.cancelling)
+}
+
+pub fn sort(draft: &mut Draft<'_>) {
+    let intake = draft.intake;
+    if draft.state.status == Status::Terminated {
+        return late(draft);
+    }
+    if intake.mail.iter().any(|waiting| matches!(waiting, Waiting::Interrupt { .. } | Waiting::Close { .. })) {
+        stop(draft);
+    }
+    for waiting in &intake.mail {
+        match waiting {
+            Waiting::Confirmation { id, tool_use_id, allow, deny_message } => {
+                confirm(draft, id, tool_use_id, *allow, deny_message.as_deref());
+            }
+            Waiting::Answer { id, digest } => answer(draft, id, &digest.tool_use_id),
+            Waiting::Change { change } => self::change(draft, change),
+            Waiting::Swap { swap } => self::swap(draft, swap),
+            Waiting::Message { .. } | Waiting::System { .. } | Waiting::Interrupt { .. } | Waiting::Close { .. } => {}
+        }
+    }
+}
+
+/// Stops what is under way. The interrupt itself is applied when everything has stopped (`turn::go_on`).
+fn stop(draft: &mut Draft<'_>) {
+    for close in draft.intake.mail.iter().filter_map(|waiting| match waiting {
+        Waiting::Close { close } => Some(close),
+        _ => None,
+    }) {
+        close_requested(draft, close);
+    }
+    let mut dying = Vec::new();
+    for pending in draft.state.pending.clone() {
+        match &pending.op {
+            // An answer that is still coming is not waited for; nothing outside depends on it.
+            Op::CallModel { span_id, .. } => {
+                draft.closed(&pending.activity, Closed::Cancelled);
+                draft.emit(EventBody::SpanModelRequestEnd {
+                    model_request_start_id: span_id.clone(),
+                    is_error: Some(true),
+                    model_usage: Usage::default(),
+                });
+            }
+            Op::Timer { .. } => draft.closed(&pending.activity, Closed::Cancelled),
+            // Never dispatched: there is no hand yet, so nothing can have happened.
+            Op::Execute { call } if draft.state.hand.is_none() => {
+                draft.closed(&pending.activity, Closed::Cancelled);
+                draft.tool_error(&call.tool_use_id, INTERRUPTED);
+            }
+            Op::Execute { .. } if !pending.cancelling => dying.push(pending.activity),
+            Op::Execute { .. } | Op::Provision { .. } | Op::Seal { .. } | Op::Collect {} | Op::Release {} => {}
+        }
+    }
+    if !dying.is_empty() {
+        draft.note(PrivateEntry::Cancelling { activities: dying });
+    }
+}
+
+/// Text of API.md 3.6: the call did not complete; asking again is the model's choice.
+const INTERRUPTED: &str =
+    "The tool execution was interrupted by the user before it completed. Retry it if it is still needed.";
+
+fn close_requested(draft: &mut Draft<'_>, close: &Close) {
+    if !draft.state.closing {
+        draft.note(PrivateEntry::CloseRequested { id: close.id.clone() });
+    }
+}
+
+/// Applies the interrupts that wait, now that nothing is under way: open calls get results, the turn ends.
+/// Returns false when there is none.
+pub fn interrupt(draft: &mut Draft<'_>) -> bool {
+    let interrupts: Vec<String> = draft
+        .intake
+        .mail
+        .iter()
+        .filter_map(|waiting| match waiting {
+            Waiting::Interrupt { id } => Some(id.clone()),
+            _ => None,
+        })
+        .collect();
+    if interrupts.is_empty() && !draft.state.closing {
+        return false;
+    }
+    let was_idle = matches!(draft.state.status, Status::Idle { requires_action: false });
+    end_calls(draft, INTERRUPTED);
+    for id in &interrupts {
+        draft.accept(id);
+    }
+    if !was_idle {
+        draft.idle(StopReason::EndTurn {}, None);
+    }
+    true
+}
+
+/// Every use must have a result, or no later request is valid.
+pub fn end_calls(draft: &mut Draft<'_>, text: &str) {
+    let open: Vec<String> = draft
+        .state
+        .calls
+        .iter()
+        .chain(draft.state.blocked.iter().map(|blocked| &blocked.call))
+        .map(|call| call.tool_use_id.clone())
+        .collect();
+    for tool_use_id in open {
+        draft.tool_error(&tool_use_id, text);
+    }
+}
+
+fn confirm(draft: &mut Draft<'_>, id: &str, tool_use_id: &str, allow: bool, deny_message: Option<&str>) {
+    let waits = draft
+        .state
+        .blocked
+        .iter()
+        .any(|blocked| blocked.on == Blocker::Ask && blocked.call.tool_use_id == tool_use_id);
+    if !waits {
+        return draft.ignore(id);
+    }
+    draft.accept(id);
+    if !allow {
+        let text = match deny_message {
+            Some(message) if !message.is_empty() => format!("The user denied this tool call: {message}"),
+            _ => "The user denied this tool call.".to_owned(),
+        };
+        draft.tool_error(tool_use_id, text);
+    }
+}
+
+fn answer(draft: &mut Draft<'_>, id: &str, tool_use_id: &str) {
+    let waits = draft.state.blocked.iter().any(|blocked| {
+        matches!(blocked.on, Blocker::Custom | Blocker::SelfHosted) && blocked.call.tool_use_id == tool_use_id
+    });
+    // A result may come before its call was dispatched: "as soon as the use event appears" (API.md 3.3).
+    let early = draft.state.calls.iter().any(|call| call.tool_use_id == tool_use_id);
+    if waits || early { draft.accept(id) } else { draft.ignore(id) }
+}
+
+fn change(draft: &mut Draft<'_>, change: &Change) {
+    let is_idle = matches!(draft.state.status, Status::Idle { .. });
+    let dropped = change.agent.is_some() && !is_idle;
+    draft.note(PrivateEntry::Changed { id: change.id.clone(), dropped });
+    let agent = change.agent.as_ref().map(|agent| agent.public.clone());
+    let body = EventBody::SessionUpdated {
+        agent: if dropped { None } else { agent },
+        title: change.title.clone(),
+        metadata: change.metadata.clone(),
+    };
+    let changes_something_public =
+        change.title.is_some() || change.metadata.is_some() || (change.agent.is_some() && !dropped);
+    if changes_something_public {
+        draft.emit(body);
+    }
+}
+
+fn swap(draft: &mut Draft<'_>, swap: &Swap) {
+    if draft.state.swap.as_ref() != Some(swap) {
+        draft.note(PrivateEntry::SwapRequested { id: swap.id.clone(), harness: swap.harness.clone() });
+    }
+}
+
+/// Mail to a session that is over: in the log, without effect.
+fn late(draft: &mut Draft<'_>) {
+    for waiting in &draft.intake.mail {
+        match waiting {
+            Waiting::Change { change } => draft.note(PrivateEntry::Changed { id: change.id.clone(), dropped: true }),
+            Waiting::Swap { .. } => {}
+            Waiting::Close { close } => close_requested(draft, close),
+            other => draft.ignore(other.id()),
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! The course of a turn: what became of activities, when it is the harness's move, how a turn begins and ends.
+
+use super::{Ask, draft::Draft, mail};
+use crate::{
+    intake::{Closing, Outcome},
+    state::{Blocker, Op, Status, span_start_id},
+    view::{AgentView, CallView, ContextView, Decision, Last, Queued, VERSION, View},
+};
+use domain::{
+    EventBody, PrivateEntry, Step, Take, Usage,
+    commit::{Closed, IdleReason},
+    event::{ErrorBody, ErrorKind, Permission, RetryStatus, StopDetails, StopReason},
+    ids,
+    limits::MEMO_BYTES_MAX,
+    outcome::{ModelDigest, ProvisionOutcome, ToolDigest},
+};
+
+/// Takes the end of one activity or timer into the log. What no state waits for is not taken at all.
+pub fn close(draft: &mut Draft<'_>, closing: &Closing) {
+    let Some(pending) = draft.state.pending(&closing.activity).cloned() else { return };
+    let activity = closing.activity.as_str();
+    match &pending.op {
+        Op::CallModel { span_id, .. } => close_model(draft, closing, span_id),
+        Op::Execute { call } => {
+            let lost = match (&closing.how, &closing.outcome) {
+                (Closed::Finished, Some(Outcome::Tool { digest })) => {
+                    draft.take(Take::Result { activity: activity.to_owned(), index: 0 });
+                    draft.closed(activity, Closed::Finished);
+                    return hand_lost(draft, digest);
+                }
+                (Closed::Cancelled, _) => "the call was cancelled before its worker confirmed its end",
+                _ => "the worker that ran the call is gone",
+            };
+            draft.closed(activity, closing.how.clone());
+            draft.tool_error(
+                &call.tool_use_id,
+                format!("lost: {lost}. It may or may not have taken effect; check before running it again."),
+            );
+        }
+        Op::Provision { .. } => close_provision(draft, closing),
+        Op::Timer { .. } => {
+            draft.closed(activity, closing.how.clone());
+            if draft.state.status == Status::Rescheduling {
+                draft.running();
+            }
+        }
+        Op::Seal { .. } => {
+            draft.closed(activity, closing.how.clone());
+            if let Some(Outcome::Seal { outcome }) = &closing.outcome {
+                let (run_id, manifest) = (outcome.run_id.clone(), outcome.manifest.clone());
+                draft.note(PrivateEntry::RunSealed { run_id, manifest });
+            }
+        }
+        Op::Collect {} => {
+            draft.closed(activity, closing.how.clone());
+            if let Some(Outcome::Collect { outcome }) = &closing.outcome
+                && let Some(listing) = outcome.listing.clone()
+            {
+                draft.note(PrivateEntry::Outputs { listing });
+            }
+        }
+        Op::Release {} => draft.closed(activity, closing.how.clone()),
+    }
+}
+
+fn close_model(draft: &mut Draft<'_>, closing: &Closing, span_id: &str) {
+    let activity = closing.activity.as_str();
+    let (is_error, model_usage, private) = match (&closing.how, &closing.outcome) {
+        (Closed::Finished, Some(Outcome::Model { digest, events })) => {
+            for index in 0..*events {
+                draft.take(Take::Result { activity: activity.to_owned(), index });
+            }
+            match digest {
+                ModelDigest::Answer { usage, .. } => (false, *usage, Some(activity.to_owned())),
+                ModelDigest::Failed { .. } => (true, Usage::default(), None),
+            }
+        }
+        _ => (true, Usage::default(), None),
+    };
+    draft.closed(activity, closing.how.clone());
+    let id = ids::derive(ids::prefix::EVENT, &[span_id, "end"]);
+    let model_request_start_id = span_id.to_owned();
+    let end = EventBody::SpanModelRequestEnd { model_request_start_id, is_error: Some(is_error), model_usage };
+    draft.emit_as(id, end, private);
+}
+
+fn close_provision(draft: &mut Draft<'_>, closing: &Closing) {
+    draft.closed(&closing.activity, closing.how.clone());
+    let reason = match (&closing.how, &closing.outcome) {
+        (Closed::Finished, Some(Outcome::Provision { outcome: ProvisionOutcome::Ready { hand } })) => {
+            return draft.note(PrivateEntry::HandProvisioned { hand: hand.clone() });
+        }
+        (Closed::Finished, Some(Outcome::Provision { outcome: ProvisionOutcome::Failed { failure } })) => {
+            failure.message.clone()
+        }
+        (Closed::Failed { message }, _) => message.clone(),
+        _ => "provisioning was cancelled".to_owned(),
+    };
+    for pending in draft.state.pending.clone() {
+        if let Op::Execute { call } = pending.op {
+            draft.closed(&pending.activity, Closed::Failed { message: "no hand".to_owned() });
+            draft.tool_error(&call.tool_use_id, format!("no sandbox could be provisioned: {reason}"));
+        }
+    }
+}
+
+fn hand_lost(draft: &mut Draft<'_>, digest: &ToolDigest) {
+    if !digest.hand_lost {
+        return;
+    }
+    if let Some(hand) = draft.state.hand.clone() {
+        let reason = "its sandbox is gone".to_owned();
+        draft.note(PrivateEntry::HandLost { hand: hand.hand, reason });
+    }
+}
+
+/// Moves the session on as far as it goes without waiting: at most one step.
+pub fn go_on(draft: &mut Draft<'_>, ask: &mut Ask<'_>) {
+    if draft.state.status == Status::Terminated || draft.state.is_busy() {
+        return;
+    }
+    if mail::interrupt(draft) && draft.state.closing {
+        return terminate(draft);
+    }
+    if !draft.state.blocked.is_empty() && !resume(draft) {
+        return;
+    }
+    if matches!(draft.state.status, Status::Idle { .. }) && draft.state.swap.is_some() {
+        apply_swap(draft);
+    }
+    if matches!(draft.state.status, Status::Idle { requires_action: false }) && !begin_turn(draft) {
+        return;
+    }
+    if draft.state.is_harness_due() {
+        move_on(draft, ask);
+    }
+}
+
+/// Some calls wait for somebody outside. Returns true when none does any more.
+fn resume(draft: &mut Draft<'_>) -> bool {
+    let waiting: Vec<String> = draft
+        .state
+        .blocked
+        .iter()
+        .filter(|blocked| blocked.on != Blocker::Allowed)
+        .map(|blocked| blocked.call.tool_use_id.clone())
+        .collect();
+    if waiting.is_empty() {
+        draft.note(PrivateEntry::Resumed {});
+    }
+    let still: Vec<String> = draft.state.blocked.iter().map(|blocked| blocked.call.tool_use_id.clone()).collect();
+    if still.is_empty() {
+        if draft.state.status != Status::Running {
+            draft.running();
+        }
+        return true;
+    }
+    let listed = if waiting.is_empty() { still } else { waiting };
+    if !is_asking_for(draft, &listed) {
+        draft.idle(StopReason::RequiresAction { event_ids: listed }, None);
+    }
+    false
+}
+
+/// Whether the session is idle already and nothing was answered by this commit.
+fn is_asking_for(draft: &Draft<'_>, listed: &[String]) -> bool {
+    draft.asked.as_deref() == Some(listed)
+}
+
+/// Queued messages begin a turn. Returns false when there is none.
+fn begin_turn(draft: &mut Draft<'_>) -> bool {
+    if !draft.has_input() {
+        return false;
+    }
+    draft.note(PrivateEntry::TurnBegun {});
+    take_inputs(draft);
+    if draft.state.status != Status::Running {
+        draft.running();
+    }
+    true
+}
+
+fn take_inputs(draft: &mut Draft<'_>) {
+    let intake = draft.intake;
+    for waiting in intake.mail.iter().filter(|waiting| waiting.is_input()) {
+        if !draft.has_taken(waiting.id()) {
+            draft.accept(waiting.id());
+        }
+    }
+}
+
+fn apply_swap(draft: &mut Draft<'_>) {
+    if let Some(swap) = draft.state.swap.clone() {
+        draft.note(PrivateEntry::Swapped { from: draft.state.harness.clone(), to: swap.harness });
+    }
+}
+
+fn terminate(draft: &mut Draft<'_>) {
+    let (session_thread_id, agent_name) = draft.thread();
+    draft.emit(EventBody::SessionThreadStatusTerminated { session_thread_id, agent_name });
+    draft.emit(EventBody::SessionStatusTerminated {});
+    if draft.state.hand.is_some() {
+        let activity = format!("release-{}", draft.state.n);
+        draft.note(PrivateEntry::Releasing { activity });
+    }
+}
+
+/// The harness's move.
+fn move_on(draft: &mut Draft<'_>, ask: &mut Ask<'_>) {
+    let view = view(draft);
+    draft.saw(ids::content_hash(&view.to_json()));
+    let decision = match ask(&view) {
+        Ok(decision) => decision,
+        Err(error) => return give_up(draft, error.to_string()),
+    };
+    if decision.memo.as_ref().is_some_and(|memo| memo.len() > MEMO_BYTES_MAX) {
+        return give_up(draft, format!("harness {} returned a memo of over 8 KiB", draft.state.harness));
+    }
+    perform(draft, decision);
+}
+
+/// Without a harness nothing can be decided: the turn ends at a boundary, where a swap cures it.
+fn give_up(draft: &mut Draft<'_>, message: String) {
+    mail::end_calls(draft, "The tool was not run: the turn was interrupted.");
+    draft.emit(EventBody::SessionError {
+        error: ErrorBody { kind: ErrorKind::Unknown, message, retry_status: RetryStatus::Exhausted },
+    });
+    end_turn(draft, IdleReason::RetriesExhausted {});
+}
+
+fn perform(draft: &mut Draft<'_>, decision: Decision) {
+    let Decision { step, errors, memo } = decision;
+    if let Some(memo) = memo {
+        draft.set_memo(memo);
+    }
+    let is_retrying = errors.iter().any(|error| error.retry_status == RetryStatus::Retrying);
+    for error in errors {
+        draft.emit(EventBody::SessionError { error });
+    }
+    match step {
+        Step::CallModel { .. } => {
+            mail::end_calls(draft, "The tool was not run.");
+            let span_id = span_start_id(&draft.state.session_id, draft.state.n);
+            draft.emit_as(span_id, EventBody::SpanModelRequestStart {}, None);
+            draft.set_step(step);
+        }
+        Step::Execute { ref calls } => {
+            refuse(draft, calls);
+            draft.set_step(step);
+        }
+        Step::Wait { .. } => {
+            if is_retrying {
+                draft.emit(EventBody::SessionStatusRescheduled {});
+                let (session_thread_id, agent_name) = draft.thread();
+                draft.emit(EventBody::SessionThreadStatusRescheduled { session_thread_id, agent_name });
+            }
+            draft.set_step(step);
+        }
+        Step::Idle { reason } => end_turn(draft, reason),
+        Step::Fail { message } => give_up(draft, message),
+        Step::Provision {} | Step::Continue {} => draft.set_step(step),
+        Step::Compact { .. } => give_up(draft, format!("harness {} asked to compact", draft.state.harness)),
+    }
+}
+
+/// Calls that will not be run get their result at once.
+fn refuse(draft: &mut Draft<'_>, chosen: &[String]) {
+    for call in draft.state.calls.clone().iter().filter(|call| chosen.contains(&call.tool_use_id)) {
+        if let Some(refused) = &call.refused {
+            draft.tool_error(&call.tool_use_id, refused);
+        } else if call.permission == Permission::Deny {
+            draft.tool_error(&call.tool_use_id, format!("Permission to use {} was denied.", call.name));
+        }
+    }
+}
+
+/// The end of a turn: with messages waiting the next one begins at once, else the session goes idle.
+fn end_turn(draft: &mut Draft<'_>, reason: IdleReason) {
+    mail::end_calls(draft, "The tool was not run: the turn ended.");
+    let spent = reason == (IdleReason::RetriesExhausted {});
+    if spent {
+        // Queued inputs are flushed (API.md 3.7): in the log, but they start nothing.
+        take_inputs(draft);
+    }
+    draft.set_step(Step::Idle { reason: reason.clone() });
+    if draft.state.swap.is_none() && !spent && draft.has_input() {
+        draft.note(PrivateEntry::TurnBegun {});
+        return take_inputs(draft);
+    }
+    match reason {
+        IdleReason::EndTurn {} => draft.idle(StopReason::EndTurn {}, None),
+        IdleReason::RetriesExhausted {} => draft.idle(StopReason::RetriesExhausted {}, None),
+        IdleReason::Refusal { category, explanation } => {
+            let details = StopDetails { kind: "refusal".to_owned(), category, explanation };
+            draft.idle(StopReason::Refusal {}, Some(details));
+        }
+    }
+    if draft.state.uncollected && draft.state.hand.is_some() {
+        let activity = format!("collect-{}", draft.state.n);
+        draft.note(PrivateEntry::Collecting { activity });
+    }
+}
+
+/// What the harness gets to see.
+fn view(draft: &Draft<'_>) -> View {
+    let state = &draft.state;
+    let last = state.last.as_ref().map(|last| match last {
+        ModelDigest::Answer { stop_reason, usage, blocks, refusal, .. } => Last::Answer {
+            stop_reason: stop_reason.clone(),
+            usage: *usage,
+            blocks: blocks.clone(),
+            refusal: refusal.clone(),
+        },
+        ModelDigest::Failed { failure } => Last::Failed { failure: failure.clone(), tries: state.tries },
+    });
+    let queued = draft.intake.mail.iter().filter(|waiting| waiting.is_input() && !draft.has_taken(waiting.id()));
+    View {
+        version: VERSION,
+        now: draft.now,
+        seed: seed(&state.session_id, state.n),
+        turn: state.turn,
+        round: state.round,
+        last,
+        calls: state
+            .calls
+            .iter()
+            .map(|call| CallView {
+                tool_use_id: call.tool_use_id.clone(),
+                name: call.name.clone(),
+                input_sha256: call.input_sha256.clone(),
+            })
+            .collect(),
+        results: state.results.clone(),
+        queued: queued.map(|waiting| Queued { id: waiting.id().to_owned(), kind: "user.message".to_owned() }).collect(),
+        context: ContextView {
+            tokens: state.context.tokens + state.context.bytes_since / 4,
+            window_tokens: state.attributes.agent.window_tokens,
+        },
+        agent: AgentView {
+            model: state.attributes.agent.model.clone(),
+            tools: state.attributes.agent.tools.clone(),
+            strategy: state.attributes.agent.strategy.clone(),
+            shims_off: state.attributes.agent.shims_off.clone(),
+        },
+        memo: state.memo.clone(),
+    }
+    .fit()
+}
+
+/// Chance for a decision, from the log alone.
+fn seed(session_id: &str, n: u64) -> u64 {
+    let digest = ids::content_hash(format!("{session_id}/{n}").as_bytes());
+    u64::from_str_radix(&digest[..16], 16).expect("a digest is hex")
+}

@@ -1,0 +1,468 @@
+//! `SessionState`: everything a session remembers between decisions, a pure fold over commits.
+//!
+//! It holds digests and references, never content, because it travels through every continue-as-new.
+//! Nothing but [`SessionState::apply`] and [`SessionState::continued`] changes it; `frame` calls the same
+//! code on its draft, so a decision and its replay cannot disagree.
+
+use crate::intake::{Intake, Outcome, Waiting};
+use domain::{
+    Commit, EventBody, Failure, PrivateEntry, Step, Take, Time, Usage,
+    agent::{HarnessRef, StrategyRef, ToolKind},
+    commit::Closed,
+    content::BlobRef,
+    event::{Permission, StopReason},
+    failure::FailureKind,
+    limits::SEEN_EVENT_IDS_MAX,
+    outcome::{Call, ModelDigest, ToolDigest},
+    session::{Attributes, HandRef, Swap},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::VecDeque;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SessionState {
+    pub session_id: String,
+    /// Number of the next decision.
+    pub n: u64,
+    /// Position of the next public event.
+    pub position: u64,
+    /// `processed_at` of the last one.
+    pub last_time: Time,
+    pub attributes: Attributes,
+    pub harness: HarnessRef,
+    pub memo: Option<String>,
+    pub status: Status,
+    pub turn: u64,
+    pub round: u32,
+    /// Failed model requests in a row.
+    pub tries: u32,
+    /// What is to be done or being done: the shell starts what is here and stops what is not.
+    pub pending: Vec<Pending>,
+    /// Uses of the last answer that nothing was decided about.
+    pub calls: Vec<Call>,
+    /// Calls that wait for somebody outside.
+    pub blocked: Vec<Blocked>,
+    /// Since the last model request.
+    pub results: Vec<ToolDigest>,
+    /// The last model request, until a step answers it.
+    pub last: Option<ModelDigest>,
+    pub context: Context,
+    pub usage: Usage,
+    pub hand: Option<HandRef>,
+    /// Hands made so far: the next one's number.
+    pub hands: u64,
+    /// A hand worked since the last collection.
+    pub uncollected: bool,
+    /// sha-256 of the listing collected last.
+    pub collected: Option<String>,
+    pub manifest: Option<BlobRef>,
+    /// Closed runs that the manifest does not name yet, oldest first.
+    pub unsealed: Vec<String>,
+    pub swap: Option<Swap>,
+    pub closing: bool,
+    /// Ids of mail taken lately, so that a redelivered signal changes nothing.
+    pub seen: VecDeque<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum Status {
+    Idle { requires_action: bool },
+    Running,
+    Rescheduling,
+    Terminated,
+}
+
+/// Something outside the workflow that is under way, or will be as soon as the shell gets to it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pending {
+    /// The activity's id, unique in the whole session.
+    pub activity: String,
+    pub op: Op,
+    /// It was told to stop; its end is awaited.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cancelling: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Op {
+    CallModel { span_id: String, to: u64, strategy: StrategyRef, suffix: Vec<Value> },
+    /// Waits for a hand while the session has none.
+    Execute { call: Call },
+    Provision { hand: String },
+    Timer { until: Time },
+    Seal { run_id: String },
+    Collect {},
+    Release {},
+}
+
+impl Op {
+    /// Whether the turn waits for it.
+    pub fn holds_turn(&self) -> bool {
+        !matches!(self, Op::Seal { .. } | Op::Collect {} | Op::Release {})
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Blocked {
+    pub call: Call,
+    pub on: Blocker,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Blocker {
+    /// A confirmation.
+    Ask,
+    /// `user.custom_tool_result`.
+    Custom,
+    /// `user.tool_result` from a worker of a self-hosted environment.
+    SelfHosted,
+    /// Nobody any more: it was allowed, and runs when the others are answered.
+    Allowed,
+}
+
+/// How full the model's window is, as far as the last answer told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Context {
+    pub tokens: u64,
+    pub bytes_since: u64,
+}
+
+impl SessionState {
+    pub fn created(session_id: &str, created_at: Time, attributes: Attributes, harness: HarnessRef) -> Self {
+        SessionState {
+            session_id: session_id.to_owned(),
+            n: 0,
+            position: 0,
+            last_time: created_at,
+            attributes,
+            harness,
+            memo: None,
+            status: Status::Idle { requires_action: false },
+            turn: 0,
+            round: 0,
+            tries: 0,
+            pending: Vec::new(),
+            calls: Vec::new(),
+            blocked: Vec::new(),
+            results: Vec::new(),
+            last: None,
+            context: Context::default(),
+            usage: Usage::default(),
+            hand: None,
+            hands: 0,
+            uncollected: false,
+            collected: None,
+            manifest: None,
+            unsealed: Vec::new(),
+            swap: None,
+            closing: false,
+            seen: VecDeque::new(),
+        }
+    }
+
+    /// The state a later run begins with: the run before it wants sealing.
+    pub fn continued(mut self, previous_run_id: &str) -> Self {
+        self.unsealed.push(previous_run_id.to_owned());
+        self.pending.push(Pending {
+            activity: format!("seal-{previous_run_id}"),
+            op: Op::Seal { run_id: previous_run_id.to_owned() },
+            cancelling: false,
+        });
+        self
+    }
+
+    /// Something is under way that the turn waits for.
+    pub fn is_busy(&self) -> bool {
+        self.pending.iter().any(|pending| pending.op.holds_turn())
+    }
+
+    /// A turn is on, and it is the harness's move.
+    pub fn is_harness_due(&self) -> bool {
+        matches!(self.status, Status::Running) && !self.is_busy() && self.blocked.is_empty()
+    }
+
+    pub fn pending(&self, activity: &str) -> Option<&Pending> {
+        self.pending.iter().find(|pending| pending.activity == activity)
+    }
+
+    /// Folds one commit into the state. `intake` resolves the ids that the commit takes.
+    pub fn apply(&mut self, commit: &Commit, intake: &Intake) {
+        for take in &commit.takes {
+            self.take(take, intake);
+        }
+        self.step(&commit.step, commit.n, commit.now);
+        if let Some(memo) = &commit.memo {
+            self.memo = Some(memo.clone());
+        }
+        self.last_time = commit.now;
+        self.n = commit.n + 1;
+    }
+
+    /// One take of a commit.
+    pub fn take(&mut self, take: &Take, intake: &Intake) {
+        if let Some(id) = take.mail() {
+            self.seen.push_back(id.to_owned());
+            if self.seen.len() > SEEN_EVENT_IDS_MAX {
+                self.seen.pop_front();
+            }
+        }
+        match take {
+            Take::Accepted { id, ignored } => {
+                self.position += 1;
+                if let (Some(waiting), false) = (intake.mail(id), ignored) {
+                    self.accepted(waiting);
+                }
+            }
+            Take::Result { .. } => self.position += 1,
+            Take::Inline { event, .. } => {
+                self.position += 1;
+                self.inline(&event.body);
+            }
+            Take::Private { entry } => self.private(entry, intake),
+        }
+    }
+
+    fn accepted(&mut self, waiting: &Waiting) {
+        match waiting {
+            Waiting::Message { bytes, .. } | Waiting::System { bytes, .. } => {
+                self.context.bytes_since += bytes;
+                // A new input: what the model said last is answered.
+                self.last = None;
+            }
+            Waiting::Confirmation { tool_use_id, allow: true, .. } => {
+                for blocked in self.blocked.iter_mut().filter(|blocked| blocked.call.tool_use_id == *tool_use_id) {
+                    blocked.on = Blocker::Allowed;
+                }
+            }
+            // The refusal is an inline result that follows.
+            Waiting::Confirmation { .. } | Waiting::Interrupt { .. } => {}
+            Waiting::Answer { digest, .. } => self.answered(digest.clone()),
+            Waiting::Change { .. } | Waiting::Swap { .. } | Waiting::Close { .. } => {}
+        }
+    }
+
+    fn inline(&mut self, body: &EventBody) {
+        match body {
+            EventBody::SessionStatusRunning {} => {
+                self.status = Status::Running;
+            }
+            EventBody::SessionStatusIdle { stop_reason, .. } => {
+                let requires_action = matches!(stop_reason, StopReason::RequiresAction { .. });
+                self.status = Status::Idle { requires_action };
+            }
+            EventBody::SessionStatusRescheduled {} => self.status = Status::Rescheduling,
+            EventBody::SessionStatusTerminated {} => self.status = Status::Terminated,
+            EventBody::SpanModelRequestEnd { model_usage, .. } => self.usage += *model_usage,
+            EventBody::AgentToolResult { tool_use_id, content, is_error } => {
+                self.answered(crate::intake::result_digest(tool_use_id, content, is_error.unwrap_or(false)));
+            }
+            EventBody::SessionUpdated { title, metadata, .. } => {
+                if let Some(title) = title {
+                    self.attributes.title.clone_from(title);
+                }
+                if let Some(metadata) = metadata {
+                    self.attributes.metadata.clone_from(metadata);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn answered(&mut self, digest: ToolDigest) {
+        let id = &digest.tool_use_id;
+        self.blocked.retain(|blocked| blocked.call.tool_use_id != *id);
+        self.calls.retain(|call| call.tool_use_id != *id);
+        self.pending.retain(|pending| !matches!(&pending.op, Op::Execute { call } if call.tool_use_id == *id));
+        self.context.bytes_since += digest.bytes;
+        self.results.push(digest);
+    }
+
+    fn private(&mut self, entry: &PrivateEntry, intake: &Intake) {
+        match entry {
+            PrivateEntry::ActivityClosed { activity, how } => self.closed(activity, how, intake),
+            PrivateEntry::Cancelling { activities } => {
+                for pending in self.pending.iter_mut().filter(|pending| activities.contains(&pending.activity)) {
+                    pending.cancelling = true;
+                }
+            }
+            PrivateEntry::Changed { id, dropped } => {
+                if let (Some(Waiting::Change { change }), false) = (intake.mail(id), dropped) {
+                    if let Some(agent) = &change.agent {
+                        self.attributes.agent = agent.facts.clone();
+                    }
+                    if let Some(resources) = &change.resources {
+                        self.attributes.resources.clone_from(resources);
+                    }
+                }
+            }
+            PrivateEntry::SwapRequested { id, harness } => {
+                self.swap = Some(Swap { id: id.clone(), harness: harness.clone() });
+            }
+            PrivateEntry::Swapped { to, .. } => {
+                if self.harness.name != to.name {
+                    self.memo = None;
+                }
+                self.harness = to.clone();
+                self.swap = None;
+            }
+            PrivateEntry::CloseRequested { .. } => self.closing = true,
+            PrivateEntry::TurnBegun {} => {
+                self.turn += 1;
+                self.round = 0;
+            }
+            PrivateEntry::Resumed {} => self.release_allowed(),
+            PrivateEntry::HandProvisioned { hand } => self.hand = Some(hand.clone()),
+            PrivateEntry::HandLost { hand, .. } => {
+                if self.hand.as_ref().is_some_and(|own| own.hand == *hand) {
+                    self.hand = None;
+                }
+            }
+            PrivateEntry::RunSealed { run_id, manifest } => {
+                self.unsealed.retain(|run| run != run_id);
+                self.manifest = Some(manifest.clone());
+            }
+            PrivateEntry::Collecting { activity } => {
+                self.uncollected = false;
+                self.start(activity.clone(), Op::Collect {});
+            }
+            PrivateEntry::Outputs { listing } => self.collected = Some(listing.blob.clone()),
+            PrivateEntry::Releasing { activity } => self.start(activity.clone(), Op::Release {}),
+        }
+    }
+
+    fn start(&mut self, activity: String, op: Op) {
+        self.pending.push(Pending { activity, op, cancelling: false });
+    }
+
+    fn closed(&mut self, activity: &str, how: &Closed, intake: &Intake) {
+        let Some(at) = self.pending.iter().position(|pending| pending.activity == activity) else { return };
+        let pending = self.pending.remove(at);
+        let outcome = intake.closing(activity).and_then(|closing| closing.outcome.as_ref());
+        match (pending.op, how, outcome) {
+            (Op::CallModel { .. }, Closed::Finished, Some(Outcome::Model { digest, .. })) => self.model_closed(digest),
+            (Op::CallModel { .. }, Closed::Failed { message }, _) => {
+                let failure = Failure::transient(FailureKind::Lost, message.clone());
+                self.model_closed(&ModelDigest::Failed { failure });
+            }
+            (Op::Execute { .. }, Closed::Finished, Some(Outcome::Tool { digest })) => {
+                self.uncollected = true;
+                self.answered(digest.clone());
+            }
+            (Op::Release {}, ..) => self.hand = None,
+            _ => {}
+        }
+    }
+
+    fn model_closed(&mut self, digest: &ModelDigest) {
+        match digest {
+            ModelDigest::Answer { usage, calls, .. } => {
+                self.tries = 0;
+                self.calls.clone_from(calls);
+                self.results.clear();
+                self.context = Context { tokens: usage.context_tokens() + usage.output_tokens, bytes_since: 0 };
+            }
+            ModelDigest::Failed { .. } => self.tries += 1,
+        }
+        self.last = Some(digest.clone());
+    }
+
+    /// The step of a commit: what is to be done becomes pending.
+    pub fn step(&mut self, step: &Step, n: u64, now: Time) {
+        match step {
+            Step::CallModel { strategy, suffix } => {
+                self.round += 1;
+                self.last = None;
+                let strategy = strategy.clone().unwrap_or_else(|| self.attributes.agent.strategy.clone());
+                let span_id = span_start_id(&self.session_id, n);
+                let op = Op::CallModel { span_id, to: self.position, strategy, suffix: suffix.clone() };
+                self.start(format!("model-{n}"), op);
+            }
+            Step::Execute { calls } => {
+                let (chosen, rest): (Vec<_>, Vec<_>) =
+                    std::mem::take(&mut self.calls).into_iter().partition(|call| calls.contains(&call.tool_use_id));
+                self.calls = rest;
+                for call in chosen {
+                    self.dispatch(call, n);
+                }
+                self.provision_if_needed(n);
+            }
+            Step::Provision {} => {
+                if self.hand.is_none() {
+                    self.provision(n);
+                }
+            }
+            Step::Wait { until } => {
+                // A failure that is waited out is answered; an answer stays until a step uses it.
+                if matches!(self.last, Some(ModelDigest::Failed { .. })) {
+                    self.last = None;
+                }
+                self.start(format!("timer-{n}"), Op::Timer { until: (*until).max(now) });
+            }
+            Step::Idle { .. } => {
+                self.last = None;
+                self.tries = 0;
+            }
+            Step::Fail { .. } => self.last = None,
+            Step::Compact { .. } | Step::Continue {} => {}
+        }
+    }
+
+    /// Puts one call where it belongs: to a hand, or to whoever has to answer.
+    fn dispatch(&mut self, call: Call, n: u64) {
+        let on = match (&call.kind, call.permission) {
+            (ToolKind::Custom, _) => Some(Blocker::Custom),
+            (_, Permission::Ask) => Some(Blocker::Ask),
+            (ToolKind::Builtin, _) if self.attributes.self_hosted => Some(Blocker::SelfHosted),
+            _ => None,
+        };
+        match on {
+            Some(on) => self.blocked.push(Blocked { call, on }),
+            None => self.execute(call, n),
+        }
+    }
+
+    fn execute(&mut self, call: Call, n: u64) {
+        let index = self.pending.iter().filter(|pending| matches!(pending.op, Op::Execute { .. })).count();
+        self.start(format!("execute-{n}-{index}"), Op::Execute { call });
+    }
+
+    /// All blockers are answered: the allowed calls go on their way.
+    fn release_allowed(&mut self) {
+        let n = self.n;
+        for blocked in std::mem::take(&mut self.blocked) {
+            match blocked.on {
+                Blocker::Allowed if self.attributes.self_hosted && blocked.call.kind == ToolKind::Builtin => {
+                    self.blocked.push(Blocked { call: blocked.call, on: Blocker::SelfHosted });
+                }
+                Blocker::Allowed => self.execute(blocked.call, n),
+                _ => self.blocked.push(blocked),
+            }
+        }
+        self.provision_if_needed(n);
+    }
+
+    fn provision_if_needed(&mut self, n: u64) {
+        let waits = self.pending.iter().any(|pending| matches!(pending.op, Op::Execute { .. }));
+        if waits && self.hand.is_none() {
+            self.provision(n);
+        }
+    }
+
+    fn provision(&mut self, n: u64) {
+        if self.pending.iter().any(|pending| matches!(pending.op, Op::Provision { .. })) {
+            return;
+        }
+        let hand = domain::ids::derive(domain::ids::prefix::HAND, &[&self.session_id, &self.hands.to_string()]);
+        self.hands += 1;
+        self.start(format!("provision-{n}"), Op::Provision { hand });
+    }
+}
+
+/// Id of the span that a decision opens with `CallModel`.
+pub fn span_start_id(session_id: &str, n: u64) -> String {
+    domain::ids::derive(domain::ids::prefix::EVENT, &[session_id, "span", &n.to_string()])
+}

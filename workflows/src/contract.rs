@@ -1,0 +1,75 @@
+//! The activities that workflows call, by name and type. `activities` implements them with
+//! `#[activity(definition = ...)]`, so the compiler checks both ends.
+
+use domain::{
+    Commit,
+    outcome::{CollectOutcome, ModelOutcome, ProvisionOutcome, SealOutcome, ToolOutcome},
+    session::{ExecuteInput, HandInput, ModelInput, ProvisionInput, SealInput},
+};
+use harness::{Intake, SessionState};
+use serde::{Deserialize, Serialize};
+use temporalio_common::ActivityError;
+use temporalio_macros::activity_definitions;
+
+pub use brain::{CallModel, Decide, Seal};
+pub use hands::{Collect, Execute, Provision, Release};
+
+/// Input of `decide`. Not recorded: the commit that comes back is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DecideInput {
+    pub state: SessionState,
+    pub intake: Intake,
+}
+
+/// Activities on queue `brain`.
+pub struct Brain;
+
+#[activity_definitions]
+impl Brain {
+    /// The next commit of a session. A local activity: no side effects, runs again when its task fails.
+    #[activity(name = "decide")]
+    pub fn decide(input: DecideInput) -> Result<Commit, ActivityError> {
+        unimplemented!()
+    }
+
+    /// One model request. A failure of the provider is a result.
+    #[activity(name = "call_model")]
+    pub fn call_model(input: ModelInput) -> Result<ModelOutcome, ActivityError> {
+        unimplemented!()
+    }
+
+    /// Copies a closed run into segments and adds them to the manifest.
+    #[activity(name = "seal")]
+    pub fn seal(input: SealInput) -> Result<SealOutcome, ActivityError> {
+        unimplemented!()
+    }
+}
+
+/// Activities of hand workers: `provision` on queue `hands`, the others on the queue of the hand's host.
+pub struct Hands;
+
+#[activity_definitions]
+impl Hands {
+    #[activity(name = "provision")]
+    pub fn provision(input: ProvisionInput) -> Result<ProvisionOutcome, ActivityError> {
+        unimplemented!()
+    }
+
+    /// One tool call, at most once.
+    #[activity(name = "execute")]
+    pub fn execute(input: ExecuteInput) -> Result<ToolOutcome, ActivityError> {
+        unimplemented!()
+    }
+
+    /// Output files and the diff, into blobs.
+    #[activity(name = "collect")]
+    pub fn collect(input: HandInput) -> Result<CollectOutcome, ActivityError> {
+        unimplemented!()
+    }
+
+    /// Ends a hand for good.
+    #[activity(name = "release")]
+    pub fn release(input: HandInput) -> Result<(), ActivityError> {
+        unimplemented!()
+    }
+}

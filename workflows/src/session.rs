@@ -1,0 +1,175 @@
+//! `SessionWorkflow`: the thin shell around decisions. It keeps the mailbox, asks for the next commit and
+//! turns what the state says is pending into Temporal commands. It decides nothing itself.
+//!
+//! The only file that turns a `Step` into commands (through `SessionState::pending`).
+
+mod ops;
+
+use crate::contract::{Brain, DecideInput};
+use domain::{
+    Commit, Time, limits,
+    session::{Change, Close, Mail, Origin, Posted, SessionInput, Swap},
+};
+use harness::{Intake, SessionState, Waiting, frame, state::Status};
+use ops::Ops;
+use std::time::Duration;
+use temporalio_macros::{workflow, workflow_methods};
+use temporalio_workflow::{
+    ContinueAsNewOptions, LocalActivityOptions, SyncWorkflowContext, WorkflowContext, WorkflowContextView,
+    WorkflowResult,
+};
+
+/// A session, for as long as it lives; a run of it continues as new before it grows too long.
+#[workflow]
+pub struct SessionWorkflow {
+    state: SessionState,
+    /// Accepted and not yet committed, in order of arrival.
+    mailbox: Vec<Mail>,
+    /// Signals that this run received.
+    signals: u32,
+}
+
+#[workflow_methods]
+impl SessionWorkflow {
+    #[init]
+    fn new(_ctx: &WorkflowContextView, input: SessionInput<SessionState>) -> Self {
+        let (state, mailbox) = match input.from {
+            Origin::Created { created_at, attributes, harness, events } => (
+                SessionState::created(&input.session_id, created_at, attributes, harness),
+                events.into_iter().map(|event| Mail::Event { event }).collect(),
+            ),
+            Origin::Continued { state, previous_run_id, mailbox, .. } => (state.continued(&previous_run_id), mailbox),
+        };
+        SessionWorkflow { state, mailbox, signals: 0 }
+    }
+
+    #[run(name = "SessionWorkflow")]
+    pub async fn run(ctx: &mut WorkflowContext<Self>) -> WorkflowResult<()> {
+        let ctx = &*ctx;
+        let first = ctx.state(|session| session.state.n);
+        let mut ops = Ops::default();
+        loop {
+            ops.reconcile(ctx);
+            let intake = wait_until_due(ctx, &mut ops).await;
+            let commit = decide(ctx, intake.clone()).await?;
+            let swapped = commit.takes.iter().any(|take| {
+                matches!(take, domain::Take::Private { entry: domain::PrivateEntry::Swapped { .. } })
+            });
+            ops.forget(&intake);
+            ctx.state_mut(|session| session.commit(&commit, &intake));
+
+            let decisions = ctx.state(|session| session.state.n - first);
+            if ops.is_quiet() {
+                if ctx.state(|session| session.is_over()) {
+                    return Ok(());
+                }
+                if swapped || ctx.state(|session| session.is_run_long(decisions)) || ctx.continue_as_new_suggested() {
+                    let input = ctx.state(|session| session.next_run(ctx.run_id()));
+                    ctx.continue_as_new(input, ContinueAsNewOptions::default())?;
+                }
+            }
+        }
+    }
+
+    #[signal(name = "events")]
+    pub fn events(&mut self, _ctx: &mut SyncWorkflowContext<Self>, posted: Posted) {
+        self.signals += 1;
+        for event in posted.events {
+            self.receive(Mail::Event { event });
+        }
+    }
+
+    #[signal(name = "change")]
+    pub fn change(&mut self, _ctx: &mut SyncWorkflowContext<Self>, change: Change) {
+        self.signals += 1;
+        self.receive(Mail::Change { change });
+    }
+
+    #[signal(name = "swap")]
+    pub fn swap(&mut self, _ctx: &mut SyncWorkflowContext<Self>, swap: Swap) {
+        self.signals += 1;
+        self.receive(Mail::Swap { swap });
+    }
+
+    #[signal(name = "close")]
+    pub fn close(&mut self, _ctx: &mut SyncWorkflowContext<Self>, close: Close) {
+        self.signals += 1;
+        self.receive(Mail::Close { close });
+    }
+}
+
+impl SessionWorkflow {
+    /// A signal may be delivered again (a retried POST, a client's retry): its id tells.
+    fn receive(&mut self, mail: Mail) {
+        let is_known = self.mailbox.iter().any(|known| known.id() == mail.id())
+            || self.state.seen.iter().any(|known| known == mail.id());
+        if !is_known {
+            self.mailbox.push(mail);
+        }
+    }
+
+    fn commit(&mut self, commit: &Commit, intake: &Intake) {
+        self.state.apply(commit, intake);
+        self.mailbox.retain(|mail| !commit.takes.iter().any(|take| take.mail() == Some(mail.id())));
+    }
+
+    fn is_over(&self) -> bool {
+        self.state.status == Status::Terminated && self.state.pending.is_empty()
+    }
+
+    fn is_run_long(&self, decisions: u64) -> bool {
+        let tuned = self.state.attributes.tuning.decisions_per_run;
+        self.signals >= limits::SIGNALS_PER_RUN_MAX || (tuned > 0 && decisions >= tuned)
+    }
+
+    fn next_run(&self, run_id: &str) -> SessionInput<SessionState> {
+        SessionInput {
+            session_id: self.state.session_id.clone(),
+            from: Origin::Continued {
+                state: Box::new(self.state.clone()),
+                previous_run_id: run_id.to_owned(),
+                position: self.state.position,
+                mailbox: self.mailbox.clone(),
+            },
+        }
+    }
+}
+
+/// Sleeps until a decision would do something, and says what it is made on.
+async fn wait_until_due(ctx: &WorkflowContext<SessionWorkflow>, ops: &mut Ops<'_>) -> Intake {
+    std::future::poll_fn(|cx| {
+        ops.poll(cx);
+        let intake = Intake {
+            now: ctx.workflow_time().map_or(Time::default(), to_time),
+            mail: ctx.state(|session| session.mailbox.iter().map(Waiting::of).collect()),
+            closed: ops.closed().to_vec(),
+        };
+        if ctx.state(|session| frame::is_due(&session.state, &intake)) {
+            return std::task::Poll::Ready(intake);
+        }
+        std::task::Poll::Pending
+    })
+    .await
+}
+
+fn to_time(time: std::time::SystemTime) -> Time {
+    let since = time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Time::from_ms(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+async fn decide(ctx: &WorkflowContext<SessionWorkflow>, intake: Intake) -> WorkflowResult<Commit> {
+    let state = ctx.state(|session| session.state.clone());
+    let options = LocalActivityOptions::builder()
+        .activity_id(format!("decide-{}", state.n))
+        .start_to_close_timeout(Duration::from_millis(limits::DECIDE_TIMEOUT_MS))
+        .build();
+    let input = DecideInput { state, intake };
+    match ctx.execute_local_activity(Brain::decide, input, options).await {
+        Ok(commit) => Ok(commit),
+        Err(error) => {
+            // Nothing was decided, so nothing may be recorded: the task fails and is tried again.
+            ctx.force_task_fail(error);
+            std::future::pending().await
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! What is under way outside the workflow. `SessionState::pending` says what should be; this makes it so.
+
+use super::SessionWorkflow;
+use crate::contract::{Brain, Hands};
+use domain::{
+    commit::Closed,
+    limits,
+    session::{ExecuteInput, HandInput, ModelInput, ProvisionInput, SealInput, queue},
+};
+use futures::future::LocalBoxFuture;
+use harness::{
+    Closing, Intake, Outcome, SessionState,
+    state::{Op, Pending},
+};
+use std::{
+    task::{Context, Poll},
+    time::Duration,
+};
+use temporalio_workflow::{
+    ActivityCancellationType, ActivityExecutionError, ActivityOptions, TimerOptions, TimerResult,
+    WorkflowCancellationToken, WorkflowContext,
+};
+
+/// How an operation ended: its outcome, or what became of it.
+type Ended = Result<Outcome, Closed>;
+
+/// Operations in flight, by activity id, in the order in which they were started.
+#[derive(Default)]
+pub struct Ops<'a> {
+    flying: Vec<Flying<'a>>,
+    closed: Vec<Closing>,
+}
+
+struct Flying<'a> {
+    activity: String,
+    token: WorkflowCancellationToken,
+    future: LocalBoxFuture<'a, Ended>,
+}
+
+impl<'a> Ops<'a> {
+    /// Starts what is pending and not in flight; stops what is in flight and no longer wanted.
+    pub fn reconcile(&mut self, ctx: &'a WorkflowContext<SessionWorkflow>) {
+        let state = ctx.state(|session| session.state.clone());
+        for flying in &self.flying {
+            if state.pending(&flying.activity).is_none_or(|pending| pending.cancelling) {
+                flying.token.cancel();
+            }
+        }
+        self.flying.retain(|flying| state.pending(&flying.activity).is_some());
+        let waiting: Vec<&Pending> =
+            state.pending.iter().filter(|pending| !self.is_known(&pending.activity)).collect();
+        for pending in waiting {
+            let token = ctx.cancellation_token().child_token();
+            if let Some(future) = start(ctx, &state, pending, token.clone()) {
+                self.flying.push(Flying { activity: pending.activity.clone(), token, future });
+            }
+        }
+    }
+
+    fn is_known(&self, activity: &str) -> bool {
+        self.flying.iter().any(|flying| flying.activity == activity)
+            || self.closed.iter().any(|closing| closing.activity == activity)
+    }
+
+    /// Collects what ended, in the order of starting: the same at every replay.
+    pub fn poll(&mut self, cx: &mut Context<'_>) {
+        let closed = &mut self.closed;
+        self.flying.retain_mut(|flying| match flying.future.as_mut().poll(cx) {
+            Poll::Pending => true,
+            Poll::Ready(ended) => {
+                let activity = std::mem::take(&mut flying.activity);
+                closed.push(match ended {
+                    Ok(outcome) => Closing { activity, how: Closed::Finished, outcome: Some(outcome) },
+                    Err(how) => Closing { activity, how, outcome: None },
+                });
+                false
+            }
+        });
+    }
+
+    pub fn closed(&self) -> &[Closing] {
+        &self.closed
+    }
+
+    /// What a decision was made on is decided: what it did not take is not part of the log.
+    pub fn forget(&mut self, intake: &Intake) {
+        self.closed.retain(|closing| intake.closing(&closing.activity).is_none());
+    }
+
+    pub fn is_quiet(&self) -> bool {
+        self.flying.is_empty() && self.closed.is_empty()
+    }
+}
+
+fn start<'a>(
+    ctx: &'a WorkflowContext<SessionWorkflow>,
+    state: &SessionState,
+    pending: &Pending,
+    token: WorkflowCancellationToken,
+) -> Option<LocalBoxFuture<'a, Ended>> {
+    let activity = Activity { id: pending.activity.clone(), token };
+    Some(match &pending.op {
+        Op::CallModel { span_id, to, strategy, suffix } => {
+            let mut runs = state.unsealed.clone();
+            runs.push(ctx.run_id().to_owned());
+            let input = ModelInput {
+                session_id: state.session_id.clone(),
+                manifest: state.manifest.clone(),
+                runs,
+                from: 0,
+                to: *to,
+                agent: state.attributes.agent.clone(),
+                strategy: strategy.clone(),
+                suffix: suffix.clone(),
+                span_id: span_id.clone(),
+                turn: state.turn,
+            };
+            let options = activity.options(queue::BRAIN, limits::MODEL_CALL_TIMEOUT_MS, ActivityCancellationType::TryCancel);
+            let call = ctx.execute_activity(Brain::call_model, input, options);
+            Box::pin(async move {
+                let outcome = call.await.map_err(closed)?;
+                Ok(Outcome::Model { digest: outcome.digest, events: outcome.events.len() })
+            })
+        }
+        Op::Execute { call } => {
+            // Started when the hand is there.
+            let hand = state.hand.clone()?;
+            let queue = queue::hand_host(&hand.host);
+            let input = ExecuteInput { session_id: state.session_id.clone(), hand, call: call.clone() };
+            let options = activity.options(
+                &queue,
+                limits::EXECUTE_TIMEOUT_MS,
+                ActivityCancellationType::WaitCancellationCompleted,
+            );
+            let call = ctx.execute_activity(Hands::execute, input, options);
+            Box::pin(async move { Ok(Outcome::Tool { digest: call.await.map_err(closed)?.digest }) })
+        }
+        Op::Provision { hand } => {
+            let input = ProvisionInput {
+                session_id: state.session_id.clone(),
+                hand: hand.clone(),
+                environment_id: state.attributes.environment_id.clone(),
+                resources: state.attributes.resources.clone(),
+            };
+            let options =
+                activity.options(queue::HANDS, limits::PROVISION_TIMEOUT_MS, ActivityCancellationType::TryCancel);
+            let call = ctx.execute_activity(Hands::provision, input, options);
+            Box::pin(async move { Ok(Outcome::Provision { outcome: call.await.map_err(closed)? }) })
+        }
+        Op::Seal { run_id } => {
+            let input = SealInput {
+                session_id: state.session_id.clone(),
+                run_id: run_id.clone(),
+                manifest: state.manifest.clone(),
+            };
+            let options = activity.options(queue::BRAIN, limits::SEAL_TIMEOUT_MS, ActivityCancellationType::TryCancel);
+            let call = ctx.execute_activity(Brain::seal, input, options);
+            Box::pin(async move { Ok(Outcome::Seal { outcome: call.await.map_err(closed)? }) })
+        }
+        Op::Collect {} => {
+            let (input, queue) = hand_input(state)?;
+            let options = activity.options(&queue, limits::PROVISION_TIMEOUT_MS, ActivityCancellationType::TryCancel);
+            let call = ctx.execute_activity(Hands::collect, input, options);
+            Box::pin(async move { Ok(Outcome::Collect { outcome: call.await.map_err(closed)? }) })
+        }
+        Op::Release {} => {
+            let (input, queue) = hand_input(state)?;
+            let options = activity.options(&queue, limits::PROVISION_TIMEOUT_MS, ActivityCancellationType::TryCancel);
+            let call = ctx.execute_activity(Hands::release, input, options);
+            Box::pin(async move {
+                call.await.map_err(closed)?;
+                Ok(Outcome::Done {})
+            })
+        }
+        Op::Timer { until } => {
+            let now = ctx.workflow_time().map_or(*until, super::to_time);
+            let mut options = TimerOptions::from(Duration::from_millis(until.since(now)));
+            options.cancellation_token = Some(activity.token);
+            let timer = ctx.timer(options);
+            Box::pin(async move {
+                match timer.await {
+                    TimerResult::Fired => Ok(Outcome::Done {}),
+                    TimerResult::Cancelled => Err(Closed::Cancelled),
+                }
+            })
+        }
+    })
+}
+
+fn hand_input(state: &SessionState) -> Option<(HandInput, String)> {
+    let hand = state.hand.clone()?;
+    let queue = queue::hand_host(&hand.host);
+    let last_listing = state.collected.clone();
+    Some((HandInput { session_id: state.session_id.clone(), hand, last_listing }, queue))
+}
+
+struct Activity {
+    id: String,
+    token: WorkflowCancellationToken,
+}
+
+impl Activity {
+    /// Unlimited attempts: only a lost worker is a failure, everything else is a result.
+    fn options(self, queue: &str, start_to_close_ms: u64, cancellation: ActivityCancellationType) -> ActivityOptions {
+        ActivityOptions::with_start_to_close_timeout(Duration::from_millis(start_to_close_ms))
+            .activity_id(self.id)
+            .task_queue(queue.to_owned())
+            .heartbeat_timeout(Duration::from_millis(limits::HEARTBEAT_TIMEOUT_MS))
+            .cancellation_type(cancellation)
+            .cancellation_token(self.token)
+            .do_not_eagerly_execute(true)
+            .build()
+    }
+}
+
+fn closed(error: ActivityExecutionError) -> Closed {
+    match error {
+        ActivityExecutionError::Cancelled(_) => Closed::Cancelled,
+        other => Closed::Failed { message: other.to_string() },
+    }
+}
