@@ -91,6 +91,7 @@ pub enum PrivateEntry {
     CloseRequested { id: String },
     HandProvisioned { hand: HandRef },
     HandLost { hand: String, reason: String },
+    HandReleased { hand: String },
     RunSealed { run_id: String, manifest: BlobRef },
     /// The hand is asked what the turn left in it.
     Collecting { activity: String },

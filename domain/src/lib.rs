@@ -13,6 +13,7 @@ pub mod limits;
 pub mod model;
 pub mod outcome;
 pub mod session;
+pub mod summary;
 pub mod time;
 pub mod usage;
 
@@ -20,5 +21,6 @@ pub use commit::{Commit, PrivateEntry, Step, Take};
 pub use content::{Block, Content};
 pub use event::{Event, EventBody};
 pub use failure::{Failure, RetryClass};
+pub use summary::{Status, Summary};
 pub use time::Time;
 pub use usage::Usage;

@@ -3,7 +3,7 @@
 //! These are data in history: a field may be added with a default, none may change its meaning.
 
 use crate::{
-    Event, Time,
+    Event, Summary, Time,
     agent::{AgentFacts, HarnessRef, StrategyRef},
     content::{BlobRef, Json},
     model::ModelPrivate,
@@ -59,11 +59,15 @@ pub enum Origin<S> {
     Continued {
         state: Box<S>,
         previous_run_id: String,
-        /// The position the first event of this run gets.
-        position: u64,
         /// Accepted and not yet committed.
         mailbox: Vec<Mail>,
     },
+}
+
+/// The part of a session's state that readers of the log know.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StateHead {
+    pub summary: Summary,
 }
 
 /// What a session is made of, beside its log.

@@ -10,10 +10,10 @@ mod turn;
 
 use crate::{
     intake::Intake,
-    state::{SessionState, Status},
+    state::SessionState,
     view::View,
 };
-use domain::Commit;
+use domain::{Commit, Status};
 use draft::Draft;
 
 /// Why a harness gave no decision.
@@ -41,7 +41,7 @@ pub fn decide(state: &SessionState, intake: &Intake, ask: &mut Ask<'_>) -> Commi
 /// Whether a decision on this state and intake would do anything: the shell sleeps until it would.
 pub fn is_due(state: &SessionState, intake: &Intake) -> bool {
     // The turn is on and nothing holds it: the harness moves, or the session says what it waits for.
-    if (state.status == Status::Running && !state.is_busy())
+    if (state.summary.status == Status::Running && !state.is_busy())
         || intake.closed.iter().any(|closing| state.pending(&closing.activity).is_some())
     {
         return true;

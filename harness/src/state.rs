@@ -6,15 +6,14 @@
 
 use crate::intake::{Intake, Outcome, Waiting};
 use domain::{
-    Commit, EventBody, Failure, PrivateEntry, Step, Take, Time, Usage,
+    Commit, EventBody, Failure, PrivateEntry, Status, Step, Summary, Take, Time,
     agent::{HarnessRef, StrategyRef, ToolKind},
     commit::Closed,
-    content::BlobRef,
-    event::{Permission, StopReason},
+    event::Permission,
     failure::FailureKind,
     limits::SEEN_EVENT_IDS_MAX,
     outcome::{Call, ModelDigest, ToolDigest},
-    session::{Attributes, HandRef, Swap},
+    session::{Attributes, Swap},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -23,17 +22,9 @@ use std::collections::VecDeque;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SessionState {
     pub session_id: String,
-    /// Number of the next decision.
-    pub n: u64,
-    /// Position of the next public event.
-    pub position: u64,
-    /// `processed_at` of the last one.
-    pub last_time: Time,
-    pub attributes: Attributes,
-    pub harness: HarnessRef,
+    /// What readers of the log keep too.
+    pub summary: Summary,
     pub memo: Option<String>,
-    pub status: Status,
-    pub turn: u64,
     pub round: u32,
     /// Failed model requests in a row.
     pub tries: u32,
@@ -48,30 +39,14 @@ pub struct SessionState {
     /// The last model request, until a step answers it.
     pub last: Option<ModelDigest>,
     pub context: Context,
-    pub usage: Usage,
-    pub hand: Option<HandRef>,
     /// Hands made so far: the next one's number.
     pub hands: u64,
     /// A hand worked since the last collection.
     pub uncollected: bool,
-    /// sha-256 of the listing collected last.
-    pub collected: Option<String>,
-    pub manifest: Option<BlobRef>,
-    /// Closed runs that the manifest does not name yet, oldest first.
-    pub unsealed: Vec<String>,
     pub swap: Option<Swap>,
     pub closing: bool,
     /// Ids of mail taken lately, so that a redelivered signal changes nothing.
     pub seen: VecDeque<String>,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "status", rename_all = "snake_case")]
-pub enum Status {
-    Idle { requires_action: bool },
-    Running,
-    Rescheduling,
-    Terminated,
 }
 
 /// Something outside the workflow that is under way, or will be as soon as the shell gets to it.
@@ -135,14 +110,8 @@ impl SessionState {
     pub fn created(session_id: &str, created_at: Time, attributes: Attributes, harness: HarnessRef) -> Self {
         SessionState {
             session_id: session_id.to_owned(),
-            n: 0,
-            position: 0,
-            last_time: created_at,
-            attributes,
-            harness,
+            summary: Summary::created(created_at, attributes, harness),
             memo: None,
-            status: Status::Idle { requires_action: false },
-            turn: 0,
             round: 0,
             tries: 0,
             pending: Vec::new(),
@@ -151,13 +120,8 @@ impl SessionState {
             results: Vec::new(),
             last: None,
             context: Context::default(),
-            usage: Usage::default(),
-            hand: None,
             hands: 0,
             uncollected: false,
-            collected: None,
-            manifest: None,
-            unsealed: Vec::new(),
             swap: None,
             closing: false,
             seen: VecDeque::new(),
@@ -166,7 +130,7 @@ impl SessionState {
 
     /// The state a later run begins with: the run before it wants sealing.
     pub fn continued(mut self, previous_run_id: &str) -> Self {
-        self.unsealed.push(previous_run_id.to_owned());
+        self.summary.unsealed.push(previous_run_id.to_owned());
         self.pending.push(Pending {
             activity: format!("seal-{previous_run_id}"),
             op: Op::Seal { run_id: previous_run_id.to_owned() },
@@ -182,7 +146,7 @@ impl SessionState {
 
     /// A turn is on, and it is the harness's move.
     pub fn is_harness_due(&self) -> bool {
-        matches!(self.status, Status::Running) && !self.is_busy() && self.blocked.is_empty()
+        self.summary.status == Status::Running && !self.is_busy() && self.blocked.is_empty()
     }
 
     pub fn pending(&self, activity: &str) -> Option<&Pending> {
@@ -192,37 +156,37 @@ impl SessionState {
     /// Folds one commit into the state. `intake` resolves the ids that the commit takes.
     pub fn apply(&mut self, commit: &Commit, intake: &Intake) {
         for take in &commit.takes {
-            self.take(take, intake);
+            self.take(take, commit.now, intake);
         }
         self.step(&commit.step, commit.n, commit.now);
         if let Some(memo) = &commit.memo {
             self.memo = Some(memo.clone());
         }
-        self.last_time = commit.now;
-        self.n = commit.n + 1;
+        self.summary.committed(commit.n, commit.now);
     }
 
     /// One take of a commit.
-    pub fn take(&mut self, take: &Take, intake: &Intake) {
+    pub fn take(&mut self, take: &Take, now: Time, intake: &Intake) {
         if let Some(id) = take.mail() {
             self.seen.push_back(id.to_owned());
             if self.seen.len() > SEEN_EVENT_IDS_MAX {
                 self.seen.pop_front();
             }
         }
+        let harness = self.summary.harness.name.clone();
+        self.summary.take(take, now, |id| match intake.mail(id) {
+            Some(Waiting::Change { change }) => Some(change),
+            _ => None,
+        });
         match take {
-            Take::Accepted { id, ignored } => {
-                self.position += 1;
-                if let (Some(waiting), false) = (intake.mail(id), ignored) {
+            Take::Accepted { id, ignored: false } => {
+                if let Some(waiting) = intake.mail(id) {
                     self.accepted(waiting);
                 }
             }
-            Take::Result { .. } => self.position += 1,
-            Take::Inline { event, .. } => {
-                self.position += 1;
-                self.inline(&event.body);
-            }
-            Take::Private { entry } => self.private(entry, intake),
+            Take::Inline { event, .. } => self.inline(&event.body),
+            Take::Private { entry } => self.private(entry, &harness, intake),
+            Take::Accepted { ignored: true, .. } | Take::Result { .. } => {}
         }
     }
 
@@ -246,29 +210,8 @@ impl SessionState {
     }
 
     fn inline(&mut self, body: &EventBody) {
-        match body {
-            EventBody::SessionStatusRunning {} => {
-                self.status = Status::Running;
-            }
-            EventBody::SessionStatusIdle { stop_reason, .. } => {
-                let requires_action = matches!(stop_reason, StopReason::RequiresAction { .. });
-                self.status = Status::Idle { requires_action };
-            }
-            EventBody::SessionStatusRescheduled {} => self.status = Status::Rescheduling,
-            EventBody::SessionStatusTerminated {} => self.status = Status::Terminated,
-            EventBody::SpanModelRequestEnd { model_usage, .. } => self.usage += *model_usage,
-            EventBody::AgentToolResult { tool_use_id, content, is_error } => {
-                self.answered(crate::intake::result_digest(tool_use_id, content, is_error.unwrap_or(false)));
-            }
-            EventBody::SessionUpdated { title, metadata, .. } => {
-                if let Some(title) = title {
-                    self.attributes.title.clone_from(title);
-                }
-                if let Some(metadata) = metadata {
-                    self.attributes.metadata.clone_from(metadata);
-                }
-            }
-            _ => {}
+        if let EventBody::AgentToolResult { tool_use_id, content, is_error } = body {
+            self.answered(crate::intake::result_digest(tool_use_id, content, is_error.unwrap_or(false)));
         }
     }
 
@@ -281,7 +224,7 @@ impl SessionState {
         self.results.push(digest);
     }
 
-    fn private(&mut self, entry: &PrivateEntry, intake: &Intake) {
+    fn private(&mut self, entry: &PrivateEntry, old_harness: &str, intake: &Intake) {
         match entry {
             PrivateEntry::ActivityClosed { activity, how } => self.closed(activity, how, intake),
             PrivateEntry::Cancelling { activities } => {
@@ -289,48 +232,30 @@ impl SessionState {
                     pending.cancelling = true;
                 }
             }
-            PrivateEntry::Changed { id, dropped } => {
-                if let (Some(Waiting::Change { change }), false) = (intake.mail(id), dropped) {
-                    if let Some(agent) = &change.agent {
-                        self.attributes.agent = agent.facts.clone();
-                    }
-                    if let Some(resources) = &change.resources {
-                        self.attributes.resources.clone_from(resources);
-                    }
-                }
-            }
             PrivateEntry::SwapRequested { id, harness } => {
                 self.swap = Some(Swap { id: id.clone(), harness: harness.clone() });
             }
             PrivateEntry::Swapped { to, .. } => {
-                if self.harness.name != to.name {
+                if old_harness != to.name {
                     self.memo = None;
                 }
-                self.harness = to.clone();
                 self.swap = None;
             }
             PrivateEntry::CloseRequested { .. } => self.closing = true,
-            PrivateEntry::TurnBegun {} => {
-                self.turn += 1;
-                self.round = 0;
-            }
+            PrivateEntry::TurnBegun {} => self.round = 0,
             PrivateEntry::Resumed {} => self.release_allowed(),
-            PrivateEntry::HandProvisioned { hand } => self.hand = Some(hand.clone()),
-            PrivateEntry::HandLost { hand, .. } => {
-                if self.hand.as_ref().is_some_and(|own| own.hand == *hand) {
-                    self.hand = None;
-                }
-            }
-            PrivateEntry::RunSealed { run_id, manifest } => {
-                self.unsealed.retain(|run| run != run_id);
-                self.manifest = Some(manifest.clone());
-            }
             PrivateEntry::Collecting { activity } => {
                 self.uncollected = false;
                 self.start(activity.clone(), Op::Collect {});
             }
-            PrivateEntry::Outputs { listing } => self.collected = Some(listing.blob.clone()),
             PrivateEntry::Releasing { activity } => self.start(activity.clone(), Op::Release {}),
+            // In the summary.
+            PrivateEntry::Changed { .. }
+            | PrivateEntry::HandProvisioned { .. }
+            | PrivateEntry::HandLost { .. }
+            | PrivateEntry::HandReleased { .. }
+            | PrivateEntry::RunSealed { .. }
+            | PrivateEntry::Outputs { .. } => {}
         }
     }
 
@@ -352,7 +277,6 @@ impl SessionState {
                 self.uncollected = true;
                 self.answered(digest.clone());
             }
-            (Op::Release {}, ..) => self.hand = None,
             _ => {}
         }
     }
@@ -376,9 +300,9 @@ impl SessionState {
             Step::CallModel { strategy, suffix } => {
                 self.round += 1;
                 self.last = None;
-                let strategy = strategy.clone().unwrap_or_else(|| self.attributes.agent.strategy.clone());
+                let strategy = strategy.clone().unwrap_or_else(|| self.summary.attributes.agent.strategy.clone());
                 let span_id = span_start_id(&self.session_id, n);
-                let op = Op::CallModel { span_id, to: self.position, strategy, suffix: suffix.clone() };
+                let op = Op::CallModel { span_id, to: self.summary.position, strategy, suffix: suffix.clone() };
                 self.start(format!("model-{n}"), op);
             }
             Step::Execute { calls } => {
@@ -391,7 +315,7 @@ impl SessionState {
                 self.provision_if_needed(n);
             }
             Step::Provision {} => {
-                if self.hand.is_none() {
+                if self.summary.hand.is_none() {
                     self.provision(n);
                 }
             }
@@ -416,7 +340,7 @@ impl SessionState {
         let on = match (&call.kind, call.permission) {
             (ToolKind::Custom, _) => Some(Blocker::Custom),
             (_, Permission::Ask) => Some(Blocker::Ask),
-            (ToolKind::Builtin, _) if self.attributes.self_hosted => Some(Blocker::SelfHosted),
+            (ToolKind::Builtin, _) if self.summary.attributes.self_hosted => Some(Blocker::SelfHosted),
             _ => None,
         };
         match on {
@@ -432,10 +356,10 @@ impl SessionState {
 
     /// All blockers are answered: the allowed calls go on their way.
     fn release_allowed(&mut self) {
-        let n = self.n;
+        let n = self.summary.n;
         for blocked in std::mem::take(&mut self.blocked) {
             match blocked.on {
-                Blocker::Allowed if self.attributes.self_hosted && blocked.call.kind == ToolKind::Builtin => {
+                Blocker::Allowed if self.summary.attributes.self_hosted && blocked.call.kind == ToolKind::Builtin => {
                     self.blocked.push(Blocked { call: blocked.call, on: Blocker::SelfHosted });
                 }
                 Blocker::Allowed => self.execute(blocked.call, n),
@@ -447,7 +371,7 @@ impl SessionState {
 
     fn provision_if_needed(&mut self, n: u64) {
         let waits = self.pending.iter().any(|pending| matches!(pending.op, Op::Execute { .. }));
-        if waits && self.hand.is_none() {
+        if waits && self.summary.hand.is_none() {
             self.provision(n);
         }
     }

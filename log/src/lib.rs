@@ -1,1 +1,25 @@
-//! placeholder
+//! The session log as anyone reads it. History is the truth; this crate turns it into session events.
+//!
+//! * [`history`], [`client`]: pages of a run's history, from any Temporal server.
+//! * [`projection`]: history events of one run in, commits with everything they name out.
+//! * [`segment`]: closed runs as immutable blobs, and the manifest that lists them.
+//! * [`session_log`]: both together: positional slices of the whole life of a session.
+//! * [`follow`]: follows a session and tells what happened, in order.
+//! * [`blobs`]: content by reference, and its way back.
+//!
+//! Nothing here starts or signals a workflow, and nothing depends on a harness.
+
+pub mod blobs;
+pub mod client;
+pub mod follow;
+pub mod history;
+mod payload;
+pub mod projection;
+pub mod segment;
+pub mod session_log;
+
+pub use client::TemporalReader;
+pub use follow::Follower;
+pub use history::HistoryReader;
+pub use projection::{Committed, Projection};
+pub use session_log::SessionLog;

@@ -7,10 +7,10 @@ mod ops;
 
 use crate::contract::{Brain, DecideInput};
 use domain::{
-    Commit, Time, limits,
+    Commit, Status, Time, limits,
     session::{Change, Close, Mail, Origin, Posted, SessionInput, Swap},
 };
-use harness::{Intake, SessionState, Waiting, frame, state::Status};
+use harness::{Intake, SessionState, Waiting, frame};
 use ops::Ops;
 use std::time::Duration;
 use temporalio_macros::{workflow, workflow_methods};
@@ -46,7 +46,7 @@ impl SessionWorkflow {
     #[run(name = "SessionWorkflow")]
     pub async fn run(ctx: &mut WorkflowContext<Self>) -> WorkflowResult<()> {
         let ctx = &*ctx;
-        let first = ctx.state(|session| session.state.n);
+        let first = ctx.state(|session| session.state.summary.n);
         let mut ops = Ops::default();
         loop {
             ops.reconcile(ctx);
@@ -58,7 +58,7 @@ impl SessionWorkflow {
             ops.forget(&intake);
             ctx.state_mut(|session| session.commit(&commit, &intake));
 
-            let decisions = ctx.state(|session| session.state.n - first);
+            let decisions = ctx.state(|session| session.state.summary.n - first);
             if ops.is_quiet() {
                 if ctx.state(|session| session.is_over()) {
                     return Ok(());
@@ -114,11 +114,11 @@ impl SessionWorkflow {
     }
 
     fn is_over(&self) -> bool {
-        self.state.status == Status::Terminated && self.state.pending.is_empty()
+        self.state.summary.status == Status::Terminated && self.state.pending.is_empty()
     }
 
     fn is_run_long(&self, decisions: u64) -> bool {
-        let tuned = self.state.attributes.tuning.decisions_per_run;
+        let tuned = self.state.summary.attributes.tuning.decisions_per_run;
         self.signals >= limits::SIGNALS_PER_RUN_MAX || (tuned > 0 && decisions >= tuned)
     }
 
@@ -128,7 +128,6 @@ impl SessionWorkflow {
             from: Origin::Continued {
                 state: Box::new(self.state.clone()),
                 previous_run_id: run_id.to_owned(),
-                position: self.state.position,
                 mailbox: self.mailbox.clone(),
             },
         }
@@ -160,7 +159,7 @@ fn to_time(time: std::time::SystemTime) -> Time {
 async fn decide(ctx: &WorkflowContext<SessionWorkflow>, intake: Intake) -> WorkflowResult<Commit> {
     let state = ctx.state(|session| session.state.clone());
     let options = LocalActivityOptions::builder()
-        .activity_id(format!("decide-{}", state.n))
+        .activity_id(format!("decide-{}", state.summary.n))
         .start_to_close_timeout(Duration::from_millis(limits::DECIDE_TIMEOUT_MS))
         .build();
     let input = DecideInput { state, intake };

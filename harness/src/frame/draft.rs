@@ -2,11 +2,11 @@
 
 use crate::{
     intake::Intake,
-    state::{SessionState, Status},
+    state::SessionState,
     view,
 };
 use domain::{
-    Commit, Event, EventBody, PrivateEntry, Step, Take, Time,
+    Commit, Event, EventBody, PrivateEntry, Status, Step, Take, Time,
     commit::Closed,
     content::Content,
     event::{StopDetails, StopReason},
@@ -27,13 +27,13 @@ pub struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     pub fn new(state: &SessionState, intake: &'a Intake) -> Self {
-        let asked = matches!(state.status, Status::Idle { requires_action: true })
+        let asked = (state.summary.status == Status::RequiresAction)
             .then(|| state.blocked.iter().map(|blocked| blocked.call.tool_use_id.clone()).collect());
         Draft {
             state: state.clone(),
             intake,
             asked,
-            now: intake.now.max(state.last_time),
+            now: intake.now.max(state.summary.last_time),
             takes: Vec::new(),
             step: Step::Continue {},
             memo: None,
@@ -42,7 +42,7 @@ impl<'a> Draft<'a> {
     }
 
     pub fn take(&mut self, take: Take) {
-        self.state.take(&take, self.intake);
+        self.state.take(&take, self.now, self.intake);
         self.takes.push(take);
     }
 
@@ -56,7 +56,7 @@ impl<'a> Draft<'a> {
 
     /// An event that the decision makes, under the next derived id.
     pub fn emit(&mut self, body: EventBody) {
-        let id = ids::decision_event(&self.state.session_id, self.state.n, self.takes.len());
+        let id = ids::decision_event(&self.state.session_id, self.state.summary.n, self.takes.len());
         self.emit_as(id, body, None);
     }
 
@@ -97,12 +97,12 @@ impl<'a> Draft<'a> {
             stop_reason: stop_reason.clone(),
             stop_details: stop_details.clone(),
         });
-        self.emit(EventBody::SessionUsage { usage: self.state.usage });
+        self.emit(EventBody::SessionUsage { usage: self.state.summary.usage });
         self.emit(EventBody::SessionStatusIdle { stop_reason, stop_details });
     }
 
     pub fn thread(&self) -> (String, String) {
-        (ids::primary_thread(&self.state.session_id), self.state.attributes.agent.name.clone())
+        (ids::primary_thread(&self.state.session_id), self.state.summary.attributes.agent.name.clone())
     }
 
     pub fn has_taken(&self, id: &str) -> bool {
@@ -129,7 +129,7 @@ impl<'a> Draft<'a> {
 
     pub fn finish(self) -> Commit {
         Commit {
-            n: self.state.n,
+            n: self.state.summary.n,
             now: self.now,
             takes: self.takes,
             step: self.step,

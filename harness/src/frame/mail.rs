@@ -4,10 +4,10 @@
 use super::draft::Draft;
 use crate::{
     intake::{Intake, Waiting},
-    state::{Blocker, Op, SessionState, Status},
+    state::{Blocker, Op, SessionState},
 };
 use domain::{
-    EventBody, PrivateEntry, Usage,
+    EventBody, PrivateEntry, Status, Usage,
     commit::Closed,
     event::StopReason,
     session::{Change, Close, Swap},
@@ -16,11 +16,11 @@ use domain::{
 /// Whether some mail can be acted on now. What must wait (messages in a turn, an interrupt while tools are
 /// dying) is acted on when something else happens.
 pub fn is_due(state: &SessionState, intake: &Intake) -> bool {
-    if state.status == Status::Terminated {
+    if state.summary.status == Status::Terminated {
         return intake.mail.iter().any(|waiting| !matches!(waiting, Waiting::Close { .. }) || !state.closing);
     }
     intake.mail.iter().any(|waiting| match waiting {
-        Waiting::Message { .. } | Waiting::System { .. } => matches!(state.status, Status::Idle { requires_action: false }),
+        Waiting::Message { .. } | Waiting::System { .. } => state.summary.status == Status::Idle,
         Waiting::Interrupt { .. } => !is_stopping(state),
         Waiting::Confirmation { .. } | Waiting::Answer { .. } | Waiting::Change { .. } => true,
         Waiting::Swap { swap } => state.swap.as_ref() != Some(swap),
@@ -34,7 +34,7 @@ fn is_stopping(state: &SessionState) -> bool {
 
 pub fn sort(draft: &mut Draft<'_>) {
     let intake = draft.intake;
-    if draft.state.status == Status::Terminated {
+    if draft.state.summary.status == Status::Terminated {
         return late(draft);
     }
     if intake.mail.iter().any(|waiting| matches!(waiting, Waiting::Interrupt { .. } | Waiting::Close { .. })) {
@@ -75,7 +75,7 @@ fn stop(draft: &mut Draft<'_>) {
             }
             Op::Timer { .. } => draft.closed(&pending.activity, Closed::Cancelled),
             // Never dispatched: there is no hand yet, so nothing can have happened.
-            Op::Execute { call } if draft.state.hand.is_none() => {
+            Op::Execute { call } if draft.state.summary.hand.is_none() => {
                 draft.closed(&pending.activity, Closed::Cancelled);
                 draft.tool_error(&call.tool_use_id, INTERRUPTED);
             }
@@ -113,7 +113,7 @@ pub fn interrupt(draft: &mut Draft<'_>) -> bool {
     if interrupts.is_empty() && !draft.state.closing {
         return false;
     }
-    let was_idle = matches!(draft.state.status, Status::Idle { requires_action: false });
+    let was_idle = draft.state.summary.status == Status::Idle;
     end_calls(draft, INTERRUPTED);
     for id in &interrupts {
         draft.accept(id);
@@ -167,7 +167,7 @@ fn answer(draft: &mut Draft<'_>, id: &str, tool_use_id: &str) {
 }
 
 fn change(draft: &mut Draft<'_>, change: &Change) {
-    let is_idle = matches!(draft.state.status, Status::Idle { .. });
+    let is_idle = draft.state.summary.status.is_idle();
     let dropped = change.agent.is_some() && !is_idle;
     draft.note(PrivateEntry::Changed { id: change.id.clone(), dropped });
     let agent = change.agent.as_ref().map(|agent| agent.public.clone());

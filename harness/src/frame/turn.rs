@@ -3,11 +3,11 @@
 use super::{Ask, draft::Draft, mail};
 use crate::{
     intake::{Closing, Outcome},
-    state::{Blocker, Op, Status, span_start_id},
+    state::{Blocker, Op, span_start_id},
     view::{AgentView, CallView, ContextView, Decision, Last, Queued, VERSION, View},
 };
 use domain::{
-    EventBody, PrivateEntry, Step, Take, Usage,
+    EventBody, PrivateEntry, Status, Step, Take, Usage,
     commit::{Closed, IdleReason},
     event::{ErrorBody, ErrorKind, Permission, RetryStatus, StopDetails, StopReason},
     ids,
@@ -40,7 +40,7 @@ pub fn close(draft: &mut Draft<'_>, closing: &Closing) {
         Op::Provision { .. } => close_provision(draft, closing),
         Op::Timer { .. } => {
             draft.closed(activity, closing.how.clone());
-            if draft.state.status == Status::Rescheduling {
+            if draft.state.summary.status == Status::Rescheduling {
                 draft.running();
             }
         }
@@ -59,7 +59,12 @@ pub fn close(draft: &mut Draft<'_>, closing: &Closing) {
                 draft.note(PrivateEntry::Outputs { listing });
             }
         }
-        Op::Release {} => draft.closed(activity, closing.how.clone()),
+        Op::Release {} => {
+            draft.closed(activity, closing.how.clone());
+            if let Some(hand) = draft.state.summary.hand.clone() {
+                draft.note(PrivateEntry::HandReleased { hand: hand.hand });
+            }
+        }
     }
 }
 
@@ -108,7 +113,7 @@ fn hand_lost(draft: &mut Draft<'_>, digest: &ToolDigest) {
     if !digest.hand_lost {
         return;
     }
-    if let Some(hand) = draft.state.hand.clone() {
+    if let Some(hand) = draft.state.summary.hand.clone() {
         let reason = "its sandbox is gone".to_owned();
         draft.note(PrivateEntry::HandLost { hand: hand.hand, reason });
     }
@@ -116,7 +121,7 @@ fn hand_lost(draft: &mut Draft<'_>, digest: &ToolDigest) {
 
 /// Moves the session on as far as it goes without waiting: at most one step.
 pub fn go_on(draft: &mut Draft<'_>, ask: &mut Ask<'_>) {
-    if draft.state.status == Status::Terminated || draft.state.is_busy() {
+    if draft.state.summary.status == Status::Terminated || draft.state.is_busy() {
         return;
     }
     if mail::interrupt(draft) && draft.state.closing {
@@ -125,10 +130,10 @@ pub fn go_on(draft: &mut Draft<'_>, ask: &mut Ask<'_>) {
     if !draft.state.blocked.is_empty() && !resume(draft) {
         return;
     }
-    if matches!(draft.state.status, Status::Idle { .. }) && draft.state.swap.is_some() {
+    if draft.state.summary.status.is_idle() && draft.state.swap.is_some() {
         apply_swap(draft);
     }
-    if matches!(draft.state.status, Status::Idle { requires_action: false }) && !begin_turn(draft) {
+    if (draft.state.summary.status == Status::Idle) && !begin_turn(draft) {
         return;
     }
     if draft.state.is_harness_due() {
@@ -150,7 +155,7 @@ fn resume(draft: &mut Draft<'_>) -> bool {
     }
     let still: Vec<String> = draft.state.blocked.iter().map(|blocked| blocked.call.tool_use_id.clone()).collect();
     if still.is_empty() {
-        if draft.state.status != Status::Running {
+        if draft.state.summary.status != Status::Running {
             draft.running();
         }
         return true;
@@ -174,7 +179,7 @@ fn begin_turn(draft: &mut Draft<'_>) -> bool {
     }
     draft.note(PrivateEntry::TurnBegun {});
     take_inputs(draft);
-    if draft.state.status != Status::Running {
+    if draft.state.summary.status != Status::Running {
         draft.running();
     }
     true
@@ -191,7 +196,7 @@ fn take_inputs(draft: &mut Draft<'_>) {
 
 fn apply_swap(draft: &mut Draft<'_>) {
     if let Some(swap) = draft.state.swap.clone() {
-        draft.note(PrivateEntry::Swapped { from: draft.state.harness.clone(), to: swap.harness });
+        draft.note(PrivateEntry::Swapped { from: draft.state.summary.harness.clone(), to: swap.harness });
     }
 }
 
@@ -199,8 +204,8 @@ fn terminate(draft: &mut Draft<'_>) {
     let (session_thread_id, agent_name) = draft.thread();
     draft.emit(EventBody::SessionThreadStatusTerminated { session_thread_id, agent_name });
     draft.emit(EventBody::SessionStatusTerminated {});
-    if draft.state.hand.is_some() {
-        let activity = format!("release-{}", draft.state.n);
+    if draft.state.summary.hand.is_some() {
+        let activity = format!("release-{}", draft.state.summary.n);
         draft.note(PrivateEntry::Releasing { activity });
     }
 }
@@ -214,7 +219,7 @@ fn move_on(draft: &mut Draft<'_>, ask: &mut Ask<'_>) {
         Err(error) => return give_up(draft, error.to_string()),
     };
     if decision.memo.as_ref().is_some_and(|memo| memo.len() > MEMO_BYTES_MAX) {
-        return give_up(draft, format!("harness {} returned a memo of over 8 KiB", draft.state.harness));
+        return give_up(draft, format!("harness {} returned a memo of over 8 KiB", draft.state.summary.harness));
     }
     perform(draft, decision);
 }
@@ -240,7 +245,7 @@ fn perform(draft: &mut Draft<'_>, decision: Decision) {
     match step {
         Step::CallModel { .. } => {
             mail::end_calls(draft, "The tool was not run.");
-            let span_id = span_start_id(&draft.state.session_id, draft.state.n);
+            let span_id = span_start_id(&draft.state.session_id, draft.state.summary.n);
             draft.emit_as(span_id, EventBody::SpanModelRequestStart {}, None);
             draft.set_step(step);
         }
@@ -259,7 +264,7 @@ fn perform(draft: &mut Draft<'_>, decision: Decision) {
         Step::Idle { reason } => end_turn(draft, reason),
         Step::Fail { message } => give_up(draft, message),
         Step::Provision {} | Step::Continue {} => draft.set_step(step),
-        Step::Compact { .. } => give_up(draft, format!("harness {} asked to compact", draft.state.harness)),
+        Step::Compact { .. } => give_up(draft, format!("harness {} asked to compact", draft.state.summary.harness)),
     }
 }
 
@@ -295,8 +300,8 @@ fn end_turn(draft: &mut Draft<'_>, reason: IdleReason) {
             draft.idle(StopReason::Refusal {}, Some(details));
         }
     }
-    if draft.state.uncollected && draft.state.hand.is_some() {
-        let activity = format!("collect-{}", draft.state.n);
+    if draft.state.uncollected && draft.state.summary.hand.is_some() {
+        let activity = format!("collect-{}", draft.state.summary.n);
         draft.note(PrivateEntry::Collecting { activity });
     }
 }
@@ -317,8 +322,8 @@ fn view(draft: &Draft<'_>) -> View {
     View {
         version: VERSION,
         now: draft.now,
-        seed: seed(&state.session_id, state.n),
-        turn: state.turn,
+        seed: seed(&state.session_id, state.summary.n),
+        turn: state.summary.turn,
         round: state.round,
         last,
         calls: state
@@ -334,13 +339,13 @@ fn view(draft: &Draft<'_>) -> View {
         queued: queued.map(|waiting| Queued { id: waiting.id().to_owned(), kind: "user.message".to_owned() }).collect(),
         context: ContextView {
             tokens: state.context.tokens + state.context.bytes_since / 4,
-            window_tokens: state.attributes.agent.window_tokens,
+            window_tokens: state.summary.attributes.agent.window_tokens,
         },
         agent: AgentView {
-            model: state.attributes.agent.model.clone(),
-            tools: state.attributes.agent.tools.clone(),
-            strategy: state.attributes.agent.strategy.clone(),
-            shims_off: state.attributes.agent.shims_off.clone(),
+            model: state.summary.attributes.agent.model.clone(),
+            tools: state.summary.attributes.agent.tools.clone(),
+            strategy: state.summary.attributes.agent.strategy.clone(),
+            shims_off: state.summary.attributes.agent.shims_off.clone(),
         },
         memo: state.memo.clone(),
     }

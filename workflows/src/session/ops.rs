@@ -101,19 +101,19 @@ fn start<'a>(
     let activity = Activity { id: pending.activity.clone(), token };
     Some(match &pending.op {
         Op::CallModel { span_id, to, strategy, suffix } => {
-            let mut runs = state.unsealed.clone();
+            let mut runs = state.summary.unsealed.clone();
             runs.push(ctx.run_id().to_owned());
             let input = ModelInput {
                 session_id: state.session_id.clone(),
-                manifest: state.manifest.clone(),
+                manifest: state.summary.manifest.clone(),
                 runs,
                 from: 0,
                 to: *to,
-                agent: state.attributes.agent.clone(),
+                agent: state.summary.attributes.agent.clone(),
                 strategy: strategy.clone(),
                 suffix: suffix.clone(),
                 span_id: span_id.clone(),
-                turn: state.turn,
+                turn: state.summary.turn,
             };
             let options = activity.options(queue::BRAIN, limits::MODEL_CALL_TIMEOUT_MS, ActivityCancellationType::TryCancel);
             let call = ctx.execute_activity(Brain::call_model, input, options);
@@ -124,7 +124,7 @@ fn start<'a>(
         }
         Op::Execute { call } => {
             // Started when the hand is there.
-            let hand = state.hand.clone()?;
+            let hand = state.summary.hand.clone()?;
             let queue = queue::hand_host(&hand.host);
             let input = ExecuteInput { session_id: state.session_id.clone(), hand, call: call.clone() };
             let options = activity.options(
@@ -139,8 +139,8 @@ fn start<'a>(
             let input = ProvisionInput {
                 session_id: state.session_id.clone(),
                 hand: hand.clone(),
-                environment_id: state.attributes.environment_id.clone(),
-                resources: state.attributes.resources.clone(),
+                environment_id: state.summary.attributes.environment_id.clone(),
+                resources: state.summary.attributes.resources.clone(),
             };
             let options =
                 activity.options(queue::HANDS, limits::PROVISION_TIMEOUT_MS, ActivityCancellationType::TryCancel);
@@ -151,7 +151,7 @@ fn start<'a>(
             let input = SealInput {
                 session_id: state.session_id.clone(),
                 run_id: run_id.clone(),
-                manifest: state.manifest.clone(),
+                manifest: state.summary.manifest.clone(),
             };
             let options = activity.options(queue::BRAIN, limits::SEAL_TIMEOUT_MS, ActivityCancellationType::TryCancel);
             let call = ctx.execute_activity(Brain::seal, input, options);
@@ -188,9 +188,9 @@ fn start<'a>(
 }
 
 fn hand_input(state: &SessionState) -> Option<(HandInput, String)> {
-    let hand = state.hand.clone()?;
+    let hand = state.summary.hand.clone()?;
     let queue = queue::hand_host(&hand.host);
-    let last_listing = state.collected.clone();
+    let last_listing = state.summary.outputs.as_ref().map(|listing| listing.blob.clone());
     Some((HandInput { session_id: state.session_id.clone(), hand, last_listing }, queue))
 }
 

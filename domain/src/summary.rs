@@ -1,0 +1,170 @@
+//! What can be said of a session without reading its log: status, usage, attributes, where its log lies.
+//!
+//! One fold, used by the workflow's state and by readers of the log, so that a row of the api and the
+//! session itself cannot disagree.
+
+use crate::{
+    EventBody, PrivateEntry, Take, Time, Usage,
+    agent::HarnessRef,
+    content::BlobRef,
+    event::StopReason,
+    session::{Attributes, Change, HandRef},
+};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    pub created_at: Time,
+    /// `processed_at` of the last commit.
+    pub last_time: Time,
+    pub attributes: Attributes,
+    pub harness: HarnessRef,
+    pub status: Status,
+    /// Number of the next decision.
+    pub n: u64,
+    /// Position of the next public event.
+    pub position: u64,
+    pub turn: u64,
+    pub usage: Usage,
+    /// Milliseconds spent running, without the stretch that began at `running_since`.
+    pub active_ms: u64,
+    pub running_since: Option<Time>,
+    pub hand: Option<HandRef>,
+    /// Listing of the files collected last.
+    pub outputs: Option<BlobRef>,
+    pub manifest: Option<BlobRef>,
+    /// Closed runs that the manifest does not name yet, oldest first.
+    pub unsealed: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    Idle,
+    /// Idle, and somebody outside has to answer.
+    RequiresAction,
+    Running,
+    Rescheduling,
+    Terminated,
+}
+
+impl Status {
+    /// As the API says it (API.md 3.5).
+    pub fn public(self) -> &'static str {
+        match self {
+            Status::Idle | Status::RequiresAction => "idle",
+            Status::Running => "running",
+            Status::Rescheduling => "rescheduling",
+            Status::Terminated => "terminated",
+        }
+    }
+
+    pub fn is_idle(self) -> bool {
+        matches!(self, Status::Idle | Status::RequiresAction)
+    }
+}
+
+impl Summary {
+    pub fn created(created_at: Time, attributes: Attributes, harness: HarnessRef) -> Self {
+        Summary {
+            created_at,
+            last_time: created_at,
+            attributes,
+            harness,
+            status: Status::Idle,
+            n: 0,
+            position: 0,
+            turn: 0,
+            usage: Usage::default(),
+            active_ms: 0,
+            running_since: None,
+            hand: None,
+            outputs: None,
+            manifest: None,
+            unsealed: Vec::new(),
+        }
+    }
+
+    /// Folds one take made at `now`; `change` finds an attribute change by id.
+    pub fn take<'a>(&mut self, take: &Take, now: Time, change: impl FnOnce(&str) -> Option<&'a Change>) {
+        if take.is_public() {
+            self.position += 1;
+        }
+        match take {
+            Take::Inline { event, .. } => self.inline(&event.body, now),
+            Take::Private { entry } => self.private(entry, change),
+            Take::Accepted { .. } | Take::Result { .. } => {}
+        }
+    }
+
+    fn inline(&mut self, body: &EventBody, now: Time) {
+        match body {
+            EventBody::SessionStatusRunning {} => {
+                self.status = Status::Running;
+                self.running_since.get_or_insert(now);
+            }
+            EventBody::SessionStatusIdle { stop_reason, .. } => {
+                let asks = matches!(stop_reason, StopReason::RequiresAction { .. });
+                self.rest(if asks { Status::RequiresAction } else { Status::Idle }, now);
+            }
+            EventBody::SessionStatusRescheduled {} => self.status = Status::Rescheduling,
+            EventBody::SessionStatusTerminated {} => self.rest(Status::Terminated, now),
+            EventBody::SpanModelRequestEnd { model_usage, .. } => self.usage += *model_usage,
+            EventBody::SessionUpdated { title, metadata, .. } => {
+                if let Some(title) = title {
+                    self.attributes.title.clone_from(title);
+                }
+                if let Some(metadata) = metadata {
+                    self.attributes.metadata.clone_from(metadata);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn rest(&mut self, status: Status, now: Time) {
+        self.status = status;
+        if let Some(since) = self.running_since.take() {
+            self.active_ms += now.since(since);
+        }
+    }
+
+    fn private<'a>(&mut self, entry: &PrivateEntry, change: impl FnOnce(&str) -> Option<&'a Change>) {
+        match entry {
+            PrivateEntry::TurnBegun {} => self.turn += 1,
+            PrivateEntry::Changed { id, dropped: false } => {
+                if let Some(change) = change(id) {
+                    if let Some(agent) = &change.agent {
+                        self.attributes.agent = agent.facts.clone();
+                    }
+                    if let Some(resources) = &change.resources {
+                        self.attributes.resources.clone_from(resources);
+                    }
+                }
+            }
+            PrivateEntry::Swapped { to, .. } => self.harness = to.clone(),
+            PrivateEntry::HandProvisioned { hand } => self.hand = Some(hand.clone()),
+            PrivateEntry::HandLost { hand, .. } | PrivateEntry::HandReleased { hand } => {
+                if self.hand.as_ref().is_some_and(|own| own.hand == *hand) {
+                    self.hand = None;
+                }
+            }
+            PrivateEntry::RunSealed { run_id, manifest } => {
+                self.unsealed.retain(|run| run != run_id);
+                self.manifest = Some(manifest.clone());
+            }
+            PrivateEntry::Outputs { listing } => self.outputs = Some(listing.clone()),
+            _ => {}
+        }
+    }
+
+    /// The end of a commit.
+    pub fn committed(&mut self, n: u64, now: Time) {
+        self.last_time = now;
+        self.n = n + 1;
+    }
+
+    pub fn active_ms_at(&self, now: Time) -> u64 {
+        self.active_ms + self.running_since.map_or(0, |since| now.since(since))
+    }
+}

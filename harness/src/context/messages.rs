@@ -1,0 +1,101 @@
+//! Log entries to messages of the Messages API: shared by the strategies.
+//!
+//! What the assistant said comes from the private part of its span, verbatim; the public events of the same
+//! answer are for clients. Results find the model's own `toolu_...` ids through the span that asked.
+
+use domain::{
+    EventBody,
+    content::{Block, Content, Json},
+    session::LogEntry,
+};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+#[derive(Default)]
+pub struct Messages {
+    done: Vec<Value>,
+    /// Blocks of the user message in the making: results first, as the API wants them.
+    results: Vec<Value>,
+    blocks: Vec<Value>,
+    tool_ids: BTreeMap<String, String>,
+}
+
+impl Messages {
+    pub fn push(&mut self, entry: &LogEntry) {
+        if entry.ignored {
+            return;
+        }
+        match &entry.event.body {
+            EventBody::UserMessage { content } => self.blocks.extend(blocks(content)),
+            EventBody::SystemMessage { content } => {
+                for block in inline(content) {
+                    if let Block::Text { text } = block {
+                        self.blocks.push(json!({"type": "text", "text": format!("<system>\n{text}\n</system>")}));
+                    }
+                }
+            }
+            EventBody::SpanModelRequestEnd { .. } => {
+                if let Some(private) = &entry.private {
+                    self.tool_ids.extend(private.tool_ids.clone());
+                    if let Json::Inline { value: Value::Array(blocks) } = &private.blocks
+                        && !blocks.is_empty()
+                    {
+                        self.end_user_message();
+                        self.done.push(json!({"role": "assistant", "content": blocks}));
+                    }
+                }
+            }
+            EventBody::AgentToolResult { tool_use_id, content, is_error }
+            | EventBody::UserToolResult { tool_use_id, content, is_error }
+            | EventBody::UserCustomToolResult { custom_tool_use_id: tool_use_id, content, is_error }
+            | EventBody::AgentMcpToolResult { mcp_tool_use_id: tool_use_id, content, is_error } => {
+                self.result(tool_use_id, content, is_error.unwrap_or(false));
+            }
+            _ => {}
+        }
+    }
+
+    fn result(&mut self, tool_use_id: &str, content: &Content, is_error: bool) {
+        // A result whose call is not in the slice would make the request invalid.
+        let Some(id) = self.tool_ids.get(tool_use_id) else { return };
+        let mut content = blocks(content);
+        if content.is_empty() {
+            content.push(json!({"type": "text", "text": "(no output)"}));
+        }
+        let mut result = json!({"type": "tool_result", "tool_use_id": id, "content": content});
+        if is_error {
+            result["is_error"] = Value::Bool(true);
+        }
+        self.results.push(result);
+    }
+
+    fn end_user_message(&mut self) {
+        let mut content = std::mem::take(&mut self.results);
+        content.append(&mut self.blocks);
+        if !content.is_empty() {
+            self.done.push(json!({"role": "user", "content": content}));
+        }
+    }
+
+    pub fn finish(mut self) -> Vec<Value> {
+        self.end_user_message();
+        self.done
+    }
+}
+
+fn inline(content: &Content) -> &[Block] {
+    match content {
+        Content::Inline(blocks) => blocks,
+        Content::Blob(_) => &[],
+    }
+}
+
+fn blocks(content: &Content) -> Vec<Value> {
+    inline(content)
+        .iter()
+        // An empty text block is refused by the provider.
+        .filter(|block| !matches!(block, Block::Text { text } if text.is_empty()))
+        .filter(|block| !matches!(block, Block::Redacted {}))
+        .map(|block| serde_json::to_value(block).expect("a block has string keys only"))
+        .collect()
+}

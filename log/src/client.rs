@@ -1,0 +1,107 @@
+//! `HistoryReader` over a Temporal connection: a cluster's, or the embedded engine's.
+
+use crate::history::{Error, HistoryReader, Page, Run};
+use async_trait::async_trait;
+use temporalio_client::Connection;
+use temporalio_common::protos::temporal::api::{
+    common::v1::WorkflowExecution,
+    enums::v1::HistoryEventFilterType,
+    history::v1::HistoryEvent,
+    workflowservice::v1::{
+        DescribeWorkflowExecutionRequest, GetWorkflowExecutionHistoryRequest, GetWorkflowExecutionHistoryReverseRequest,
+    },
+};
+use tonic::{Code, IntoRequest, Status};
+
+#[derive(Clone)]
+pub struct TemporalReader {
+    connection: Connection,
+    namespace: String,
+}
+
+impl TemporalReader {
+    pub fn new(connection: Connection, namespace: impl Into<String>) -> Self {
+        TemporalReader { connection, namespace: namespace.into() }
+    }
+}
+
+fn error(session_id: &str, status: Status) -> Error {
+    let session_id = session_id.to_owned();
+    match status.code() {
+        Code::NotFound => Error::NotFound { session_id },
+        _ => Error::Rpc { session_id, source: Box::new(status) },
+    }
+}
+
+fn execution(session_id: &str, run_id: &str) -> Option<WorkflowExecution> {
+    Some(WorkflowExecution { workflow_id: session_id.to_owned(), run_id: run_id.to_owned() })
+}
+
+#[async_trait]
+impl HistoryReader for TemporalReader {
+    async fn page(&self, run: &Run, next: Vec<u8>, wait: bool) -> Result<Page, Error> {
+        let request = GetWorkflowExecutionHistoryRequest {
+            namespace: self.namespace.clone(),
+            execution: execution(&run.session_id, &run.run_id),
+            next_page_token: next,
+            wait_new_event: wait,
+            history_event_filter_type: HistoryEventFilterType::AllEvent as i32,
+            ..Default::default()
+        };
+        let response = self
+            .connection
+            .workflow_service()
+            .get_workflow_execution_history(request.into_request())
+            .await
+            .map_err(|status| error(&run.session_id, status))?
+            .into_inner();
+        let events = response.history.map(|history| history.events).unwrap_or_default();
+        Ok(Page { events, next: response.next_page_token })
+    }
+
+    async fn newer(&self, run: &Run, known: i64) -> Result<Vec<HistoryEvent>, Error> {
+        let mut newest_first = Vec::new();
+        let mut next_page_token = Vec::new();
+        loop {
+            let request = GetWorkflowExecutionHistoryReverseRequest {
+                namespace: self.namespace.clone(),
+                execution: execution(&run.session_id, &run.run_id),
+                next_page_token,
+                ..Default::default()
+            };
+            let response = self
+                .connection
+                .workflow_service()
+                .get_workflow_execution_history_reverse(request.into_request())
+                .await
+                .map_err(|status| error(&run.session_id, status))?
+                .into_inner();
+            let events = response.history.map(|history| history.events).unwrap_or_default();
+            let is_known = events.iter().any(|event| event.event_id <= known);
+            newest_first.extend(events.into_iter().filter(|event| event.event_id > known));
+            next_page_token = response.next_page_token;
+            if is_known || next_page_token.is_empty() {
+                newest_first.reverse();
+                return Ok(newest_first);
+            }
+        }
+    }
+
+    async fn latest_run(&self, session_id: &str) -> Result<(Run, i64), Error> {
+        let request = DescribeWorkflowExecutionRequest {
+            namespace: self.namespace.clone(),
+            execution: execution(session_id, ""),
+        };
+        let response = self
+            .connection
+            .workflow_service()
+            .describe_workflow_execution(request.into_request())
+            .await
+            .map_err(|status| error(session_id, status))?
+            .into_inner();
+        let info = response.workflow_execution_info.unwrap_or_default();
+        let run_id = info.execution.map(|execution| execution.run_id);
+        let run_id = run_id.ok_or_else(|| Error::NotFound { session_id: session_id.to_owned() })?;
+        Ok((Run { session_id: session_id.to_owned(), run_id }, info.history_length))
+    }
+}

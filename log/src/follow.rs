@@ -1,0 +1,233 @@
+//! Follows sessions: the only code that reads on and pushes. What it tells, it has put into the row first, so
+//! that whatever a client saw on a stream is what a GET returns.
+//!
+//! A session is followed from the moment something is sent to it, or a stream opens, until it rests and nobody
+//! listens. A resting session costs nothing.
+
+use crate::{
+    history::{self, HistoryReader},
+    segment::Error,
+    session_log::{News, SessionLog},
+};
+use async_trait::async_trait;
+use domain::{Event, Status, Summary};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+use store::Blobs;
+use tokio::sync::{Mutex, MutexGuard, broadcast};
+use tracing::{Instrument, debug, info_span, warn};
+
+/// Events that a slow listener may be behind before it has to read the log instead.
+const BACKLOG_EVENTS: usize = 4096;
+/// Pause after the server could not be read.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// Where the follower puts what it reads, before anybody is told.
+#[async_trait]
+pub trait Rows: Send + Sync {
+    /// The summary of a session after some commits. Rebuildable: need not be on disk when this returns.
+    async fn project(&self, session_id: &str, log: &SessionLog);
+}
+
+/// What listeners are told, in order.
+#[derive(Clone, Debug)]
+pub enum Update {
+    /// Accepted: `processed_at` is null and there is no position yet.
+    Accepted(Arc<Event>),
+    /// Committed.
+    Committed { position: u64, event: Arc<Event> },
+    /// Nothing comes after this.
+    Closed,
+}
+
+#[derive(Clone)]
+pub struct Follower {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    reader: Arc<dyn HistoryReader>,
+    blobs: Arc<dyn Blobs>,
+    rows: Arc<dyn Rows>,
+    sessions: parking_lot::Mutex<HashMap<String, Weak<Followed>>>,
+}
+
+/// One session being read. Dropped when nobody holds it.
+pub struct Followed {
+    session_id: String,
+    log: Mutex<Option<SessionLog>>,
+    updates: broadcast::Sender<Update>,
+    following: parking_lot::Mutex<Following>,
+    inner: Arc<Inner>,
+}
+
+/// Whether a task is reading on, and how often that was asked for.
+#[derive(Default)]
+struct Following {
+    is_on: bool,
+    asked: u64,
+}
+
+impl Follower {
+    pub fn new(reader: Arc<dyn HistoryReader>, blobs: Arc<dyn Blobs>, rows: Arc<dyn Rows>) -> Self {
+        let sessions = parking_lot::Mutex::default();
+        Follower { inner: Arc::new(Inner { reader, blobs, rows, sessions }) }
+    }
+
+    /// The session, read or not. Costs nothing until it is used.
+    pub fn session(&self, session_id: &str) -> Arc<Followed> {
+        let mut sessions = self.inner.sessions.lock();
+        if let Some(known) = sessions.get(session_id).and_then(Weak::upgrade) {
+            return known;
+        }
+        let followed = Arc::new(Followed {
+            session_id: session_id.to_owned(),
+            log: Mutex::new(None),
+            updates: broadcast::channel(BACKLOG_EVENTS).0,
+            following: parking_lot::Mutex::default(),
+            inner: self.inner.clone(),
+        });
+        sessions.insert(session_id.to_owned(), Arc::downgrade(&followed));
+        followed
+    }
+
+    /// Reads on until the session rests and nobody listens.
+    pub fn follow(&self, session_id: &str) -> Arc<Followed> {
+        let followed = self.session(session_id);
+        followed.follow();
+        followed
+    }
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        let mut sessions = self.inner.sessions.lock();
+        if sessions.get(&self.session_id).is_some_and(|known| known.strong_count() == 0) {
+            sessions.remove(&self.session_id);
+        }
+    }
+}
+
+/// A session's log, read to its end and locked.
+pub struct Fresh<'a>(MutexGuard<'a, Option<SessionLog>>);
+
+impl std::ops::Deref for Fresh<'_> {
+    type Target = SessionLog;
+    fn deref(&self) -> &SessionLog {
+        self.0.as_ref().expect("it was read before it was handed out")
+    }
+}
+
+impl std::ops::DerefMut for Fresh<'_> {
+    fn deref_mut(&mut self) -> &mut SessionLog {
+        self.0.as_mut().expect("it was read before it was handed out")
+    }
+}
+
+impl Followed {
+    /// Listens from now on. Call it before reading the log and nothing is missed.
+    pub fn subscribe(&self) -> broadcast::Receiver<Update> {
+        self.updates.subscribe()
+    }
+
+    /// The log, read to its end. What was new is told to listeners on the way.
+    pub async fn fresh(&self) -> Result<Fresh<'_>, Error> {
+        let mut guard = self.log.lock().await;
+        let (reader, blobs) = (&*self.inner.reader, &*self.inner.blobs);
+        match guard.as_mut() {
+            Some(log) => {
+                let news = log.read_to_end(reader, blobs).await?;
+                self.publish(log, &news).await;
+            }
+            None => {
+                let log = SessionLog::open(reader, blobs, &self.session_id).await?;
+                self.inner.rows.project(&self.session_id, &log).await;
+                *guard = Some(log);
+            }
+        }
+        Ok(Fresh(guard))
+    }
+
+    pub fn follow(self: &Arc<Self>) {
+        let mut following = self.following.lock();
+        following.asked += 1;
+        if !std::mem::replace(&mut following.is_on, true) {
+            let followed = self.clone();
+            let span = info_span!("follow", session_id = self.session_id);
+            tokio::spawn(async move { followed.read_on().await }.instrument(span));
+        }
+    }
+
+    async fn read_on(self: Arc<Self>) {
+        debug!("following");
+        loop {
+            let asked = self.following.lock().asked;
+            match self.step().await {
+                Ok(true) => {}
+                Ok(false) => {
+                    // Whoever asked since this step began may know of something it did not see.
+                    let mut following = self.following.lock();
+                    if following.asked == asked {
+                        following.is_on = false;
+                        debug!("resting");
+                        return;
+                    }
+                }
+                Err(Error::History(history::Error::NotFound { .. })) => {
+                    self.following.lock().is_on = false;
+                    let _ = self.updates.send(Update::Closed);
+                    return;
+                }
+                Err(error) => {
+                    warn!(error = &error as &dyn std::error::Error, "session cannot be read");
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Waits for something new and tells it. False when the session rests.
+    async fn step(&self) -> Result<bool, Error> {
+        let (run, next) = {
+            let log = self.fresh().await?;
+            if log.is_closed() || (rests(&log) && self.updates.receiver_count() == 0) {
+                return Ok(false);
+            }
+            log.cursor()
+        };
+        let page = self.inner.reader.page(&run, next, true).await?;
+        let mut guard = self.log.lock().await;
+        if let Some(log) = guard.as_mut()
+            && let Some(news) = log.ingest(&*self.inner.blobs, &run, page).await?
+        {
+            self.publish(log, &news).await;
+        }
+        Ok(true)
+    }
+
+    async fn publish(&self, log: &SessionLog, news: &News) {
+        if news.commits.is_empty() && news.accepted.is_empty() && !news.closed {
+            return;
+        }
+        self.inner.rows.project(&self.session_id, log).await;
+        for event in &news.accepted {
+            let _ = self.updates.send(Update::Accepted(Arc::new(event.clone())));
+        }
+        for entry in news.commits.iter().flat_map(|committed| committed.entries()) {
+            let update = Update::Committed { position: entry.position, event: Arc::new(entry.event) };
+            let _ = self.updates.send(update);
+        }
+        if news.closed {
+            let _ = self.updates.send(Update::Closed);
+        }
+    }
+}
+
+/// Nothing will happen until somebody sends something.
+fn rests(log: &SessionLog) -> bool {
+    log.uncommitted().next().is_none()
+        && log.summary().is_none_or(|summary: &Summary| summary.status.is_idle() || summary.status == Status::Terminated)
+}

@@ -1,0 +1,143 @@
+//! Closed runs as immutable blobs. A segment holds the commits of one run with everything they name; a manifest
+//! lists the segments of a session. The same run always gives the same bytes, whoever seals it.
+
+use crate::{
+    blobs,
+    history::{self, HistoryReader, Run},
+    payload,
+    projection::{Committed, Projection, RunEnd},
+};
+use bytes::Bytes;
+use domain::content::BlobRef;
+use serde::{Deserialize, Serialize};
+use store::Blobs;
+
+/// Public events in one zstd frame: the unit of reading.
+const FRAME_EVENTS: u64 = 256;
+/// Part of the format: another level gives other bytes and so another hash.
+const ZSTD_LEVEL: i32 = 3;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    History(#[from] history::Error),
+    #[error(transparent)]
+    Payload(#[from] payload::Error),
+    #[error(transparent)]
+    Blob(#[from] blobs::Error),
+    #[error("run {run_id} of session {session_id} is still open")]
+    Open { session_id: String, run_id: String },
+    #[error("segment {hash} is damaged")]
+    Damaged {
+        hash: String,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// The sealed part of a session's log, oldest run first.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    pub session_id: String,
+    pub segments: Vec<Segment>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Segment {
+    pub run_id: String,
+    pub blob: BlobRef,
+    /// Who may decrypt it; 0 until there is encryption at rest.
+    pub key_id: u32,
+    /// Positions `[from, to)`.
+    pub from: u64,
+    pub to: u64,
+    pub frames: Vec<Frame>,
+    /// Why the run was cut, if it did not end by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Frame {
+    /// Positions `[from, to)`.
+    pub from: u64,
+    pub to: u64,
+    /// Bytes in the blob.
+    pub offset: u64,
+    pub bytes: u64,
+}
+
+/// Reads a closed run and adds it to the manifest `before`. Doing it again gives the same reference.
+pub async fn seal(
+    reader: &dyn HistoryReader,
+    store: &dyn Blobs,
+    run: &Run,
+    before: Option<&BlobRef>,
+) -> Result<BlobRef, Error> {
+    let mut manifest = match before {
+        Some(blob) => blobs::get_json(store, blob).await?,
+        None => Manifest { session_id: run.session_id.clone(), segments: Vec::new() },
+    };
+    if !manifest.segments.iter().any(|segment| segment.run_id == run.run_id) {
+        let (commits, end) = read_run(reader, run).await?;
+        manifest.segments.push(write(store, run, &commits, end).await?);
+    }
+    Ok(blobs::put_json(store, &manifest).await?)
+}
+
+/// All commits of a closed run.
+pub async fn read_run(reader: &dyn HistoryReader, run: &Run) -> Result<(Vec<Committed>, RunEnd), Error> {
+    let mut projection = Projection::default();
+    let mut commits = Vec::new();
+    let mut next = Vec::new();
+    loop {
+        let page = reader.page(run, next, false).await?;
+        for event in &page.events {
+            commits.extend(projection.feed(event)?);
+        }
+        next = page.next;
+        if next.is_empty() {
+            break;
+        }
+    }
+    match projection.end {
+        Some(end) => Ok((commits, end)),
+        None => Err(Error::Open { session_id: run.session_id.clone(), run_id: run.run_id.clone() }),
+    }
+}
+
+async fn write(store: &dyn Blobs, run: &Run, commits: &[Committed], end: RunEnd) -> Result<Segment, Error> {
+    let from = commits.first().map_or(0, |first| first.position);
+    let mut to = from;
+    let mut bytes = Vec::new();
+    let mut frames = Vec::new();
+    let mut start = 0;
+    while start < commits.len() {
+        let frame_from = to;
+        let mut stop = start;
+        while stop < commits.len() && (stop == start || to - frame_from + commits[stop].public_events() <= FRAME_EVENTS) {
+            to += commits[stop].public_events();
+            stop += 1;
+        }
+        let json = serde_json::to_vec(&commits[start..stop]).expect("commits have string keys only");
+        let packed = zstd::bulk::compress(&json, ZSTD_LEVEL).expect("compressing in memory does not fail");
+        frames.push(Frame { from: frame_from, to, offset: bytes.len() as u64, bytes: packed.len() as u64 });
+        bytes.extend_from_slice(&packed);
+        start = stop;
+    }
+    let blob = blobs::put(store, Bytes::from(bytes)).await?;
+    let cut = match end {
+        RunEnd::Cut { reason } => Some(reason),
+        RunEnd::Continued { .. } | RunEnd::Completed => None,
+    };
+    Ok(Segment { run_id: run.run_id.clone(), blob, key_id: 0, from, to, frames, cut })
+}
+
+/// The commits of one frame.
+pub fn unpack(segment: &Segment, frame: &Frame, blob: &Bytes) -> Result<Vec<Committed>, Error> {
+    let damaged = |source| Error::Damaged { hash: segment.blob.blob.clone(), source };
+    let (from, to) = (frame.offset as usize, (frame.offset + frame.bytes) as usize);
+    let packed = blob.get(from..to).ok_or_else(|| damaged(std::io::ErrorKind::UnexpectedEof.into()))?;
+    let json = zstd::stream::decode_all(packed).map_err(damaged)?;
+    serde_json::from_slice(&json).map_err(|error| damaged(error.into()))
+}

@@ -1,0 +1,262 @@
+//! One session's log, whole: sealed segments, then the runs not yet sealed; nobody can tell where one ends.
+//!
+//! A `SessionLog` keeps the unsealed tail decoded and reads on from where it stopped.
+
+use crate::{
+    blobs,
+    history::{HistoryReader, Page, Run},
+    projection::{Committed, Projection, RunEnd},
+    segment::{self, Error, Manifest, Segment},
+};
+use bytes::Bytes;
+use domain::{
+    Event, Summary,
+    content::BlobRef,
+    session::{LogEntry, Mail},
+};
+use std::sync::Arc;
+use store::Blobs;
+use temporalio_common::protos::temporal::api::history::v1::HistoryEvent;
+
+/// Reads a session's log and follows it.
+pub struct SessionLog {
+    session_id: String,
+    manifest: Manifest,
+    manifest_blob: Option<BlobRef>,
+    /// Commits of the runs after the manifest.
+    tail: Vec<Arc<Committed>>,
+    projection: Projection,
+    run: Run,
+    next: Vec<u8>,
+    /// The segment read last: slices are usually read in order.
+    open: Option<(String, Bytes)>,
+}
+
+/// What reading on found.
+#[derive(Debug, Default)]
+pub struct News {
+    pub commits: Vec<Arc<Committed>>,
+    /// Accepted since the last time and not committed.
+    pub accepted: Vec<Event>,
+    /// The session is over: no further history can come.
+    pub closed: bool,
+}
+
+impl SessionLog {
+    /// Reads the log to its present end.
+    pub async fn open(reader: &dyn HistoryReader, store: &dyn Blobs, session_id: &str) -> Result<Self, Error> {
+        let (run, history_events) = reader.latest_run(session_id).await?;
+        let mut log = SessionLog {
+            session_id: session_id.to_owned(),
+            manifest: Manifest::default(),
+            manifest_blob: None,
+            tail: Vec::new(),
+            projection: Projection::default(),
+            run,
+            next: Vec::new(),
+            open: None,
+        };
+        // Waiting pages leave a token behind that can be waited on; they do not wait before the present end.
+        while log.projection.event_id < history_events {
+            let page = reader.page(&log.run, std::mem::take(&mut log.next), true).await?;
+            let is_first = log.projection.event_id == 0;
+            log.next = page.next;
+            let mut events = page.events.into_iter();
+            if is_first && let Some(started) = events.next() {
+                log.projection.feed(&started)?;
+                log.read_before(reader, store).await?;
+            }
+            log.absorb(events)?;
+            if log.next.is_empty() {
+                break;
+            }
+        }
+        log.read_to_end(reader, store).await?;
+        Ok(log)
+    }
+
+    /// What came before the current run, as its start tells.
+    async fn read_before(&mut self, reader: &dyn HistoryReader, store: &dyn Blobs) -> Result<(), Error> {
+        let Some(summary) = self.projection.summary.clone() else { return Ok(()) };
+        self.use_manifest(store, summary.manifest.as_ref()).await?;
+        for run_id in summary.unsealed {
+            let run = Run { session_id: self.session_id.clone(), run_id };
+            let (commits, _) = segment::read_run(reader, &run).await?;
+            self.tail.extend(commits.into_iter().map(Arc::new));
+        }
+        Ok(())
+    }
+
+    /// Uses a newer manifest: what it covers leaves the tail.
+    async fn use_manifest(&mut self, store: &dyn Blobs, blob: Option<&BlobRef>) -> Result<(), Error> {
+        if blob.is_none() || blob == self.manifest_blob.as_ref() {
+            return Ok(());
+        }
+        if let Some(blob) = blob {
+            self.manifest = blobs::get_json(store, blob).await?;
+            self.manifest_blob = Some(blob.clone());
+            let sealed = self.sealed_to();
+            self.tail.retain(|committed| committed.position + committed.public_events() > sealed);
+        }
+        Ok(())
+    }
+
+    fn sealed_to(&self) -> u64 {
+        self.manifest.segments.last().map_or(0, |segment| segment.to)
+    }
+
+    /// Reads what is there, without waiting.
+    pub async fn read_to_end(&mut self, reader: &dyn HistoryReader, store: &dyn Blobs) -> Result<News, Error> {
+        let mut news = News::default();
+        loop {
+            let fresh = reader.newer(&self.run, self.projection.event_id).await?;
+            self.absorb_into(&mut news, fresh)?;
+            if !self.enter_next_run() {
+                break;
+            }
+        }
+        news.closed = self.is_closed();
+        self.use_newest_manifest(store).await?;
+        Ok(news)
+    }
+
+    /// Takes in a page that somebody else waited for. `None` if it does not fit what was read so far: read to
+    /// the end instead.
+    pub async fn ingest(&mut self, store: &dyn Blobs, run: &Run, page: Page) -> Result<Option<News>, Error> {
+        let known = self.projection.event_id;
+        let fits = *run == self.run && page.events.first().is_none_or(|first| first.event_id <= known + 1);
+        if !fits {
+            return Ok(None);
+        }
+        let mut news = News::default();
+        self.absorb_into(&mut news, page.events.into_iter().filter(|event| event.event_id > known))?;
+        self.next = page.next;
+        self.enter_next_run();
+        news.closed = self.is_closed();
+        self.use_newest_manifest(store).await?;
+        Ok(Some(news))
+    }
+
+    fn enter_next_run(&mut self) -> bool {
+        let Some(RunEnd::Continued { run_id }) = &self.projection.end else { return false };
+        self.run.run_id.clone_from(run_id);
+        self.next = Vec::new();
+        self.projection = std::mem::take(&mut self.projection).next_run();
+        true
+    }
+
+    async fn use_newest_manifest(&mut self, store: &dyn Blobs) -> Result<(), Error> {
+        let manifest = self.summary().and_then(|summary| summary.manifest.clone());
+        self.use_manifest(store, manifest.as_ref()).await
+    }
+
+    fn absorb(&mut self, events: impl IntoIterator<Item = HistoryEvent>) -> Result<News, Error> {
+        let mut news = News::default();
+        self.absorb_into(&mut news, events)?;
+        Ok(news)
+    }
+
+    fn absorb_into(&mut self, news: &mut News, events: impl IntoIterator<Item = HistoryEvent>) -> Result<(), Error> {
+        for event in events {
+            let known = self.projection.mail.len();
+            let is_start = self.projection.event_id == 0;
+            if let Some(committed) = self.projection.feed(&event)? {
+                let committed = Arc::new(committed);
+                self.tail.push(committed.clone());
+                news.commits.push(committed);
+            } else if !is_start {
+                // The mailbox of a run's start was told when it was accepted.
+                news.accepted.extend(self.projection.mail.iter().skip(known).filter_map(|mail| match mail {
+                    Mail::Event { event } => Some(event.clone()),
+                    _ => None,
+                }));
+            }
+        }
+        Ok(())
+    }
+
+    /// Where to wait for more: the current run, and the token of its end if there is one.
+    pub fn cursor(&self) -> (Run, Vec<u8>) {
+        (self.run.clone(), self.next.clone())
+    }
+
+    pub fn session_id(&self) -> &str {
+        &self.session_id
+    }
+
+    /// After everything read so far; `None` only before the first history event.
+    pub fn summary(&self) -> Option<&Summary> {
+        self.projection.summary.as_ref()
+    }
+
+    pub fn is_closed(&self) -> bool {
+        matches!(self.projection.end, Some(RunEnd::Completed | RunEnd::Cut { .. }))
+    }
+
+    /// How the last run ended, when it did not by its own will.
+    pub fn cut(&self) -> Option<&str> {
+        match &self.projection.end {
+            Some(RunEnd::Cut { reason }) => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// Accepted and not committed: events without a position.
+    pub fn uncommitted(&self) -> impl Iterator<Item = &Mail> {
+        self.projection.mail.iter()
+    }
+
+    /// POSTs of the current run by fingerprint.
+    pub fn posts(&self) -> &[(String, Vec<String>)] {
+        &self.projection.posts
+    }
+
+    pub fn end_position(&self) -> u64 {
+        self.summary().map_or(0, |summary| summary.position)
+    }
+
+    /// The runs that the manifest does not cover, oldest first, the current one last.
+    pub fn unsealed_runs(&self) -> Vec<String> {
+        let mut runs = self.summary().map(|summary| summary.unsealed.clone()).unwrap_or_default();
+        runs.push(self.run.run_id.clone());
+        runs
+    }
+
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Commits that touch positions `[from, to)`, oldest first.
+    pub async fn commits(&mut self, store: &dyn Blobs, from: u64, to: u64) -> Result<Vec<Arc<Committed>>, Error> {
+        let mut commits = Vec::new();
+        let segments: Vec<Segment> =
+            self.manifest.segments.iter().filter(|segment| segment.from < to && segment.to > from).cloned().collect();
+        for segment in segments {
+            let blob = self.segment_blob(store, &segment).await?;
+            for frame in segment.frames.iter().filter(|frame| frame.from < to && frame.to > from) {
+                commits.extend(segment::unpack(&segment, frame, &blob)?.into_iter().map(Arc::new));
+            }
+        }
+        commits.extend(self.tail.iter().cloned());
+        commits.retain(|committed| committed.position < to && committed.position + committed.public_events() > from);
+        Ok(commits)
+    }
+
+    async fn segment_blob(&mut self, store: &dyn Blobs, segment: &Segment) -> Result<Bytes, Error> {
+        if let Some((hash, bytes)) = &self.open
+            && *hash == segment.blob.blob
+        {
+            return Ok(bytes.clone());
+        }
+        let bytes = blobs::get(store, &segment.blob).await?;
+        self.open = Some((segment.blob.blob.clone(), bytes.clone()));
+        Ok(bytes)
+    }
+
+    /// The positional slice `[from, to)`: committed events only.
+    pub async fn slice(&mut self, store: &dyn Blobs, from: u64, to: u64) -> Result<Vec<LogEntry>, Error> {
+        let commits = self.commits(store, from, to).await?;
+        let entries = commits.iter().flat_map(|committed| committed.entries());
+        Ok(entries.filter(|entry| (from..to).contains(&entry.position)).collect())
+    }
+}
