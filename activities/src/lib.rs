@@ -1,1 +1,3 @@
-//! placeholder
+//! The world behind the workflows: what a session does outside its own log.
+
+pub mod model;
