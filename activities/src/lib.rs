@@ -1,3 +1,19 @@
-//! The world behind the workflows: what a session does outside its own log.
+//! The world behind the workflows: what a session does outside its own log. Implements `workflows::contract`.
+//!
+//! * [`brain`]: decisions, model requests, sealing: queue `brain`.
+//! * [`hands`]: sandboxes: queues `hands` and `hand-host-<id>`.
+//! * [`model`]: model backends.
+//!
+//! Activities repeat when a worker is lost, so each one is written to be run again.
 
+pub mod answer;
+pub mod beat;
+pub mod brain;
+mod call_model;
+mod decide;
+pub mod deltas;
+pub mod log_cache;
 pub mod model;
+
+pub use brain::BrainActivities;
+pub use deltas::Deltas;

@@ -51,3 +51,12 @@ pub const PROVISION_TIMEOUT_MS: u64 = 10 * 60 * 1_000;
 
 /// Reading one run and writing its segments, milliseconds.
 pub const SEAL_TIMEOUT_MS: u64 = 10 * 60 * 1_000;
+
+/// Milliseconds between two heartbeats.
+pub const HEARTBEAT_INTERVAL_MS: u64 = 1_000;
+
+/// Milliseconds a native harness may think about one View; a decision takes microseconds.
+pub const HARNESS_TIMEOUT_MS: u64 = 2_000;
+
+/// Sessions whose decoded log a brain worker keeps.
+pub const CACHED_LOGS_MAX: usize = 256;

@@ -210,6 +210,8 @@ pub struct ModelInput {
     /// The open span, for deltas and logs.
     pub span_id: String,
     pub turn: u64,
+    /// Requests that failed in a row before this one.
+    pub tries: u32,
 }
 
 /// Input of `execute`.

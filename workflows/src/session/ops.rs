@@ -114,6 +114,7 @@ fn start<'a>(
                 suffix: suffix.clone(),
                 span_id: span_id.clone(),
                 turn: state.summary.turn,
+                tries: state.tries,
             };
             let options = activity.options(queue::BRAIN, limits::MODEL_CALL_TIMEOUT_MS, ActivityCancellationType::TryCancel);
             let call = ctx.execute_activity(Brain::call_model, input, options);

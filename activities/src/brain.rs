@@ -1,0 +1,74 @@
+//! The brain's activities, as a worker registers them.
+
+use crate::{
+    answer::Origin, beat::beating, call_model, decide, deltas::Deltas, log_cache::LogCache, model::Model,
+};
+use domain::{
+    Commit,
+    outcome::{ModelOutcome, SealOutcome},
+    session::{ModelInput, SealInput},
+};
+use futures::FutureExt as _;
+use log::{HistoryReader, history::Run, segment};
+use std::sync::Arc;
+use store::Blobs;
+use temporalio_macros::activities;
+use temporalio_sdk::activities::{ActivityContext, ActivityError};
+use tracing::{Instrument, info_span};
+use workflows::contract::{self, DecideInput};
+
+pub struct BrainActivities {
+    pub(crate) model: Arc<dyn Model>,
+    pub(crate) reader: Arc<dyn HistoryReader>,
+    pub(crate) blobs: Arc<dyn Blobs>,
+    pub(crate) deltas: Arc<dyn Deltas>,
+    pub(crate) logs: LogCache,
+}
+
+impl BrainActivities {
+    pub fn new(
+        model: Arc<dyn Model>,
+        reader: Arc<dyn HistoryReader>,
+        blobs: Arc<dyn Blobs>,
+        deltas: Arc<dyn Deltas>,
+    ) -> Self {
+        let logs = LogCache::new(reader.clone(), blobs.clone());
+        BrainActivities { model, reader, blobs, deltas, logs }
+    }
+}
+
+#[activities]
+impl BrainActivities {
+    #[activity(definition = contract::Decide)]
+    pub async fn decide(self: Arc<Self>, _ctx: ActivityContext, input: DecideInput) -> Result<Commit, ActivityError> {
+        let span = info_span!("decide", session_id = input.state.session_id, step = input.state.summary.n);
+        let decided = tokio::task::spawn_blocking(move || span.in_scope(|| decide::decide(&input)));
+        Ok(decided.await?)
+    }
+
+    #[activity(definition = contract::CallModel)]
+    pub async fn call_model(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        input: ModelInput,
+    ) -> Result<ModelOutcome, ActivityError> {
+        let info = ctx.info();
+        let (activity_id, attempt) = (info.activity_id.clone(), info.attempt);
+        let span = info_span!("call_model", session_id = input.session_id, turn = input.turn, activity = activity_id, attempt);
+        let origin = Origin { session_id: input.session_id.clone(), activity_id, attempt };
+        let call = call_model::call_model(&self, origin, &input, ctx.cancelled().boxed());
+        match beating(&ctx, call).instrument(span).await? {
+            Some(outcome) => Ok(outcome),
+            None => Err(ActivityError::cancelled()),
+        }
+    }
+
+    #[activity(definition = contract::Seal)]
+    pub async fn seal(self: Arc<Self>, ctx: ActivityContext, input: SealInput) -> Result<SealOutcome, ActivityError> {
+        let span = info_span!("seal", session_id = input.session_id, run_id = input.run_id);
+        let run = Run { session_id: input.session_id, run_id: input.run_id };
+        let sealing = segment::seal(&*self.reader, &*self.blobs, &run, input.manifest.as_ref());
+        let manifest = beating(&ctx, sealing).instrument(span).await?;
+        Ok(SealOutcome { run_id: run.run_id, manifest })
+    }
+}

@@ -1,0 +1,128 @@
+//! `call_model`: one model request. Reads its slice of the log, makes the request by its recipe, sends it, and
+//! gives back events, private part and digest. A failure of the provider is a result.
+
+use crate::{
+    answer::{self, Origin, Previews},
+    brain::BrainActivities,
+    model::{self, FailureClass, Outcome, Request},
+};
+use domain::{
+    Failure, RetryClass,
+    agent::AgentSnapshot,
+    content::Json,
+    failure::FailureKind,
+    ids,
+    limits::{INLINE_BYTES_MAX, STATE_INPUT_BYTES_MAX},
+    model::{ModelPrivate, Recipe},
+    outcome::{ModelDigest, ModelOutcome},
+    session::{LogEntry, ModelInput},
+};
+use futures::future::BoxFuture;
+use harness::context;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("read the log of session {session_id}")]
+    Log {
+        session_id: String,
+        #[source]
+        source: log::segment::Error,
+    },
+    #[error("the log of session {session_id} ends before position {to}")]
+    Short { session_id: String, to: u64 },
+    #[error(transparent)]
+    Blob(#[from] log::blobs::Error),
+    #[error(transparent)]
+    Strategy(#[from] context::UnknownStrategy),
+}
+
+/// `None`: nobody wants the answer any more.
+pub async fn call_model(
+    brain: &BrainActivities,
+    origin: Origin,
+    input: &ModelInput,
+    cancelled: BoxFuture<'_, ()>,
+) -> Result<Option<ModelOutcome>, Error> {
+    let entries = slice(brain, input).await?;
+    let snapshot: AgentSnapshot = log::blobs::get_json(&*brain.blobs, &input.agent.snapshot).await?;
+    let body = context::request(&entries, &snapshot, &input.strategy, &input.suffix)?;
+    let recipe = Recipe {
+        from: input.from,
+        to: input.to,
+        strategy: input.strategy.clone(),
+        snapshot: input.agent.snapshot.clone(),
+        serializer: context::SERIALIZER,
+        suffix: input.suffix.clone(),
+        request_sha256: ids::content_hash(&context::serialize(&body)),
+    };
+    let request = Request { body, betas: Vec::new(), session_id: input.session_id.clone(), tries: input.tries };
+    let mut previews = Previews::new(origin.clone());
+    let deltas = &brain.deltas;
+    let mut on_delta = |delta| {
+        if let Some(delta) = previews.next(delta) {
+            deltas.publish(delta);
+        }
+    };
+    match brain.model.call(&request, &mut on_delta, cancelled).await {
+        Outcome::Answer(answer) => Ok(Some(answered(brain, &origin, input, answer, recipe).await?)),
+        Outcome::Failed(failure) => {
+            let digest = ModelDigest::Failed { failure: failed(failure) };
+            Ok(Some(ModelOutcome { digest, events: Vec::new(), private: None }))
+        }
+        Outcome::Cancelled => Ok(None),
+    }
+}
+
+async fn slice(brain: &BrainActivities, input: &ModelInput) -> Result<Vec<LogEntry>, Error> {
+    let session_id = &input.session_id;
+    let wrong = |source| Error::Log { session_id: session_id.clone(), source };
+    let mut entries = brain.logs.slice(session_id, input.from, input.to).await.map_err(wrong)?;
+    if input.to > 0 && entries.last().is_none_or(|last| last.position + 1 < input.to) {
+        return Err(Error::Short { session_id: session_id.clone(), to: input.to });
+    }
+    for entry in &mut entries {
+        log::blobs::resolve(&*brain.blobs, &mut entry.event).await?;
+        if let Some(private) = &mut entry.private {
+            log::blobs::resolve_json(&*brain.blobs, &mut private.blocks).await?;
+        }
+    }
+    Ok(entries)
+}
+
+async fn answered(
+    brain: &BrainActivities,
+    origin: &Origin,
+    input: &ModelInput,
+    answer: model::Answer,
+    recipe: Recipe,
+) -> Result<ModelOutcome, Error> {
+    let blobs = &*brain.blobs;
+    let mut parts = answer::parts(origin, &input.agent, &answer);
+    for event in &mut parts.events {
+        log::blobs::offload(blobs, event).await?;
+    }
+    if let ModelDigest::Answer { calls, .. } = &mut parts.digest {
+        for call in calls {
+            log::blobs::offload_json(blobs, &mut call.input, STATE_INPUT_BYTES_MAX).await?;
+        }
+    }
+    let mut blocks = Json::Inline { value: answer.blocks.into() };
+    log::blobs::offload_json(blobs, &mut blocks, INLINE_BYTES_MAX).await?;
+    let private = ModelPrivate { blocks, tool_ids: parts.tool_ids, recipe };
+    Ok(ModelOutcome { digest: parts.digest, events: parts.events, private: Some(private) })
+}
+
+/// The provider's failure in the words of the log.
+fn failed(failure: model::Failure) -> Failure {
+    let kind = match failure.class {
+        FailureClass::RateLimited => FailureKind::RateLimited,
+        FailureClass::Overloaded => FailureKind::Overloaded,
+        FailureClass::Server | FailureClass::Stream => FailureKind::Provider,
+        FailureClass::Timeout | FailureClass::Connection => FailureKind::Unreachable,
+        FailureClass::Request | FailureClass::NotFound => FailureKind::Request,
+        FailureClass::Auth => FailureKind::Authentication,
+        FailureClass::Billing => FailureKind::Billing,
+    };
+    let retry = if failure.class.is_retryable() { RetryClass::Transient } else { RetryClass::Permanent };
+    Failure { kind, message: failure.message, retry, retry_after_ms: failure.retry_after_ms }
+}
