@@ -1,1 +1,5 @@
-//! placeholder
+//! Workers: which workflows and activities run on which queue, with which limits. Assembly only.
+
+pub mod brain;
+
+pub use brain::BrainWorker;
