@@ -106,7 +106,7 @@ impl Said {
         Said { kind: text("type").or_else(|| text("code")), code: text("code"), message }
     }
 
-    /// The class, where the words say more than the status.
+    /// The class, where the words say more than the status. `api_error` and its like say less.
     fn class(&self) -> Option<FailureClass> {
         // OpenAI answers 429 both for a rate and for a quota that is spent.
         let words = [self.code.as_deref(), self.kind.as_deref()];
@@ -115,7 +115,6 @@ impl Said {
                 "overloaded_error" | "529" => FailureClass::Overloaded,
                 "rate_limit_error" | "rate_limit_exceeded" | "429" => FailureClass::RateLimited,
                 "insufficient_quota" | "billing_error" | "billing_hard_limit_reached" => FailureClass::Billing,
-                "api_error" | "server_error" | "internal_server_error" => FailureClass::Server,
                 "timeout_error" => FailureClass::Timeout,
                 "authentication_error" | "permission_error" | "invalid_api_key" => FailureClass::Auth,
                 "not_found_error" | "model_not_found" => FailureClass::NotFound,
@@ -194,6 +193,7 @@ mod tests {
         check(504, "", Timeout);
         check(529, "", Overloaded);
         check(529, "<html>", Overloaded);
+        check(529, r#"{"error":{"type":"server_error","message":"busy"}}"#, Overloaded);
     }
 
     #[test]

@@ -10,6 +10,8 @@
 //! A new backend is one file beside this one and one line in [`MODELS`].
 
 mod anthropic;
+#[cfg(test)]
+mod counterparts;
 mod failure;
 mod key;
 mod openai;

@@ -227,7 +227,7 @@ pub(super) fn broken(message: impl AsRef<str>) -> Failure {
 }
 
 /// The TLS library wants to know its cryptography once a process. Another part of it may have been first.
-fn install_tls() {
+pub(super) fn install_tls() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         if rustls::crypto::ring::default_provider().install_default().is_err() {

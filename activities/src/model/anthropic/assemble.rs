@@ -35,8 +35,8 @@ struct Block {
 
 impl Assemble for Assembler {
     fn event(&mut self, event: sse::Event, on_delta: &mut OnDelta<'_>) -> Result<Flow, Failure> {
-        // Of no consequence, so of no form either.
-        if event.name == "ping" {
+        // Only an empty one passes unread: where a ping is garbled, what follows it may be too.
+        if event.name == "ping" && event.data.is_empty() {
             return Ok(Flow::More);
         }
         let data: Value = serde_json::from_str(&event.data).map_err(|error| {

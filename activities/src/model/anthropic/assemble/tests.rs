@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -225,8 +226,9 @@ fn malformed_json_is_a_broken_stream_that_quotes_nothing() {
     let failure = Assembler::default().event(event, &mut |_| {}).unwrap_err();
     assert_eq!(failure.class, FailureClass::Stream);
     assert_eq!(failure.message, "an event of the answer is malformed JSON (line 1, column 11)");
-    let ping = sse::Event { name: "ping".to_owned(), data: "pong".to_owned() };
-    assert_eq!(Assembler::default().event(ping, &mut |_| {}), Ok(Flow::More));
+    let ping = |data: &str| sse::Event { name: "ping".to_owned(), data: data.to_owned() };
+    assert_eq!(Assembler::default().event(ping(""), &mut |_| {}), Ok(Flow::More));
+    assert!(Assembler::default().event(ping("{\"type"), &mut |_| {}).is_err());
 }
 
 #[test]
@@ -235,4 +237,80 @@ fn errors_in_the_stream_have_their_own_class() {
     let failure = run(&[start(), error]).0.unwrap_err();
     assert_eq!(failure.class, FailureClass::Overloaded);
     assert_eq!(failure.provider_type.as_deref(), Some("overloaded_error"));
+}
+
+/// A stream with a block of every kind.
+fn rich() -> Vec<Value> {
+    stream(
+        &[
+            block(0, json!({"type": "thinking", "thinking": "", "signature": ""})),
+            delta(0, json!({"type": "thinking_delta", "thinking": "hm"})),
+            delta(0, json!({"type": "signature_delta", "signature": "s"})),
+            stop(0),
+            block(1, json!({"type": "text", "text": ""})),
+            delta(1, json!({"type": "text_delta", "text": "grün"})),
+            delta(1, json!({"type": "citations_delta", "citation": {}})),
+            stop(1),
+            block(2, json!({"type": "tool_use", "id": "t", "name": "bash", "input": {}})),
+            delta(2, json!({"type": "input_json_delta", "partial_json": "{\"a\":"})),
+            delta(2, json!({"type": "input_json_delta", "partial_json": "1}"})),
+            stop(2),
+        ],
+        "tool_use",
+    )
+}
+
+/// `value` with one of its parts, chosen by `path`, replaced.
+fn replace_part(value: &mut Value, mut path: usize, with: Value) {
+    let parts: Vec<&mut Value> = match value {
+        Value::Array(list) => list.iter_mut().collect(),
+        Value::Object(fields) => fields.values_mut().collect(),
+        _ => Vec::new(),
+    };
+    let count = parts.len() + 1;
+    match parts.into_iter().nth(path % count) {
+        Some(part) => {
+            path /= count;
+            replace_part(part, path, with);
+        }
+        None => *value = with,
+    }
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        Just(json!("text")),
+        Just(json!([])),
+        Just(json!({})),
+        Just(json!({"type": "tool_use", "input": 3})),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn damage_never_panics_and_a_cut_is_never_an_answer(
+        order in proptest::collection::vec(0usize..14, 0..20),
+        damage in proptest::collection::vec((any::<usize>(), any::<usize>(), any_json()), 0..4),
+        kept in 0usize..14,
+    ) {
+        let whole = rich();
+        prop_assert!(run(&whole).0.is_ok());
+        prop_assert!(run(&whole[..kept]).0.is_err());
+        let mut events: Vec<Value> = order.into_iter().map(|at| whole[at % whole.len()].clone()).collect();
+        let _ = run(&events);
+        events.splice(.., whole);
+        for (event, path, with) in damage {
+            let at = event % events.len();
+            replace_part(&mut events[at], path, with);
+        }
+        let (result, deltas) = run(&events);
+        if let Ok(answer) = result {
+            let starts = deltas.iter().filter(|delta| matches!(delta, Delta::BlockStart { .. })).count();
+            let stops = deltas.iter().filter(|delta| matches!(delta, Delta::BlockStop { .. })).count();
+            prop_assert_eq!((starts, stops), (answer.blocks.len(), answer.blocks.len()));
+        }
+    }
 }

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::model::FailureClass;
 
@@ -202,4 +204,46 @@ fn broken_streams() {
     check(&["{\"a\""], FailureClass::Stream, "a chunk of the answer is malformed JSON (line 1, column 4)");
     check(&[text, r#"{"error":{"message":"busy","code":529}}"#], FailureClass::Overloaded, "busy");
     check(&[text, r#"{"error":{"message":"oom","type":"server_error"}}"#], FailureClass::Server, "oom");
+}
+
+fn fragment() -> impl Strategy<Value = String> {
+    let call =
+        (proptest::option::of(0u64..3), proptest::option::of("[ab]?"), proptest::option::of("[fg]?"), "[{}\":1]{0,3}");
+    let call = call.prop_map(|(index, id, name, arguments)| {
+        let function = json!({"name": name, "arguments": arguments});
+        json!({"choices": [{"delta": {"tool_calls": [{"index": index, "id": id, "function": function}]}}]}).to_string()
+    });
+    prop_oneof![
+        6 => call,
+        2 => "[a-z]{0,3}".prop_map(|text| json!({"choices": [{"delta": {"content": text}}]}).to_string()),
+        1 => Just(r#"{"choices":[{"delta":null,"finish_reason":"tool_calls"}]}"#.to_owned()),
+        1 => Just(r#"{"choices":[3],"usage":[]}"#.to_owned()),
+        1 => Just("[]".to_owned()),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn any_fragments_give_blocks_that_can_be_sent_back(mut data in proptest::collection::vec(fragment(), 0..24)) {
+        data.push("[DONE]".to_owned());
+        let data: Vec<&str> = data.iter().map(String::as_str).collect();
+        let (result, deltas) = run(&data);
+        let answer = result.unwrap();
+        let mut ids = HashSet::new();
+        for block in &answer.blocks {
+            if block["type"] == "tool_use" {
+                prop_assert!(block["input"].is_object() && ids.insert(block["id"].as_str().unwrap()), "{:?}", block);
+            }
+        }
+        for (at, block) in answer.blocks.iter().enumerate() {
+            let json: String = deltas.iter().filter_map(|delta| match delta {
+                Delta::InputJson { index, json } if *index == at => Some(json.as_str()),
+                _ => None,
+            }).collect();
+            // A call that never got a name is announced at the very end, without its arguments.
+            if block["type"] == "tool_use" && block["name"] != "" {
+                prop_assert_eq!(&tool_input::parse("", &json).0, &block["input"]);
+            }
+        }
+    }
 }
