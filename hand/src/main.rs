@@ -1,1 +1,62 @@
-fn main(){}
+//! `steadyhand-hand ROLE`: one small binary for every process around and inside a sandbox. Not for people: each role
+//! is started by another with an empty environment.
+
+use hand::launch::{Launched, launch};
+use std::error::Error;
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let role = args.first().and_then(|role| role.to_str()).unwrap_or_default();
+    let outcome = match (role, &args[args.len().min(1)..]) {
+        ("launch", []) => launch_role(),
+        ("shim", [dir]) => shim_role(Path::new(dir)),
+        ("enter", [dir]) => hand::sandbox::enter::run(Path::new(dir)).map(|never| match never {}).map_err(Into::into),
+        ("init", []) => init_role(),
+        ("probe", []) => print(&hand::probe::probe()).map_err(Into::into),
+        _ => Err("usage: steadyhand-hand launch | shim DIR | enter DIR | init | probe".into()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            // There is nobody else to tell if this fails.
+            writeln!(io::stderr(), "{}", hand::error_chain(e.as_ref())).ok();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn launch_role() -> Result<(), Box<dyn Error>> {
+    let launched = match serde_json::from_reader(io::stdin()) {
+        Ok(spec) => launch(spec),
+        Err(e) => Launched::Failed { message: format!("understand the spec: {e}") },
+    };
+    Ok(print(&launched)?)
+}
+
+/// Whoever launched reads stdout until it ends, so that is where a shim that cannot start says why.
+fn shim_role(dir: &Path) -> Result<(), Box<dyn Error>> {
+    hand::shim::run(dir).inspect_err(|e| {
+        // Once it was ready nobody listens there any more; then the log has it.
+        writeln!(io::stdout(), "{}", hand::error_chain(e)).ok();
+    })?;
+    Ok(())
+}
+
+fn init_role() -> Result<(), Box<dyn Error>> {
+    // A panic's message may hold what a tool was working on; where it happened is enough for the log.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        writeln!(io::stderr(), "init panicked at {place}").ok();
+    }));
+    Ok(hand::init::run()?)
+}
+
+fn print(value: &impl serde::Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    io::stdout().write_all(&line)
+}

@@ -1,0 +1,224 @@
+//! Process 1 of a sandbox: carries out the recipe, runs tools, keeps the shell, and reaps whatever is left behind.
+//!
+//! It is process 1 itself, not a child of one, as the kernel then protects it from every signal sent inside and lets
+//! it end all other processes with one call. It holds no secret, reaches no network and trusts only its stdin, which
+//! no other process here can open. When stdin ends, so does the sandbox.
+
+mod collect;
+mod processes;
+mod recipe;
+pub(crate) mod shell;
+mod snapshot;
+
+use crate::limits;
+use crate::link::{Configure, FromInit, SANDBOX, ToInit, inside};
+use crate::protocol::ToolResult;
+use crate::spec::Start;
+use crate::tools::{self, Files, Run, Stop};
+use crate::wire::{self, Frame};
+use processes::Processes;
+use shell::{Shell, ShellCall};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufReader};
+use std::os::fd::BorrowedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+#[derive(thiserror::Error, Debug)]
+pub enum Error {
+    #[error("run as process 1 of a sandbox, which this is not")]
+    NotInit,
+    #[error("shut the process off from the others")]
+    Harden(#[source] io::Error),
+    #[error("talk to the shim")]
+    Link(#[source] wire::Error),
+    #[error("understand the shim")]
+    Message(#[source] serde_json::Error),
+    #[error("start the {0}")]
+    Start(&'static str, #[source] io::Error),
+}
+
+/// Frames to the shim, one at a time.
+#[derive(Clone)]
+pub(crate) struct Outbox(Arc<Mutex<File>>);
+
+impl Outbox {
+    /// A shim that is gone takes the sandbox with it, so an error here needs no other answer.
+    fn say(&self, call: u64, message: &FromInit) {
+        wire::write_json(&mut *self.0.lock().expect("no writer panics"), call, message).ok();
+    }
+
+    fn chunk(&self, call: u64, bytes: &[u8]) {
+        wire::write_chunk(&mut *self.0.lock().expect("no writer panics"), call, bytes).ok();
+    }
+}
+
+/// Everything that calls share.
+struct Init {
+    outbox: Outbox,
+    processes: Arc<Processes>,
+    shell: Shell,
+    files: Files,
+    start: Mutex<Option<Start>>,
+    running: Mutex<HashMap<u64, Arc<Stop>>>,
+}
+
+/// Serve the shim on stdin and stdout until stdin ends.
+pub fn run() -> Result<(), Error> {
+    if !rustix::process::getpid().is_init() {
+        return Err(Error::NotInit);
+    }
+    let (stdin, stdout) = take_stdio().map_err(Error::Harden)?;
+    let outbox = Outbox(Arc::new(Mutex::new(stdout)));
+    let mut from_shim = BufReader::new(stdin);
+    let Some((_, ToInit::Configure(configure))) = next(&mut from_shim)? else { return Ok(()) };
+
+    let processes = Processes::start().map_err(|e| Error::Start("reaper", e))?;
+    let start = match prepare(&processes, configure) {
+        Ok(start) => start,
+        Err(message) => {
+            outbox.say(SANDBOX, &FromInit::Failed { message });
+            return Ok(());
+        }
+    };
+    let shell = Shell::start(Arc::clone(&processes), inside::WORKSPACE.into())
+        .map_err(|e| Error::Start("shell's keeper", e))?;
+    let files = Files::new(
+        inside::WORKSPACE.into(),
+        [inside::UPLOADS, inside::OUTPUTS, inside::SPOOL].map(PathBuf::from).to_vec(),
+    );
+    outbox.say(SANDBOX, &FromInit::Ready { start: start.clone() });
+
+    let running = Mutex::new(HashMap::new());
+    let init = Arc::new(Init { outbox, processes, shell, files, start: Mutex::new(start), running });
+    while let Some((call, message)) = next(&mut from_shim)? {
+        init.clone().take(call, message);
+    }
+    Ok(())
+}
+
+/// The next message of the shim; none once it is gone.
+fn next(from: &mut BufReader<File>) -> Result<Option<(u64, ToInit)>, Error> {
+    match wire::read_frame(from, limits::REQUEST_BYTES) {
+        Ok(Frame::Json { call, payload }) => {
+            Ok(Some((call, serde_json::from_slice(&payload).map_err(Error::Message)?)))
+        }
+        Ok(Frame::Chunk { .. }) => Err(Error::Link(wire::Error::Kind(1))),
+        Err(wire::Error::Closed) => Ok(None),
+        Err(e) => Err(Error::Link(e)),
+    }
+}
+
+fn prepare(processes: &Processes, configure: Configure) -> Result<Option<Start>, String> {
+    match configure.recipe {
+        None => Ok(configure.start),
+        Some(recipe) => recipe::carry_out(processes, &recipe),
+    }
+}
+
+impl Init {
+    fn take(self: Arc<Self>, call: u64, message: ToInit) {
+        match message {
+            ToInit::Configure(_) => {}
+            ToInit::Cancel => {
+                if let Some(stop) = self.running.lock().expect("no holder panics").get(&call) {
+                    stop.cancel();
+                }
+                self.shell.wake();
+            }
+            ToInit::Call { name, input, timeout_ms, spool } => {
+                let bound = timeout_ms.unwrap_or(limits::CALL_TIMEOUT_DEFAULT_MS).min(limits::CALL_TIMEOUT_MAX_MS);
+                let tool = tools::find(&name);
+                let deadline = match tool.map(|tool| &tool.run) {
+                    Some(Run::Shell(_)) => None,
+                    _ => Some(Instant::now() + Duration::from_millis(bound)),
+                };
+                let stop = Arc::new(Stop::new(deadline));
+                self.running.lock().expect("no holder panics").insert(call, Arc::clone(&stop));
+                let outbox = self.outbox.clone();
+                let spawned = self.clone().apart(
+                    move |init| {
+                        let result = match tool.map(|tool| &tool.run) {
+                            None => Ok(ToolResult::error(format!("unknown tool: {name:.100}"))),
+                            Some(Run::Files(run)) => {
+                                outbox.say(call, &FromInit::Started { timeout_ms: bound });
+                                run(&init.files, &stop, input)
+                            }
+                            Some(Run::Shell(run)) => {
+                                run(&init.shell, ShellCall { stop, limit_ms: timeout_ms, spool, call, outbox }, input)
+                            }
+                        };
+                        result.unwrap_or_else(|refused| ToolResult::error(refused.to_string()))
+                    },
+                    move |init, result| {
+                        let result = result.unwrap_or_else(|| {
+                            ToolResult::error("the tool failed inside; nothing is known of its effect")
+                        });
+                        init.running.lock().expect("no holder panics").remove(&call);
+                        init.outbox.say(call, &FromInit::Done { result, lost: init.shell.is_lost() });
+                    },
+                );
+                if spawned.is_err() {
+                    self.running.lock().expect("no holder panics").remove(&call);
+                    let result = ToolResult::error("the sandbox has no room for another process; nothing was run");
+                    self.outbox.say(call, &FromInit::Done { result, lost: false });
+                }
+            }
+            ToInit::Collect { known } => self.gather(call, move |init| collect::collect(init, call, &known)),
+            ToInit::Snapshot => self.gather(call, move |init| snapshot::snapshot(init, call).map(|()| false)),
+        }
+    }
+
+    /// Run a collection or a snapshot; it says its parts itself and gives back whether there was more than its limits.
+    fn gather(self: Arc<Self>, call: u64, work: impl FnOnce(&Init) -> Result<bool, String> + Send + 'static) {
+        let spawned = self.clone().apart(work, move |init, result| {
+            let (error, more) = match result {
+                Some(Ok(more)) => (None, more),
+                Some(Err(error)) => (Some(error), false),
+                None => (Some("failed inside".to_owned()), false),
+            };
+            init.outbox.say(call, &FromInit::End { error, more });
+        });
+        if spawned.is_err() {
+            let error = Some("the sandbox has no room for another process".to_owned());
+            self.outbox.say(call, &FromInit::End { error, more: false });
+        }
+    }
+
+    /// Do `work` on a thread of its own, then `after` with what came of it; none if it panicked.
+    fn apart<T>(
+        self: Arc<Self>,
+        work: impl FnOnce(&Init) -> T + Send + 'static,
+        after: impl FnOnce(&Init, Option<T>) + Send + 'static,
+    ) -> io::Result<()> {
+        std::thread::Builder::new().spawn(move || {
+            let outcome = catch_unwind(AssertUnwindSafe(|| work(&self))).ok();
+            after(&self, outcome);
+        })?;
+        Ok(())
+    }
+}
+
+/// Keep stdin and stdout to ourselves: other processes here have our uid, and must neither speak for us, nor find
+/// descriptors that the launcher left open, nor look into our memory.
+fn take_stdio() -> io::Result<(File, File)> {
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let stdin = File::from(rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?);
+    let stdout = File::from(rustix::io::fcntl_dupfd_cloexec(io::stdout(), 3)?);
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let Some(fd) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        if fd > 2 {
+            // SAFETY: the descriptor is only borrowed for this call; if it is closed already, the call says so.
+            let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+            rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC)?;
+        }
+    }
+    Ok((stdin, stdout))
+}

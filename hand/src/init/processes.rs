@@ -1,0 +1,169 @@
+//! Every process of the sandbox: started here, reaped here, ended here.
+//!
+//! One thread reaps whatever dies, ours or orphaned. It first looks without reaping and takes the lock before it
+//! reaps, so that a process being started is never reaped under the hands of the standard library.
+
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process_group};
+use std::collections::HashMap;
+use std::io;
+use std::process::{Child, Command};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+/// Process 1 alone may signal all others at once; elsewhere that would be everything on the machine.
+pub struct Processes {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// Ours by pid; the outcome once it is known.
+    ours: HashMap<u32, Option<Exit>>,
+    /// No process is left, as of the last look.
+    alone: bool,
+    /// All are being ended: nothing may be started.
+    ending: bool,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    Code(i32),
+    Signal(i32),
+}
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(signal) => write!(f, "ended by signal {signal}"),
+        }
+    }
+}
+
+#[derive(thiserror::Error, Debug)]
+#[error("end all processes within {} s", .0.as_secs())]
+pub struct Survivors(Duration);
+
+impl Processes {
+    pub fn start() -> io::Result<Arc<Self>> {
+        let state = Mutex::new(State { alone: true, ..State::default() });
+        let processes = Arc::new(Self { state, changed: Condvar::new() });
+        let reaper = Arc::clone(&processes);
+        std::thread::Builder::new().name("reaper".into()).spawn(move || reaper.reap())?;
+        Ok(processes)
+    }
+
+    /// Start a process of ours; waits while all are being ended.
+    pub fn spawn(&self, command: &mut Command) -> io::Result<Child> {
+        let mut state = self.changed.wait_while(self.lock(), |state| state.ending).expect("no holder panics");
+        let child = command.spawn()?;
+        state.ours.insert(child.id(), None);
+        state.alone = false;
+        self.changed.notify_all();
+        Ok(child)
+    }
+
+    /// How one of ours ended, and forget it; none if it still runs at the deadline.
+    pub fn wait(&self, pid: u32, deadline: Instant) -> Option<Exit> {
+        let mut state = self.lock();
+        loop {
+            if let Some(exit) = state.ours.get(&pid)? {
+                let exit = *exit;
+                state.ours.remove(&pid);
+                return Some(exit);
+            }
+            let left = deadline.checked_duration_since(Instant::now())?;
+            state = self.changed.wait_timeout(state, left).expect("no holder panics").0;
+        }
+    }
+
+    /// Kill every process of the sandbox but this one, and wait until none is left. Gives back their names.
+    ///
+    /// The kernel signals all of them under one lock, so that not even a fork bomb slips through.
+    pub fn end_all(&self, within: Duration) -> Result<Vec<String>, Survivors> {
+        assert!(rustix::process::getpid().is_init(), "only process 1 of a sandbox may end all processes");
+        let deadline = Instant::now() + within;
+        let mut state = self.lock();
+        state.ending = true;
+        let names = names();
+        signal_all(Signal::KILL);
+        state.alone = false;
+        self.changed.notify_all();
+        while !state.alone {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else { break };
+            state = self.changed.wait_timeout(state, left).expect("no holder panics").0;
+        }
+        state.ending = false;
+        self.changed.notify_all();
+        if state.alone { Ok(names) } else { Err(Survivors(within)) }
+    }
+
+    /// Hold every process still while `work` runs. What `work` starts is not held.
+    pub fn frozen<T>(&self, work: impl FnOnce() -> T) -> T {
+        assert!(rustix::process::getpid().is_init(), "only process 1 of a sandbox may stop all processes");
+        signal_all(Signal::STOP);
+        let outcome = work();
+        signal_all(Signal::CONT);
+        outcome
+    }
+
+    fn reap(&self) {
+        loop {
+            match rustix::process::waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
+                Ok(_) => {
+                    let mut state = self.lock();
+                    // Whoever is dead now; the one seen above may have been reaped by a failed start.
+                    while let Ok(Some((pid, exit))) = reap_one() {
+                        if let Some(ours) = state.ours.get_mut(&pid) {
+                            *ours = Some(exit);
+                        }
+                    }
+                    self.changed.notify_all();
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => {
+                    let mut state = self.lock();
+                    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+                    // Again under the lock: one may have been started since.
+                    if rustix::process::waitid(WaitId::All, look).is_err() {
+                        state.alone = true;
+                        self.changed.notify_all();
+                        drop(self.changed.wait_while(state, |state| state.alone).expect("no holder panics"));
+                    }
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder panics")
+    }
+}
+
+/// Reap a process that is dead already, if there is one.
+fn reap_one() -> rustix::io::Result<Option<(u32, Exit)>> {
+    Ok(rustix::process::wait(WaitOptions::NOHANG)?.map(|(pid, status)| {
+        let exit = match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Exit::Code(code),
+            (None, signal) => Exit::Signal(signal.unwrap_or(0)),
+        };
+        (pid.as_raw_nonzero().get().unsigned_abs(), exit)
+    }))
+}
+
+fn signal_all(signal: Signal) {
+    // ESRCH says that there is nobody; there is no other error for process 1.
+    kill_process_group(Pid::INIT, signal).ok();
+}
+
+/// What runs beside us, by name.
+fn names() -> Vec<String> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|&pid| pid != 1)
+        .filter_map(|pid| Some(std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned()))
+        .collect()
+}

@@ -1,0 +1,97 @@
+//! Filling the workspace before the first call: by a clone, or from a snapshot. All of it inside the sandbox.
+
+use super::processes::{Exit, Processes};
+use crate::limits;
+use crate::link::{Recipe, inside};
+use crate::spec::Start;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+/// The tree that every repository has.
+pub const EMPTY_TREE: &str = "4b825dc642cb6eb9a060e54bf8d69288fbee4904";
+
+/// Carry out `recipe` from its beginning, whatever an interrupted attempt has left.
+pub fn carry_out(processes: &Processes, recipe: &Recipe) -> Result<Option<Start>, String> {
+    for folder in [inside::WORKSPACE, inside::OUTPUTS] {
+        empty(Path::new(folder)).map_err(|e| format!("empty {folder}: {e}"))?;
+    }
+    if recipe.restore {
+        let archive = Path::new(inside::RECIPE).join(inside::ARCHIVE);
+        let mut tar = Command::new("tar");
+        tar.args(["-x", "--no-same-owner", "-C", "/", "-f"]).arg(archive);
+        run(processes, &mut tar, "unpack the snapshot")?;
+        return Ok(recipe.restored_start.clone());
+    }
+    match &recipe.clone_to {
+        None => Ok(None),
+        Some(dir) => clone(processes, dir).map(Some),
+    }
+}
+
+fn clone(processes: &Processes, dir: &Path) -> Result<Start, String> {
+    let bundle = Path::new(inside::RECIPE).join(inside::BUNDLE);
+    run(processes, git(Path::new("/")).args(["clone", "-q", "--"]).arg(bundle).arg(dir), "clone the repository")?;
+    // The bundle is gone after this; a remote that names it would only mislead.
+    run(processes, git(dir).args(["remote", "remove", "origin"]), "remove the bundle as a remote")?;
+    let head = output(processes, git(dir).args(["rev-parse", "--verify", "-q", "HEAD"]));
+    Ok(Start { dir: dir.to_owned(), commit: head.ok().map(|head| head.trim().to_owned()) })
+}
+
+/// A git that runs nothing the repository asks for.
+pub fn git(dir: &Path) -> Command {
+    let mut git = Command::new("git");
+    git.arg("-C").arg(dir);
+    for setting in ["core.fsmonitor=false", "core.hooksPath=/dev/null", "protocol.file.allow=always"] {
+        git.args(["-c", setting]);
+    }
+    git.env("GIT_TERMINAL_PROMPT", "0").env("GIT_OPTIONAL_LOCKS", "0");
+    git
+}
+
+/// Run a command to its end; its last words if it fails.
+pub fn run(processes: &Processes, command: &mut Command, what: &str) -> Result<(), String> {
+    output(processes, command).map(drop).map_err(|said| format!("{what}: {said}"))
+}
+
+/// What a command prints, stderr included, if it ends well.
+pub fn output(processes: &Processes, command: &mut Command) -> Result<String, String> {
+    let deadline = Instant::now() + limits::RECIPE_TIMEOUT;
+    // A file and not a pipe: a process left behind must not keep us reading.
+    let path = scratch("output");
+    let file = File::create(&path).map_err(|e| e.to_string())?;
+    let both = file.try_clone().map_err(|e| e.to_string())?;
+    let child = processes.spawn(command.stdin(Stdio::null()).stdout(file).stderr(both));
+    let exit = child.map(|child| processes.wait(child.id(), deadline));
+    let mut said = String::new();
+    // What is not text is not shown; the exit code tells.
+    File::open(&path).and_then(|file| file.take(64 * 1024).read_to_string(&mut said)).ok();
+    std::fs::remove_file(&path).ok();
+    match exit {
+        Ok(Some(Exit::Code(0))) => Ok(said),
+        Ok(Some(exit)) => Err(format!("{exit}: {}", said.trim())),
+        Ok(None) => Err(format!("not done after {} s", limits::RECIPE_TIMEOUT.as_secs())),
+        Err(e) => Err(format!("{}: {e}", command.get_program().display())),
+    }
+}
+
+/// A path under /tmp that nothing else uses.
+pub fn scratch(name: &str) -> PathBuf {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    PathBuf::from(format!("/tmp/.hand-{name}-{}", NEXT.fetch_add(1, Ordering::Relaxed)))
+}
+
+fn empty(folder: &Path) -> std::io::Result<()> {
+    for entry in folder.read_dir()? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())?;
+        } else {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}

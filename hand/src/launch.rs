@@ -1,0 +1,268 @@
+//! Making a hand: its folder, its host uid, its cgroups, and the shim. One short-lived process, asked over stdin.
+//!
+//! It is asked again with the same id after a crash, or by a second worker at the same time, and gives the hand that is
+//! there. It never looks into a workspace.
+
+use crate::client::Client;
+use crate::folder::{self, Folder};
+use crate::limits;
+use crate::link::inside;
+use crate::probe;
+use crate::protocol::Layer;
+use crate::sandbox::cgroup;
+use crate::spec::{HandRef, Mode, Plan, Resources, Spec, is_hand_id, is_plain_name, is_plain_relative};
+use serde::{Deserialize, Serialize};
+use std::fs::{DirBuilder, File, Permissions};
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// What `launch` prints: one JSON line.
+#[derive(Serialize, Deserialize, Debug)]
+#[serde(tag = "launched", rename_all = "snake_case")]
+pub enum Launched {
+    Ready(HandRef),
+    /// These layers are off, and the hand does not start without them.
+    Refused {
+        layers: Vec<Layer>,
+    },
+    Failed {
+        message: String,
+    },
+}
+
+#[derive(thiserror::Error, Debug)]
+pub enum Error {
+    #[error("use the spec: {0}")]
+    Spec(&'static str),
+    #[error("start a hand with layers off")]
+    Layers(Vec<Layer>),
+    #[error("make {0}")]
+    Make(PathBuf, #[source] io::Error),
+    #[error("copy {0}")]
+    Copy(PathBuf, #[source] io::Error),
+    #[error(
+        "reach {0} as the hand's own user: every user must be able to pass through it (chmod o+x), or choose another --hands-dir"
+    )]
+    Unreachable(PathBuf),
+    #[error("find a free user id in {start}-{end}", start = limits::UIDS.start(), end = limits::UIDS.end())]
+    NoUid,
+    #[error("start the shim")]
+    Shim(#[source] io::Error),
+    #[error("bring up the hand: {0}")]
+    NotReady(String),
+    #[error("talk to the new hand")]
+    Client(#[from] crate::client::Error),
+}
+
+/// Make or find the hand of `spec`.
+pub fn launch(spec: Spec) -> Launched {
+    match try_launch(spec) {
+        Ok(hand) => Launched::Ready(hand),
+        Err(Error::Layers(layers)) => Launched::Refused { layers },
+        Err(e) => Launched::Failed { message: crate::error_chain(&e) },
+    }
+}
+
+fn try_launch(spec: Spec) -> Result<HandRef, Error> {
+    check(&spec)?;
+    let root = rustix::process::geteuid().is_root();
+    make_dir(&spec.hands_dir, if root { 0o711 } else { 0o700 }, None)?;
+    let hands_dir = spec.hands_dir.canonicalize().map_err(|e| Error::Make(spec.hands_dir.clone(), e))?;
+    let spec = Spec { hands_dir, ..spec };
+    let folder = Folder::new(spec.hands_dir.join(&spec.hand_id));
+    make_dir(folder.path(), 0o700, None)?;
+    let _lock = folder::lock(&folder.launch_lock()).map_err(|e| Error::Make(folder.launch_lock(), e))?;
+    if let Some(hand) = live(&folder) {
+        return Ok(hand);
+    }
+    let mut layers = probe::required();
+    if layers.iter().any(|layer| !layer.on) {
+        layers.retain(|layer| !layer.on);
+        return Err(Error::Layers(layers));
+    }
+
+    let earlier: Option<Plan> = std::fs::read(folder.plan()).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let uid = match (root, &earlier) {
+        (false, _) => None,
+        (true, Some(Plan { uid: Some(uid), .. })) => Some(*uid),
+        (true, _) => Some(claim_uid(&spec)?),
+    };
+    if uid.is_some() {
+        reachable(&spec.hands_dir)?;
+    }
+    // An earlier launch may have ended anywhere; whatever it made is made again, and only an earlier plan means that
+    // a sandbox may have filled the folders.
+    fill(&folder, &spec.resources, uid, earlier.is_none())?;
+    layers.push(probe::plain_uid());
+    let groups = cgroup::create(&spec.hand_id, uid, &spec.limits);
+    layers.extend(groups.layers);
+    layers.push(probe::disk());
+    if spec.mode == Mode::Strict {
+        let off: Vec<_> = layers.iter().filter(|layer| !layer.on && layer.name != "disk_quota").cloned().collect();
+        if !off.is_empty() {
+            cgroup::remove(&spec.hand_id);
+            return Err(Error::Layers(off));
+        }
+    }
+    let owner_uid = rustix::process::getuid().as_raw();
+    let plan = Plan { spec, uid, owner_uid, cgroup_procs: groups.procs, layers };
+    let text = serde_json::to_vec(&plan).expect("a plan has only string keys");
+    folder::replace(&folder.plan(), &text).map_err(|e| Error::Make(folder.plan(), e))?;
+    give(&folder.plan(), uid)?;
+    give(folder.path(), uid)?;
+    start_shim(&folder, uid)?;
+    live(&folder).ok_or_else(|| Error::NotReady("the shim said it was ready and does not answer".to_owned()))
+}
+
+fn check(spec: &Spec) -> Result<(), Error> {
+    if !is_hand_id(&spec.hand_id) {
+        return Err(Error::Spec("a hand id is 1 to 64 of A-Z a-z 0-9 _ -"));
+    }
+    if spec.resources.files.iter().any(|file| !is_plain_relative(&file.path)) {
+        return Err(Error::Spec("the path of a file is relative and without `..`"));
+    }
+    if spec.resources.repo.iter().filter_map(|repo| repo.name.as_deref()).any(|name| !is_plain_name(name)) {
+        return Err(Error::Spec("the name of a repository is one plain folder name"));
+    }
+    if spec.resources.repo.is_some() && spec.resources.restore.is_some() {
+        return Err(Error::Spec("a workspace is either cloned or restored"));
+    }
+    Ok(())
+}
+
+/// The hand that answers in this folder, if one does.
+fn live(folder: &Folder) -> Option<HandRef> {
+    let status = Client::connect(&folder.socket()).ok()?.status().ok()?;
+    Some(HandRef {
+        hand_id: status.hand_id,
+        dir: folder.path().to_owned(),
+        socket: folder.socket(),
+        epoch: status.epoch,
+    })
+}
+
+/// Take a uid that no other hand of this folder has; it stays taken until the hand is removed.
+fn claim_uid(spec: &Spec) -> Result<u32, Error> {
+    let claims = spec.hands_dir.join(".uids");
+    make_dir(&claims, 0o700, None)?;
+    for uid in limits::UIDS {
+        let path = claims.join(uid.to_string());
+        match File::options().write(true).create_new(true).mode(0o600).open(&path) {
+            Ok(mut file) => {
+                io::Write::write_all(&mut file, spec.hand_id.as_bytes()).map_err(|e| Error::Make(path, e))?;
+                return Ok(uid);
+            }
+            // A launch that ended between claim and plan has left its claim to us.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                if std::fs::read_to_string(&path).is_ok_and(|hand| hand == spec.hand_id) {
+                    return Ok(uid);
+                }
+            }
+            Err(e) => return Err(Error::Make(path, e)),
+        }
+    }
+    Err(Error::NoUid)
+}
+
+/// Let go of a hand's uid.
+pub fn release_uid(hands_dir: &Path, uid: u32) -> io::Result<()> {
+    std::fs::remove_file(hands_dir.join(".uids").join(uid.to_string()))
+}
+
+/// The hand's own user must be able to walk to its folder.
+fn reachable(hands_dir: &Path) -> Result<(), Error> {
+    for above in hands_dir.ancestors() {
+        let mode = above.metadata().map_err(|e| Error::Make(above.to_owned(), e))?.mode();
+        if mode & 0o001 == 0 {
+            return Err(Error::Unreachable(above.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+fn fill(folder: &Folder, resources: &Resources, uid: Option<u32>, fresh: bool) -> Result<(), Error> {
+    let own = [folder.journal(), folder.blobs(), folder.spool(), folder.recipe()];
+    let filled = [folder.workspace(), folder.outputs(), folder.home()];
+    for dir in own.iter().chain(&filled) {
+        make_dir(dir, 0o700, uid)?;
+    }
+    // Its owner stays whoever launches: inside it is read-only, and outside nobody else needs to write there.
+    make_dir(&folder.uploads(), 0o755, None)?;
+    for file in &resources.files {
+        copy_upload(folder, &file.source, &file.path)?;
+    }
+    let bundle = resources.repo.as_ref().map(|repo| (&repo.bundle, inside::BUNDLE));
+    let archive = resources.restore.as_ref().map(|restore| (&restore.archive, inside::ARCHIVE));
+    for (source, name) in bundle.into_iter().chain(archive) {
+        let to = folder.recipe().join(name);
+        let prepared = folder.journal().join("prepared.json").exists();
+        if fresh || !prepared {
+            copy(source, &to, 0o600)?;
+            give(&to, uid)?;
+        }
+    }
+    Ok(())
+}
+
+/// Copy a file to where the sandbox sees it read-only under uploads. `path` is relative and plain.
+pub fn copy_upload(folder: &Folder, source: &Path, path: &Path) -> Result<(), Error> {
+    let to = folder.uploads().join(path);
+    let mut above = folder.uploads();
+    for part in path.parent().unwrap_or(Path::new("")) {
+        above.push(part);
+        make_dir(&above, 0o755, None)?;
+    }
+    copy(source, &to, 0o644)
+}
+
+fn copy(source: &Path, to: &Path, mode: u32) -> Result<(), Error> {
+    let temporary = to.with_file_name(format!(".{}.part", to.file_name().unwrap_or_default().display()));
+    let copied = File::open(source).and_then(|mut from| {
+        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        io::copy(&mut from, &mut file)?;
+        file.set_permissions(Permissions::from_mode(mode))?;
+        std::fs::rename(&temporary, to)
+    });
+    copied.map_err(|e| Error::Copy(source.to_owned(), e))
+}
+
+fn make_dir(path: &Path, mode: u32, uid: Option<u32>) -> Result<(), Error> {
+    let made = match DirBuilder::new().mode(mode).create(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => DirBuilder::new().recursive(true).mode(mode).create(path),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => return give(path, uid),
+        made => made,
+    };
+    made.map_err(|e| Error::Make(path.to_owned(), e))?;
+    // The umask must not close what others have to pass through.
+    std::fs::set_permissions(path, Permissions::from_mode(mode)).map_err(|e| Error::Make(path.to_owned(), e))?;
+    give(path, uid)
+}
+
+fn give(path: &Path, uid: Option<u32>) -> Result<(), Error> {
+    uid.map_or(Ok(()), |uid| chown(path, Some(uid), Some(uid))).map_err(|e| Error::Make(path.to_owned(), e))
+}
+
+/// Start the shim as the hand's own user, with an empty environment, and wait for its word.
+fn start_shim(folder: &Folder, uid: Option<u32>) -> Result<(), Error> {
+    let log = File::options().create(true).append(true).mode(0o600).open(folder.log()).map_err(Error::Shim)?;
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("shim").arg(folder.path()).env_clear().current_dir("/");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+    if let Some(uid) = uid {
+        command.uid(uid).gid(uid);
+    }
+    let mut child = command.spawn().map_err(Error::Shim)?;
+    let mut said = BufReader::new(child.stdout.take().expect("asked for above"));
+    let mut first = String::new();
+    // The end of the pipe without a word is a shim that died; what it got to say comes before.
+    said.read_line(&mut first).map_err(Error::Shim)?;
+    if first == "ready\n" {
+        return Ok(());
+    }
+    said.take(16 * 1024).read_to_string(&mut first).map_err(Error::Shim)?;
+    child.wait().map_err(Error::Shim)?;
+    Err(Error::NotReady(first.trim().to_owned()))
+}

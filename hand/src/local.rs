@@ -1,0 +1,139 @@
+//! Hands on this machine: making, finding, ending and clearing them away. Blocking; never looks into a workspace.
+
+use crate::client::{self, Client};
+use crate::folder::{self, Folder};
+use crate::launch::{self, Launched};
+use crate::protocol::Layer;
+use crate::sandbox::cgroup;
+use crate::spec::{FileResource, HandRef, Plan, Spec, is_hand_id, is_plain_relative};
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
+
+#[derive(thiserror::Error, Debug)]
+pub enum Error {
+    #[error("start {0}")]
+    Program(PathBuf, #[source] io::Error),
+    #[error("talk to the launcher")]
+    Launcher(#[source] io::Error),
+    #[error("understand the launcher")]
+    Answer(#[source] serde_json::Error),
+    /// Each layer says why it is off and what to install or set.
+    #[error("start a sandbox on this machine: {}", fixes(.0))]
+    Refused(Vec<Layer>),
+    #[error("provision the hand: {0}")]
+    Failed(String),
+    #[error("release the hand")]
+    Release(#[source] client::Error),
+    #[error("remove the hand's folder {0}")]
+    Remove(PathBuf, #[source] io::Error),
+    #[error("list the hands in {0}")]
+    List(PathBuf, #[source] io::Error),
+    #[error("add the file to the hand")]
+    Upload(#[source] launch::Error),
+}
+
+fn fixes(layers: &[Layer]) -> String {
+    let one = |layer: &Layer| format!("{}: {} ({})", layer.name, layer.why, layer.fix);
+    layers.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
+/// Make the hand of `spec`, or find it if it lives already; its workspace is ready when this returns.
+///
+/// A hand whose shim died, or whose lease ran out, is started again on the folder that it left: calls that were
+/// running then are lost, the workspace and the journal are as they were.
+pub fn provision(spec: &Spec) -> Result<HandRef, Error> {
+    let mut child = Command::new(&spec.program)
+        .arg("launch")
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|e| Error::Program(spec.program.clone(), e))?;
+    let text = serde_json::to_vec(spec).map_err(Error::Answer)?;
+    let mut stdin = child.stdin.take().expect("asked for above");
+    // A launcher that does not read has an answer all the same, or none; both are seen below.
+    stdin.write_all(&text).ok();
+    drop(stdin);
+    let output = child.wait_with_output().map_err(Error::Launcher)?;
+    match serde_json::from_slice(&output.stdout).map_err(Error::Answer)? {
+        Launched::Ready(hand) => Ok(hand),
+        Launched::Refused { layers } => Err(Error::Refused(layers)),
+        Launched::Failed { message } => Err(Error::Failed(message)),
+    }
+}
+
+/// The hand in `dir`, if its shim lives.
+pub fn attach(dir: &Path) -> Result<HandRef, client::Error> {
+    let folder = Folder::new(dir);
+    let status = Client::connect(&folder.socket())?.status()?;
+    Ok(HandRef { hand_id: status.hand_id, dir: dir.to_owned(), socket: folder.socket(), epoch: status.epoch })
+}
+
+/// Put one more file under /mnt/session/uploads of a hand that exists.
+pub fn add_file(hand: &HandRef, file: &FileResource) -> Result<(), Error> {
+    if !is_plain_relative(&file.path) {
+        return Err(Error::Upload(launch::Error::Spec("the path of a file is relative and without `..`")));
+    }
+    launch::copy_upload(&Folder::new(&hand.dir), &file.source, &file.path).map_err(Error::Upload)
+}
+
+/// End the hand and remove everything of it. One that is gone already is only removed.
+pub fn release(hand: &HandRef) -> Result<(), Error> {
+    match Client::connect(&Folder::new(&hand.dir).socket()).and_then(|mut client| client.release(hand.epoch)) {
+        Ok(()) | Err(client::Error::Gone(_) | client::Error::Broken(_)) => {}
+        Err(e) => return Err(Error::Release(e)),
+    }
+    remove(&hand.dir).map_err(|e| Error::Remove(hand.dir.clone(), e))
+}
+
+/// Remove every hand that no shim holds and that nothing was asked of for `age`. Returns their ids.
+pub fn reap(hands_dir: &Path, age: Duration) -> Result<Vec<String>, Error> {
+    let mut reaped = Vec::new();
+    let list = |e| Error::List(hands_dir.to_owned(), e);
+    for entry in hands_dir.read_dir().map_err(list)? {
+        let entry = entry.map_err(list)?;
+        let Some(hand_id) = entry.file_name().to_str().filter(|id| is_hand_id(id)).map(str::to_owned) else { continue };
+        let folder = Folder::new(entry.path());
+        if is_old(&folder, age) && !is_held(&folder) {
+            remove(folder.path()).map_err(|e| Error::Remove(entry.path(), e))?;
+            reaped.push(hand_id);
+        }
+    }
+    Ok(reaped)
+}
+
+/// The journal's folder changes with every call.
+fn is_old(folder: &Folder, age: Duration) -> bool {
+    let changed = folder.journal().metadata().or_else(|_| folder.path().metadata()).and_then(|meta| meta.modified());
+    changed.is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|since| since >= age))
+}
+
+fn is_held(folder: &Folder) -> bool {
+    File::open(folder.shim_lock()).is_ok_and(|file| file.try_lock().is_err())
+}
+
+/// Wait for shim and sandbox to be gone, then remove their folder and what they had of the host.
+fn remove(dir: &Path) -> io::Result<()> {
+    let folder = Folder::new(dir);
+    let _launch = match folder::lock(&folder.launch_lock()) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        lock => lock?,
+    };
+    for path in [folder.shim_lock(), folder.sandbox_lock()] {
+        folder::lock(&path)?;
+    }
+    let plan: Option<Plan> = std::fs::read(folder.plan()).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    // Follows no link, whatever the sandbox has made.
+    std::fs::remove_dir_all(dir)?;
+    let Some(plan) = plan else { return Ok(()) };
+    cgroup::remove(&plan.spec.hand_id);
+    match plan.uid {
+        Some(uid) => launch::release_uid(&plan.spec.hands_dir, uid),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,161 @@
+//! Which walls this machine can put up, and what to do about those it cannot. For `doctor`, and for every refusal.
+//!
+//! Nothing is guessed: a sandbox is started with the very options that hands get.
+
+use crate::limits;
+use crate::protocol::Layer;
+use crate::sandbox::{args, bwrap, cgroup, seccomp};
+use crate::spec::Limits;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Every layer, on or off. A hand starts only if all that are `required` are on.
+pub fn probe() -> Vec<Layer> {
+    let mut layers = required();
+    layers.push(plain_uid());
+    let id = format!("probe-{}", std::process::id());
+    layers.extend(cgroup::create(&id, None, &Limits::default()).layers);
+    cgroup::remove(&id);
+    layers.push(disk());
+    layers
+}
+
+/// The layers without which no hand starts.
+pub fn required() -> Vec<Layer> {
+    let on = |name: &str, why: String| Layer { name: name.into(), on: true, required: true, why, fix: String::new() };
+    let off = |name: &str, why: String, fix: &str| Layer {
+        name: name.into(),
+        on: false,
+        required: true,
+        why,
+        fix: fix.into(),
+    };
+    let mut layers = Vec::new();
+    let Some(bwrap) = bwrap() else {
+        layers.push(off(
+            "bubblewrap",
+            "bwrap was not found".to_owned(),
+            "install bubblewrap 0.8 or later (apt-get install bubblewrap, dnf install bubblewrap)",
+        ));
+        return layers;
+    };
+    match version(&bwrap) {
+        Some(version) if version >= (0, 8) => {
+            layers.push(on("bubblewrap", format!("version {}.{}", version.0, version.1)));
+        }
+        found => {
+            let found = found.map_or("unknown".to_owned(), |(major, minor)| format!("{major}.{minor}"));
+            layers.push(off("bubblewrap", format!("version {found}"), "install bubblewrap 0.8 or later"));
+            return layers;
+        }
+    }
+    layers.push(match namespaces(&bwrap) {
+        Ok(()) => on("namespaces", "user, mount, pid, net, ipc, uts and cgroup; no further user namespaces".to_owned()),
+        Err(why) => {
+            let fix = namespaces_fix(&why);
+            off("namespaces", why, fix)
+        }
+    });
+    layers.push(match seccomp::filters() {
+        Ok(filters) => on("seccomp", format!("{} filters", filters.len())),
+        Err(e) => off("seccomp", e.to_string(), "run on x86_64 or aarch64"),
+    });
+    layers
+}
+
+/// Whether a host uid of its own can be given to each hand.
+pub fn plain_uid() -> Layer {
+    let root = rustix::process::geteuid().is_root();
+    Layer {
+        name: "own_uid".into(),
+        on: root,
+        required: false,
+        why: if root {
+            format!("each hand gets one of {}-{}", limits::UIDS.start(), limits::UIDS.end())
+        } else {
+            "hands share the uid of the service, which is not root".to_owned()
+        },
+        fix: if root { String::new() } else { "run the service as root, or one service a tenant".to_owned() },
+    }
+}
+
+/// Said openly: nothing bounds what a hand writes to disk but the size of one file.
+pub fn disk() -> Layer {
+    Layer {
+        name: "disk_quota".into(),
+        on: false,
+        required: false,
+        why: format!("only single files are bounded, at {} bytes", limits::FILE_SIZE_BYTES),
+        fix: "put the hands' folder on a filesystem of its own".into(),
+    }
+}
+
+fn version(bwrap: &Path) -> Option<(u32, u32)> {
+    let output = Command::new(bwrap).arg("--version").env_clear().stdin(Stdio::null()).output().ok()?;
+    parse_version(&String::from_utf8_lossy(&output.stdout))
+}
+
+fn parse_version(said: &str) -> Option<(u32, u32)> {
+    let mut parts = said.trim().strip_prefix("bubblewrap ")?.split('.');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// Start a sandbox that does nothing, as the uid that hands run as.
+fn namespaces(bwrap: &Path) -> Result<(), String> {
+    let mut command = Command::new(bwrap);
+    command.args(args::base().words()).args(["--", "/usr/bin/true"]).env_clear().stdin(Stdio::null());
+    if rustix::process::geteuid().is_root() {
+        command.uid(*limits::UIDS.start()).gid(*limits::UIDS.start());
+    }
+    let output = command.current_dir("/").output().map_err(|e| format!("bwrap could not be started: {e}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(if said.is_empty() { format!("bwrap ended with {}", output.status) } else { said })
+}
+
+fn namespaces_fix(why: &str) -> &'static str {
+    let set = |path: &str, bad: &str| std::fs::read_to_string(path).is_ok_and(|value| value.trim() == bad);
+    if set("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") {
+        "allow bwrap user namespaces: an AppArmor profile for /usr/bin/bwrap with `userns`, or sysctl \
+         kernel.apparmor_restrict_unprivileged_userns=0"
+    } else if set("/proc/sys/kernel/unprivileged_userns_clone", "0") {
+        "sysctl kernel.unprivileged_userns_clone=1"
+    } else if set("/proc/sys/user/max_user_namespaces", "0") {
+        "sysctl user.max_user_namespaces=15000"
+    } else if why.contains("proc") {
+        "in a container, let it mount its own /proc (docker: --security-opt systempaths=unconfined)"
+    } else {
+        "allow user namespaces; in a container also those that its seccomp profile blocks (docker: --security-opt \
+         seccomp=unconfined --security-opt apparmor=unconfined)"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions() {
+        for (said, expect) in [
+            ("bubblewrap 0.8.0\n", Some((0, 8))),
+            ("bubblewrap 0.11.1\n", Some((0, 11))),
+            ("bubblewrap 1.0\n", Some((1, 0))),
+            ("something else", None),
+            ("bubblewrap x.y", None),
+        ] {
+            assert_eq!(parse_version(said), expect, "{said}");
+        }
+        assert!((0, 11) >= (0, 8) && (1, 0) >= (0, 8) && (0, 7) < (0, 8));
+    }
+
+    #[test]
+    fn whatever_is_off_says_why_and_what_to_do() {
+        for layer in probe() {
+            assert!(!layer.why.is_empty(), "{}", layer.name);
+            assert_eq!(layer.on, layer.fix.is_empty(), "{}", layer.name);
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What bubblewrap is told. The options go to it over a descriptor, as everyone inside can read its command line.
+
+use crate::folder::Folder;
+use crate::limits;
+use crate::link::inside;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsRawFd, RawFd};
+use std::path::Path;
+
+/// Files of /etc that exist in every sandbox, made up so that the host's are never seen.
+pub const ETC: &[(&str, &str)] = &[
+    ("/etc/passwd", "root:x:0:0:root:/:/usr/sbin/nologin\nagent:x:1000:1000:agent:/home/agent:/bin/bash\n"),
+    ("/etc/group", "root:x:0:\nagent:x:1000:\n"),
+    ("/etc/hosts", "127.0.0.1 localhost hand\n::1 localhost\n"),
+    ("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
+    (
+        "/etc/gitconfig",
+        "[user]\n\tname = agent\n\temail = agent@hand\n[safe]\n\tdirectory = *\n[init]\n\tdefaultBranch = main\n",
+    ),
+];
+
+/// Descriptors that bubblewrap reads while it puts the sandbox up.
+pub struct Descriptors<'a> {
+    /// One for each of [`ETC`].
+    pub etc: &'a [std::fs::File],
+    /// The parts of the filter.
+    pub seccomp: &'a [std::fs::File],
+}
+
+/// An argument list as bubblewrap's `--args` takes it.
+#[derive(Default)]
+pub struct Args(Vec<OsString>);
+
+impl Args {
+    fn add<const N: usize>(&mut self, words: [&str; N]) -> &mut Self {
+        self.0.extend(words.map(OsString::from));
+        self
+    }
+
+    fn mount(&mut self, how: &str, from: impl AsRef<OsStr>, to: &str) -> &mut Self {
+        self.0.extend([how.into(), from.as_ref().to_owned(), to.into()]);
+        self
+    }
+
+    fn descriptor(&mut self, how: &str, fd: RawFd) -> &mut Self {
+        self.0.extend([how.into(), fd.to_string().into()]);
+        self
+    }
+
+    /// Separated by NUL.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        use std::os::unix::ffi::OsStrExt;
+        self.0.iter().flat_map(|word| word.as_bytes().iter().copied().chain([0])).collect()
+    }
+
+    pub fn words(&self) -> &[OsString] {
+        &self.0
+    }
+}
+
+/// Namespaces and the host's programs: the part that does not depend on a hand, and that `probe` tries.
+pub fn base() -> Args {
+    let mut args = Args::default();
+    args.add(["--unshare-user", "--disable-userns", "--uid", "1000", "--gid", "1000"]);
+    args.add(["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup"]);
+    args.add(["--hostname", "hand", "--new-session", "--die-with-parent", "--as-pid-1"]);
+    args.add(["--ro-bind", "/usr", "/usr"]);
+    for name in ["bin", "sbin", "lib", "lib32", "lib64"] {
+        let path = Path::new("/").join(name);
+        let to = format!("/{name}");
+        // Links into /usr on most systems, folders of their own on others.
+        if let Ok(target) = path.read_link() {
+            args.mount("--symlink", target, &to);
+        } else if path.is_dir() {
+            args.mount("--ro-bind", &path, &to);
+        }
+    }
+    args.add(["--proc", "/proc", "--dev", "/dev"]);
+    args
+}
+
+/// Everything for one hand.
+pub fn full(folder: &Folder, fds: &Descriptors<'_>) -> Args {
+    let mut args = base();
+    for path in ["/etc/alternatives", "/etc/ld.so.cache", "/etc/ssl/certs"] {
+        args.mount("--ro-bind-try", path, path);
+    }
+    for ((path, _), file) in ETC.iter().zip(fds.etc) {
+        args.add(["--perms", "0644"]);
+        args.mount("--ro-bind-data", file.as_raw_fd().to_string(), path);
+    }
+    let tmpfs = |args: &mut Args, bytes: u64, to: &str| {
+        args.add(["--size", &bytes.to_string(), "--tmpfs", to]);
+    };
+    tmpfs(&mut args, limits::TMPFS_BYTES, "/tmp");
+    tmpfs(&mut args, limits::RUN_TMPFS_BYTES, "/run");
+    tmpfs(&mut args, limits::TMPFS_BYTES, "/dev/shm");
+    args.mount("--bind", folder.workspace(), inside::WORKSPACE);
+    args.mount("--bind", folder.outputs(), inside::OUTPUTS);
+    args.mount("--bind", folder.home(), inside::HOME);
+    args.mount("--ro-bind", folder.uploads(), inside::UPLOADS);
+    args.mount("--ro-bind", folder.spool(), inside::SPOOL);
+    args.mount("--ro-bind", folder.recipe(), inside::RECIPE);
+    // Both are tmpfs without a size of their own, so nobody may write there.
+    args.add(["--remount-ro", "/dev", "--remount-ro", "/"]);
+    for (name, value) in [
+        ("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"),
+        ("HOME", inside::HOME),
+        ("USER", "agent"),
+        ("LANG", "C.UTF-8"),
+        ("TERM", "dumb"),
+    ] {
+        args.add(["--setenv", name, value]);
+    }
+    args.add(["--chdir", inside::WORKSPACE]);
+    for file in fds.seccomp {
+        args.descriptor("--add-seccomp-fd", file.as_raw_fd());
+    }
+    args
+}

@@ -1,0 +1,175 @@
+//! Outside the sandbox, one process a hand: owns the journal, the socket and the sandbox, and outlives who asks.
+//!
+//! It is a session of its own, so that no signal to the service's group reaches it, and runs as the sandbox's host
+//! uid. It interprets nothing that the sandbox makes: bytes are hashed, counted and stored. When the sandbox dies, or
+//! the lease runs out, it records what is lost and ends; the folder stays, and a later launch goes on from it.
+
+mod calls;
+mod gather;
+mod lease;
+mod sandbox;
+mod server;
+
+use crate::folder::{self, Folder};
+use crate::journal::{self, Journal};
+use crate::link::{self, inside};
+use crate::spec::{Plan, Start};
+use calls::Calls;
+use lease::{Lease, Over};
+use sandbox::Sandbox;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+#[derive(thiserror::Error, Debug)]
+pub enum Error {
+    #[error("read the hand's plan")]
+    Plan(#[source] io::Error),
+    #[error("understand the hand's plan")]
+    PlanFormat(#[source] serde_json::Error),
+    #[error("become a process of its own")]
+    Detach(#[source] io::Error),
+    #[error("lock the hand")]
+    Lock(#[source] io::Error),
+    #[error("open the journal")]
+    Journal(#[from] journal::Error),
+    #[error("listen on the hand's socket")]
+    Listen(#[source] io::Error),
+    #[error("start the sandbox")]
+    Sandbox(#[source] io::Error),
+    #[error("prepare the sandbox: {0}")]
+    Recipe(String),
+}
+
+/// What all threads of the shim share.
+struct Shim {
+    plan: Plan,
+    folder: Folder,
+    journal: Journal,
+    lease: Lease,
+    calls: Calls,
+    sandbox: Sandbox,
+    owed: server::Owed,
+    start: Option<Start>,
+}
+
+/// Serve the hand in `dir` until it ends. Says `ready` on stdout once calls can be made.
+pub fn run(dir: &Path) -> Result<(), Error> {
+    let folder = Folder::new(dir);
+    // Fails only where it leads a group already, which a direct child does not.
+    rustix::process::setsid().map_err(|e| Error::Detach(e.into()))?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    std::env::set_current_dir("/").map_err(Error::Detach)?;
+    let _lock = folder::lock(&folder.shim_lock()).map_err(Error::Lock)?;
+    let plan: Plan =
+        serde_json::from_slice(&std::fs::read(folder.plan()).map_err(Error::Plan)?).map_err(Error::PlanFormat)?;
+    let journal = Journal::open(&folder, plan.spec.epoch)?;
+    let listener = listen(&folder).map_err(Error::Listen)?;
+
+    // This thread starts the sandbox and lives on: the kernel ends the sandbox with the thread that started it.
+    let (mut child, pipes) = sandbox::spawn(&folder).map_err(Error::Sandbox)?;
+    let recipe = journal.noted::<Start>("start")?;
+    let done = journal.noted::<bool>("prepared")?.is_some();
+    let configure = link::Configure { recipe: (!done).then(|| recipe_of(&plan)), start: recipe };
+    let (sandbox, from_init, start) = match sandbox::prepare(pipes, configure) {
+        Ok(prepared) => prepared,
+        Err(why) => {
+            // It has ended or must end; either way it is gone when this returns.
+            child.kill().ok();
+            let why = sandbox::last_words(&mut child).map_or(why.clone(), |said| format!("{why}: {said}"));
+            child.wait().map_err(Error::Sandbox)?;
+            return Err(Error::Recipe(why));
+        }
+    };
+    if !done {
+        if let Some(start) = &start {
+            journal.note("start", start)?;
+        }
+        journal.note("prepared", &true)?;
+        // Bundle and snapshot are in the workspace now; what cannot be removed goes with the folder.
+        for name in [inside::BUNDLE, inside::ARCHIVE] {
+            std::fs::remove_file(folder.recipe().join(name)).ok();
+        }
+    }
+    sandbox::log_stderr(&mut child).map_err(Error::Sandbox)?;
+    let lease = Lease::new(Duration::from_millis(plan.spec.lease_ms));
+    let shim = Arc::new(Shim {
+        plan,
+        folder,
+        journal,
+        lease,
+        calls: Calls::default(),
+        sandbox,
+        owed: server::Owed::default(),
+        start,
+    });
+
+    let reader = Arc::clone(&shim);
+    std::thread::Builder::new()
+        .name("sandbox".into())
+        .spawn(move || {
+            let why = sandbox::read(&reader, from_init);
+            reader.lease.end(Over::Sandbox(why));
+        })
+        .map_err(Error::Sandbox)?;
+    let server = Arc::clone(&shim);
+    std::thread::Builder::new()
+        .name("server".into())
+        .spawn(move || server::serve(&server, &listener))
+        .map_err(Error::Listen)?;
+    ready().map_err(Error::Detach)?;
+
+    let over = shim.lease.wait_over();
+    note("hand ends", &[("hand_id", &shim.plan.spec.hand_id), ("why", &over)]);
+    // Whoever asks from here on finds nobody, and launches anew.
+    std::fs::remove_file(shim.folder.socket()).ok();
+    child.kill().ok();
+    child.wait().map_err(Error::Sandbox)?;
+    calls::lose_all(&shim, &over.to_string());
+    server::drain(&shim);
+    Ok(())
+}
+
+fn recipe_of(plan: &Plan) -> link::Recipe {
+    let resources = &plan.spec.resources;
+    let clone_to = resources.repo.as_ref().map(|repo| match &repo.name {
+        Some(name) => Path::new(inside::WORKSPACE).join(name),
+        None => inside::WORKSPACE.into(),
+    });
+    link::Recipe {
+        clone_to,
+        restore: resources.restore.is_some(),
+        restored_start: resources.restore.as_ref().and_then(|restore| restore.start.clone()),
+    }
+}
+
+fn listen(folder: &Folder) -> io::Result<UnixListener> {
+    match std::fs::remove_file(folder.socket()) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    crate::socket::listen(&folder.socket())
+}
+
+/// Tell `launch` that calls can be made, and let go of its pipe.
+fn ready() -> io::Result<()> {
+    let mut stdout = io::stdout();
+    stdout.write_all(b"ready\n")?;
+    stdout.flush()?;
+    let null = File::options().write(true).open("/dev/null")?;
+    Ok(rustix::stdio::dup2_stdout(null)?)
+}
+
+/// One line in the hand's log: a constant message and fields that hold no content.
+fn note(message: &'static str, fields: &[(&str, &dyn std::fmt::Display)]) {
+    let mut line = message.to_owned();
+    for (name, value) in fields {
+        line.push_str(&format!(" {name}={value:?}", value = value.to_string()));
+    }
+    line.push('\n');
+    // A log that cannot be written must not stop the hand.
+    io::stderr().write_all(line.as_bytes()).ok();
+}

@@ -1,0 +1,197 @@
+//! What a hand is made from. Plain data: it goes over a pipe to `launch` and lies in the hand's folder.
+
+use crate::limits;
+use crate::protocol::Layer;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// What to do where a layer of the sandbox cannot be put up.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Go on without the layers that need privileges (cgroups, own uid), and say so in the status.
+    #[default]
+    Dev,
+    /// Refuse unless every layer is on.
+    Strict,
+}
+
+/// The recipe of one hand.
+#[derive(Serialize, Deserialize, Clone, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Spec {
+    /// `[A-Za-z0-9_-]{1,64}`; also the name of its folder.
+    pub hand_id: String,
+    /// The folder of all hands. With the service as root every user must be able to pass through it.
+    pub hands_dir: PathBuf,
+    /// The `steadyhand-hand` binary.
+    pub program: PathBuf,
+    #[serde(default)]
+    pub mode: Mode,
+    /// The lease epoch a new hand starts with; an existing one keeps its own.
+    #[serde(default = "one")]
+    pub epoch: u64,
+    #[serde(default = "lease_default")]
+    pub lease_ms: u64,
+    #[serde(default)]
+    pub limits: Limits,
+    #[serde(default)]
+    pub resources: Resources,
+}
+
+impl Spec {
+    /// A hand with defaults and an empty workspace.
+    pub fn new(hand_id: impl Into<String>, hands_dir: impl Into<PathBuf>, program: impl Into<PathBuf>) -> Self {
+        Self {
+            hand_id: hand_id.into(),
+            hands_dir: hands_dir.into(),
+            program: program.into(),
+            mode: Mode::default(),
+            epoch: one(),
+            lease_ms: lease_default(),
+            limits: Limits::default(),
+            resources: Resources::default(),
+        }
+    }
+}
+
+/// Bounds of the sandbox as a whole, where cgroups can be used.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    pub memory_bytes: u64,
+    pub pids: u64,
+    /// Hundredths of a core.
+    pub cpu_percent: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { memory_bytes: limits::MEMORY_BYTES, pids: limits::PIDS, cpu_percent: limits::CPU_PERCENT }
+    }
+}
+
+/// What is put into the sandbox before the first call.
+#[derive(Serialize, Deserialize, Clone, Debug, Default)]
+#[serde(deny_unknown_fields)]
+pub struct Resources {
+    /// Copied, and read-only inside under /mnt/session/uploads.
+    #[serde(default)]
+    pub files: Vec<FileResource>,
+    /// Cloned inside the sandbox.
+    #[serde(default)]
+    pub repo: Option<Repo>,
+    /// A snapshot of an earlier hand, unpacked inside the sandbox instead of cloning.
+    #[serde(default)]
+    pub restore: Option<Restore>,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct FileResource {
+    /// A host path.
+    pub source: PathBuf,
+    /// Relative to /mnt/session/uploads; no `..`.
+    pub path: PathBuf,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Repo {
+    /// A git bundle on the host.
+    pub bundle: PathBuf,
+    /// The folder below /workspace; none clones into /workspace itself.
+    #[serde(default)]
+    pub name: Option<String>,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Restore {
+    /// The bytes of a snapshot, on the host.
+    pub archive: PathBuf,
+    /// What the snapshot said about the repository in it.
+    #[serde(default)]
+    pub start: Option<Start>,
+}
+
+/// Where the workspace began, so that its diff can be told.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// The repository's folder inside the sandbox.
+    pub dir: PathBuf,
+    /// A commit id; none in an empty repository.
+    pub commit: Option<String>,
+}
+
+/// A hand that can be called.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct HandRef {
+    pub hand_id: String,
+    pub dir: PathBuf,
+    pub socket: PathBuf,
+    pub epoch: u64,
+}
+
+/// What `launch` decided for this hand, for the shim and for whoever enters the sandbox.
+#[derive(Serialize, Deserialize, Clone, Debug)]
+pub struct Plan {
+    pub spec: Spec,
+    /// The host uid that sandbox and shim run as, where it is not the service's own.
+    pub uid: Option<u32>,
+    /// Who may talk to the shim beside root and the shim's own uid.
+    pub owner_uid: u32,
+    /// `cgroup.procs` files that the sandbox enters.
+    pub cgroup_procs: Vec<PathBuf>,
+    pub layers: Vec<Layer>,
+}
+
+/// A relative path of plain names, the only kind that may be joined to a folder of the hand.
+pub fn is_plain_relative(path: &Path) -> bool {
+    use std::path::Component;
+    path.components().next().is_some() && path.components().all(|part| matches!(part, Component::Normal(_)))
+}
+
+/// One plain folder name.
+pub fn is_plain_name(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    is_plain_relative(Path::new(name)) && parts.next().is_some() && parts.next().is_none() && !name.contains('\0')
+}
+
+/// `[A-Za-z0-9_-]{1,64}`, safe as a folder, a cgroup and a log field.
+pub fn is_hand_id(id: &str) -> bool {
+    (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+fn one() -> u64 {
+    1
+}
+
+fn lease_default() -> u64 {
+    limits::LEASE_DEFAULT_MS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_paths_are_joined() {
+        for (path, expect) in
+            [("a", true), ("a/b.txt", true), ("", false), ("/a", false), ("../a", false), ("a/../b", false)]
+        {
+            assert_eq!(is_plain_relative(Path::new(path)), expect, "{path}");
+        }
+        for (name, expect) in [("repo", true), ("a/b", false), ("..", false), ("", false), (".", false)] {
+            assert_eq!(is_plain_name(name), expect, "{name}");
+        }
+    }
+
+    #[test]
+    fn hand_ids_are_plain() {
+        for (id, expect) in [("hand_1", true), ("", false), ("a/b", false), ("..", false), ("a.b", false)] {
+            assert_eq!(is_hand_id(id), expect, "{id}");
+        }
+        assert!(!is_hand_id(&"a".repeat(65)));
+    }
+}

@@ -1,0 +1,116 @@
+//! A folder of hands for one test, removed with everything that still runs in it.
+
+use hand::client::Client;
+use hand::local;
+use hand::protocol::{Settled, ToolResult};
+use hand::spec::{HandRef, Limits, Resources, Spec};
+use serde_json::{Value, json};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_steadyhand-hand");
+
+pub struct Hands {
+    dir: tempfile::TempDir,
+}
+
+impl Hands {
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
+        Self { dir }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn hands_dir(&self) -> PathBuf {
+        self.dir.path().join("hands")
+    }
+
+    pub fn spec(&self, id: &str) -> Spec {
+        Spec::new(id, self.hands_dir(), PROGRAM)
+    }
+
+    pub fn hand(&self, id: &str) -> Hand {
+        Hand::new(&self.spec(id))
+    }
+
+    pub fn hand_with(&self, id: &str, resources: Resources) -> Hand {
+        Hand::new(&Spec { resources, ..self.spec(id) })
+    }
+
+    pub fn hand_within(&self, id: &str, limits: Limits) -> Hand {
+        Hand::new(&Spec { limits, ..self.spec(id) })
+    }
+}
+
+impl Drop for Hands {
+    fn drop(&mut self) {
+        for entry in self.hands_dir().read_dir().into_iter().flatten().flatten() {
+            if let Ok(hand) = local::attach(&entry.path()) {
+                local::release(&hand).unwrap();
+            }
+        }
+    }
+}
+
+pub struct Hand {
+    pub at: HandRef,
+    next: AtomicU64,
+}
+
+impl Hand {
+    pub fn new(spec: &Spec) -> Self {
+        Self { at: local::provision(spec).unwrap(), next: AtomicU64::new(0) }
+    }
+
+    pub fn client(&self) -> Client {
+        Client::connect(&self.at.socket).unwrap()
+    }
+
+    pub fn call(&self, id: &str, name: &str, input: Value) -> Settled {
+        self.client().execute(id, name, input, None, self.at.epoch).unwrap()
+    }
+
+    /// A call with an id of its own.
+    pub fn tool(&self, name: &str, input: Value) -> ToolResult {
+        let id = format!("t{}", self.next.fetch_add(1, Ordering::Relaxed));
+        parse(&self.call(&id, name, input))
+    }
+
+    pub fn bash(&self, command: &str) -> ToolResult {
+        self.tool("bash", json!({"command": command}))
+    }
+
+    /// What a command prints that must end well.
+    pub fn sh(&self, command: &str) -> String {
+        let result = self.bash(command);
+        assert!(!result.is_error, "{command}: {}", result.text());
+        result.text()
+    }
+
+    pub fn file(&self, path: &str) -> PathBuf {
+        self.at.dir.join(path)
+    }
+}
+
+pub fn parse(settled: &Settled) -> ToolResult {
+    serde_json::from_str(&settled.result).unwrap()
+}
+
+/// Block until something inside has written a line to a FIFO that the host can see. An event, not a poll.
+pub fn wait_line(fifo: &Path) -> String {
+    std::fs::read_to_string(fifo).unwrap()
+}
+
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Whether a process runs on this host.
+pub fn runs(pid: u32) -> bool {
+    rustix::process::Pid::from_raw(pid.cast_signed()).is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
+}

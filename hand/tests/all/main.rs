@@ -1,0 +1,7 @@
+//! Hands as their callers see them: real sandboxes, real shims, one binary.
+//!
+//! As root every hand gets a uid of its own and cgroups; as a plain user the same tests run without both.
+
+mod crash;
+mod fixture;
+mod shell;
