@@ -12,8 +12,10 @@ pub mod brain;
 mod call_model;
 mod decide;
 pub mod deltas;
+pub mod hands;
 pub mod log_cache;
 pub mod model;
 
 pub use brain::BrainActivities;
 pub use deltas::Deltas;
+pub use hands::HandsActivities;

@@ -249,6 +249,11 @@ pub struct OutputFile {
     pub blob: BlobRef,
 }
 
+impl OutputFile {
+    /// The path that stands for the diff.
+    pub const DIFF: &str = "diff";
+}
+
 /// Input of `seal`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SealInput {

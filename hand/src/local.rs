@@ -23,6 +23,8 @@ pub enum Error {
     /// Each layer says why it is off and what to install or set.
     #[error("start a sandbox on this machine: {}", fixes(.0))]
     Refused(Vec<Layer>),
+    #[error("find what is left of the hand ({0})")]
+    Nothing(PathBuf, #[source] io::Error),
     #[error("provision the hand: {0}")]
     Failed(String),
     #[error("release the hand")]
@@ -72,6 +74,19 @@ pub fn attach(dir: &Path) -> Result<HandRef, client::Error> {
     let folder = Folder::new(dir);
     let status = Client::connect(&folder.socket())?.status()?;
     Ok(HandRef { hand_id: status.hand_id, dir: dir.to_owned(), socket: folder.socket(), epoch: status.epoch })
+}
+
+/// The hand in `dir`, started again on what it left if its shim is gone.
+pub fn revive(dir: &Path) -> Result<HandRef, Error> {
+    let plan = Folder::new(dir).plan();
+    let bytes = std::fs::read(&plan).map_err(|e| Error::Nothing(plan, e))?;
+    let plan: Plan = serde_json::from_slice(&bytes).map_err(Error::Answer)?;
+    provision(&plan.spec)
+}
+
+/// Where the shim of the hand in `dir` listens.
+pub fn socket(dir: &Path) -> PathBuf {
+    Folder::new(dir).socket()
 }
 
 /// Put one more file under /mnt/session/uploads of a hand that exists.

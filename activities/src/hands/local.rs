@@ -1,0 +1,215 @@
+//! The local provider: bubblewrap sandboxes on this machine, through `hand::local` and a shim's socket.
+
+use super::{Executed, Provider, ToolCall};
+use async_trait::async_trait;
+use domain::{
+    Failure,
+    content::Block,
+    failure::FailureKind,
+    session::{HandRef, OutputFile, ProvisionInput, Resource, ResourceKind},
+};
+use hand::{
+    client::{self, Client},
+    local,
+    protocol::{Refusal, Settled, State, ToolResult},
+    spec::{FileResource, Repo, Spec},
+};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use store::Blobs;
+use tokio::task::spawn_blocking;
+
+/// Where uploads are mounted in a hand.
+const UPLOADS: &str = "/mnt/session/uploads";
+/// Where a hand's repository lives.
+const WORKSPACE: &str = "/workspace";
+
+pub struct Local {
+    host: String,
+    hands_dir: PathBuf,
+    program: PathBuf,
+    blobs: Arc<dyn Blobs>,
+}
+
+impl Local {
+    /// `host` names this machine in task queues; `program` is the `steadyhand-hand` binary.
+    pub fn new(host: impl Into<String>, hands_dir: PathBuf, program: PathBuf, blobs: Arc<dyn Blobs>) -> Self {
+        Local { host: host.into(), hands_dir, program, blobs }
+    }
+
+    fn reference(&self, hand: &HandRef) -> hand::spec::HandRef {
+        let dir = self.hands_dir.join(&hand.hand);
+        let socket = local::socket(&dir);
+        hand::spec::HandRef { hand_id: hand.hand.clone(), dir, socket, epoch: hand.epoch }
+    }
+
+    /// Talks to the hand on a thread of its own. A shim that is gone is started again once on what it left.
+    async fn ask<T: Send + 'static>(
+        &self,
+        hand: &HandRef,
+        ask: impl Fn(&mut Client, u64) -> Result<T, client::Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let known = self.reference(hand);
+        let asked = spawn_blocking(move || {
+            match Client::connect(&known.socket).and_then(|mut client| ask(&mut client, known.epoch)) {
+                Err(client::Error::Gone(_) | client::Error::Broken(_)) => {
+                    let revived = local::revive(&known.dir).map_err(Error::Revive)?;
+                    let mut client = Client::connect(&revived.socket)?;
+                    Ok(ask(&mut client, known.epoch)?)
+                }
+                other => Ok(other?),
+            }
+        });
+        asked.await.unwrap_or(Err(Error::Panicked))
+    }
+
+    async fn spec(&self, input: &ProvisionInput, staging: &std::path::Path) -> Result<Spec, Failure> {
+        let mut spec = Spec::new(&input.hand, &self.hands_dir, &self.program);
+        for resource in &input.resources {
+            self.stage(&mut spec, resource, staging).await?;
+        }
+        Ok(spec)
+    }
+
+    /// Copies a resource's bytes out of the blobs to where the launcher can read them.
+    async fn stage(&self, spec: &mut Spec, resource: &Resource, staging: &std::path::Path) -> Result<(), Failure> {
+        let (ResourceKind::File { blob, .. } | ResourceKind::GitBundle { blob }) = &resource.kind;
+        let internal = |error: &dyn std::error::Error| {
+            Failure::transient(FailureKind::Internal, format!("stage {}: {}", resource.id, hand::error_chain(error)))
+        };
+        let bytes = log::blobs::get(&*self.blobs, blob).await.map_err(|error| internal(&error))?;
+        let source = staging.join(&resource.id);
+        tokio::fs::write(&source, bytes).await.map_err(|error| internal(&error))?;
+        let mounted = |root: &str| {
+            let inside = resource.mount_path.strip_prefix(root).unwrap_or(&resource.mount_path);
+            inside.trim_start_matches('/').to_owned()
+        };
+        match &resource.kind {
+            ResourceKind::File { .. } => {
+                spec.resources.files.push(FileResource { source, path: mounted(UPLOADS).into() });
+            }
+            ResourceKind::GitBundle { .. } => {
+                let name = Some(mounted(WORKSPACE)).filter(|name| !name.is_empty());
+                spec.resources.repo = Some(Repo { bundle: source, name });
+            }
+        }
+        Ok(())
+    }
+
+    async fn blob(&self, hand: &HandRef, sha256: String) -> Result<domain::content::BlobRef, Failure> {
+        let bytes = self
+            .ask(hand, move |client, _| {
+                let mut bytes = Vec::new();
+                client.blob(&sha256, &mut bytes).map(|_| bytes)
+            })
+            .await
+            .map_err(Error::into_failure)?;
+        log::blobs::put(&*self.blobs, bytes.into()).await.map_err(|error| Error::Blob(error).into_failure())
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Client(#[from] client::Error),
+    #[error("start the hand again")]
+    Revive(#[source] local::Error),
+    #[error("keep what the hand gave")]
+    Blob(#[source] log::blobs::Error),
+    #[error("talk to the hand: the thread panicked")]
+    Panicked,
+}
+
+impl Error {
+    fn into_failure(self) -> Failure {
+        Failure::transient(FailureKind::Internal, hand::error_chain(&self))
+    }
+}
+
+#[async_trait]
+impl Provider for Local {
+    async fn provision(&self, input: &ProvisionInput) -> Result<HandRef, Failure> {
+        let internal =
+            |error: &dyn std::error::Error| Failure::transient(FailureKind::Internal, hand::error_chain(error));
+        let staging = tempfile::Builder::new()
+            .prefix("steadyhand-staging-")
+            .tempdir()
+            .map_err(|error| internal(&error))?;
+        let spec = self.spec(input, staging.path()).await?;
+        let made = spawn_blocking(move || local::provision(&spec)).await.map_err(|error| internal(&error))?;
+        match made {
+            Ok(hand) => Ok(HandRef { hand: hand.hand_id, host: self.host.clone(), epoch: hand.epoch }),
+            // This machine will not do better next time: the model is told, with what an operator has to do.
+            Err(error @ local::Error::Refused(_)) => {
+                Err(Failure::permanent(FailureKind::Request, hand::error_chain(&error)))
+            }
+            Err(error) => Err(internal(&error)),
+        }
+    }
+
+    async fn execute(&self, hand: &HandRef, call: ToolCall) -> Executed {
+        let asked = self
+            .ask(hand, move |client, epoch| {
+                client.execute(call.id.clone(), &call.name, call.input.clone(), None, epoch)
+            })
+            .await;
+        match asked {
+            Ok(settled) => executed(settled),
+            Err(Error::Client(client::Error::Refused { code: Refusal::Conflict, message })) => {
+                Executed::error(format!("refused: {message}"))
+            }
+            Err(Error::Client(client::Error::Refused { message, .. })) => {
+                Executed::error(format!("the sandbox refused the call: {message}"))
+            }
+            Err(Error::Revive(error)) => Executed::hand_lost(&hand::error_chain(&error)),
+            Err(error) => Executed { lost: true, ..Executed::error(format!("lost: {}", hand::error_chain(&error))) },
+        }
+    }
+
+    async fn cancel(&self, hand: &HandRef, call_id: &str) {
+        let id = call_id.to_owned();
+        if let Err(error) = self.ask(hand, move |client, epoch| client.cancel(id.clone(), epoch)).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "call not ended");
+        }
+    }
+
+    async fn collect(&self, hand: &HandRef) -> Result<Option<Vec<OutputFile>>, Failure> {
+        let asked = self.ask(hand, |client, epoch| client.collect(BTreeMap::new(), epoch)).await;
+        let collected = match asked {
+            Ok(collected) => collected,
+            Err(Error::Revive(_)) => return Ok(None),
+            Err(error) => return Err(error.into_failure()),
+        };
+        let mut files = Vec::new();
+        for file in collected.files {
+            if let Some(sha256) = file.sha256 {
+                files.push(OutputFile { path: file.path, blob: self.blob(hand, sha256).await? });
+            }
+        }
+        if let Some(sha256) = collected.diff.and_then(|diff| diff.sha256) {
+            files.push(OutputFile { path: OutputFile::DIFF.to_owned(), blob: self.blob(hand, sha256).await? });
+        }
+        Ok(Some(files))
+    }
+
+    async fn release(&self, hand: &HandRef) -> Result<(), Failure> {
+        let known = self.reference(hand);
+        match spawn_blocking(move || local::release(&known)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Failure::transient(FailureKind::Internal, hand::error_chain(&error))),
+            Err(_) => Err(Error::Panicked.into_failure()),
+        }
+    }
+}
+
+fn executed(settled: Settled) -> Executed {
+    let lost = settled.state == State::Lost;
+    match serde_json::from_str::<ToolResult>(&settled.result) {
+        Ok(result) => {
+            let content = serde_json::to_value(&result.content)
+                .and_then(serde_json::from_value::<Vec<Block>>)
+                .expect("a hand's blocks are blocks of the log");
+            Executed { content, is_error: result.is_error, lost, hand_lost: false }
+        }
+        Err(_) => Executed { lost, ..Executed::error("the sandbox gave a result that cannot be read") },
+    }
+}

@@ -1,0 +1,199 @@
+//! Hands: where tools run. One trait for all providers, and the activities that use it.
+//!
+//! Every outcome of a tool is a result. Only a lost worker is a failure of the activity, and then the next attempt
+//! asks the hand's journal what became of the call.
+
+mod local;
+
+pub use local::Local;
+
+use crate::beat::beating;
+use async_trait::async_trait;
+use domain::{
+    Content, Event, EventBody, Failure,
+    content::{Block, Json},
+    ids,
+    limits::VIEW_RESULT_HEAD_BYTES,
+    outcome::{CollectOutcome, ProvisionOutcome, ToolDigest, ToolOutcome},
+    session::{ExecuteInput, HandInput, HandRef, OutputFile, ProvisionInput},
+};
+use serde_json::Value;
+use std::sync::Arc;
+use store::Blobs;
+use temporalio_macros::activities;
+use temporalio_sdk::activities::{ActivityContext, ActivityError};
+use tracing::{Instrument, info, info_span};
+use workflows::contract;
+
+/// One call of a tool, by the identity that the hand's journal knows.
+#[derive(Clone, Debug)]
+pub struct ToolCall {
+    pub id: String,
+    pub name: String,
+    pub input: Value,
+}
+
+/// What became of a call.
+#[derive(Clone, Debug)]
+pub struct Executed {
+    pub content: Vec<Block>,
+    pub is_error: bool,
+    /// Nothing survived that could tell what the call did.
+    pub lost: bool,
+    /// The hand is gone with everything in it.
+    pub hand_lost: bool,
+}
+
+impl Executed {
+    /// A result that no tool produced.
+    pub fn error(text: impl Into<String>) -> Self {
+        Executed { content: vec![Block::text(text)], is_error: true, lost: false, hand_lost: false }
+    }
+
+    /// The hand cannot be reached and nothing of it is left.
+    pub fn hand_lost(why: &str) -> Self {
+        let text = format!(
+            "lost: the sandbox is gone ({why}). The call may or may not have taken effect; files that were only in the \
+             sandbox are lost. The next tool call gets a new sandbox."
+        );
+        Executed { lost: true, hand_lost: true, ..Executed::error(text) }
+    }
+}
+
+/// A way to have hands. Everything is idempotent: a worker that was lost in the middle is followed by another
+/// that asks for the same again.
+#[async_trait]
+pub trait Provider: Send + Sync {
+    /// Makes the hand of this id, or finds it.
+    async fn provision(&self, input: &ProvisionInput) -> Result<HandRef, Failure>;
+
+    /// Runs a call at most once, or gets what became of it.
+    async fn execute(&self, hand: &HandRef, call: ToolCall) -> Executed;
+
+    /// Ends a call that is running; its `execute` then returns.
+    async fn cancel(&self, hand: &HandRef, call_id: &str);
+
+    /// Files and the diff that the hand holds; `None` where the hand is gone.
+    async fn collect(&self, hand: &HandRef) -> Result<Option<Vec<OutputFile>>, Failure>;
+
+    /// Ends a hand and removes everything of it.
+    async fn release(&self, hand: &HandRef) -> Result<(), Failure>;
+}
+
+/// The activities of a hand worker.
+pub struct HandsActivities {
+    provider: Arc<dyn Provider>,
+    blobs: Arc<dyn Blobs>,
+}
+
+impl HandsActivities {
+    pub fn new(provider: Arc<dyn Provider>, blobs: Arc<dyn Blobs>) -> Self {
+        HandsActivities { provider, blobs }
+    }
+
+    async fn run(&self, ctx: &ActivityContext, input: &ExecuteInput) -> Result<Executed, log::blobs::Error> {
+        let call = &input.call;
+        let mut tool_input = call.input.clone();
+        log::blobs::resolve_json(&*self.blobs, &mut tool_input).await?;
+        let Json::Inline { value } = tool_input else { unreachable!("it was resolved above") };
+        let call = ToolCall { id: call.tool_use_id.clone(), name: call.name.clone(), input: value };
+        let id = call.id.clone();
+        let mut execute = std::pin::pin!(self.provider.execute(&input.hand, call));
+        tokio::select! {
+            executed = &mut execute => return Ok(executed),
+            () = ctx.cancelled() => info!("call is being ended"),
+        }
+        // The result says what was ended, and only comes when it is proven dead.
+        self.provider.cancel(&input.hand, &id).await;
+        Ok(execute.await)
+    }
+}
+
+#[activities]
+impl HandsActivities {
+    #[activity(definition = contract::Provision)]
+    pub async fn provision(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        input: ProvisionInput,
+    ) -> Result<ProvisionOutcome, ActivityError> {
+        let span = info_span!("provision", session_id = input.session_id, hand_id = input.hand);
+        Ok(match beating(&ctx, self.provider.provision(&input)).instrument(span).await {
+            Ok(hand) => ProvisionOutcome::Ready { hand },
+            Err(failure) => ProvisionOutcome::Failed { failure },
+        })
+    }
+
+    #[activity(definition = contract::Execute)]
+    pub async fn execute(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        input: ExecuteInput,
+    ) -> Result<ToolOutcome, ActivityError> {
+        let info = ctx.info();
+        let (activity_id, attempt) = (info.activity_id.clone(), info.attempt);
+        let span = info_span!(
+            "execute",
+            session_id = input.session_id,
+            hand_id = input.hand.hand,
+            activity = activity_id,
+            attempt
+        );
+        let executed = beating(&ctx, self.run(&ctx, &input)).instrument(span).await?;
+        // The same for every attempt: what the journal gives back is the same event.
+        let id = ids::derive(ids::prefix::EVENT, &[&input.session_id, &input.call.tool_use_id, "result"]);
+        Ok(outcome(&*self.blobs, id, &input.call.tool_use_id, executed).await?)
+    }
+
+    #[activity(definition = contract::Collect)]
+    pub async fn collect(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        input: HandInput,
+    ) -> Result<CollectOutcome, ActivityError> {
+        let span = info_span!("collect", session_id = input.session_id, hand_id = input.hand.hand);
+        let collected = beating(&ctx, self.provider.collect(&input.hand)).instrument(span).await;
+        let files = match collected {
+            Ok(Some(files)) => files,
+            Ok(None) => return Ok(CollectOutcome { listing: None }),
+            Err(failure) => {
+                tracing::warn!(kind = ?failure.kind, "outputs not collected");
+                return Ok(CollectOutcome { listing: None });
+            }
+        };
+        let listing = log::blobs::put_json(&*self.blobs, &files).await?;
+        let is_new = input.last_listing.as_ref() != Some(&listing.blob);
+        Ok(CollectOutcome { listing: is_new.then_some(listing) })
+    }
+
+    #[activity(definition = contract::Release)]
+    pub async fn release(self: Arc<Self>, ctx: ActivityContext, input: HandInput) -> Result<(), ActivityError> {
+        let span = info_span!("release", session_id = input.session_id, hand_id = input.hand.hand);
+        let released = beating(&ctx, self.provider.release(&input.hand)).instrument(span).await;
+        if let Err(failure) = released {
+            // Its lease ends it all the same.
+            tracing::warn!(kind = ?failure.kind, "hand not released");
+        }
+        Ok(())
+    }
+}
+
+async fn outcome(
+    blobs: &dyn Blobs,
+    event_id: String,
+    tool_use_id: &str,
+    executed: Executed,
+) -> Result<ToolOutcome, log::blobs::Error> {
+    let content = Content::Inline(executed.content);
+    let digest = ToolDigest {
+        lost: executed.lost,
+        hand_lost: executed.hand_lost,
+        ..harness::intake::result_digest(tool_use_id, &content, executed.is_error)
+    };
+    debug_assert!(digest.head.len() <= VIEW_RESULT_HEAD_BYTES);
+    let tool_use_id = tool_use_id.to_owned();
+    let body = EventBody::AgentToolResult { tool_use_id, content, is_error: Some(executed.is_error) };
+    let mut event = Event { id: event_id, body, processed_at: None };
+    log::blobs::offload(blobs, &mut event).await?;
+    Ok(ToolOutcome { digest, events: vec![event] })
+}
