@@ -1,5 +1,7 @@
 //! Workers: which workflows and activities run on which queue, with which limits. Assembly only.
 
 pub mod brain;
+pub mod hands;
+mod thread;
 
-pub use brain::BrainWorker;
+pub use thread::{Error, WorkerThread};
