@@ -6,9 +6,11 @@
 
 pub mod blobs;
 pub mod catalog;
+pub mod remote;
 
 pub use blobs::{BlobInfo, BlobWriter, Blobs, Digest, FolderBlobs, MemoryBlobs, Reader, Stored};
 pub use catalog::{
     Batch, Catalog, Condition, Direction, Durability, FjallCatalog, KeyRange, MemoryCatalog, Record, Row, Table,
     Versioned,
 };
+pub use remote::RemoteBlobs;

@@ -197,3 +197,8 @@ async fn outcome(
     log::blobs::offload(blobs, &mut event).await?;
     Ok(ToolOutcome { digest, events: vec![event] })
 }
+
+/// Name, description and input schema of every tool that hands have.
+pub fn tools() -> impl Iterator<Item = (&'static str, &'static str, Value)> {
+    hand::tools::TOOLS.iter().map(|tool| (tool.name, tool.description, (tool.schema)()))
+}

@@ -23,7 +23,7 @@ pub use self::folder::FolderBlobs;
 pub use self::memory::MemoryBlobs;
 
 /// How many bytes a read or a buffered write moves at a time.
-const CHUNK_BYTES: usize = 256 << 10;
+pub(crate) const CHUNK_BYTES: usize = 256 << 10;
 
 /// What a finished put stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,0 +1,401 @@
+//! `steadyhand serve`: the service. Assembles api, engine and brain in this process, and the hand worker as a child.
+
+use super::worker::{ModelArgs, hand_program_beside};
+use crate::{
+    config::{self, Role},
+    connect::{self, Rpc},
+    data_dir::{self, DataDir},
+    env_vars,
+    error::{Code, Hint as _, failed},
+    node::{self, Node},
+    output, remote,
+    supervisor::{self, Child},
+    telemetry,
+};
+use activities::{BrainActivities, Deltas};
+use api::App;
+use clap::Args;
+use domain::{delta::Delta, session::Tuning};
+use engine::Engine;
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use store::{Blobs, Catalog, FjallCatalog, FolderBlobs};
+use temporalio_client::Connection;
+use tokio::{
+    net::{TcpListener, UnixListener},
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+use tracing::{info, warn};
+
+/// Run the service
+///
+/// Prints `listening on http://ADDR` once everything that it runs is up. Without other options this is a complete
+/// service on one machine: HTTP API, embedded engine, brain and hands, with all data in one folder.
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Address of the HTTP API; port 0 picks one [default: 127.0.0.1:8280]
+    #[arg(long, env = env_vars::LISTEN, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Folder for everything that has to last [default: ~/.local/share/steadyhand]
+    #[arg(long, env = env_vars::DATA, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Configuration file [default: DATA/steadyhand.toml, if it is there]
+    #[arg(long, env = env_vars::CONFIG, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Offer the embedded engine to the temporal CLI and other SDKs, on this address
+    #[arg(long, env = env_vars::ENGINE_LISTEN, value_name = "ADDR")]
+    engine_listen: Option<SocketAddr>,
+    /// What to run in this process [default: all]
+    #[arg(long, env = env_vars::ROLE, value_enum)]
+    role: Option<Role>,
+    /// Use a Temporal cluster instead of the embedded engine
+    #[arg(long, env = env_vars::TEMPORAL, value_name = "HOST:PORT")]
+    temporal: Option<String>,
+    /// Temporal namespace [default: default]
+    #[arg(long, env = env_vars::NAMESPACE, value_name = "NAME")]
+    namespace: Option<String>,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Folder of the sandboxes [default: DATA/hands; as root /var/lib/steadyhand/hands]
+    #[arg(long, env = env_vars::HANDS_DIR, value_name = "DIR")]
+    hands_dir: Option<PathBuf>,
+    /// Whether to run a hand worker [default: true]
+    #[arg(long, env = env_vars::HANDS, value_name = "BOOL")]
+    hands: Option<bool>,
+    /// Decisions after which a run of a session continues as new; 0: when the engine suggests it [default: 0]
+    #[arg(long, env = env_vars::DECISIONS_PER_RUN, value_name = "N", hide_short_help = true)]
+    decisions_per_run: Option<u64>,
+}
+
+/// What holds after flags, environment, file and defaults.
+struct Settings {
+    listen: SocketAddr,
+    data: PathBuf,
+    engine_listen: Option<SocketAddr>,
+    role: Role,
+    temporal: Option<String>,
+    namespace: String,
+    model: ModelArgs,
+    hands_dir: PathBuf,
+    hands: bool,
+    tuning: Tuning,
+}
+
+impl Serve {
+    pub fn run(self) -> anyhow::Result<()> {
+        let settings = self.settings()?;
+        let _telemetry = telemetry::install(false)?;
+        remote::install_tls();
+        tokio::runtime::Runtime::new()?.block_on(serve(settings))
+    }
+
+    fn settings(self) -> anyhow::Result<Settings> {
+        let data = self.data.clone().unwrap_or_else(config::default_data_dir);
+        let file = config::load(self.config.as_deref(), &data)?.serve;
+        let data = self.data.or(file.data).unwrap_or(data);
+        let default_hands = || {
+            // A plain user must be able to pass through the folders above a sandbox.
+            let is_root = rustix::process::geteuid().is_root();
+            if is_root { PathBuf::from("/var/lib/steadyhand/hands") } else { data.join("hands") }
+        };
+        Ok(Settings {
+            listen: self.listen.or(file.listen).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8280))),
+            engine_listen: self.engine_listen.or(file.engine_listen),
+            role: self.role.or(file.role).unwrap_or(Role::All),
+            temporal: self.temporal.or(file.temporal),
+            namespace: self.namespace.or(file.namespace).unwrap_or_else(|| "default".to_owned()),
+            model: ModelArgs {
+                model_url: self.model.model_url.or(file.model_url),
+                model_api: self.model.model_api.or(file.model_api),
+                model_script: self.model.model_script.or(file.model_script),
+            },
+            hands_dir: self.hands_dir.or(file.hands_dir).unwrap_or_else(default_hands),
+            hands: self.hands.or(file.hands).unwrap_or(true),
+            tuning: Tuning { decisions_per_run: self.decisions_per_run.or(file.decisions_per_run).unwrap_or(0) },
+            data,
+        })
+    }
+}
+
+async fn serve(settings: Settings) -> anyhow::Result<()> {
+    if settings.role == Role::Api {
+        refuse_model_key()?;
+    }
+    let data = DataDir::open(&settings.data)?;
+    let admin_key = match std::env::var(env_vars::API_KEY) {
+        Ok(key) if !key.is_empty() => key,
+        _ => data.admin_key()?,
+    };
+    let model = match settings.role {
+        Role::All => Some(settings.model.make()?),
+        Role::Api => None,
+    };
+    let stores = Stores::open(data.root())?;
+    let listener = TcpListener::bind(settings.listen).await.hint(
+        Code::Failed,
+        format!("listen on {}", settings.listen),
+        "another program has that port: choose another with --listen; port 0 picks a free one",
+    )?;
+    let addr = listener.local_addr()?;
+
+    let (engine, rpc, connection) = engine(&settings, data.root()).await?;
+    let app = App::open(
+        stores.catalog.clone(),
+        stores.blobs.clone(),
+        connection.clone(),
+        api::Options {
+            admin_key: Some(admin_key),
+            namespace: settings.namespace.clone(),
+            builtin_tools: builtin_tools(),
+            tuning: settings.tuning,
+            ..api::Options::default()
+        },
+    )
+    .await?;
+
+    let (close, closing) = watch::channel(false);
+    let node = node(&data, rpc, &stores, &app)?;
+    let socket = bind_node(data.root())?;
+    let listening = tokio::spawn(node.clone().listen(socket));
+    let brain = match model {
+        Some(model) => Some(brain(&settings, model, &connection, &stores, &app).await?),
+        None => None,
+    };
+    let hands = if settings.role == Role::All && settings.hands {
+        Some(hands(&settings, data.root(), node, closing.clone()).await?)
+    } else {
+        None
+    };
+    let outside = match (&engine, settings.engine_listen) {
+        (Some(engine), Some(addr)) => Some(offer_engine(engine.clone(), addr, closing.clone()).await?),
+        _ => None,
+    };
+
+    data.announce(addr)?;
+    output::line(&format!("listening on http://{addr}"));
+    let mut stopping = closing.clone();
+    let shutdown = async move {
+        let _ = stopping.wait_for(|closing| *closing).await;
+    };
+    let mut serving = tokio::spawn(api::serve(listener, app, shutdown));
+    let ended = wait(&mut serving, brain.as_ref().map(|_| ())).await;
+
+    info!("closing");
+    close.send_replace(true);
+    data.withdraw();
+    if !serving.is_finished() {
+        let _ = serving.await;
+    }
+    if let Some(mut brain) = brain {
+        brain.shutdown();
+        brain.ended().await;
+        brain.join()?;
+    }
+    if let Some(hands) = hands {
+        let _ = hands.await;
+    }
+    listening.abort();
+    if let Some(engine) = engine {
+        engine.shutdown().await;
+    }
+    if let Some(outside) = outside {
+        let _ = outside.await;
+    }
+    let _ = std::fs::remove_file(data_dir::node_socket(data.root()));
+    ended
+}
+
+struct Stores {
+    catalog: Arc<dyn Catalog>,
+    blobs: Arc<dyn Blobs>,
+}
+
+impl Stores {
+    fn open(root: &Path) -> anyhow::Result<Self> {
+        let hint = "the folder may be damaged: `steadyhand verify` says what is; a full disk is the usual cause";
+        let catalog = FjallCatalog::open(data_dir::catalog(root)).hint(Code::Data, "open the catalog", hint)?;
+        let blobs = FolderBlobs::open(data_dir::blobs(root)).hint(Code::Data, "open the blobs", hint)?;
+        Ok(Stores { catalog: Arc::new(catalog), blobs: Arc::new(blobs) })
+    }
+}
+
+async fn engine(settings: &Settings, root: &Path) -> anyhow::Result<(Option<Engine>, Rpc, Connection)> {
+    let identity = format!("steadyhand@{}", std::process::id());
+    if let Some(address) = &settings.temporal {
+        let connection = connect::cluster(address, &identity).await?;
+        return Ok((None, Rpc::Cluster(connect::forwarder(address).await?), connection));
+    }
+    let mut options = engine::Options::new(engine::Store::Fjall(data_dir::engine(root)));
+    options.namespaces = vec![settings.namespace.clone()];
+    let engine = Engine::open(options).await.hint(
+        Code::Data,
+        "open the engine",
+        "the folder may be damaged: `steadyhand verify` says what is; a full disk is the usual cause",
+    )?;
+    let connection = connect::embedded(engine.clone(), &identity).await?;
+    Ok((Some(engine.clone()), Rpc::Embedded(engine), connection))
+}
+
+fn node(data: &DataDir, rpc: Rpc, stores: &Stores, app: &App) -> anyhow::Result<Node> {
+    let mut tokens = BTreeMap::new();
+    for role in node::Role::ALL {
+        tokens.insert(data.role_token(role.name())?, role);
+    }
+    let hub = app.deltas.clone();
+    let publish = Arc::new(move |delta: Delta| hub.publish(delta));
+    Ok(Node::new(rpc, stores.blobs.clone(), publish, tokens))
+}
+
+fn bind_node(root: &Path) -> anyhow::Result<UnixListener> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = data_dir::node_socket(root);
+    // This process holds the folder, so a socket that is there is nobody's.
+    let _ = std::fs::remove_file(&path);
+    let hint = "a unix socket's path may have about 100 characters: choose a shorter --data";
+    let listener = UnixListener::bind(&path).hint(Code::Data, format!("listen on {}", path.display()), hint)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+async fn brain(
+    settings: &Settings,
+    model: Arc<dyn activities::model::Model>,
+    connection: &Connection,
+    stores: &Stores,
+    app: &App,
+) -> anyhow::Result<worker::WorkerThread> {
+    let reader = Arc::new(log::TemporalReader::new(connection.clone(), &settings.namespace));
+    let deltas = Arc::new(HubDeltas(app.deltas.clone()));
+    let activities = BrainActivities::new(model, reader, stores.blobs.clone(), deltas);
+    let client = connect::client(connection.clone(), &settings.namespace)?;
+    Ok(worker::brain::start(client, activities, worker::brain::Options::default()).await?)
+}
+
+/// Previews of a brain in this process go straight to the api's hub.
+struct HubDeltas(api::deltas::Hub);
+
+impl Deltas for HubDeltas {
+    fn publish(&self, delta: Delta) {
+        self.0.publish(delta);
+    }
+}
+
+async fn hands(
+    settings: &Settings,
+    root: &Path,
+    node: Node,
+    closing: watch::Receiver<bool>,
+) -> anyhow::Result<tokio::task::JoinHandle<()>> {
+    std::fs::create_dir_all(&settings.hands_dir).hint(
+        Code::Data,
+        format!("make the folder of the sandboxes {}", settings.hands_dir.display()),
+        "choose another with --hands-dir, or run without hands: --hands false",
+    )?;
+    let args = [
+        "worker".into(),
+        "hand".into(),
+        "--inherited".into(),
+        "--node".into(),
+        "-".into(),
+        "--host".into(),
+        host(root)?.into(),
+        "--namespace".into(),
+        settings.namespace.clone().into(),
+        "--hands-dir".into(),
+        settings.hands_dir.clone().into_os_string(),
+        "--hand-program".into(),
+        hand_program_beside()?.into_os_string(),
+    ];
+    let child = Child { role: node::Role::Hand, program: std::env::current_exe()?, args: args.into() };
+    let (up, mut is_up) = watch::channel(false);
+    let supervised = tokio::spawn(supervisor::supervise(child, node, closing, up));
+    let _ = is_up.wait_for(|up| *up).await;
+    Ok(supervised)
+}
+
+/// The name of this machine in task queues: made once, kept in the data folder.
+fn host(root: &Path) -> anyhow::Result<String> {
+    let path = root.join("host");
+    match std::fs::read_to_string(&path) {
+        Ok(host) if !host.trim().is_empty() => Ok(host.trim().to_owned()),
+        _ => {
+            let host = hex::encode(rand::random::<[u8; 6]>());
+            std::fs::write(&path, format!("{host}\n")).hint(
+                Code::Data,
+                format!("write {}", path.display()),
+                "is the disk full?",
+            )?;
+            Ok(host)
+        }
+    }
+}
+
+async fn offer_engine(
+    engine: Engine,
+    addr: SocketAddr,
+    mut closing: watch::Receiver<bool>,
+) -> anyhow::Result<tokio::task::JoinHandle<()>> {
+    if !addr.ip().is_loopback() {
+        return Err(failed(
+            Code::Usage,
+            format!("the engine's listener would be open to the network on {addr}"),
+            "it has no authentication yet: use a loopback address",
+        ));
+    }
+    let listener = TcpListener::bind(addr).await.hint(
+        Code::Failed,
+        format!("listen on {addr} for the engine"),
+        "another program has that port: choose another with --engine-listen",
+    )?;
+    info!(addr = %listener.local_addr()?, "engine offered to other programs");
+    let shutdown = async move {
+        let _ = closing.wait_for(|closing| *closing).await;
+    };
+    Ok(tokio::spawn(engine::serve::grpc(engine, listener, shutdown)))
+}
+
+/// The tools of a hand, as the model is told of them.
+fn builtin_tools() -> Arc<[api::BuiltinTool]> {
+    activities::hands::tools()
+        .map(|(name, description, input_schema)| api::BuiltinTool {
+            name: name.to_owned(),
+            description: description.to_owned(),
+            input_schema,
+        })
+        .collect()
+}
+
+/// `--role api` never sees a model key: it could not keep it from whoever takes over the api.
+fn refuse_model_key() -> anyhow::Result<()> {
+    for name in [env_vars::MODEL_KEY, env_vars::ANTHROPIC_API_KEY] {
+        if std::env::var_os(name).is_some_and(|key| !key.is_empty()) {
+            return Err(failed(
+                Code::Usage,
+                format!("--role api was started with a model key in {name}"),
+                "unset it here and give it to `steadyhand worker brain`",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Until somebody wants the service to end, or it cannot go on.
+async fn wait(
+    serving: &mut tokio::task::JoinHandle<std::io::Result<()>>,
+    _brain: Option<()>,
+) -> anyhow::Result<()> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        served = serving => {
+            warn!("the API ended by itself");
+            Ok(served??)
+        }
+        _ = interrupt.recv() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+    }
+}

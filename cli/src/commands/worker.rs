@@ -1,0 +1,171 @@
+//! `steadyhand worker`: one role in a process of its own.
+
+use crate::{
+    env_vars,
+    error::{Code, Hint as _, failed},
+    remote::{self, Remote},
+    telemetry,
+};
+use activities::{
+    BrainActivities,
+    hands::Local,
+    model::{self, ApiKey, Settings},
+};
+use clap::{Args, Subcommand};
+use std::{path::PathBuf, sync::Arc};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Run one role in a process of its own, connected to a service on this machine
+#[derive(Debug, Args)]
+pub struct Worker {
+    #[command(subcommand)]
+    role: Role,
+}
+
+#[derive(Debug, Subcommand)]
+enum Role {
+    /// Run sessions: decisions and model requests
+    Brain {
+        #[command(flatten)]
+        node: Node,
+        #[command(flatten)]
+        model: ModelArgs,
+    },
+    /// Run tools in sandboxes
+    Hand {
+        #[command(flatten)]
+        node: Node,
+        /// Name of this machine in task queues
+        #[arg(long)]
+        host: String,
+        /// Folder of the sandboxes
+        #[arg(long, env = env_vars::HANDS_DIR)]
+        hands_dir: PathBuf,
+        /// The program that runs around and inside sandboxes [default: beside this one]
+        #[arg(long)]
+        hand_program: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Node {
+    /// The service's socket, DATA/node.sock; `-` when the parent gave it as standard input
+    #[arg(long, value_name = "SOCKET")]
+    node: PathBuf,
+    /// A file from DATA/roles/ that says what this process may do
+    #[arg(long, required_unless_present_any = ["inherited"], required_if_eq("node", ""))]
+    token_file: Option<PathBuf>,
+    #[arg(long, hide = true)]
+    inherited: bool,
+    /// Temporal namespace
+    #[arg(long, env = env_vars::NAMESPACE, default_value = "default")]
+    namespace: String,
+}
+
+/// Which model is called, and how.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ModelArgs {
+    /// Base URL of the model's API [default: the provider's own]
+    #[arg(long, env = env_vars::MODEL_URL, value_name = "URL")]
+    pub model_url: Option<String>,
+    /// Which API the model speaks: anthropic or openai [default: anthropic]
+    #[arg(long, env = env_vars::MODEL_API, value_name = "API")]
+    pub model_api: Option<String>,
+    /// Answer from a script instead of a model: for trying without a key
+    #[arg(long, env = env_vars::MODEL_SCRIPT, value_name = "FILE")]
+    pub model_script: Option<PathBuf>,
+}
+
+impl ModelArgs {
+    pub fn make(&self) -> anyhow::Result<Arc<dyn model::Model>> {
+        let key = [env_vars::MODEL_KEY, env_vars::ANTHROPIC_API_KEY]
+            .into_iter()
+            .find_map(|name| std::env::var(name).ok().filter(|key| !key.is_empty()))
+            .map(|key| ApiKey::new(&key))
+            .transpose()
+            .hint(Code::Usage, "use the model key", "it must be one line of visible characters")?;
+        let backend = match (&self.model_script, self.model_api.as_deref()) {
+            (Some(_), _) => "scripted",
+            (None, api) => api.unwrap_or("anthropic"),
+        };
+        let settings =
+            Settings { url: self.model_url.clone(), key, script: self.model_script.clone(), ..Settings::default() };
+        let hint = format!(
+            "set {} or {}; to try without a key, give --model-script FILE",
+            env_vars::MODEL_KEY,
+            env_vars::ANTHROPIC_API_KEY
+        );
+        model::make(backend, &settings).hint(Code::Usage, "set up the model", hint)
+    }
+}
+
+impl Worker {
+    pub fn run(self) -> anyhow::Result<()> {
+        let _telemetry = telemetry::install(false)?;
+        tokio::runtime::Runtime::new()?.block_on(self.work())
+    }
+
+    async fn work(self) -> anyhow::Result<()> {
+        match self.role {
+            Role::Brain { node, model } => {
+                let model = model.make()?;
+                let remote = node.connect("steadyhand-brain").await?;
+                let reader = Arc::new(log::TemporalReader::new(remote.connection.clone(), &node.namespace));
+                let activities =
+                    BrainActivities::new(model, reader, remote.blobs.clone(), remote.deltas.clone());
+                let client = crate::connect::client(remote.connection.clone(), &node.namespace)?;
+                let worker = worker::brain::start(client, activities, worker::brain::Options::default()).await?;
+                until_ended(worker, remote).await
+            }
+            Role::Hand { node, host, hands_dir, hand_program } => {
+                let program = hand_program.map_or_else(hand_program_beside, Ok)?;
+                let remote = node.connect("steadyhand-hand").await?;
+                let provider = Arc::new(Local::new(&host, hands_dir, program, remote.blobs.clone()));
+                let client = crate::connect::client(remote.connection.clone(), &node.namespace)?;
+                let options = worker::hands::Options::default();
+                let worker = worker::hands::start(client, &host, provider, remote.blobs.clone(), options).await?;
+                until_ended(worker, remote).await
+            }
+        }
+    }
+}
+
+impl Node {
+    async fn connect(&self, what: &str) -> anyhow::Result<Remote> {
+        let identity = format!("{what}@{}", std::process::id());
+        match &self.token_file {
+            _ if self.inherited => remote::inherited(&identity).await,
+            Some(token_file) => remote::by_path(&self.node, token_file, &identity).await,
+            None => Err(failed(Code::Usage, "a worker needs --token-file", "DATA/roles/brain.token or hand.token")),
+        }
+    }
+}
+
+/// `steadyhand-hand` lies beside `steadyhand`.
+pub fn hand_program_beside() -> anyhow::Result<PathBuf> {
+    let beside = std::env::current_exe()?.with_file_name("steadyhand-hand");
+    if beside.is_file() {
+        return Ok(beside);
+    }
+    Err(failed(
+        Code::Environment,
+        format!("{} is missing", beside.display()),
+        "build it (cargo build -p steadyhand-hand) and keep it beside steadyhand",
+    ))
+}
+
+/// Runs until told to stop, until the service is gone, or until the worker fails.
+async fn until_ended(mut worker: worker::WorkerThread, remote: Remote) -> anyhow::Result<()> {
+    let mut gone = remote.gone.clone();
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        () = worker.ended() => return Ok(worker.join()?),
+        // Nothing can be reported any more: what was under way is found again in the journals.
+        _ = gone.wait_for(|gone| *gone) => std::process::exit(0),
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    worker.shutdown();
+    worker.ended().await;
+    Ok(worker.join()?)
+}

@@ -1,0 +1,72 @@
+//! The configuration file: one TOML file, every key optional. A flag wins over the environment, the environment
+//! over the file, the file over the default.
+
+use crate::{
+    env_vars,
+    error::{Code, Hint, failed},
+};
+use serde::Deserialize;
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+/// `[serve]` of the file, under the names of the flags.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct File {
+    #[serde(default)]
+    pub serve: ServeFile,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct ServeFile {
+    pub listen: Option<SocketAddr>,
+    pub data: Option<PathBuf>,
+    pub engine_listen: Option<SocketAddr>,
+    pub role: Option<Role>,
+    pub temporal: Option<String>,
+    pub namespace: Option<String>,
+    pub model_url: Option<String>,
+    pub model_api: Option<String>,
+    pub model_script: Option<PathBuf>,
+    pub hands_dir: Option<PathBuf>,
+    pub hands: Option<bool>,
+    pub decisions_per_run: Option<u64>,
+}
+
+/// Which roles `serve` runs in its process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// The HTTP API, the engine, a brain worker, and a hand worker as a child
+    All,
+    /// The HTTP API and the engine; workers are started by hand
+    Api,
+}
+
+/// Reads the file: the one named, else `steadyhand.toml` in the data folder if it is there.
+pub fn load(named: Option<&Path>, data: &Path) -> anyhow::Result<File> {
+    let (path, must_exist) = match named {
+        Some(path) => (path.to_owned(), true),
+        None => (data.join("steadyhand.toml"), false),
+    };
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_exist => return Ok(File::default()),
+        Err(error) => {
+            let hint = format!("name another file with --config or {}", env_vars::CONFIG);
+            return Err(error).hint(Code::Usage, format!("read the configuration {}", path.display()), hint);
+        }
+    };
+    toml::from_str(&text)
+        .map_err(|error| failed(Code::Usage, format!("{}: {error}", path.display()), "docs/operations.md lists every key"))
+}
+
+/// `$XDG_DATA_HOME/steadyhand`, else `~/.local/share/steadyhand`.
+pub fn default_data_dir() -> PathBuf {
+    let base = std::env::var_os("XDG_DATA_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    base.or_else(|| home.map(|home| home.join(".local/share"))).unwrap_or_else(|| PathBuf::from(".")).join("steadyhand")
+}

@@ -1,0 +1,144 @@
+//! The data folder: what lies where, who holds it, the admin key, and how others find the service.
+
+use crate::error::{Code, Hint, failed};
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{Read, Write},
+    net::SocketAddr,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+pub struct DataDir {
+    root: PathBuf,
+    /// Held while the service runs.
+    _lock: File,
+}
+
+/// `serve.json`: how the CLI finds a running service.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Running {
+    pub addr: SocketAddr,
+    pub pid: u32,
+}
+
+/// Paths inside a data folder, held or not.
+pub fn catalog(root: &Path) -> PathBuf {
+    root.join("catalog")
+}
+
+pub fn blobs(root: &Path) -> PathBuf {
+    root.join("blobs")
+}
+
+pub fn engine(root: &Path) -> PathBuf {
+    root.join("engine")
+}
+
+pub fn admin_key(root: &Path) -> PathBuf {
+    root.join("admin.key")
+}
+
+pub fn serve_json(root: &Path) -> PathBuf {
+    root.join("serve.json")
+}
+
+pub fn node_socket(root: &Path) -> PathBuf {
+    root.join("node.sock")
+}
+
+pub fn role_token(root: &Path, role: &str) -> PathBuf {
+    root.join("roles").join(format!("{role}.token"))
+}
+
+impl DataDir {
+    /// Makes the folder if need be and takes it for this process alone.
+    pub fn open(root: &Path) -> anyhow::Result<Self> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(root).hint(
+            Code::Data,
+            format!("make the data folder {}", root.display()),
+            "choose another with --data",
+        )?;
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(root.join("lock")).hint(
+            Code::Data,
+            format!("write to the data folder {}", root.display()),
+            "it must belong to the user that runs the service",
+        )?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Err(in_use(root));
+        }
+        Ok(DataDir { root: root.to_owned(), _lock: lock })
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The admin key of this folder, made at the first start.
+    pub fn admin_key(&self) -> anyhow::Result<String> {
+        secret(&admin_key(&self.root), "sk-steadyhand-")
+    }
+
+    /// The token that lets a process started by hand act in `role`.
+    pub fn role_token(&self, role: &str) -> anyhow::Result<String> {
+        secret(&role_token(&self.root, role), "")
+    }
+
+    /// Says where the service listens.
+    pub fn announce(&self, addr: SocketAddr) -> anyhow::Result<()> {
+        let running = serde_json::to_vec(&Running { addr, pid: std::process::id() })?;
+        write_private(&serve_json(&self.root), &running).hint(
+            Code::Data,
+            format!("write {}", serve_json(&self.root).display()),
+            "is the disk full?",
+        )
+    }
+
+    pub fn withdraw(&self) {
+        // Whoever finds a stale file finds nobody at its address.
+        let _ = fs::remove_file(serve_json(&self.root));
+    }
+}
+
+fn in_use(root: &Path) -> anyhow::Error {
+    let by = running(root).map_or(String::new(), |running| format!(" (process {}, http://{})", running.pid, running.addr));
+    failed(
+        Code::Data,
+        format!("the data folder {} is in use by another service{by}", root.display()),
+        "stop that one, or choose another folder with --data",
+    )
+}
+
+/// The service that last announced itself from this folder.
+pub fn running(root: &Path) -> Option<Running> {
+    serde_json::from_slice(&fs::read(serve_json(root)).ok()?).ok()
+}
+
+/// Reads a secret, or makes one.
+fn secret(path: &Path, prefix: &str) -> anyhow::Result<String> {
+    let problem = format!("keep a key in {}", path.display());
+    let hint = "the data folder must belong to the user that runs the service";
+    let mut text = String::new();
+    match File::open(path).and_then(|mut file| file.read_to_string(&mut text)) {
+        Ok(_) if !text.trim().is_empty() => return Ok(text.trim().to_owned()),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).hint(Code::Data, problem, hint),
+        _ => {}
+    }
+    let made = format!("{prefix}{}", hex::encode(rand::random::<[u8; 32]>()));
+    if let Some(parent) = path.parent() {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).hint(Code::Data, problem.clone(), hint)?;
+    }
+    write_private(path, format!("{made}\n").as_bytes()).hint(Code::Data, problem, hint)?;
+    Ok(made)
+}
+
+/// Writes a file that only its owner can read; it is there whole or not at all.
+fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let temporary = path.with_extension("new");
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(temporary, path)
+}

@@ -1,0 +1,28 @@
+//! Every environment variable that is read, and nowhere else.
+
+/// An API key: for `serve` an admin key that is accepted beside those in the catalog; for every other command
+/// the key that is sent.
+pub const API_KEY: &str = "STEADYHAND_API_KEY";
+/// The model provider's key.
+pub const MODEL_KEY: &str = "STEADYHAND_MODEL_KEY";
+/// Used when `STEADYHAND_MODEL_KEY` is not set.
+pub const ANTHROPIC_API_KEY: &str = "ANTHROPIC_API_KEY";
+/// Base URL of a running service, for commands that talk to one.
+pub const URL: &str = "STEADYHAND_URL";
+pub const CONFIG: &str = "STEADYHAND_CONFIG";
+pub const DATA: &str = "STEADYHAND_DATA";
+pub const LISTEN: &str = "STEADYHAND_LISTEN";
+pub const ENGINE_LISTEN: &str = "STEADYHAND_ENGINE_LISTEN";
+pub const ROLE: &str = "STEADYHAND_ROLE";
+pub const TEMPORAL: &str = "STEADYHAND_TEMPORAL";
+pub const NAMESPACE: &str = "STEADYHAND_NAMESPACE";
+pub const MODEL_URL: &str = "STEADYHAND_MODEL_URL";
+pub const MODEL_API: &str = "STEADYHAND_MODEL_API";
+pub const MODEL_SCRIPT: &str = "STEADYHAND_MODEL_SCRIPT";
+pub const HANDS_DIR: &str = "STEADYHAND_HANDS_DIR";
+pub const HANDS: &str = "STEADYHAND_HANDS";
+pub const DECISIONS_PER_RUN: &str = "STEADYHAND_DECISIONS_PER_RUN";
+/// `tracing` filter, as in `info,steadyhand=debug`.
+pub const LOG: &str = "STEADYHAND_LOG";
+/// Where spans are sent: the base URL of an OTLP/HTTP receiver.
+pub const OTLP_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";

@@ -1,0 +1,182 @@
+//! `node.sock`: what the service offers to workers on the same machine, and to whom it offers what.
+//!
+//! Three services in one framing: engine RPCs, blobs, deltas. A worker's role decides; a child has its role from
+//! the socket it was born with, a process started by hand shows a token from `DIR/roles/`.
+
+use crate::connect::Rpc;
+use bytes::Bytes;
+use domain::delta::Delta;
+use http::HeaderMap;
+use std::{collections::BTreeMap, sync::Arc};
+use store::{Blobs, remote};
+use tokio::net::{UnixListener, UnixStream};
+use tonic::Status;
+
+/// Blobs and deltas are rpcs of this service.
+pub const SERVICE: &str = "steadyhand.Node";
+pub const PUBLISH_DELTA: &str = "PublishDelta";
+
+const WORKFLOW_SERVICE: &str = "temporal.api.workflowservice.v1.WorkflowService";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Runs sessions: needs workflow tasks, histories and its own activities.
+    Brain,
+    /// Runs tools: polls activities and reports on those it was given. Reads no history, signals nobody.
+    Hand,
+}
+
+impl Role {
+    pub const ALL: [Role; 2] = [Role::Brain, Role::Hand];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Brain => "brain",
+            Role::Hand => "hand",
+        }
+    }
+
+    /// Whether a worker in this role may make a call.
+    pub fn allows(self, service: &str, rpc: &str) -> bool {
+        match (self, service) {
+            (Role::Brain, WORKFLOW_SERVICE) => HAND_RPCS.contains(&rpc) || BRAIN_RPCS.contains(&rpc),
+            (Role::Hand, WORKFLOW_SERVICE) => HAND_RPCS.contains(&rpc),
+            (Role::Brain, SERVICE) => true,
+            (Role::Hand, SERVICE) => rpc != PUBLISH_DELTA,
+            _ => false,
+        }
+    }
+}
+
+const HAND_RPCS: &[&str] = &[
+    "GetSystemInfo",
+    "DescribeNamespace",
+    "PollActivityTaskQueue",
+    "RecordActivityTaskHeartbeat",
+    "RespondActivityTaskCompleted",
+    "RespondActivityTaskFailed",
+    "RespondActivityTaskCanceled",
+    "RecordWorkerHeartbeat",
+    "ShutdownWorker",
+];
+
+const BRAIN_RPCS: &[&str] = &[
+    "PollWorkflowTaskQueue",
+    "RespondWorkflowTaskCompleted",
+    "RespondWorkflowTaskFailed",
+    "RespondQueryTaskCompleted",
+    "ResetStickyTaskQueue",
+    "GetWorkflowExecutionHistory",
+    "GetWorkflowExecutionHistoryReverse",
+    "DescribeWorkflowExecution",
+];
+
+/// Takes in what a brain worker in another process publishes.
+pub type Publish = Arc<dyn Fn(Delta) + Send + Sync>;
+
+#[derive(Clone)]
+pub struct Node {
+    engine: Rpc,
+    blobs: Arc<dyn Blobs>,
+    publish: Publish,
+    /// Tokens of processes started by hand.
+    tokens: Arc<BTreeMap<String, Role>>,
+}
+
+impl Node {
+    pub fn new(engine: Rpc, blobs: Arc<dyn Blobs>, publish: Publish, tokens: BTreeMap<String, Role>) -> Self {
+        Node { engine, blobs, publish, tokens: Arc::new(tokens) }
+    }
+
+    /// Accepts processes that were started by hand, until dropped.
+    pub async fn listen(self, listener: UnixListener) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    tokio::spawn(self.clone().serve(stream, None));
+                }
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "a worker could not be accepted");
+                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+
+    /// Serves one connection; `role` is given when the connection itself says who it is.
+    pub async fn serve(self, stream: UnixStream, role: Option<Role>) {
+        let call = move |service: String, rpc: String, headers: HeaderMap, body: Bytes| {
+            let node = self.clone();
+            async move { node.call(role, &service, &rpc, headers, body).await }
+        };
+        engine::serve::connection(call, stream).await;
+    }
+
+    async fn call(
+        &self,
+        role: Option<Role>,
+        service: &str,
+        rpc: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Vec<u8>, Status> {
+        let role = match role {
+            Some(role) => role,
+            None => self.role_of(&headers).ok_or_else(|| Status::unauthenticated("no or unknown role token"))?,
+        };
+        if !role.allows(service, rpc) {
+            return Err(Status::permission_denied(format!("a {} worker may not call {rpc}", role.name())));
+        }
+        if service != SERVICE {
+            return self.engine.call(service, rpc, &headers, body).await;
+        }
+        if rpc == PUBLISH_DELTA {
+            let delta = serde_json::from_slice(&body).map_err(|error| Status::invalid_argument(error.to_string()))?;
+            (self.publish)(delta);
+            return Ok(Vec::new());
+        }
+        match remote::answer(&*self.blobs, rpc, body).await {
+            Some(Ok(answer)) => Ok(answer.to_vec()),
+            Some(Err(error)) => Err(Status::internal(error.to_string())),
+            None => Err(Status::unimplemented(format!("unknown method {rpc}"))),
+        }
+    }
+
+    fn role_of(&self, headers: &HeaderMap) -> Option<Role> {
+        let token = headers.get("authorization")?.to_str().ok()?.strip_prefix("Bearer ")?;
+        self.tokens.get(token).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hand_worker_reads_no_history_and_signals_nobody() {
+        for rpc in [
+            "GetWorkflowExecutionHistory",
+            "GetWorkflowExecutionHistoryReverse",
+            "SignalWorkflowExecution",
+            "StartWorkflowExecution",
+            "PollWorkflowTaskQueue",
+            "QueryWorkflow",
+            "TerminateWorkflowExecution",
+        ] {
+            assert!(!Role::Hand.allows(WORKFLOW_SERVICE, rpc), "{rpc}");
+        }
+        assert!(Role::Hand.allows(WORKFLOW_SERVICE, "PollActivityTaskQueue"));
+        assert!(Role::Hand.allows(SERVICE, remote::PUT));
+        assert!(!Role::Hand.allows(SERVICE, PUBLISH_DELTA));
+    }
+
+    #[test]
+    fn no_worker_starts_signals_or_ends_a_session() {
+        for role in Role::ALL {
+            for rpc in ["StartWorkflowExecution", "SignalWorkflowExecution", "TerminateWorkflowExecution", "DeleteWorkflowExecution"] {
+                assert!(!role.allows(WORKFLOW_SERVICE, rpc), "{rpc} as {}", role.name());
+            }
+            assert!(!role.allows("temporal.api.operatorservice.v1.OperatorService", "DeleteNamespace"));
+        }
+    }
+}
