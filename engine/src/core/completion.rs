@@ -1,0 +1,119 @@
+//! A worker completes its workflow task: the commands are performed in order, and the next task is made if there is news.
+//! All of it happens or none: a bad command fails the task instead.
+
+use super::command::{self, CommandError, Outcome};
+use super::state::{Activity, Sticky, WorkflowTask};
+use super::workflow_task::{self, Started, TaskRef};
+use super::{Effects, Input, Refusal, Tx, activity, server_failure};
+use crate::pb::command::v1::Command;
+use crate::pb::common::v1::MeteringMetadata;
+use crate::pb::enums::v1::WorkflowTaskFailedCause;
+use crate::pb::history::v1::WorkflowTaskCompletedEventAttributes;
+use crate::pb::history::v1::history_event::Attributes;
+use crate::pb::sdk::v1::WorkflowTaskCompletedMetadata;
+use crate::time::Time;
+
+pub struct Complete {
+    pub token: TaskRef,
+    pub commands: Vec<Command>,
+    pub identity: String,
+    pub sticky: Option<Sticky>,
+    /// The worker takes the next task in the answer, if there is one.
+    pub return_new_task: bool,
+    /// The worker is still busy (with local activities) and wants another task now.
+    pub force_new_task: bool,
+    pub sdk_metadata: Option<WorkflowTaskCompletedMetadata>,
+    pub metering_metadata: Option<MeteringMetadata>,
+}
+
+/// What became of the completion.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Completed {
+    Accepted {
+        next: Option<Started>,
+        /// Started for the worker that completed the task.
+        eager: Vec<Activity>,
+    },
+    /// A command was unacceptable and the task has failed.
+    Failed { message: String },
+    /// The chain of heartbeating tasks lasted too long and the task has timed out.
+    HeartbeatTimedOut,
+}
+
+impl Input for Complete {
+    type Reply = Completed;
+
+    fn apply(self, tx: &mut Tx<'_>) -> Result<Completed, Refusal> {
+        let task = self.token.check(tx)?;
+        let heartbeat_over = tx.now() > Time(task.original_scheduled_at).plus(tx.at.limits.task_heartbeat_ns);
+        if self.force_new_task && heartbeat_over {
+            workflow_task::time_out(tx);
+            workflow_task::again(tx);
+            return Ok(Completed::HeartbeatTimedOut);
+        }
+        let before = tx.state.clone();
+        let identity = self.identity.clone();
+        match complete(tx, self, &task) {
+            Ok(completed) => Ok(completed),
+            Err(error) => {
+                *tx.state = before;
+                tx.effects = Effects::default();
+                // A repeated attempt that fails again is dropped: its timeout, which grows, paces the next one.
+                if task.attempt > 1 && error.cause != WorkflowTaskFailedCause::UnhandledCommand {
+                    return Err(Refusal::Invalid(error.message));
+                }
+                workflow_task::fail(tx, error.cause, Some(server_failure(&error.message)), identity);
+                workflow_task::again(tx);
+                Ok(Completed::Failed { message: error.message })
+            }
+        }
+    }
+}
+
+fn complete(tx: &mut Tx<'_>, completion: Complete, task: &WorkflowTask) -> Result<Completed, CommandError> {
+    let (scheduled_event_id, started_event_id) = workflow_task::materialize(tx, task);
+    let completed_event_id =
+        tx.append(Attributes::WorkflowTaskCompletedEventAttributes(WorkflowTaskCompletedEventAttributes {
+            scheduled_event_id,
+            started_event_id,
+            identity: completion.identity.clone(),
+            sdk_metadata: completion.sdk_metadata,
+            metering_metadata: completion.metering_metadata,
+            ..Default::default()
+        }));
+    tx.state.task = None;
+    tx.state.task_attempt = 1;
+    tx.state.previous_started_event_id = started_event_id;
+    tx.state.sticky = completion.sticky;
+
+    let mut outcome = Outcome::default();
+    for command in completion.commands {
+        if !tx.state.is_open() {
+            break; // the workflow closed itself: what it asked for after that cannot happen
+        }
+        let Some(attributes) = command.attributes else {
+            let cause = WorkflowTaskFailedCause::Unspecified;
+            return Err(CommandError::new(cause, "a command has no attributes"));
+        };
+        let (metadata, identity) = (command.user_metadata, &completion.identity);
+        command::perform(tx, attributes, metadata, completed_event_id, identity, &mut outcome)?;
+    }
+    if !tx.state.is_open() {
+        return Ok(Completed::Accepted { next: None, eager: Vec::new() });
+    }
+    let eager = start_eager(tx, outcome.eager, &completion.identity);
+    if !tx.state.buffered.is_empty() || outcome.news || completion.force_new_task {
+        let heartbeat_since = completion.force_new_task.then_some(Time(task.original_scheduled_at));
+        workflow_task::schedule(tx, heartbeat_since);
+    }
+    let next = (completion.return_new_task && tx.state.task.is_some()).then(|| {
+        tx.effects.work.retain(|work| !matches!(work, super::Work::WorkflowTask { .. }));
+        workflow_task::start(tx, completion.identity)
+    });
+    Ok(Completed::Accepted { next, eager })
+}
+
+fn start_eager(tx: &mut Tx<'_>, scheduled: Vec<i64>, identity: &str) -> Vec<Activity> {
+    let pending: Vec<i64> = scheduled.into_iter().filter(|id| tx.state.activities.contains_key(id)).collect();
+    pending.into_iter().map(|id| activity::start(tx, id, identity.to_owned())).collect()
+}

@@ -1,0 +1,217 @@
+//! Appending to history, and the buffer: what happens to a run while a worker holds its workflow task waits, and is
+//! appended when the task ends, with the closing events of activities last.
+
+use super::Tx;
+use super::state::RunState;
+use crate::pb::history::v1::HistoryEvent;
+use crate::pb::history::v1::history_event::Attributes;
+use crate::pb::sdk::v1::UserMetadata;
+use prost::Message;
+use std::collections::HashMap;
+
+/// `task_id` of an event is a number of the server's own; only its order matters.
+const TASK_ID_BASE: i64 = 1_048_576;
+
+impl Tx<'_> {
+    /// Appends an event and returns its id.
+    pub fn append(&mut self, attributes: Attributes) -> i64 {
+        self.append_with(attributes, None)
+    }
+
+    /// Appends an event that shows a user's summary or details.
+    pub fn append_with(&mut self, attributes: Attributes, user_metadata: Option<UserMetadata>) -> i64 {
+        let event = HistoryEvent { user_metadata, ..self.unnumbered(attributes) };
+        self.push(event)
+    }
+
+    /// Something happened outside the workflow: appended, or buffered while a workflow task is started.
+    pub fn occur(&mut self, attributes: Attributes) {
+        let event = self.unnumbered(attributes);
+        if self.state.started_task().is_some() {
+            self.state.buffered.push(event);
+        } else {
+            self.push(event);
+        }
+    }
+
+    /// An activity ended: `started`, where it was, is recorded together with `closed`, which is given its id.
+    pub fn occur_closed(&mut self, started: Option<Attributes>, closed: Attributes) {
+        if self.state.started_task().is_some() {
+            let events = started.into_iter().chain([closed]).map(|attributes| self.unnumbered(attributes));
+            let events: Vec<_> = events.collect();
+            self.state.buffered.extend(events);
+        } else {
+            let started_id = started.map(|attributes| self.append(attributes));
+            let mut event = self.unnumbered(closed);
+            if let Some(id) = started_id {
+                wire(&mut event, id);
+            }
+            self.push(event);
+        }
+    }
+
+    /// Appends what was buffered; whether there was anything.
+    pub fn flush_buffered(&mut self) -> bool {
+        let buffered = std::mem::take(&mut self.state.buffered);
+        let had_any = !buffered.is_empty();
+        let (closing, others): (Vec<_>, Vec<_>) = buffered.into_iter().partition(is_closing);
+        let mut started_ids = HashMap::new();
+        for event in others {
+            let scheduled = match &event.attributes {
+                Some(Attributes::ActivityTaskStartedEventAttributes(a)) => Some(a.scheduled_event_id),
+                _ => None,
+            };
+            let id = self.push(event);
+            if let Some(scheduled) = scheduled {
+                started_ids.insert(scheduled, id);
+            }
+        }
+        for mut event in closing {
+            if let Some(id) = scheduled_event_id(&event).and_then(|scheduled| started_ids.get(&scheduled)) {
+                wire(&mut event, *id);
+            }
+            self.push(event);
+        }
+        had_any
+    }
+
+    fn unnumbered(&self, attributes: Attributes) -> HistoryEvent {
+        HistoryEvent {
+            event_time: self.now().timestamp(),
+            event_type: attributes.event_type() as i32,
+            attributes: Some(attributes),
+            ..Default::default()
+        }
+    }
+
+    fn push(&mut self, mut event: HistoryEvent) -> i64 {
+        let id = self.state.next_event_id;
+        event.event_id = id;
+        event.task_id = TASK_ID_BASE + id;
+        self.state.next_event_id += 1;
+        self.state.history_bytes += event.encoded_len() as i64;
+        self.effects.events.push(event);
+        id
+    }
+}
+
+/// The events that go behind all others when a buffer is flushed: their started event must come before them.
+fn is_closing(event: &HistoryEvent) -> bool {
+    use Attributes::*;
+    matches!(
+        event.attributes,
+        Some(
+            ActivityTaskCompletedEventAttributes(_)
+                | ActivityTaskFailedEventAttributes(_)
+                | ActivityTaskTimedOutEventAttributes(_)
+                | ActivityTaskCanceledEventAttributes(_)
+                | ChildWorkflowExecutionCompletedEventAttributes(_)
+                | ChildWorkflowExecutionFailedEventAttributes(_)
+                | ChildWorkflowExecutionTimedOutEventAttributes(_)
+                | ChildWorkflowExecutionCanceledEventAttributes(_)
+                | ChildWorkflowExecutionTerminatedEventAttributes(_)
+        )
+    )
+}
+
+fn scheduled_event_id(event: &HistoryEvent) -> Option<i64> {
+    match event.attributes.as_ref()? {
+        Attributes::ActivityTaskCompletedEventAttributes(a) => Some(a.scheduled_event_id),
+        Attributes::ActivityTaskFailedEventAttributes(a) => Some(a.scheduled_event_id),
+        Attributes::ActivityTaskTimedOutEventAttributes(a) => Some(a.scheduled_event_id),
+        Attributes::ActivityTaskCanceledEventAttributes(a) => Some(a.scheduled_event_id),
+        _ => None,
+    }
+}
+
+/// Gives the closing event of an activity the id of its started event.
+fn wire(event: &mut HistoryEvent, started_event_id: i64) {
+    match &mut event.attributes {
+        Some(Attributes::ActivityTaskCompletedEventAttributes(a)) => a.started_event_id = started_event_id,
+        Some(Attributes::ActivityTaskFailedEventAttributes(a)) => a.started_event_id = started_event_id,
+        Some(Attributes::ActivityTaskTimedOutEventAttributes(a)) => a.started_event_id = started_event_id,
+        Some(Attributes::ActivityTaskCanceledEventAttributes(a)) => a.started_event_id = started_event_id,
+        _ => {}
+    }
+}
+
+/// Bytes that wait in the buffer.
+pub fn buffered_bytes(state: &RunState) -> usize {
+    state.buffered.iter().map(Message::encoded_len).sum()
+}
+
+/// Whether an event ends its run.
+pub fn closes_run(attributes: &Attributes) -> bool {
+    use Attributes::*;
+    matches!(
+        attributes,
+        WorkflowExecutionCompletedEventAttributes(_)
+            | WorkflowExecutionFailedEventAttributes(_)
+            | WorkflowExecutionTimedOutEventAttributes(_)
+            | WorkflowExecutionCanceledEventAttributes(_)
+            | WorkflowExecutionTerminatedEventAttributes(_)
+            | WorkflowExecutionContinuedAsNewEventAttributes(_)
+    )
+}
+
+/// What is wrong with the shape of a stretch of history, in the words of a report. `expected` is the id of its first
+/// event. Used on every write in debug builds and by `verify` over whole runs.
+pub fn lint(events: &[HistoryEvent], mut expected: i64) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut closed_at = None;
+    for event in events {
+        if event.event_id != expected {
+            wrong.push(format!("event {} stands where {expected} belongs", event.event_id));
+        }
+        if let Some(closed) = closed_at {
+            wrong.push(format!("event {} follows the closing event {closed}", event.event_id));
+        }
+        match &event.attributes {
+            None => wrong.push(format!("event {} has no attributes", event.event_id)),
+            Some(attributes) => {
+                if event.event_type != attributes.event_type() as i32 {
+                    wrong.push(format!("event {} has the type of another", event.event_id));
+                }
+                for reference in back_references(attributes) {
+                    if reference >= event.event_id {
+                        wrong.push(format!("event {} refers forward to {reference}", event.event_id));
+                    }
+                }
+                if closes_run(attributes) {
+                    closed_at = Some(event.event_id);
+                }
+            }
+        }
+        expected = event.event_id + 1;
+    }
+    wrong
+}
+
+/// Ids of earlier events that an event names.
+fn back_references(attributes: &Attributes) -> Vec<i64> {
+    use Attributes::*;
+    match attributes {
+        WorkflowTaskStartedEventAttributes(a) => vec![a.scheduled_event_id],
+        WorkflowTaskCompletedEventAttributes(a) => vec![a.scheduled_event_id, a.started_event_id],
+        WorkflowTaskFailedEventAttributes(a) => vec![a.scheduled_event_id, a.started_event_id],
+        WorkflowTaskTimedOutEventAttributes(a) => vec![a.scheduled_event_id, a.started_event_id],
+        ActivityTaskScheduledEventAttributes(a) => vec![a.workflow_task_completed_event_id],
+        ActivityTaskStartedEventAttributes(a) => vec![a.scheduled_event_id],
+        ActivityTaskCompletedEventAttributes(a) => vec![a.scheduled_event_id, a.started_event_id],
+        ActivityTaskFailedEventAttributes(a) => vec![a.scheduled_event_id, a.started_event_id],
+        ActivityTaskTimedOutEventAttributes(a) => vec![a.scheduled_event_id, a.started_event_id],
+        ActivityTaskCanceledEventAttributes(a) => vec![a.scheduled_event_id, a.started_event_id],
+        TimerStartedEventAttributes(a) => vec![a.workflow_task_completed_event_id],
+        TimerFiredEventAttributes(a) => vec![a.started_event_id],
+        TimerCanceledEventAttributes(a) => vec![a.started_event_id],
+        MarkerRecordedEventAttributes(a) => vec![a.workflow_task_completed_event_id],
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(debug_assertions)]
+pub fn lint_appended(events: &[HistoryEvent], state: &RunState) {
+    let first = state.next_event_id - events.len() as i64;
+    let wrong = lint(events, first);
+    assert!(wrong.is_empty(), "history of run {} would be wrong: {wrong:?}", state.run_id);
+}

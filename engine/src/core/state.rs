@@ -1,0 +1,242 @@
+//! The mutable state of one run: what the rules need to decide, and nothing that history already holds at length
+//! (inputs and results stay there). It is stored as one protobuf blob and written anew with every transition.
+
+use crate::pb::common::v1::{Memo, Payloads, RetryPolicy, SearchAttributes};
+use crate::pb::enums::v1::WorkflowExecutionStatus;
+use crate::pb::failure::v1::Failure;
+use crate::pb::history::v1::HistoryEvent;
+use crate::pb::sdk::v1::UserMetadata;
+use crate::time::Time;
+use std::collections::{BTreeMap, HashSet};
+
+/// A run in memory: its state, and the request ids of its signals, which are stored one row each because they only grow.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Run {
+    pub state: RunState,
+    pub signal_ids: HashSet<String>,
+}
+
+/// Everything about a run that changes. Times are nanoseconds since the epoch, lengths of time nanoseconds; 0 is "none".
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RunState {
+    #[prost(string, tag = "1")]
+    pub namespace: String,
+    #[prost(string, tag = "2")]
+    pub workflow_id: String,
+    #[prost(string, tag = "3")]
+    pub run_id: String,
+    #[prost(string, tag = "4")]
+    pub first_run_id: String,
+    #[prost(string, tag = "5")]
+    pub workflow_type: String,
+    #[prost(string, tag = "6")]
+    pub task_queue: String,
+    #[prost(int64, tag = "7")]
+    pub started_at: i64,
+    #[prost(int64, tag = "8")]
+    pub execution_timeout: i64,
+    #[prost(int64, tag = "9")]
+    pub run_timeout: i64,
+    #[prost(int64, tag = "10")]
+    pub task_timeout: i64,
+    #[prost(message, optional, tag = "11")]
+    pub retry_policy: Option<RetryPolicy>,
+    /// Which attempt of the workflow's retry policy this run is, from 1.
+    #[prost(int32, tag = "12")]
+    pub attempt: i32,
+    #[prost(int64, tag = "13")]
+    pub execution_expires_at: i64,
+    #[prost(int64, tag = "14")]
+    pub run_expires_at: i64,
+    #[prost(message, optional, tag = "15")]
+    pub memo: Option<Memo>,
+    #[prost(message, optional, tag = "16")]
+    pub search_attributes: Option<SearchAttributes>,
+    #[prost(message, optional, tag = "17")]
+    pub user_metadata: Option<UserMetadata>,
+    #[prost(int64, tag = "18")]
+    pub next_event_id: i64,
+    #[prost(int64, tag = "19")]
+    pub history_bytes: i64,
+    #[prost(enumeration = "WorkflowExecutionStatus", tag = "20")]
+    pub status: i32,
+    #[prost(int64, tag = "21")]
+    pub closed_at: i64,
+    /// The run that took over: continue-as-new or a retry.
+    #[prost(string, tag = "22")]
+    pub successor: String,
+    #[prost(bool, tag = "23")]
+    pub cancel_requested: bool,
+    #[prost(string, tag = "24")]
+    pub start_request_id: String,
+    #[prost(message, optional, tag = "25")]
+    pub task: Option<WorkflowTask>,
+    /// The attempt that the next workflow task will be.
+    #[prost(int32, tag = "26")]
+    pub task_attempt: i32,
+    /// The started event of the last completed workflow task.
+    #[prost(int64, tag = "27")]
+    pub previous_started_event_id: i64,
+    #[prost(message, optional, tag = "28")]
+    pub sticky: Option<Sticky>,
+    /// By the id of the event that scheduled them.
+    #[prost(btree_map = "int64, message", tag = "29")]
+    pub activities: BTreeMap<i64, Activity>,
+    /// By timer id.
+    #[prost(btree_map = "string, message", tag = "30")]
+    pub timers: BTreeMap<String, Timer>,
+    /// What happened while the current workflow task is started, in order of arrival, without event ids.
+    #[prost(message, repeated, tag = "31")]
+    pub buffered: Vec<HistoryEvent>,
+    #[prost(int64, tag = "32")]
+    pub signals: i64,
+    #[prost(uint64, tag = "33")]
+    pub seed: u64,
+    #[prost(uint64, tag = "34")]
+    pub ids_made: u64,
+    /// When the timer index will wake this run. May be earlier than its first deadline, never later.
+    #[prost(int64, tag = "35")]
+    pub wake_at: i64,
+    /// No workflow task is made before this: a start delay, or the backoff of a retry.
+    #[prost(int64, tag = "36")]
+    pub first_task_at: i64,
+    /// Numbers the workflow tasks, so that a queue entry that was overtaken is recognised.
+    #[prost(int64, tag = "37")]
+    pub task_stamp: i64,
+    #[prost(int64, tag = "38")]
+    pub transitions: i64,
+    /// The history event that closed the run.
+    #[prost(int64, tag = "39")]
+    pub close_event_id: i64,
+}
+
+/// The one workflow task that a run may have.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct WorkflowTask {
+    #[prost(int64, tag = "1")]
+    pub scheduled_event_id: i64,
+    /// Zero until a worker has it.
+    #[prost(int64, tag = "2")]
+    pub started_event_id: i64,
+    #[prost(int32, tag = "3")]
+    pub attempt: i32,
+    #[prost(int64, tag = "4")]
+    pub scheduled_at: i64,
+    /// The first of a chain of heartbeating tasks.
+    #[prost(int64, tag = "5")]
+    pub original_scheduled_at: i64,
+    #[prost(int64, tag = "6")]
+    pub started_at: i64,
+    #[prost(int64, tag = "7")]
+    pub timeout: i64,
+    #[prost(int64, tag = "8")]
+    pub stamp: i64,
+    /// Scheduled on the sticky queue and not yet started: then the schedule-to-start timeout runs.
+    #[prost(bool, tag = "9")]
+    pub sticky: bool,
+    #[prost(string, tag = "10")]
+    pub identity: String,
+    #[prost(string, tag = "11")]
+    pub request_id: String,
+    #[prost(int64, tag = "12")]
+    pub history_bytes: i64,
+    #[prost(int32, repeated, tag = "13")]
+    pub suggest_reasons: Vec<i32>,
+}
+
+/// Where the worker that holds this run in its cache polls.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Sticky {
+    #[prost(string, tag = "1")]
+    pub queue: String,
+    #[prost(int64, tag = "2")]
+    pub schedule_to_start: i64,
+}
+
+/// A pending activity. Its input stays in the history event that scheduled it.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Activity {
+    #[prost(int64, tag = "1")]
+    pub scheduled_event_id: i64,
+    #[prost(string, tag = "2")]
+    pub activity_id: String,
+    #[prost(string, tag = "3")]
+    pub activity_type: String,
+    #[prost(string, tag = "4")]
+    pub task_queue: String,
+    #[prost(int64, tag = "5")]
+    pub schedule_to_close: i64,
+    #[prost(int64, tag = "6")]
+    pub schedule_to_start: i64,
+    #[prost(int64, tag = "7")]
+    pub start_to_close: i64,
+    #[prost(int64, tag = "8")]
+    pub heartbeat: i64,
+    #[prost(message, optional, tag = "9")]
+    pub retry_policy: Option<RetryPolicy>,
+    #[prost(int32, tag = "10")]
+    pub attempt: i32,
+    #[prost(int64, tag = "11")]
+    pub first_scheduled_at: i64,
+    /// When this attempt may start; in the future while it backs off.
+    #[prost(int64, tag = "12")]
+    pub attempt_scheduled_at: i64,
+    /// Whether this attempt stands in its queue; false while it backs off.
+    #[prost(bool, tag = "13")]
+    pub queued: bool,
+    /// Zero until a worker has it.
+    #[prost(int64, tag = "14")]
+    pub started_at: i64,
+    #[prost(string, tag = "15")]
+    pub started_by: String,
+    #[prost(string, tag = "16")]
+    pub request_id: String,
+    #[prost(int64, tag = "17")]
+    pub last_heartbeat_at: i64,
+    #[prost(message, optional, tag = "18")]
+    pub heartbeat_details: Option<Payloads>,
+    #[prost(message, optional, tag = "19")]
+    pub last_failure: Option<Failure>,
+    /// The event that asked for its cancellation; zero when nobody did.
+    #[prost(int64, tag = "20")]
+    pub cancel_requested_event_id: i64,
+    #[prost(int64, tag = "21")]
+    pub last_attempt_completed_at: i64,
+}
+
+/// A timer that a workflow started.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Timer {
+    #[prost(int64, tag = "1")]
+    pub started_event_id: i64,
+    #[prost(int64, tag = "2")]
+    pub fires_at: i64,
+}
+
+impl RunState {
+    pub fn is_open(&self) -> bool {
+        self.status == WorkflowExecutionStatus::Running as i32
+    }
+
+    /// Whether the run is held back by a start delay or a retry's backoff.
+    pub fn is_delayed(&self, now: Time) -> bool {
+        self.first_task_at > now.0
+    }
+
+    pub fn started_task(&self) -> Option<&WorkflowTask> {
+        self.task.as_ref().filter(|task| task.started_event_id != 0)
+    }
+
+    /// Whether something of this run stands in a task queue or is being worked on, so that a restart must look at it.
+    pub fn is_busy(&self) -> bool {
+        self.is_open()
+            && (self.task.is_some()
+                || self.activities.values().any(|activity| activity.queued && !activity.is_started()))
+    }
+}
+
+impl Activity {
+    pub fn is_started(&self) -> bool {
+        self.started_at != 0
+    }
+}

@@ -1,0 +1,88 @@
+//! What polls and queues owe each other.
+
+use super::*;
+use crate::clock::SimulatedClock;
+use std::time::Duration;
+
+const NOW: Time = Time(1_000_000_000_000);
+const MINUTE: i64 = 60_000_000_000;
+
+fn queues() -> (SimulatedClock, Arc<Queues>, QueueKey) {
+    let clock = SimulatedClock::new(NOW);
+    let key = QueueKey { namespace: "default".into(), name: "q".into(), kind: Kind::Workflow };
+    (clock.clone(), Arc::new(Queues::new(Arc::new(clock))), key)
+}
+
+fn task(stamp: i64) -> Task {
+    Task { run: [7; 16], what: What::WorkflowTask { stamp } }
+}
+
+fn push(queues: &Queues, stamp: i64) {
+    queues.push_workflow("default", None, "q".into(), task(stamp));
+}
+
+#[tokio::test]
+async fn tasks_come_in_order_and_a_poll_waits_for_one() {
+    let (_clock, queues, key) = queues();
+    push(&queues, 1);
+    push(&queues, 2);
+    assert_eq!(queues.take(&key, "", "w", NOW.plus(MINUTE)).await, Some(task(1)));
+    assert_eq!(queues.take(&key, "", "w", NOW.plus(MINUTE)).await, Some(task(2)));
+    let mut waiting = Box::pin(queues.take(&key, "", "w", NOW.plus(MINUTE)));
+    assert!(futures::poll!(&mut waiting).is_pending());
+    push(&queues, 3);
+    assert_eq!(waiting.await, Some(task(3)));
+}
+
+#[tokio::test]
+async fn a_dropped_poll_loses_neither_the_task_nor_the_wake_up_of_the_next_poll() {
+    let (_clock, queues, key) = queues();
+    let mut first = Box::pin(queues.take(&key, "", "w", NOW.plus(MINUTE)));
+    let mut second = Box::pin(queues.take(&key, "", "w", NOW.plus(MINUTE)));
+    assert!(futures::poll!(&mut first).is_pending());
+    assert!(futures::poll!(&mut second).is_pending());
+    push(&queues, 1);
+    drop(first); // it was woken and never looked
+    assert_eq!(second.await, Some(task(1)));
+}
+
+#[tokio::test]
+async fn a_poll_returns_empty_at_its_deadline() {
+    let (clock, queues, key) = queues();
+    let mut waiting = Box::pin(queues.take(&key, "", "w", NOW.plus(MINUTE)));
+    assert!(futures::poll!(&mut waiting).is_pending());
+    clock.advance(Duration::from_secs(60));
+    assert_eq!(waiting.await, None);
+}
+
+#[tokio::test]
+async fn a_worker_that_says_goodbye_gets_its_polls_back_and_leaves_its_sticky_tasks() {
+    let (_clock, queues, key) = queues();
+    let sticky = QueueKey { name: "sticky".into(), ..key.clone() };
+    let mut normal_poll = Box::pin(queues.take(&key, "worker-1", "w", NOW.plus(MINUTE)));
+    let mut other_poll = Box::pin(queues.take(&key, "worker-2", "w", NOW.plus(MINUTE)));
+    let mut sticky_poll = Box::pin(queues.take(&sticky, "worker-1", "w", NOW.plus(MINUTE)));
+    assert!(futures::poll!(&mut normal_poll).is_pending());
+    assert!(futures::poll!(&mut other_poll).is_pending());
+    assert!(futures::poll!(&mut sticky_poll).is_pending());
+    queues.push_workflow("default", Some("sticky".into()), "q".into(), task(1));
+    assert_eq!(queues.shut_worker("default", "worker-1", "sticky"), vec![task(1)]);
+    assert_eq!(normal_poll.await, None);
+    assert_eq!(sticky_poll.await, None);
+    queues.push_workflow("default", Some("sticky".into()), "q".into(), task(2));
+    assert_eq!(other_poll.await, Some(task(2)), "the sticky queue is dead: the normal one gets the task");
+}
+
+#[tokio::test]
+async fn a_sticky_queue_that_nobody_polls_any_more_is_passed_over() {
+    let (clock, queues, key) = queues();
+    let sticky = QueueKey { name: "sticky".into(), ..key.clone() };
+    let mut poll = Box::pin(queues.take(&sticky, "", "w", NOW.plus(MINUTE)));
+    assert!(futures::poll!(&mut poll).is_pending());
+    drop(poll);
+    assert!(queues.has_poller(&sticky), "a moment ago");
+    clock.advance(Duration::from_secs(11));
+    assert!(!queues.has_poller(&sticky));
+    queues.push_workflow("default", Some("sticky".into()), "q".into(), task(1));
+    assert_eq!(queues.take(&key, "", "w", NOW.plus(10 * MINUTE)).await, Some(task(1)));
+}

@@ -1,0 +1,96 @@
+//! The engine as others hold it: open, call, verify, shut down.
+
+use crate::host::{self, Host, recovered};
+use crate::options::{Options, Store};
+use crate::rpc::{self, Call, Namespaces};
+use crate::store::{FjallStore, MemoryStore, Storage};
+use crate::verify::{self, Report};
+use bytes::Bytes;
+use http::HeaderMap;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use tokio::task::JoinHandle;
+use tonic::Status;
+use tracing::debug;
+
+/// Why an engine could not be opened or examined.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Store(#[from] crate::store::Error),
+    #[error("start the commit thread")]
+    Thread(#[source] std::io::Error),
+    #[error("recover the runs that were busy")]
+    Recover(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("read what the store holds")]
+    Read(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// A handle to a running engine; clones are the same engine.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+struct Inner {
+    host: Arc<Host>,
+    namespaces: Arc<Namespaces>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Engine {
+    /// Opens the store, recovers what was busy when it was closed, and starts the timers. Must be called within a tokio
+    /// runtime.
+    pub fn open(options: Options) -> Result<Engine, Error> {
+        let store: Arc<dyn Storage> = match &options.store {
+            Store::Memory => Arc::new(MemoryStore::default()),
+            Store::Fjall(path) => Arc::new(FjallStore::open(path)?),
+        };
+        let Options { clock, limits, cached_runs_max, seed, namespaces, .. } = options;
+        let host = Arc::new(Host::new(store, clock, limits, cached_runs_max, seed).map_err(Error::Thread)?);
+        let stored = host.stored_namespaces().map_err(|source| Error::Read(source.into()))?;
+        let configured = namespaces.into_iter().map(|name| (name, String::new()));
+        let namespaces = Arc::new(Namespaces::new(configured.chain(stored)));
+        let pending = host.recover().map_err(|source| Error::Recover(source.into()))?;
+        let wheel = tokio::spawn(host.clone().run_wheel());
+        let recovery = tokio::spawn(async move {
+            if let Err(error) = recovered(pending).await {
+                tracing::error!(error = &error as &dyn std::error::Error, "recovery could not be stored");
+            }
+        });
+        Ok(Engine(Arc::new(Inner { host, namespaces, tasks: Mutex::new(vec![wheel, recovery]) })))
+    }
+
+    /// Answers one RPC: `service` is the full name (`temporal.api.workflowservice.v1.WorkflowService`), `rpc` the
+    /// method, `body` the encoded request; the answer is the encoded response. Polls wait inside this call; dropping it
+    /// gives back what it had taken.
+    ///
+    /// # Errors
+    /// The gRPC status that a Temporal server would answer, with its typed details; `UNIMPLEMENTED` for what is not
+    /// implemented; `UNAVAILABLE` once the store has failed.
+    pub async fn call(&self, service: &str, rpc: &str, headers: &HeaderMap, body: Bytes) -> Result<Vec<u8>, Status> {
+        let call = Call::new(self.0.host.clone(), self.0.namespaces.clone(), headers);
+        let answer = rpc::dispatch(call, service, rpc, body).await;
+        if let Err(status) = &answer {
+            debug!(rpc, code = status.code() as i32, "call refused");
+        }
+        answer
+    }
+
+    /// Answers every open poll with nothing, stops the timers, and returns when all that was accepted is on disk.
+    pub async fn shutdown(&self) {
+        self.0.host.close();
+        let tasks = std::mem::take(&mut *self.0.tasks.lock());
+        for task in tasks {
+            if task.await.is_err() {
+                tracing::error!("a task of the engine panicked");
+            }
+        }
+        if let Err(error) = self.0.host.sync().await {
+            tracing::error!(error = &error as &dyn std::error::Error, "the store could not be synced");
+        }
+    }
+
+    /// Examines every run and index of the store. Meant for an engine that nobody uses at the time.
+    pub fn verify(&self) -> Result<Report, Error> {
+        verify::verify(&self.0.host).map_err(|source: host::Error| Error::Read(source.into()))
+    }
+}

@@ -1,0 +1,241 @@
+//! The runs and everything that happens to them: loads a run, lets the core decide, hands the result to the store, and
+//! performs the effects once they are durable. The only place where core, store and dispatch meet.
+
+mod cache;
+mod create;
+mod delete;
+mod examine;
+mod history;
+mod listing;
+mod query;
+mod record;
+mod recovery;
+mod slot;
+mod system;
+mod wheel;
+
+pub use create::{Start, StartOutcome};
+pub use listing::ListPage;
+pub use query::{Answer, QueryError};
+pub use record::info as run_info;
+pub use recovery::recovered;
+pub use slot::{Seen, Slot};
+
+use crate::clock::Clock;
+use crate::core::state::Run;
+use crate::core::{self, At, Effects, Input, Refusal};
+use crate::dispatch::Queues;
+use crate::options::Limits;
+use crate::pb::history::v1::WorkflowExecutionStartedEventAttributes;
+use crate::store::committer::Committer;
+use crate::store::keys::RunKey;
+use crate::store::{self, Batch, Durability, Storage};
+use cache::RunCache;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use tokio::sync::{oneshot, watch};
+use wheel::Wheel;
+
+/// Why something could not be done to a run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("no such run")]
+    NoRun,
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error("store")]
+    Store(#[source] Arc<store::Error>),
+    #[error("decode what the store holds of run {run_id}")]
+    Corrupt {
+        run_id: String,
+        #[source]
+        source: prost::DecodeError,
+    },
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Self {
+        Error::Store(Arc::new(error))
+    }
+}
+
+pub struct Host {
+    pub clock: Arc<dyn Clock>,
+    pub limits: Limits,
+    pub queues: Queues,
+    store: Arc<dyn Storage>,
+    committer: Committer,
+    cache: RunCache,
+    wheel: Wheel,
+    starts: create::StartLocks,
+    poisoned: AtomicBool,
+    closing: watch::Sender<bool>,
+    seed: u64,
+    ids_made: AtomicU64,
+}
+
+/// The durable end of a transition.
+pub type Done = oneshot::Receiver<Result<(), Arc<store::Error>>>;
+
+impl Host {
+    pub fn new(
+        store: Arc<dyn Storage>,
+        clock: Arc<dyn Clock>,
+        limits: Limits,
+        cached_runs_max: usize,
+        seed: u64,
+    ) -> std::io::Result<Host> {
+        Ok(Host {
+            queues: Queues::new(clock.clone()),
+            clock,
+            limits,
+            committer: Committer::start(store.clone())?,
+            store,
+            cache: RunCache::new(cached_runs_max),
+            wheel: Wheel::default(),
+            starts: create::StartLocks::default(),
+            poisoned: AtomicBool::new(false),
+            closing: watch::Sender::new(false),
+            seed,
+            ids_made: AtomicU64::new(0),
+        })
+    }
+
+    /// Applies `input` and waits until it counts.
+    pub async fn transact<I: Input>(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        input: I,
+        durability: Durability,
+    ) -> Result<I::Reply, Error> {
+        let (reply, done) = self.decide(slot, input, durability)?;
+        wait(done).await?;
+        Ok(reply)
+    }
+
+    /// Applies `input` and queues the write; its effects follow when it is durable, whether or not anybody waits.
+    pub fn decide<I: Input>(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        input: I,
+        durability: Durability,
+    ) -> Result<(I::Reply, Done), Error> {
+        self.check_writable()?;
+        let mut run = slot.run.lock();
+        if slot.is_deleted() {
+            return Err(Error::NoRun);
+        }
+        let started = match run.state.retry_policy {
+            Some(_) if run.state.is_open() => Some(self.started_event(&slot.key)?),
+            _ => None,
+        };
+        let at = At { now: self.clock.now(), limits: &self.limits, started: started.as_ref() };
+        let before = record::Before::of(&run.state);
+        let (reply, effects) = core::apply(&mut run, input, &at)?;
+        Ok((reply, self.commit(slot, &run, effects, before, Batch::default(), durability)))
+    }
+
+    /// Queues the write of a transition. Must be called with the run locked: that is what orders the writes.
+    fn commit(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        run: &Run,
+        mut effects: Effects,
+        before: record::Before,
+        mut batch: Batch,
+        durability: Durability,
+    ) -> Done {
+        record::transition(&mut batch, &slot.key, run, &effects, before);
+        let successor = effects.successor.take().map(|successor| {
+            let (run, effects) = *successor;
+            let slot = self.cache.insert(&run);
+            record::transition(&mut batch, &slot.key, &run, &effects, record::Before::nothing());
+            record::make_current(&mut batch, &run);
+            (slot, Published::of(run, effects.work))
+        });
+        let published = Published {
+            namespace: run.state.namespace.clone(),
+            seen: Seen::of(&run.state),
+            wake_at: run.state.wake_at,
+            work: effects.work,
+        };
+        let (done, waits) = oneshot::channel();
+        let (host, slot) = (self.clone(), slot.clone());
+        let after = move |result: Result<(), Arc<store::Error>>| {
+            match &result {
+                Ok(()) => {
+                    host.publish(&slot, published);
+                    if let Some((slot, published)) = successor {
+                        host.publish(&slot, published);
+                    }
+                }
+                Err(_) => host.poison(),
+            }
+            let _nobody_waits = done.send(result);
+        };
+        self.committer.submit(batch, durability, Box::new(after));
+        waits
+    }
+
+    /// Sets in motion what a durable transition left to do.
+    fn publish(&self, slot: &Arc<Slot>, published: Published) {
+        slot.publish(published.seen);
+        if published.wake_at != 0 {
+            self.wheel.arm(crate::time::Time(published.wake_at), slot.key);
+        }
+        for work in published.work {
+            self.queues.push(&published.namespace, slot.key, work);
+        }
+        self.dispatch_queries(slot);
+    }
+
+    fn check_writable(&self) -> Result<(), Error> {
+        match self.poisoned.load(Ordering::Acquire) {
+            true => Err(store::Error::Poisoned.into()),
+            false => Ok(()),
+        }
+    }
+
+    fn poison(&self) {
+        self.poisoned.store(true, Ordering::Release);
+    }
+
+    /// The first event of a run, which a retry of its workflow repeats.
+    fn started_event(&self, run: &RunKey) -> Result<WorkflowExecutionStartedEventAttributes, Error> {
+        use crate::pb::history::v1::history_event::Attributes;
+        let first = self.history(run, 1, 2, 1)?.into_iter().next();
+        match first.and_then(|event| event.attributes) {
+            Some(Attributes::WorkflowExecutionStartedEventAttributes(started)) => Ok(started),
+            _ => Err(Error::NoRun),
+        }
+    }
+
+    /// Random-looking bits that follow from the engine's seed.
+    fn draw(&self) -> (u64, u64) {
+        let n = self.ids_made.fetch_add(1, Ordering::Relaxed);
+        let base = self.seed ^ n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (core::ids::mix(base), core::ids::mix(base ^ 0xd1b5_4a32_d192_ed03))
+    }
+}
+
+/// What a transition sets in motion.
+struct Published {
+    namespace: String,
+    seen: Seen,
+    wake_at: i64,
+    work: Vec<core::Work>,
+}
+
+impl Published {
+    fn of(run: Run, work: Vec<core::Work>) -> Self {
+        Published { seen: Seen::of(&run.state), wake_at: run.state.wake_at, namespace: run.state.namespace, work }
+    }
+}
+
+/// Waits until a transition counts.
+pub async fn wait(done: Done) -> Result<(), Error> {
+    match done.await {
+        Ok(result) => result.map_err(Error::Store),
+        Err(_gone) => Err(store::Error::Poisoned.into()),
+    }
+}

@@ -1,0 +1,197 @@
+//! Queries: answered by a worker that has, or replays, the run; never part of history. One that is asked while a
+//! workflow task is on its way goes with that task, so that it sees everything acknowledged before it.
+
+use super::{Host, Slot};
+use crate::core::workflow_task::ForgetSticky;
+use crate::dispatch::{Task, What};
+use crate::pb::common::v1::Payloads;
+use crate::pb::enums::v1::QueryResultType;
+use crate::pb::failure::v1::Failure;
+use crate::pb::query::v1::{WorkflowQuery, WorkflowQueryResult};
+use crate::store::Durability;
+use crate::time::Time;
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// What a worker answered.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    Result(Option<Payloads>),
+    Failed { message: String, failure: Option<Box<Failure>> },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    #[error("no worker answered in time")]
+    Deadline,
+    #[error("too many queries wait for the run")]
+    TooMany,
+    #[error("the engine is shutting down")]
+    Gone,
+}
+
+/// The queries that wait for one run.
+#[derive(Default)]
+pub struct Queries(HashMap<String, Waiting>);
+
+struct Waiting {
+    query: WorkflowQuery,
+    answer: oneshot::Sender<Answer>,
+    way: Way,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// For the next workflow task.
+    Buffered,
+    /// With the workflow task that a worker has.
+    Attached,
+    /// In a queue of its own; `taken` by a worker or not yet.
+    Direct { taken: bool },
+}
+
+impl Host {
+    /// Asks and waits for the answer until `deadline`.
+    pub async fn query(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        query: WorkflowQuery,
+        deadline: Time,
+    ) -> Result<Answer, QueryError> {
+        let (high, low) = self.draw();
+        let id = crate::core::ids::ordered_from(self.clock.now(), high, low);
+        let (answer, mut answered) = oneshot::channel();
+        {
+            let mut queries = slot.queries.lock();
+            if queries.0.len() >= self.limits.buffered_queries_max {
+                return Err(QueryError::TooMany);
+            }
+            queries.0.insert(id.clone(), Waiting { query, answer, way: Way::Buffered });
+        }
+        let _forget = Forget { slot: slot.clone(), id: id.clone() };
+        self.dispatch_queries(slot);
+        let sticky_wait = slot.run.lock().state.sticky.as_ref().map(|sticky| sticky.schedule_to_start);
+        if let Some(wait) = sticky_wait {
+            let patience = self.clock.now().plus(wait).min(deadline);
+            tokio::select! {
+                answer = &mut answered => return answer.map_err(|_| QueryError::Gone),
+                () = self.until(patience) => self.give_up_sticky(slot, &id),
+            }
+        }
+        tokio::select! {
+            answer = answered => answer.map_err(|_| QueryError::Gone),
+            () = self.until(deadline) => Err(QueryError::Deadline),
+        }
+    }
+
+    async fn until(&self, deadline: Time) {
+        while self.clock.now() < deadline {
+            self.clock.sleep_until(deadline).await;
+        }
+    }
+
+    /// Nobody took the query from the sticky queue: its worker is gone.
+    fn give_up_sticky(self: &Arc<Self>, slot: &Arc<Slot>, id: &str) {
+        let waits = slot.queries.lock().0.get(id).is_some_and(|waiting| waiting.way == Way::Direct { taken: false });
+        if !waits {
+            return;
+        }
+        // Not waited for: if it fails, so does everything else.
+        let _done = self.decide(slot, ForgetSticky, Durability::Journaled);
+        self.redirect_queries(slot);
+    }
+
+    /// Sends the queries that no workflow task will carry on their own way.
+    pub(super) fn dispatch_queries(&self, slot: &Arc<Slot>) {
+        if !slot.queries.lock().0.values().any(|waiting| waiting.way == Way::Buffered) {
+            return;
+        }
+        let (namespace, sticky, normal) = {
+            let run = slot.run.lock();
+            let state = &run.state;
+            let has_been_run = state.previous_started_event_id > 0;
+            if state.is_open() && (state.task.is_some() || !has_been_run) {
+                return;
+            }
+            let sticky = state.sticky.as_ref().map(|sticky| sticky.queue.clone());
+            (state.namespace.clone(), sticky, state.task_queue.clone())
+        };
+        let mut queries = slot.queries.lock();
+        for (id, waiting) in queries.0.iter_mut().filter(|entry| entry.1.way == Way::Buffered) {
+            waiting.way = Way::Direct { taken: false };
+            let task = Task { run: slot.key, what: What::Query { id: id.clone() } };
+            self.queues.push_workflow(&namespace, sticky.clone(), normal.clone(), task);
+        }
+    }
+
+    /// The worker that queries waited for is gone: those that it did not take go another way.
+    pub fn redirect_queries(&self, slot: &Arc<Slot>) {
+        for waiting in slot.queries.lock().0.values_mut().filter(|w| w.way == Way::Direct { taken: false }) {
+            waiting.way = Way::Buffered;
+        }
+        self.dispatch_queries(slot);
+    }
+
+    /// A worker takes a query out of its queue. `None`: nobody waits for it any more.
+    pub fn take_query(&self, slot: &Slot, id: &str) -> Option<WorkflowQuery> {
+        let mut queries = slot.queries.lock();
+        let waiting = queries.0.get_mut(id)?;
+        waiting.way = Way::Direct { taken: true };
+        Some(waiting.query.clone())
+    }
+
+    /// The queries that go with a workflow task, also those that an earlier attempt left unanswered.
+    pub fn attach_queries(&self, slot: &Slot) -> HashMap<String, WorkflowQuery> {
+        let mut queries = slot.queries.lock();
+        let waiting = queries.0.iter_mut().filter(|entry| !matches!(entry.1.way, Way::Direct { .. }));
+        waiting
+            .map(|(id, waiting)| {
+                waiting.way = Way::Attached;
+                (id.clone(), waiting.query.clone())
+            })
+            .collect()
+    }
+
+    /// A workflow task ended with these answers; what it left unanswered goes on.
+    pub fn answer_attached(&self, slot: &Arc<Slot>, results: HashMap<String, WorkflowQueryResult>) {
+        {
+            let mut queries = slot.queries.lock();
+            for waiting in queries.0.values_mut().filter(|waiting| waiting.way == Way::Attached) {
+                waiting.way = Way::Buffered;
+            }
+        }
+        for (id, result) in results {
+            self.answer_query(slot, &id, Answer::of(result));
+        }
+        self.dispatch_queries(slot);
+    }
+
+    /// Delivers an answer; whether anybody still waited for it.
+    pub fn answer_query(&self, slot: &Slot, id: &str, answer: Answer) -> bool {
+        let waiting = slot.queries.lock().0.remove(id);
+        waiting.is_some_and(|waiting| waiting.answer.send(answer).is_ok())
+    }
+}
+
+impl Answer {
+    pub fn of(result: WorkflowQueryResult) -> Answer {
+        if result.result_type == QueryResultType::Answered as i32 {
+            Answer::Result(result.answer)
+        } else {
+            Answer::Failed { message: result.error_message, failure: result.failure.map(Box::new) }
+        }
+    }
+}
+
+/// Forgets a query when its asker goes, answered or not.
+struct Forget {
+    slot: Arc<Slot>,
+    id: String,
+}
+
+impl Drop for Forget {
+    fn drop(&mut self) {
+        self.slot.queries.lock().0.remove(&self.id);
+    }
+}

@@ -1,0 +1,75 @@
+//! One run in memory: its state behind its own lock, what of it is durable, and the queries that wait for it.
+
+use super::query::Queries;
+use crate::core::state::{Run, RunState};
+use crate::store::keys::{self, RunKey};
+use parking_lot::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::watch;
+
+pub struct Slot {
+    pub key: RunKey,
+    pub run: Mutex<Run>,
+    pub(super) queries: Mutex<Queries>,
+    seen: watch::Sender<Seen>,
+    deleted: AtomicBool,
+}
+
+/// How far a run is durable: what readers may see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub next_event_id: i64,
+    pub is_open: bool,
+    pub is_deleted: bool,
+}
+
+impl Seen {
+    pub fn of(state: &RunState) -> Self {
+        Seen { next_event_id: state.next_event_id, is_open: state.is_open(), is_deleted: false }
+    }
+}
+
+impl Slot {
+    /// A run as it was read from the store.
+    pub fn stored(key: RunKey, run: Run) -> Self {
+        let seen = Seen::of(&run.state);
+        Slot::with(key, run, seen)
+    }
+
+    /// A run that is about to be stored: readers see nothing of it yet.
+    pub fn unwritten(run: Run) -> Option<Self> {
+        let key = keys::run(&run.state.run_id)?;
+        Some(Slot::with(key, run, Seen { next_event_id: 1, is_open: true, is_deleted: false }))
+    }
+
+    fn with(key: RunKey, run: Run, seen: Seen) -> Self {
+        Slot {
+            key,
+            run: Mutex::new(run),
+            queries: Mutex::default(),
+            seen: watch::Sender::new(seen),
+            deleted: AtomicBool::new(false),
+        }
+    }
+
+    pub fn seen(&self) -> Seen {
+        self.seen.borrow().clone()
+    }
+
+    pub fn watch(&self) -> watch::Receiver<Seen> {
+        self.seen.subscribe()
+    }
+
+    pub(super) fn publish(&self, seen: Seen) {
+        self.seen.send_replace(seen);
+    }
+
+    pub(super) fn mark_deleted(&self) {
+        self.deleted.store(true, Ordering::Release);
+        self.seen.send_modify(|seen| seen.is_deleted = true);
+    }
+
+    pub fn is_deleted(&self) -> bool {
+        self.deleted.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,54 @@
+//! What concerns no single run: namespaces, syncing, shutting down.
+
+use super::{Error, Host, wait};
+use crate::store::{self, Batch, Durability, Range, Space};
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+impl Host {
+    /// Stores the name of a namespace with its description.
+    pub async fn store_namespace(self: &Arc<Self>, name: &str, description: &str) -> Result<(), Error> {
+        let mut batch = Batch::default();
+        batch.put(Space::Namespace, name.as_bytes().to_vec(), description.as_bytes().to_vec());
+        self.write(batch).await
+    }
+
+    /// Registered namespaces with their descriptions.
+    pub fn stored_namespaces(&self) -> Result<Vec<(String, String)>, Error> {
+        let entries = self.store.scan(Space::Namespace, Range::prefix(Vec::new()))?;
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Ok(entries.into_iter().map(|(name, description)| (text(name), text(description))).collect())
+    }
+
+    /// Returns when everything that was handed to the store is on disk.
+    pub async fn sync(self: &Arc<Self>) -> Result<(), Error> {
+        self.write(Batch::default()).await
+    }
+
+    async fn write(self: &Arc<Self>, batch: Batch) -> Result<(), Error> {
+        let (done, waits) = oneshot::channel();
+        let host = self.clone();
+        let after = move |result: Result<(), Arc<store::Error>>| {
+            if result.is_err() {
+                host.poison();
+            }
+            let _nobody_waits = done.send(result);
+        };
+        self.committer.submit(batch, Durability::Synced, Box::new(after));
+        wait(waits).await
+    }
+
+    /// Stops polls and timers.
+    pub fn close(&self) {
+        self.queues.close();
+        self.wheel.close();
+        self.closing.send_replace(true);
+    }
+
+    /// Resolves when the engine closes.
+    pub async fn closing(&self) {
+        let mut closing = self.closing.subscribe();
+        // The sender lives as long as the host, so this waits for the value.
+        let _value = closing.wait_for(|closing| *closing).await;
+    }
+}

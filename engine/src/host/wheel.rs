@@ -1,0 +1,119 @@
+//! Wakes runs at their deadlines. The index on disk holds one entry a run that has any; in memory are only those of the
+//! next minute. One task for all runs, asleep until the next entry.
+
+use super::{Error, Host, Slot};
+use crate::core::deadline::Wake;
+use crate::store::keys::{self, RunKey};
+use crate::store::{Durability, Order, Range, Space};
+use crate::time::Time;
+use parking_lot::Mutex;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::Notify;
+use tracing::warn;
+
+/// How far ahead entries are held in memory.
+const AHEAD_NS: i64 = 60_000_000_000;
+
+#[derive(Default)]
+pub struct Wheel {
+    near: Mutex<Near>,
+    changed: Notify,
+    closed: AtomicBool,
+}
+
+#[derive(Default)]
+struct Near {
+    entries: BTreeSet<(Time, RunKey)>,
+    /// Entries from here on are only on disk.
+    horizon: Time,
+}
+
+impl Wheel {
+    /// A durable transition set this wake-up.
+    pub fn arm(&self, at: Time, run: RunKey) {
+        let mut near = self.near.lock();
+        if at >= near.horizon {
+            return;
+        }
+        let is_first = near.entries.first().is_none_or(|first| at < first.0);
+        near.entries.insert((at, run));
+        if is_first {
+            self.changed.notify_one();
+        }
+    }
+
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.changed.notify_one();
+    }
+}
+
+impl Host {
+    /// Wakes runs until the engine closes.
+    pub async fn run_wheel(self: Arc<Self>) {
+        while !self.wheel.closed.load(Ordering::Acquire) {
+            let now = self.clock.now();
+            if let Err(error) = self.look_ahead(now) {
+                warn!(error = &error as &dyn std::error::Error, "timers could not be read");
+            }
+            for run in self.take_due(now) {
+                if let Err(error) = self.wake(&run) {
+                    let run_id = keys::run_id(&run);
+                    warn!(run_id, error = &error as &dyn std::error::Error, "a run could not be woken");
+                }
+            }
+            let next = {
+                let near = self.wheel.near.lock();
+                near.entries.first().map_or(near.horizon, |first| first.0)
+            };
+            tokio::select! {
+                () = self.clock.sleep_until(next) => {}
+                () = self.wheel.changed.notified() => {}
+            }
+        }
+    }
+
+    /// Reads the entries of the next stretch of time, when the last one is used up.
+    fn look_ahead(&self, now: Time) -> Result<(), Error> {
+        let from = {
+            let mut near = self.wheel.near.lock();
+            if now < near.horizon {
+                return Ok(());
+            }
+            // Moved before reading: what is written from now on announces itself.
+            std::mem::replace(&mut near.horizon, now.plus(AHEAD_NS))
+        };
+        let range = Range {
+            from: keys::timer(from, &[0; 16]),
+            to: keys::timer(now.plus(AHEAD_NS), &[0; 16]),
+            order: Order::Ascending,
+            limit: usize::MAX,
+        };
+        let entries = self.store.scan(Space::Timer, range).inspect_err(|_| self.wheel.near.lock().horizon = from)?;
+        self.wheel.near.lock().entries.extend(entries.iter().filter_map(|entry| keys::parse_timer(&entry.0)));
+        Ok(())
+    }
+
+    fn take_due(&self, now: Time) -> Vec<RunKey> {
+        let mut near = self.wheel.near.lock();
+        let later = near.entries.split_off(&(now.plus(1), [0; 16]));
+        std::mem::replace(&mut near.entries, later).into_iter().map(|entry| entry.1).collect()
+    }
+
+    fn wake(self: &Arc<Self>, run: &RunKey) -> Result<(), Error> {
+        let Some(slot) = self.slot(run)? else { return Ok(()) };
+        if self.is_due(&slot) {
+            // Its effects follow when it is durable; nobody waits for it here.
+            self.decide(&slot, Wake, Durability::Synced)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the run still wants this wake-up: an entry may be older than the run's state.
+    fn is_due(&self, slot: &Slot) -> bool {
+        let wake_at = slot.run.lock().state.wake_at;
+        wake_at != 0 && wake_at <= self.clock.now().0 && !slot.is_deleted()
+    }
+}

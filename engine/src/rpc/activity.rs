@@ -1,0 +1,230 @@
+//! Activity tasks: handed to workers and answered by token or by id.
+
+use super::token::TaskToken;
+use super::workflow_task::slot_of;
+use super::{Call, Reply};
+use crate::core::activity::{ActivityRef, Canceled, Complete, Fail, Heartbeat, Lost, Start};
+use crate::core::state::Activity;
+use crate::dispatch::{Kind, QueueKey, What};
+use crate::host::{self, Host, Slot};
+use crate::pb::common::v1::{ActivityType, Payloads, WorkflowExecution, WorkflowType};
+use crate::pb::failure::v1::Failure;
+use crate::pb::history::v1::ActivityTaskScheduledEventAttributes;
+use crate::pb::history::v1::history_event::Attributes;
+use crate::pb::workflowservice::v1::*;
+use crate::store::Durability;
+use crate::time::{Time, duration};
+use prost::Message;
+use std::sync::Arc;
+
+pub async fn poll(call: Call, r: PollActivityTaskQueueRequest) -> Reply<PollActivityTaskQueueResponse> {
+    let name = r.task_queue.unwrap_or_default().name;
+    call.id("TaskQueue", &name)?;
+    let key = QueueKey { namespace: call.namespace(&r.namespace)?.to_owned(), name, kind: Kind::Activity };
+    let deadline = call.wait_until(call.host.limits.task_poll_ns);
+    while let Some(task) = call.host.queues.take(&key, &r.worker_instance_key, &r.identity, deadline).await {
+        let What::Activity { scheduled_event_id, attempt } = task.what else { continue };
+        let Some(slot) = call.host.slot(&task.run)? else { continue };
+        let start = Start { scheduled_event_id, attempt, identity: r.identity.clone() };
+        match call.host.decide(&slot, start, Durability::Journaled) {
+            Ok((activity, done)) => {
+                let lost = Some(Lost { scheduled_event_id, attempt });
+                let mut guard = Undelivered { host: call.host.clone(), slot: slot.clone(), lost };
+                host::wait(done).await?;
+                let response = response(&call, &slot, &activity)?;
+                guard.lost = None;
+                return Ok(response);
+            }
+            Err(host::Error::Refused(_) | host::Error::NoRun) => {} // overtaken by events
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(PollActivityTaskQueueResponse::default())
+}
+
+/// A started attempt whose poll may go away before it has the task: then it goes back into the queue.
+struct Undelivered {
+    host: Arc<Host>,
+    slot: Arc<Slot>,
+    lost: Option<Lost>,
+}
+
+impl Drop for Undelivered {
+    fn drop(&mut self) {
+        if let Some(lost) = self.lost.take() {
+            // Nobody waits: its effects follow when it is durable, and if the store failed nothing matters any more.
+            let _lost = self.host.decide(&self.slot, lost, Durability::Journaled);
+        }
+    }
+}
+
+/// A started attempt as the worker is told of it; what was given at scheduling comes from history.
+pub fn response(call: &Call, slot: &Slot, activity: &Activity) -> Reply<PollActivityTaskQueueResponse> {
+    let scheduled = scheduled(call, slot, activity.scheduled_event_id)?;
+    let (namespace, workflow_id, run_id, workflow_type) = {
+        let run = slot.run.lock();
+        let state = &run.state;
+        (state.namespace.clone(), state.workflow_id.clone(), state.run_id.clone(), state.workflow_type.clone())
+    };
+    let token = TaskToken {
+        namespace: namespace.clone(),
+        run_id: run_id.clone(),
+        scheduled_event_id: activity.scheduled_event_id,
+        attempt: activity.attempt,
+        ..Default::default()
+    };
+    Ok(PollActivityTaskQueueResponse {
+        task_token: token.encode_to_vec(),
+        workflow_namespace: namespace,
+        workflow_type: Some(WorkflowType { name: workflow_type }),
+        workflow_execution: Some(WorkflowExecution { workflow_id, run_id }),
+        activity_type: Some(ActivityType { name: activity.activity_type.clone() }),
+        activity_id: activity.activity_id.clone(),
+        header: scheduled.header,
+        input: scheduled.input,
+        heartbeat_details: activity.heartbeat_details.clone(),
+        scheduled_time: Time(activity.first_scheduled_at).timestamp(),
+        current_attempt_scheduled_time: Time(activity.attempt_scheduled_at).timestamp(),
+        started_time: Time(activity.started_at).timestamp(),
+        attempt: activity.attempt,
+        schedule_to_close_timeout: duration(activity.schedule_to_close),
+        start_to_close_timeout: duration(activity.start_to_close),
+        heartbeat_timeout: duration(activity.heartbeat),
+        retry_policy: activity.retry_policy.clone(),
+        priority: scheduled.priority,
+        ..Default::default()
+    })
+}
+
+fn scheduled(call: &Call, slot: &Slot, event_id: i64) -> Reply<ActivityTaskScheduledEventAttributes> {
+    let event = call.host.history(&slot.key, event_id, event_id + 1, 1)?.pop();
+    match event.and_then(|event| event.attributes) {
+        Some(Attributes::ActivityTaskScheduledEventAttributes(attributes)) => Ok(attributes),
+        _ => Err(tonic::Status::data_loss("the event that scheduled the activity is missing")),
+    }
+}
+
+fn by_id(call: &Call, namespace: &str, workflow_id: String, run_id: String, activity_id: &str) -> Reply<Arc<Slot>> {
+    call.id("WorkflowId", &workflow_id)?;
+    call.id("ActivityId", activity_id)?;
+    Ok(call.host.resolve(call.namespace(namespace)?, &WorkflowExecution { workflow_id, run_id })?)
+}
+
+async fn complete(
+    call: &Call,
+    slot: &Arc<Slot>,
+    activity: ActivityRef,
+    result: Option<Payloads>,
+    identity: String,
+) -> Reply<()> {
+    if result.as_ref().is_some_and(|result| result.encoded_len() > call.host.limits.blob_bytes_max) {
+        let failure = crate::core::server_failure("Complete result exceeds size limit.");
+        let fail = Fail { activity, failure: Some(failure), last_heartbeat_details: None, identity };
+        return Ok(call.host.transact(slot, fail, Durability::Synced).await?);
+    }
+    Ok(call.host.transact(slot, Complete { activity, result, identity }, Durability::Synced).await?)
+}
+
+pub async fn respond_completed(
+    call: Call,
+    r: RespondActivityTaskCompletedRequest,
+) -> Reply<RespondActivityTaskCompletedResponse> {
+    let token = TaskToken::decode_from(&r.task_token)?;
+    let slot = slot_of(&call, &token)?;
+    complete(&call, &slot, token.activity(), r.result, r.identity).await?;
+    Ok(RespondActivityTaskCompletedResponse {})
+}
+
+pub async fn respond_completed_by_id(
+    call: Call,
+    r: RespondActivityTaskCompletedByIdRequest,
+) -> Reply<RespondActivityTaskCompletedByIdResponse> {
+    let slot = by_id(&call, &r.namespace, r.workflow_id, r.run_id, &r.activity_id)?;
+    complete(&call, &slot, ActivityRef::Id(r.activity_id), r.result, r.identity).await?;
+    Ok(RespondActivityTaskCompletedByIdResponse {})
+}
+
+async fn fail(
+    call: &Call,
+    slot: &Arc<Slot>,
+    activity: ActivityRef,
+    failure: Option<Failure>,
+    last_heartbeat_details: Option<Payloads>,
+    identity: String,
+) -> Reply<()> {
+    let too_large = failure.as_ref().is_some_and(|f| f.encoded_len() > call.host.limits.blob_bytes_max);
+    let failure = if too_large { Some(crate::core::server_failure("Failure exceeds size limit.")) } else { failure };
+    call.blob("LastHeartbeatDetails", last_heartbeat_details.as_ref())?;
+    let fail = Fail { activity, failure, last_heartbeat_details, identity };
+    Ok(call.host.transact(slot, fail, Durability::Synced).await?)
+}
+
+pub async fn respond_failed(
+    call: Call,
+    r: RespondActivityTaskFailedRequest,
+) -> Reply<RespondActivityTaskFailedResponse> {
+    let token = TaskToken::decode_from(&r.task_token)?;
+    let slot = slot_of(&call, &token)?;
+    fail(&call, &slot, token.activity(), r.failure, r.last_heartbeat_details, r.identity).await?;
+    Ok(RespondActivityTaskFailedResponse::default())
+}
+
+pub async fn respond_failed_by_id(
+    call: Call,
+    r: RespondActivityTaskFailedByIdRequest,
+) -> Reply<RespondActivityTaskFailedByIdResponse> {
+    let slot = by_id(&call, &r.namespace, r.workflow_id, r.run_id, &r.activity_id)?;
+    let activity = ActivityRef::Id(r.activity_id);
+    fail(&call, &slot, activity, r.failure, r.last_heartbeat_details, r.identity).await?;
+    Ok(RespondActivityTaskFailedByIdResponse::default())
+}
+
+pub async fn respond_canceled(
+    call: Call,
+    r: RespondActivityTaskCanceledRequest,
+) -> Reply<RespondActivityTaskCanceledResponse> {
+    let token = TaskToken::decode_from(&r.task_token)?;
+    call.blob("Details", r.details.as_ref())?;
+    let slot = slot_of(&call, &token)?;
+    let canceled = Canceled { activity: token.activity(), details: r.details, identity: r.identity };
+    call.host.transact(&slot, canceled, Durability::Synced).await?;
+    Ok(RespondActivityTaskCanceledResponse {})
+}
+
+pub async fn respond_canceled_by_id(
+    call: Call,
+    r: RespondActivityTaskCanceledByIdRequest,
+) -> Reply<RespondActivityTaskCanceledByIdResponse> {
+    call.blob("Details", r.details.as_ref())?;
+    let slot = by_id(&call, &r.namespace, r.workflow_id, r.run_id, &r.activity_id)?;
+    let activity = ActivityRef::Id(r.activity_id);
+    let canceled = Canceled { activity, details: r.details, identity: r.identity };
+    call.host.transact(&slot, canceled, Durability::Synced).await?;
+    Ok(RespondActivityTaskCanceledByIdResponse {})
+}
+
+/// A bare sign of life is journaled; details are synced, as a retry is promised to see them.
+async fn beat(call: &Call, slot: &Arc<Slot>, activity: ActivityRef, details: Option<Payloads>) -> Reply<bool> {
+    call.blob("Details", details.as_ref())?;
+    let durability = if details.is_some() { Durability::Synced } else { Durability::Journaled };
+    Ok(call.host.transact(slot, Heartbeat { activity, details }, durability).await?)
+}
+
+pub async fn heartbeat(
+    call: Call,
+    r: RecordActivityTaskHeartbeatRequest,
+) -> Reply<RecordActivityTaskHeartbeatResponse> {
+    let token = TaskToken::decode_from(&r.task_token)?;
+    let slot = slot_of(&call, &token)?;
+    let cancel_requested = beat(&call, &slot, token.activity(), r.details).await?;
+    Ok(RecordActivityTaskHeartbeatResponse { cancel_requested, ..Default::default() })
+}
+
+pub async fn heartbeat_by_id(
+    call: Call,
+    r: RecordActivityTaskHeartbeatByIdRequest,
+) -> Reply<RecordActivityTaskHeartbeatByIdResponse> {
+    let slot = by_id(&call, &r.namespace, r.workflow_id, r.run_id, &r.activity_id)?;
+    let cancel_requested = beat(&call, &slot, ActivityRef::Id(r.activity_id), r.details).await?;
+    Ok(RecordActivityTaskHeartbeatByIdResponse { cancel_requested, ..Default::default() })
+}

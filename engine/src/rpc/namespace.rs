@@ -1,0 +1,99 @@
+//! Namespaces: names under which workflow ids are apart. The configured ones always exist; more can be registered.
+
+use super::{Call, Reply, status};
+use crate::pb::enums::v1::{ArchivalState, NamespaceState};
+use crate::pb::errordetails::v1::NamespaceAlreadyExistsFailure;
+use crate::pb::namespace::v1::{NamespaceConfig, NamespaceInfo, namespace_info};
+use crate::pb::replication::v1::NamespaceReplicationConfig;
+use crate::pb::workflowservice::v1::*;
+use parking_lot::RwLock;
+use std::collections::BTreeMap;
+use tonic::{Code, Status};
+use uuid::Uuid;
+
+/// The names that exist, each with its description.
+#[derive(Default)]
+pub struct Namespaces(RwLock<BTreeMap<String, String>>);
+
+impl Namespaces {
+    pub fn new(names: impl IntoIterator<Item = (String, String)>) -> Self {
+        Namespaces(RwLock::new(names.into_iter().collect()))
+    }
+
+    pub fn exists(&self, name: &str) -> bool {
+        self.0.read().contains_key(name)
+    }
+}
+
+/// Ids of namespaces follow from their names: nothing needs to remember them.
+fn id(name: &str) -> String {
+    let (high, low) = name.bytes().fold((0x5bd1_e995, 0x1b87_3593), |(high, low): (u64, u64), byte| {
+        (crate::core::ids::mix(high ^ u64::from(byte)), crate::core::ids::mix(low.wrapping_add(u64::from(byte))))
+    });
+    uuid::Builder::from_random_bytes(Uuid::from_u64_pair(high, low).into_bytes()).into_uuid().to_string()
+}
+
+fn response(call: &Call, name: &str, description: &str) -> DescribeNamespaceResponse {
+    let limits = &call.host.limits;
+    DescribeNamespaceResponse {
+        namespace_info: Some(NamespaceInfo {
+            name: name.to_owned(),
+            state: NamespaceState::Registered as i32,
+            description: description.to_owned(),
+            id: id(name),
+            capabilities: Some(namespace_info::Capabilities {
+                worker_poll_complete_on_shutdown: true,
+                ..Default::default()
+            }),
+            limits: Some(namespace_info::Limits {
+                blob_size_limit_error: limits.blob_bytes_max as i64,
+                memo_size_limit_error: limits.memo_bytes_max as i64,
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
+        config: Some(NamespaceConfig {
+            history_archival_state: ArchivalState::Disabled as i32,
+            visibility_archival_state: ArchivalState::Disabled as i32,
+            ..Default::default()
+        }),
+        replication_config: Some(NamespaceReplicationConfig {
+            active_cluster_name: "active".to_owned(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+pub async fn describe(call: Call, request: DescribeNamespaceRequest) -> Reply<DescribeNamespaceResponse> {
+    let names = call.namespaces.0.read();
+    let found = names.iter().find(|(name, _)| match request.namespace.as_str() {
+        "" => id(name) == request.id,
+        wanted => *name == wanted,
+    });
+    match found {
+        Some((name, description)) => Ok(response(&call, name, description)),
+        None => Err(status::namespace_not_found(&format!("{}{}", request.namespace, request.id))),
+    }
+}
+
+pub async fn list(call: Call, _: ListNamespacesRequest) -> Reply<ListNamespacesResponse> {
+    let names = call.namespaces.0.read();
+    let namespaces = names.iter().map(|(name, description)| response(&call, name, description)).collect();
+    Ok(ListNamespacesResponse { namespaces, next_page_token: Vec::new() })
+}
+
+pub async fn register(call: Call, request: RegisterNamespaceRequest) -> Reply<RegisterNamespaceResponse> {
+    call.id("Namespace", &request.namespace)?;
+    if request.is_global_namespace {
+        return Err(Status::invalid_argument("global namespaces are not supported by this server"));
+    }
+    if call.namespaces.exists(&request.namespace) {
+        let detail = NamespaceAlreadyExistsFailure {};
+        let message = format!("Namespace {} already exists.", request.namespace);
+        return Err(status::detailed(Code::AlreadyExists, &message, "NamespaceAlreadyExistsFailure", &detail));
+    }
+    call.host.store_namespace(&request.namespace, &request.description).await?;
+    call.namespaces.0.write().insert(request.namespace, request.description);
+    Ok(RegisterNamespaceResponse {})
+}

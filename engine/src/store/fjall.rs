@@ -1,0 +1,81 @@
+//! The durable store: one fjall database, one keyspace a space. Fjall's own lock keeps a second process out.
+
+use super::{Batch, Durability, Entry, Error, Order, Range, Space, Storage};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use std::path::Path;
+
+/// The journal is replayed at open after a crash; this bounds how much of it there can be.
+const JOURNAL_BYTES_MAX: u64 = 128 * 1024 * 1024;
+const CACHE_BYTES: u64 = 64 * 1024 * 1024;
+
+pub struct FjallStore {
+    database: Database,
+    spaces: Vec<Keyspace>,
+}
+
+impl FjallStore {
+    /// Opens or creates the database in `path`.
+    pub fn open(path: &Path) -> Result<FjallStore, Error> {
+        let failed = |source| match source {
+            fjall::Error::Locked => Error::Locked { path: path.to_owned() },
+            source => Error::Open { path: path.to_owned(), source },
+        };
+        let database = Database::builder(path)
+            .cache_size(CACHE_BYTES)
+            .max_journaling_size(JOURNAL_BYTES_MAX)
+            .manual_journal_persist(true)
+            .open()
+            .map_err(failed)?;
+        let open = |space: Space| database.keyspace(space.name(), KeyspaceCreateOptions::default).map_err(failed);
+        let spaces = Space::ALL.into_iter().map(open).collect::<Result<_, _>>()?;
+        Ok(FjallStore { database, spaces })
+    }
+}
+
+impl Storage for FjallStore {
+    fn write(&self, batches: Vec<Batch>, durability: Durability) -> Result<(), Error> {
+        for batch in batches {
+            let mut writes = self.database.batch();
+            for (space, key, value) in batch.0 {
+                let keyspace = &self.spaces[space as usize];
+                match value {
+                    Some(value) => writes.insert(keyspace, key, value),
+                    None => writes.remove(keyspace, key),
+                }
+            }
+            writes.commit().map_err(write_error)?;
+        }
+        let mode = match durability {
+            Durability::Journaled => PersistMode::Buffer,
+            Durability::Synced => PersistMode::SyncData,
+        };
+        self.database.persist(mode).map_err(write_error)
+    }
+
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        let value = self.spaces[space as usize].get(key).map_err(Error::Read)?;
+        Ok(value.map(|value| value.to_vec()))
+    }
+
+    fn scan(&self, space: Space, range: Range) -> Result<Vec<Entry>, Error> {
+        if range.from >= range.to {
+            return Ok(Vec::new());
+        }
+        let copy = |guard: fjall::Guard| {
+            let (key, value) = guard.into_inner().map_err(Error::Read)?;
+            Ok((key.to_vec(), value.to_vec()))
+        };
+        let found = self.spaces[space as usize].range(range.from..range.to);
+        match range.order {
+            Order::Ascending => found.take(range.limit).map(copy).collect(),
+            Order::Descending => found.rev().take(range.limit).map(copy).collect(),
+        }
+    }
+}
+
+fn write_error(error: fjall::Error) -> Error {
+    match error {
+        fjall::Error::Poisoned => Error::Poisoned,
+        other => Error::Write(other),
+    }
+}

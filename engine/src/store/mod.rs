@@ -1,0 +1,158 @@
+//! What the engine keeps: ordered byte keys in a few spaces, changed only by atomic batches. Knows nothing of workflows;
+//! [`keys`] says what stands where. Two implementations under one suite.
+
+pub mod committer;
+mod fjall;
+pub mod keys;
+mod memory;
+#[cfg(test)]
+mod suite;
+
+pub use self::fjall::FjallStore;
+pub use self::memory::MemoryStore;
+
+use std::path::PathBuf;
+
+/// A part of the key space with its own ordering.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Space {
+    /// Batches of history events.
+    History,
+    /// State of runs.
+    Run,
+    /// Request ids of signals that a run took.
+    Signal,
+    /// The newest run of each workflow id.
+    Current,
+    /// When runs are to be woken.
+    Timer,
+    /// Runs with something in a queue or with a worker.
+    Busy,
+    /// Runs as lists show them.
+    Listed,
+    /// Runs by workflow id.
+    ByWorkflow,
+    /// Namespaces that were registered.
+    Namespace,
+}
+
+impl Space {
+    pub const ALL: [Space; 9] = [
+        Space::History,
+        Space::Run,
+        Space::Signal,
+        Space::Current,
+        Space::Timer,
+        Space::Busy,
+        Space::Listed,
+        Space::ByWorkflow,
+        Space::Namespace,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Space::History => "history",
+            Space::Run => "run",
+            Space::Signal => "signal",
+            Space::Current => "current",
+            Space::Timer => "timer",
+            Space::Busy => "busy",
+            Space::Listed => "listed",
+            Space::ByWorkflow => "by_workflow",
+            Space::Namespace => "namespace",
+        }
+    }
+}
+
+/// Changes that happen together or not at all. Later changes of the same key win.
+#[derive(Debug, Default)]
+pub struct Batch(Vec<(Space, Vec<u8>, Option<Vec<u8>>)>);
+
+impl Batch {
+    pub fn put(&mut self, space: Space, key: Vec<u8>, value: Vec<u8>) {
+        self.set(space, key, Some(value));
+    }
+
+    pub fn remove(&mut self, space: Space, key: Vec<u8>) {
+        self.set(space, key, None);
+    }
+
+    fn set(&mut self, space: Space, key: Vec<u8>, value: Option<Vec<u8>>) {
+        // One key stands once: a store may give all changes of a batch the same sequence number.
+        match self.0.iter_mut().find(|change| change.0 == space && change.1 == key) {
+            Some(change) => change.2 = value,
+            None => self.0.push((space, key, value)),
+        }
+    }
+}
+
+/// Keys from `from` (inclusive) up to `to` (exclusive).
+#[derive(Clone, Debug)]
+pub struct Range {
+    pub from: Vec<u8>,
+    pub to: Vec<u8>,
+    pub order: Order,
+    pub limit: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    Ascending,
+    Descending,
+}
+
+impl Range {
+    /// Every key that begins with `prefix`.
+    pub fn prefix(prefix: Vec<u8>) -> Range {
+        let mut to = prefix.clone();
+        while let Some(last) = to.pop() {
+            if last < u8::MAX {
+                to.push(last + 1);
+                break;
+            }
+        }
+        if to.is_empty() {
+            to = vec![u8::MAX; prefix.len() + 64];
+        }
+        Range { from: prefix, to, order: Order::Ascending, limit: usize::MAX }
+    }
+}
+
+/// How far a write must have come before it counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Durability {
+    /// Handed to the operating system: survives the process.
+    Journaled,
+    /// On the device: survives power loss.
+    Synced,
+}
+
+pub type Entry = (Vec<u8>, Vec<u8>);
+
+/// An ordered, atomic, durable map. Reads see every batch written before.
+pub trait Storage: Send + Sync + 'static {
+    /// Writes the batches in order, each atomically, and brings all of them to `durability`.
+    fn write(&self, batches: Vec<Batch>, durability: Durability) -> Result<(), Error>;
+
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, Error>;
+
+    fn scan(&self, space: Space, range: Range) -> Result<Vec<Entry>, Error>;
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("open the database in {path}")]
+    Open {
+        path: PathBuf,
+        #[source]
+        source: ::fjall::Error,
+    },
+    #[error("open the database in {path}: another process has it open")]
+    Locked { path: PathBuf },
+    #[error("read from the database")]
+    Read(#[source] ::fjall::Error),
+    #[error("write to the database")]
+    Write(#[source] ::fjall::Error),
+    #[error("write to the database: an earlier write failed, and no more are accepted")]
+    Poisoned,
+}

@@ -1,0 +1,139 @@
+//! What every store must do, run over each of them.
+
+use super::committer::Committer;
+use super::*;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+
+/// Runs a check on a fresh memory store and on a fresh fjall store.
+fn on_every_store(check: impl Fn(Arc<dyn Storage>)) {
+    check(Arc::new(MemoryStore::default()));
+    let folder = tempfile::tempdir().expect("temporary folder");
+    check(Arc::new(FjallStore::open(folder.path()).expect("opens")));
+}
+
+fn put(pairs: &[(&str, &str)]) -> Batch {
+    let mut batch = Batch::default();
+    for (key, value) in pairs {
+        batch.put(Space::Run, key.as_bytes().to_vec(), value.as_bytes().to_vec());
+    }
+    batch
+}
+
+fn keys(entries: Vec<Entry>) -> Vec<String> {
+    entries.into_iter().map(|entry| String::from_utf8(entry.0).expect("utf-8")).collect()
+}
+
+#[test]
+fn batches_apply_in_order_and_the_last_change_of_a_key_wins() {
+    on_every_store(|store| {
+        let mut twice = put(&[("a", "1"), ("a", "2"), ("b", "3")]);
+        twice.remove(Space::Run, b"b".to_vec());
+        store.write(vec![put(&[("a", "0"), ("c", "0")]), twice], Durability::Synced).expect("writes");
+        assert_eq!(store.get(Space::Run, b"a").expect("reads").as_deref(), Some(&b"2"[..]));
+        assert_eq!(store.get(Space::Run, b"b").expect("reads"), None);
+        assert_eq!(store.get(Space::Run, b"c").expect("reads").as_deref(), Some(&b"0"[..]));
+        assert_eq!(store.get(Space::Timer, b"a").expect("reads"), None, "spaces are apart");
+    });
+}
+
+#[test]
+fn scans_are_ordered_bounded_and_go_both_ways() {
+    on_every_store(|store| {
+        store
+            .write(vec![put(&[("a1", ""), ("a2", ""), ("a3", ""), ("b1", "")])], Durability::Journaled)
+            .expect("writes");
+        let all = Range::prefix(b"a".to_vec());
+        assert_eq!(keys(store.scan(Space::Run, all.clone()).expect("scans")), ["a1", "a2", "a3"]);
+        let last_two = Range { order: Order::Descending, limit: 2, ..all };
+        assert_eq!(keys(store.scan(Space::Run, last_two).expect("scans")), ["a3", "a2"]);
+        let middle = Range { from: b"a2".to_vec(), to: b"b1".to_vec(), order: Order::Ascending, limit: 9 };
+        assert_eq!(keys(store.scan(Space::Run, middle).expect("scans")), ["a2", "a3"]);
+        let nothing = Range { from: b"b".to_vec(), to: b"a".to_vec(), order: Order::Ascending, limit: 9 };
+        assert!(store.scan(Space::Run, nothing).expect("scans").is_empty());
+    });
+}
+
+#[test]
+fn a_prefix_of_highest_bytes_is_bounded_too() {
+    let range = Range::prefix(vec![1, 255, 255]);
+    assert_eq!(range.to, vec![2]);
+    assert!(Range::prefix(vec![255]).to > vec![255, 255]);
+}
+
+#[test]
+fn the_committer_keeps_order_and_tells_everyone() {
+    on_every_store(|store| {
+        let committer = Committer::start(store.clone()).expect("starts");
+        let told = Arc::new(AtomicUsize::new(0));
+        let (done, finished) = mpsc::channel();
+        for n in 0..200 {
+            let (told, done) = (told.clone(), done.clone());
+            let after = Box::new(move |result: Result<(), Arc<Error>>| {
+                assert!(result.is_ok());
+                assert_eq!(told.fetch_add(1, Ordering::SeqCst), n, "in order");
+                done.send(()).expect("the test listens");
+            });
+            committer.submit(put(&[("key", &n.to_string())]), Durability::Synced, after);
+        }
+        for _ in 0..200 {
+            finished.recv().expect("an answer for each");
+        }
+        assert_eq!(store.get(Space::Run, b"key").expect("reads").as_deref(), Some(&b"199"[..]));
+    });
+}
+
+/// A store whose second write fails, like a device that went away.
+#[derive(Default)]
+struct Breaking {
+    inner: MemoryStore,
+    writes: AtomicUsize,
+}
+
+impl Storage for Breaking {
+    fn write(&self, batches: Vec<Batch>, durability: Durability) -> Result<(), Error> {
+        if self.writes.fetch_add(1, Ordering::SeqCst) == 1 {
+            return Err(Error::Write(::fjall::Error::Io(std::io::Error::other("no such device"))));
+        }
+        self.inner.write(batches, durability)
+    }
+
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        self.inner.get(space, key)
+    }
+
+    fn scan(&self, space: Space, range: Range) -> Result<Vec<Entry>, Error> {
+        self.inner.scan(space, range)
+    }
+}
+
+#[test]
+fn after_one_failed_write_nothing_is_written_any_more() {
+    let store = Arc::new(Breaking::default());
+    let committer = Committer::start(store.clone()).expect("starts");
+    let write = |value: &str| {
+        let (done, finished) = mpsc::channel();
+        let after =
+            Box::new(move |result: Result<(), Arc<Error>>| done.send(result.is_ok()).expect("the test listens"));
+        committer.submit(put(&[("key", value)]), Durability::Synced, after);
+        finished.recv().expect("an answer")
+    };
+    assert!(write("first"));
+    assert!(!write("second"));
+    assert!(!write("third"));
+    assert_eq!(store.writes.load(Ordering::SeqCst), 2, "the store is not even asked");
+    assert_eq!(store.get(Space::Run, b"key").expect("reads").as_deref(), Some(&b"first"[..]));
+}
+
+#[test]
+fn a_second_open_of_the_same_folder_is_a_clear_error_and_a_later_one_sees_the_data() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let store = FjallStore::open(folder.path()).expect("opens");
+    store.write(vec![put(&[("kept", "yes")])], Durability::Synced).expect("writes");
+    let second = FjallStore::open(folder.path()).err().expect("is refused");
+    assert!(matches!(second, Error::Locked { .. }), "{second:?}");
+    drop(store);
+    let again = FjallStore::open(folder.path()).expect("opens again");
+    assert_eq!(again.get(Space::Run, b"kept").expect("reads").as_deref(), Some(&b"yes"[..]));
+}
