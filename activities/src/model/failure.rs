@@ -15,10 +15,16 @@ const MESSAGE_CHARS_MAX: usize = 1_000;
 /// No provider means a longer pause than this.
 const RETRY_AFTER_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 
+/// Anthropic twice, then vLLM and older OpenAI models.
+const TOO_LONG: [&str; 3] = ["prompt is too long", "exceed context limit", "maximum context length"];
+
 /// The failure that an HTTP answer without an event stream stands for.
 pub(super) fn from_response(status: StatusCode, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Failure {
     let said = Said::read(body);
-    let class = said.class().unwrap_or_else(|| from_status(status));
+    let class = match said.class().unwrap_or_else(|| from_status(status)) {
+        FailureClass::Request if said.is_too_long() => FailureClass::ContextLength,
+        class => class,
+    };
     let reason = status.canonical_reason().unwrap_or("no known status");
     let message = said.message.unwrap_or_else(|| format!("the model server answered {} ({reason})", status.as_u16()));
     Failure {
@@ -118,10 +124,17 @@ impl Said {
                 "timeout_error" => FailureClass::Timeout,
                 "authentication_error" | "permission_error" | "invalid_api_key" => FailureClass::Auth,
                 "not_found_error" | "model_not_found" => FailureClass::NotFound,
-                "request_too_large" | "context_length_exceeded" => FailureClass::Request,
+                "request_too_large" => FailureClass::Request,
+                "context_length_exceeded" | "exceed_context_size_error" => FailureClass::ContextLength,
                 _ => return None,
             })
         })
+    }
+
+    /// Whether a refused request was too long for the model: for those who have no word for it but a sentence.
+    fn is_too_long(&self) -> bool {
+        let message = self.message.as_deref().unwrap_or_default();
+        TOO_LONG.iter().any(|sentence| message.contains(sentence))
     }
 }
 
@@ -175,7 +188,12 @@ mod tests {
         check(301, "", Request);
         check(400, "", Request);
         check(400, r#"{"type":"error","error":{"type":"invalid_request_error","message":"no"}}"#, Request);
-        check(400, r#"{"error":{"message":"too long","code":"context_length_exceeded"}}"#, Request);
+        check(400, r#"{"error":{"message":"too long","code":"context_length_exceeded"}}"#, ContextLength);
+        check(400, r#"{"error":{"message":"too long","code":400,"type":"exceed_context_size_error"}}"#, ContextLength);
+        let sentence =
+            r#"{"error":{"type":"invalid_request_error","message":"prompt is too long: 3 tokens > 2 maximum"}}"#;
+        check(400, sentence, ContextLength);
+        check(429, sentence, RateLimited);
         check(401, "", Auth);
         check(402, "", Billing);
         check(403, "", Auth);

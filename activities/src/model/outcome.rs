@@ -116,6 +116,7 @@ pub struct Failure {
 /// | `connection` | refused, reset or unresolvable before the first byte | yes |
 /// | `stream` | dropped, truncated, stalled or malformed after it | yes |
 /// | `request` | 400, 413, 422, other 3xx and 4xx, an answer that is no event stream | no: the same bytes fail again |
+/// | `context_length` | the request has more tokens than the model takes | not these bytes; a shorter context can |
 /// | `auth` | 401, 403 | no |
 /// | `billing` | 402, or a spent quota | no |
 /// | `not_found` | 404: no such model, or a wrong base URL | no |
@@ -129,6 +130,7 @@ pub enum FailureClass {
     Connection,
     Stream,
     Request,
+    ContextLength,
     Auth,
     Billing,
     NotFound,
@@ -141,7 +143,7 @@ impl FailureClass {
             Self::RateLimited | Self::Overloaded | Self::Server | Self::Timeout | Self::Connection | Self::Stream => {
                 true
             }
-            Self::Request | Self::Auth | Self::Billing | Self::NotFound => false,
+            Self::Request | Self::ContextLength | Self::Auth | Self::Billing | Self::NotFound => false,
         }
     }
 }
