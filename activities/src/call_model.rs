@@ -120,6 +120,7 @@ fn failed(failure: model::Failure) -> Failure {
         FailureClass::Server | FailureClass::Stream => FailureKind::Provider,
         FailureClass::Timeout | FailureClass::Connection => FailureKind::Unreachable,
         FailureClass::Request | FailureClass::NotFound => FailureKind::Request,
+        FailureClass::ContextLength => FailureKind::ContextLength,
         FailureClass::Auth => FailureKind::Authentication,
         FailureClass::Billing => FailureKind::Billing,
     };

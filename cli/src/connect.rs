@@ -55,7 +55,7 @@ pub async fn node(node: RawClient, token: Option<String>, identity: &str) -> any
 async fn overridden(service: CallbackBasedGrpcService, identity: &str) -> anyhow::Result<Connection> {
     let options = ConnectionOptions::new(Url::parse("http://embedded.invalid")?)
         .service_override(service)
-        .maybe_dns_load_balancing(None)
+        .dns_load_balancing(None)
         .identity(identity)
         .build();
     Ok(Connection::connect(options).await?)

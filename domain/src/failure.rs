@@ -27,6 +27,8 @@ pub enum FailureKind {
     Unreachable,
     /// The provider refuses this request for good (400, 404, 413, 422).
     Request,
+    /// The request does not fit the model's window: the same log needs another context strategy.
+    ContextLength,
     /// The credential is missing or refused (401, 403).
     Authentication,
     /// The account cannot pay (402).

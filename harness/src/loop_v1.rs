@@ -75,6 +75,7 @@ fn error_kind(kind: FailureKind) -> ErrorKind {
         FailureKind::Provider
         | FailureKind::Unreachable
         | FailureKind::Request
+        | FailureKind::ContextLength
         | FailureKind::Authentication
         | FailureKind::Lost => ErrorKind::ModelRequestFailed,
         FailureKind::Harness | FailureKind::Internal => ErrorKind::Unknown,

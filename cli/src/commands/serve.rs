@@ -232,7 +232,7 @@ async fn engine(settings: &Settings, root: &Path) -> anyhow::Result<(Option<Engi
     }
     let mut options = engine::Options::new(engine::Store::Fjall(data_dir::engine(root)));
     options.namespaces = vec![settings.namespace.clone()];
-    let engine = Engine::open(options).await.hint(
+    let engine = Engine::open(options).hint(
         Code::Data,
         "open the engine",
         "the folder may be damaged: `steadyhand verify` says what is; a full disk is the usual cause",

@@ -1,0 +1,270 @@
+//! A bed for sessions without the HTTP API: an engine, a brain worker with a scripted model, and the log.
+
+use crate::engines::Temporal;
+use activities::{
+    BrainActivities,
+    deltas::NoDeltas,
+    model::{
+        Timeouts,
+        scripted::{Script, Scripted},
+    },
+};
+use bytes::Bytes;
+use domain::{
+    Content, Event, EventBody, Status, Time,
+    agent::{AgentFacts, AgentSnapshot, ModelParams, Policy, ToolFact, ToolKind, ToolSpec},
+    session::{Attributes, Origin, Posted, SessionInput, Tuning, WORKFLOW_TYPE, queue, signal},
+};
+use engine::Engine;
+use http::HeaderMap;
+use log::{HistoryReader, SessionLog, TemporalReader};
+use serde::Serialize;
+use serde_json::Value;
+use std::{sync::Arc, time::Duration};
+use store::{Blobs, MemoryBlobs};
+use temporalio_client::{
+    Client, ClientOptions, Connection, ConnectionOptions, Url,
+    callback_based::{CallbackBasedGrpcService, GrpcSuccessResponse},
+};
+use temporalio_common::protos::temporal::api::{
+    common::v1::{Payload, Payloads, WorkflowExecution, WorkflowType},
+    taskqueue::v1::TaskQueue,
+    workflowservice::v1::{SignalWorkflowExecutionRequest, StartWorkflowExecutionRequest},
+};
+use tonic::IntoRequest as _;
+
+pub const NAMESPACE: &str = "default";
+
+/// Which engine a scenario runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum On {
+    Memory,
+    Temporal,
+}
+
+pub struct Bed {
+    pub connection: Connection,
+    pub blobs: Arc<dyn Blobs>,
+    pub reader: Arc<dyn HistoryReader>,
+    pub tuning: Tuning,
+    worker: Option<worker::WorkerThread>,
+    engine: Option<Engine>,
+    _temporal: Option<Temporal>,
+}
+
+impl Bed {
+    pub async fn new(on: On, script: &str) -> anyhow::Result<Self> {
+        let (engine, temporal, connection) = match on {
+            On::Memory => {
+                let engine = Engine::open(engine::Options::new(engine::Store::Memory))?;
+                let connection = embedded(engine.clone()).await?;
+                (Some(engine), None, connection)
+            }
+            On::Temporal => {
+                let temporal = Temporal::start(None)?;
+                let url = Url::parse(&format!("http://{}", temporal.addr))?;
+                (None, Some(temporal), Connection::connect(ConnectionOptions::new(url).build()).await?)
+            }
+        };
+        let blobs: Arc<dyn Blobs> = Arc::new(MemoryBlobs::new());
+        let reader: Arc<dyn HistoryReader> = Arc::new(TemporalReader::new(connection.clone(), NAMESPACE));
+        let mut bed = Bed {
+            connection,
+            blobs,
+            reader,
+            tuning: Tuning::default(),
+            worker: None,
+            engine,
+            _temporal: temporal,
+        };
+        bed.start_brain(script).await?;
+        Ok(bed)
+    }
+
+    pub async fn start_brain(&mut self, script: &str) -> anyhow::Result<()> {
+        let model = Scripted::new(Script::from_toml(script, std::path::Path::new("script.toml"))?, Timeouts::default());
+        let activities =
+            BrainActivities::new(Arc::new(model), self.reader.clone(), self.blobs.clone(), Arc::new(NoDeltas));
+        let client = Client::new(self.connection.clone(), ClientOptions::new(NAMESPACE).build())?;
+        self.worker = Some(worker::brain::start(client, activities, worker::brain::Options::default()).await?);
+        Ok(())
+    }
+
+    pub async fn stop_brain(&mut self) -> anyhow::Result<()> {
+        if let Some(mut worker) = self.worker.take() {
+            worker.shutdown();
+            worker.ended().await;
+            worker.join()?;
+        }
+        Ok(())
+    }
+
+    pub async fn end(mut self) -> anyhow::Result<()> {
+        self.stop_brain().await?;
+        if let Some(engine) = self.engine.take() {
+            engine.shutdown().await;
+        }
+        Ok(())
+    }
+
+    pub async fn start(&self, session_id: &str, events: Vec<Event>) -> anyhow::Result<()> {
+        let snapshot = snapshot();
+        let blob = log::blobs::put_json(&*self.blobs, &snapshot).await?;
+        let facts = AgentFacts {
+            agent_id: "agent_1".into(),
+            version: 1,
+            name: "tester".into(),
+            model: snapshot.model.id.clone(),
+            window_tokens: 200_000,
+            max_tokens: snapshot.model.max_tokens,
+            tools: snapshot
+                .tools
+                .iter()
+                .map(|tool| ToolFact { name: tool.name.clone(), kind: tool.kind.clone(), policy: tool.policy })
+                .collect(),
+            strategy: harness::context::default_strategy(),
+            shims_off: Vec::new(),
+            snapshot: blob,
+        };
+        let attributes = Attributes {
+            title: None,
+            metadata: Default::default(),
+            environment_id: "env_1".into(),
+            self_hosted: false,
+            vault_ids: Vec::new(),
+            resources: Vec::new(),
+            agent: facts,
+            tuning: self.tuning,
+        };
+        let input = SessionInput::<Value> {
+            session_id: session_id.into(),
+            from: Origin::Created {
+                created_at: Time::from_ms(0),
+                attributes,
+                harness: harness::registry::default_harness(),
+                events,
+            },
+        };
+        let request = StartWorkflowExecutionRequest {
+            namespace: NAMESPACE.into(),
+            workflow_id: session_id.into(),
+            workflow_type: Some(WorkflowType { name: WORKFLOW_TYPE.into() }),
+            task_queue: Some(TaskQueue { name: queue::BRAIN.into(), ..Default::default() }),
+            input: Some(payloads(&input)),
+            request_id: session_id.into(),
+            ..Default::default()
+        };
+        self.connection.workflow_service().start_workflow_execution(request.into_request()).await?;
+        Ok(())
+    }
+
+    pub async fn post(&self, session_id: &str, events: Vec<Event>) -> anyhow::Result<()> {
+        self.signal(session_id, signal::EVENTS, &Posted { events, fingerprint: None }).await
+    }
+
+    pub async fn signal(&self, session_id: &str, name: &str, input: &impl Serialize) -> anyhow::Result<()> {
+        let request = SignalWorkflowExecutionRequest {
+            namespace: NAMESPACE.into(),
+            workflow_execution: Some(WorkflowExecution { workflow_id: session_id.into(), run_id: String::new() }),
+            signal_name: name.into(),
+            input: Some(payloads(input)),
+            ..Default::default()
+        };
+        self.connection.workflow_service().signal_workflow_execution(request.into_request()).await?;
+        Ok(())
+    }
+
+    /// The log once `until` holds of it.
+    pub async fn wait(&self, session_id: &str, until: impl Fn(&SessionLog) -> bool) -> anyhow::Result<SessionLog> {
+        let waiting = async {
+            let mut log = SessionLog::open(&*self.reader, &*self.blobs, session_id).await?;
+            while !until(&log) {
+                let (run, next) = log.cursor();
+                let page = self.reader.page(&run, next, true).await?;
+                if log.ingest(&*self.blobs, &run, page).await?.is_none() {
+                    log.read_to_end(&*self.reader, &*self.blobs).await?;
+                }
+            }
+            anyhow::Ok(log)
+        };
+        tokio::time::timeout(Duration::from_secs(60), waiting).await?
+    }
+
+    /// The log when nothing is left to do.
+    pub async fn idle(&self, session_id: &str) -> anyhow::Result<SessionLog> {
+        self.wait(session_id, |log| {
+            log.uncommitted().next().is_none()
+                && log.end_position() > 0
+                && log.summary().is_some_and(|summary| {
+                    matches!(summary.status, Status::Idle | Status::RequiresAction | Status::Terminated)
+                })
+        })
+        .await
+    }
+
+    /// Types of all events, in order.
+    pub async fn types(&self, log: &mut SessionLog) -> anyhow::Result<Vec<&'static str>> {
+        let entries = log.slice(&*self.blobs, 0, u64::MAX).await?;
+        for (at, entry) in entries.iter().enumerate() {
+            assert_eq!(entry.position, at as u64, "positions are dense");
+        }
+        Ok(entries.iter().map(|entry| entry.event.body.type_name()).collect())
+    }
+}
+
+pub fn message(id: &str, text: &str) -> Event {
+    let body = EventBody::UserMessage { content: Content::text(text) };
+    Event { id: id.into(), body, processed_at: None }
+}
+
+pub fn interrupt(id: &str) -> Event {
+    let body = EventBody::UserInterrupt { session_thread_id: None };
+    Event { id: id.into(), body, processed_at: None }
+}
+
+fn snapshot() -> AgentSnapshot {
+    let tool = |name: &str, kind, policy| ToolSpec {
+        name: name.into(),
+        description: format!("the {name} tool"),
+        input_schema: serde_json::json!({"type": "object"}),
+        kind,
+        policy,
+    };
+    AgentSnapshot {
+        public: Value::Null,
+        model: ModelParams { id: "scripted".into(), effort: None, speed: None, max_tokens: 1000 },
+        system: Some("You are a test.".into()),
+        tools: vec![
+            tool("bash", ToolKind::Builtin, Policy::AlwaysAllow),
+            tool("write", ToolKind::Builtin, Policy::AlwaysAsk),
+            tool("lookup", ToolKind::Custom, Policy::AlwaysAllow),
+        ],
+    }
+}
+
+fn payloads(value: &impl Serialize) -> Payloads {
+    let payload = Payload {
+        metadata: [("encoding".to_owned(), b"json/plain".to_vec())].into(),
+        data: serde_json::to_vec(value).expect("inputs have string keys only"),
+        ..Default::default()
+    };
+    Payloads { payloads: vec![payload] }
+}
+
+pub async fn embedded(engine: Engine) -> anyhow::Result<Connection> {
+    let service = CallbackBasedGrpcService {
+        callback: Arc::new(move |request| {
+            let engine = engine.clone();
+            Box::pin(async move {
+                let body = Bytes::copy_from_slice(&request.proto);
+                let proto = engine.call(&request.service, &request.rpc, &request.headers, body).await?;
+                Ok(GrpcSuccessResponse { headers: HeaderMap::new(), proto })
+            })
+        }),
+    };
+    let options = ConnectionOptions::new(Url::parse("http://embedded.invalid")?)
+        .service_override(service)
+        .dns_load_balancing(None)
+        .build();
+    Ok(Connection::connect(options).await?)
+}

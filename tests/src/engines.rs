@@ -1,0 +1,88 @@
+//! The engines that every scenario runs on: the embedded one, and a real Temporal server.
+//!
+//! The server comes from `STEADYHAND_TEMPORAL_BIN`, which `scripts/test` sets; without it the scenario fails,
+//! as "works on one engine" is not "works".
+
+use anyhow::Context as _;
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+pub const TEMPORAL_BIN: &str = "STEADYHAND_TEMPORAL_BIN";
+
+/// A Temporal dev server on a free port, killed when dropped.
+pub struct Temporal {
+    process: Child,
+    pub addr: SocketAddr,
+}
+
+impl Temporal {
+    /// In memory, or on a file that survives it.
+    pub fn start(file: Option<&Path>) -> anyhow::Result<Self> {
+        let addr = free_addr()?;
+        Self::start_at(addr, file)
+    }
+
+    pub fn start_at(addr: SocketAddr, file: Option<&Path>) -> anyhow::Result<Self> {
+        let bin = temporal_bin()?;
+        let mut command = Command::new(&bin);
+        command
+            .args(["server", "start-dev", "--headless", "--log-level", "error", "--ip", "127.0.0.1", "--port"])
+            .arg(addr.port().to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        if let Some(file) = file {
+            command.arg("--db-filename").arg(file);
+        }
+        let process = command.spawn().with_context(|| format!("start {}", bin.display()))?;
+        let mut temporal = Temporal { process, addr };
+        temporal.wait_until_healthy(&bin)?;
+        Ok(temporal)
+    }
+
+    fn wait_until_healthy(&mut self, bin: &Path) -> anyhow::Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while Instant::now() < deadline {
+            if let Some(status) = self.process.try_wait()? {
+                anyhow::bail!("the Temporal server ended at once: {status}");
+            }
+            let health = Command::new(bin)
+                .args(["operator", "namespace", "describe", "-n", "default", "--address", &self.addr.to_string()])
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status()?;
+            if health.success() {
+                return Ok(());
+            }
+        }
+        anyhow::bail!("the Temporal server did not come up within 60 s")
+    }
+
+    pub fn kill(&mut self) {
+        // Already dead is as good.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Drop for Temporal {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn temporal_bin() -> anyhow::Result<PathBuf> {
+    let bin = std::env::var_os(TEMPORAL_BIN)
+        .with_context(|| format!("{TEMPORAL_BIN} is not set: run the tests through scripts/test"))?;
+    Ok(PathBuf::from(bin))
+}
+
+/// A loopback address that nobody listens on.
+pub fn free_addr() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
