@@ -97,13 +97,14 @@ fn try_launch(spec: Spec) -> Result<HandRef, Error> {
     // a sandbox may have filled the folders.
     fill(&folder, &spec.resources, uid, earlier.is_none())?;
     layers.push(probe::plain_uid());
-    let groups = cgroup::create(&spec.hand_id, uid, &spec.limits);
+    let cgroup_name = cgroup::name(&spec.hand_id, folder.path());
+    let groups = cgroup::create(&cgroup_name, uid, &spec.limits);
     layers.extend(groups.layers);
     layers.push(probe::disk());
     if spec.mode == Mode::Strict {
         let off: Vec<_> = layers.iter().filter(|layer| !layer.on && layer.name != "disk_quota").cloned().collect();
         if !off.is_empty() {
-            cgroup::remove(&spec.hand_id);
+            cgroup::remove(&cgroup_name);
             return Err(Error::Layers(off));
         }
     }

@@ -131,7 +131,7 @@ fn remove(dir: &Path) -> io::Result<()> {
     // Follows no link, whatever the sandbox has made.
     std::fs::remove_dir_all(dir)?;
     let Some(plan) = plan else { return Ok(()) };
-    cgroup::remove(&plan.spec.hand_id);
+    cgroup::remove(&cgroup::name(&plan.spec.hand_id, &plan.spec.hands_dir.join(&plan.spec.hand_id)));
     match plan.uid {
         Some(uid) => launch::release_uid(&plan.spec.hands_dir, uid),
         None => Ok(()),
