@@ -73,6 +73,9 @@ struct Hierarchy {
 pub struct Groups {
     /// Where the sandbox enters.
     pub procs: Vec<PathBuf>,
+    /// Where whoever starts the shim enters first: in version 2, moving a process needs the right to the group above
+    /// both ends.
+    pub shim_procs: Option<PathBuf>,
     pub layers: Vec<Layer>,
 }
 
@@ -92,10 +95,13 @@ pub fn create(name: &str, uid: Option<u32>, limits: &Limits) -> Groups {
         groups
             .layers
             .push(layer(controller, made.as_ref().map(|(hierarchy, _)| hierarchy.version).map_err(String::as_str)));
-        if let Ok((_, procs)) = made
-            && !groups.procs.contains(&procs)
-        {
-            groups.procs.push(procs);
+        if let Ok((hierarchy, procs)) = made {
+            if hierarchy.version == Version::Two {
+                groups.shim_procs = Some(hierarchy.mount.join(OURS).join(name).join("shim/cgroup.procs"));
+            }
+            if !groups.procs.contains(&procs) {
+                groups.procs.push(procs);
+            }
         }
     }
     groups
@@ -174,11 +180,9 @@ fn set_up(
             let control = above.join("cgroup.subtree_control");
             std::fs::write(&control, format!("+{}", controller.name())).map_err(told(&control))?;
         }
-        // Moving a process needs the right to the group above both ends, so the shim starts below the hand too.
         let shim = hand.join("shim");
         std::fs::create_dir_all(&shim).map_err(told(&shim))?;
         give(&hand.join("cgroup.procs"), uid).map_err(told(&hand))?;
-        std::fs::write(shim.join("cgroup.procs"), "0").map_err(told(&shim))?;
     }
     for (name, value, required) in controller.settings(hierarchy.version, limits) {
         let path = sandbox.join(name);

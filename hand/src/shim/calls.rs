@@ -33,7 +33,7 @@ struct Running {
 /// What a number stands for.
 enum Work {
     Call(Arc<Call>, Spool),
-    Gather(gather::Gathering),
+    Gather(Box<gather::Gathering>),
 }
 
 struct Call {
@@ -203,7 +203,7 @@ pub fn begin_gathering(shim: &Shim, gathering: gather::Gathering, exclusive: boo
     }
     running.next += 1;
     let number = running.next;
-    running.by_number.insert(number, Work::Gather(gathering));
+    running.by_number.insert(number, Work::Gather(Box::new(gathering)));
     shim.lease.begin(number);
     shim.lease.expect_within(number, limits::COLLECT_TIMEOUT + limits::INIT_GRACE);
     Ok(number)
@@ -229,7 +229,7 @@ pub fn end_gathering(shim: &Shim, number: u64) -> Option<gather::Gathering> {
     let work = shim.calls.lock().by_number.remove(&number);
     shim.lease.finish(number);
     match work? {
-        Work::Gather(gathering) => Some(gathering),
+        Work::Gather(gathering) => Some(*gathering),
         Work::Call(..) => None,
     }
 }
@@ -310,8 +310,18 @@ fn keep(shim: &Shim, spool: &Spool) -> Option<String> {
     std::io::copy(&mut &file, &mut hash).ok()?;
     let name = hex::encode(hash.finalize());
     match std::fs::hard_link(&spool.path, shim.folder.blobs().join(&name)) {
-        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => None,
-        _ => Some(name),
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return None,
+        _ => prune(shim),
+    }
+    Some(name)
+}
+
+/// A hand that lives long must not fill the disk with what has been told already.
+pub fn prune(shim: &Shim) {
+    for dir in [shim.folder.spool(), shim.folder.blobs()] {
+        if let Err(e) = crate::folder::prune(&dir, limits::KEPT_BYTES) {
+            note("old outputs not removed", &[("error", &e)]);
+        }
     }
 }
 

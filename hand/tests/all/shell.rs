@@ -169,3 +169,27 @@ fn calls_of_the_shell_wait_for_one_another_and_file_tools_do_not() {
         assert_eq!(second.join().unwrap().text(), "second\n");
     });
 }
+
+#[test]
+fn a_command_cancelled_before_its_turn_is_never_run_and_holds_nobody() {
+    let hands = Hands::new();
+    let hand = hands.hand("h");
+    hand.sh("mkfifo started go");
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| hand.bash("echo >started; cat go"));
+        crate::fixture::wait_line(&hand.file("workspace/started"));
+        let second = scope.spawn(|| hand.call("second", "bash", json!({"command": "echo >ran"})));
+        // It is under way once the shim knows of it.
+        let cancelled = loop {
+            match hand.client().cancel("second", hand.at.epoch) {
+                Ok(settled) => break settled,
+                Err(e) => assert!(matches!(e, hand::client::Error::Refused { .. }), "{e}"),
+            }
+        };
+        assert_eq!(parse(&cancelled).text(), "interrupted before it was run");
+        assert_eq!(second.join().unwrap().result, cancelled.result);
+        std::fs::write(hand.file("workspace/go"), "first\n").unwrap();
+        assert_eq!(first.join().unwrap().text(), "first\n");
+    });
+    assert!(!hand.file("workspace/ran").exists());
+}
