@@ -3,6 +3,7 @@
 use super::processes::{Exit, Processes};
 use crate::limits::RECIPE_TIMEOUT;
 use crate::link::{Recipe, inside};
+use crate::removal::remove_tree;
 use crate::spec::Start;
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::fs::File;
@@ -96,7 +97,7 @@ fn empty(folder: &Path) -> std::io::Result<()> {
     for entry in folder.read_dir()? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
-            std::fs::remove_dir_all(entry.path())?;
+            remove_tree(&entry.path())?;
         } else {
             std::fs::remove_file(entry.path())?;
         }

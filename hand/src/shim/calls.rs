@@ -41,11 +41,41 @@ struct Call {
     key: Key,
     hash: String,
     number: u64,
+    dispatch: Mutex<Dispatch>,
     settled: Mutex<Option<Ended>>,
     changed: Condvar,
 }
 
+/// Init must hear of a call before it hears that it is cancelled.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Dispatch {
+    Begun,
+    CancelWanted,
+    Sent,
+}
+
 impl Call {
+    /// Tell init of the call, and at once of a cancellation that came first.
+    fn send(&self, shim: &Shim, message: &ToInit) {
+        // If nobody hears it the sandbox is gone, and its reader settles every call as lost.
+        shim.sandbox.say(self.number, message).ok();
+        let before = std::mem::replace(&mut *self.dispatch.lock().expect("no holder panics"), Dispatch::Sent);
+        if before == Dispatch::CancelWanted {
+            shim.sandbox.say(self.number, &ToInit::Cancel).ok();
+        }
+    }
+
+    fn cancel(&self, shim: &Shim) {
+        let mut dispatch = self.dispatch.lock().expect("no holder panics");
+        if *dispatch == Dispatch::Sent {
+            drop(dispatch);
+            // As in `send`.
+            shim.sandbox.say(self.number, &ToInit::Cancel).ok();
+        } else {
+            *dispatch = Dispatch::CancelWanted;
+        }
+    }
+
     fn wait(&self, how: How) -> Settled {
         let settled = self.settled.lock().expect("no holder panics");
         let settled = self.changed.wait_while(settled, |settled| settled.is_none()).expect("no holder panics");
@@ -137,8 +167,7 @@ pub fn execute(shim: &Shim, asked: Asked) -> Result<Settled, Refused> {
     if how == How::Ran {
         let spool = inside_spool(&call.key);
         let Asked { name, input, timeout_ms, .. } = asked;
-        // If nobody hears it the sandbox is gone, and its reader settles every call as lost.
-        shim.sandbox.say(call.number, &ToInit::Call { name, input, timeout_ms, spool }).ok();
+        call.send(shim, &ToInit::Call { name, input, timeout_ms, spool });
     }
     Ok(call.wait(how))
 }
@@ -161,6 +190,7 @@ fn begin(shim: &Shim, running: &mut Running, key: Key, hash: String, asked: &Ask
         key: key.clone(),
         hash,
         number,
+        dispatch: Mutex::new(Dispatch::Begun),
         settled: Mutex::default(),
         changed: Condvar::new(),
     });
@@ -188,7 +218,7 @@ pub fn cancel(shim: &Shim, id: &str, epoch: u64) -> Result<Settled, Refused> {
     };
     // Past this the sandbox itself is given up, and the call with it.
     shim.lease.expect_within(call.number, limits::END_CONFIRM + limits::INIT_GRACE);
-    shim.sandbox.say(call.number, &ToInit::Cancel).ok();
+    call.cancel(shim);
     Ok(call.wait(How::Attached))
 }
 

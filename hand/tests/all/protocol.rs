@@ -100,7 +100,7 @@ fn a_released_hand_leaves_nothing() {
     let hands = Hands::new();
     let hand = hands.hand("h");
     let shim = Process::new(hand.client().status().unwrap().pid);
-    hand.sh("mkdir -p deep/er; echo x >deep/er/f; chmod 000 deep; sleep 1000 &");
+    hand.sh("mkdir -p deep/er; echo x >deep/er/f; chmod 000 deep; mkdir -p $(printf 'd/%.0s' {1..1500}); sleep 1000 &");
     local::release(&hand.at).unwrap();
     assert!(!hand.at.dir.exists());
     shim.wait();
@@ -119,7 +119,9 @@ fn only_dead_and_old_hands_are_reaped() {
     dead.client().release(1).unwrap();
     std::io::Read::read_to_end(&mut stream, &mut Vec::new()).unwrap();
     assert!(local::reap(&hands.hands_dir(), Duration::from_secs(3600)).unwrap().is_empty());
-    std::fs::File::open(dead.file("shim.lock")).unwrap().lock().unwrap();
+    for held_while_alive in ["shim.lock", "sandbox.lock"] {
+        std::fs::File::open(dead.file(held_while_alive)).unwrap().lock().unwrap();
+    }
     assert_eq!(local::reap(&hands.hands_dir(), Duration::ZERO).unwrap(), ["dead"]);
     assert!(!dead.at.dir.exists());
     assert_eq!(live.sh("echo fine"), "fine\n");
