@@ -97,9 +97,52 @@ pub fn sync_parent(path: &Path) -> io::Result<()> {
     File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
 }
 
+/// Remove the oldest files of a folder until the rest is no more than `max` bytes; the newest always stays.
+pub fn prune(dir: &Path, max: u64) -> io::Result<()> {
+    let mut files = Vec::new();
+    for entry in dir.read_dir()? {
+        let entry = entry?;
+        let meta = entry.metadata()?;
+        files.push((meta.modified()?, meta.len(), entry.path()));
+    }
+    files.sort();
+    let mut total: u64 = files.iter().map(|(_, bytes, _)| bytes).sum();
+    files.pop();
+    for (_, bytes, path) in files {
+        if total <= max {
+            break;
+        }
+        std::fs::remove_file(path)?;
+        total -= bytes;
+    }
+    Ok(())
+}
+
 /// Wait for an exclusive lock on `path`; it ends with the file.
 pub fn lock(path: &Path) -> io::Result<File> {
     let file = File::options().write(true).create(true).truncate(false).open(path)?;
     file.lock()?;
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, SystemTime};
+
+    #[test]
+    fn the_oldest_go_first_and_the_newest_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        for age in 0..4 {
+            let file = File::create(dir.path().join(age.to_string())).unwrap();
+            file.set_len(10).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
+        }
+        for (max, left) in [(40, "0123"), (25, "01"), (0, "0"), (0, "0")] {
+            prune(dir.path(), max).unwrap();
+            let mut names: Vec<_> = dir.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            assert_eq!(names.join(std::ffi::OsStr::new("")), left, "{max}");
+        }
+    }
 }

@@ -97,13 +97,17 @@ fn try_launch(spec: Spec) -> Result<HandRef, Error> {
     // a sandbox may have filled the folders.
     fill(&folder, &spec.resources, uid, earlier.is_none())?;
     layers.push(probe::plain_uid());
-    let groups = cgroup::create(&spec.hand_id, uid, &spec.limits);
+    let cgroup_name = cgroup::name(&spec.hand_id, folder.path());
+    let groups = cgroup::create(&cgroup_name, uid, &spec.limits);
+    if let Some(procs) = &groups.shim_procs {
+        std::fs::write(procs, "0").map_err(|e| Error::Make(procs.clone(), e))?;
+    }
     layers.extend(groups.layers);
     layers.push(probe::disk());
     if spec.mode == Mode::Strict {
         let off: Vec<_> = layers.iter().filter(|layer| !layer.on && layer.name != "disk_quota").cloned().collect();
         if !off.is_empty() {
-            cgroup::remove(&spec.hand_id);
+            cgroup::remove(&cgroup_name);
             return Err(Error::Layers(off));
         }
     }
@@ -167,9 +171,19 @@ fn claim_uid(spec: &Spec) -> Result<u32, Error> {
     Err(Error::NoUid)
 }
 
-/// Let go of a hand's uid.
-pub fn release_uid(hands_dir: &Path, uid: u32) -> io::Result<()> {
-    std::fs::remove_file(hands_dir.join(".uids").join(uid.to_string()))
+/// Let go of the uid that a hand claimed, if it did.
+pub fn release_uid(hands_dir: &Path, hand_id: &str) -> io::Result<()> {
+    let claims = match hands_dir.join(".uids").read_dir() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        claims => claims?,
+    };
+    for claim in claims {
+        let path = claim?.path();
+        if std::fs::read_to_string(&path).is_ok_and(|claimed_by| claimed_by == hand_id) {
+            std::fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 /// The hand's own user must be able to walk to its folder.

@@ -15,6 +15,7 @@ mod link;
 pub mod local;
 pub mod probe;
 pub mod protocol;
+mod removal;
 pub mod sandbox;
 pub mod shim;
 mod socket;

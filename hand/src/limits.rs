@@ -23,6 +23,8 @@ pub const COLLECT_TIMEOUT: Duration = Duration::from_secs(300);
 pub const BASH_OUTPUT_BYTES: usize = 100 * 1024;
 /// What of a call's output is kept in all, in the journal and readable inside the sandbox.
 pub const SPOOL_BYTES: u64 = 16 * 1024 * 1024;
+/// All spools, and all blobs, that a hand keeps; the oldest go first.
+pub const KEPT_BYTES: u64 = 1024 * 1024 * 1024;
 /// The text of one result on its way to the brain.
 pub const RESULT_TEXT_BYTES: usize = 256 * 1024;
 /// What `read` and `edit` take of one file.

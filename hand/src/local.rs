@@ -5,7 +5,7 @@ use crate::folder::{self, Folder};
 use crate::launch::{self, Launched};
 use crate::protocol::Layer;
 use crate::sandbox::cgroup;
-use crate::spec::{FileResource, HandRef, Plan, Spec, is_hand_id, is_plain_relative};
+use crate::spec::{FileResource, HandRef, Spec, is_hand_id, is_plain_relative};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -99,11 +99,21 @@ pub fn add_file(hand: &HandRef, file: &FileResource) -> Result<(), Error> {
 
 /// End the hand and remove everything of it. One that is gone already is only removed.
 pub fn release(hand: &HandRef) -> Result<(), Error> {
-    match Client::connect(&Folder::new(&hand.dir).socket()).and_then(|mut client| client.release(hand.epoch)) {
+    let folder = Folder::new(&hand.dir);
+    let failed = |e| Error::Remove(hand.dir.clone(), e);
+    // Held before it is asked to end, so that nobody starts it again in between.
+    let _launch = match folder::lock(&folder.launch_lock()) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        lock => lock.map_err(failed)?,
+    };
+    match Client::connect(&folder.socket()).and_then(|mut client| client.release(hand.epoch)) {
         Ok(()) | Err(client::Error::Gone(_) | client::Error::Broken(_)) => {}
         Err(e) => return Err(Error::Release(e)),
     }
-    remove(&hand.dir).map_err(|e| Error::Remove(hand.dir.clone(), e))
+    for held_while_alive in [folder.shim_lock(), folder.sandbox_lock()] {
+        folder::lock(&held_while_alive).map_err(failed)?;
+    }
+    clear(&folder).map_err(failed)
 }
 
 /// Remove every hand that no shim holds and that nothing was asked of for `age`. Returns their ids.
@@ -114,8 +124,12 @@ pub fn reap(hands_dir: &Path, age: Duration) -> Result<Vec<String>, Error> {
         let entry = entry.map_err(list)?;
         let Some(hand_id) = entry.file_name().to_str().filter(|id| is_hand_id(id)).map(str::to_owned) else { continue };
         let folder = Folder::new(entry.path());
-        if is_old(&folder, age) && !is_held(&folder) {
-            remove(folder.path()).map_err(|e| Error::Remove(entry.path(), e))?;
+        let failed = |e| Error::Remove(entry.path(), e);
+        // Whoever holds this is starting the hand.
+        let launch =
+            File::options().write(true).create(true).truncate(false).open(folder.launch_lock()).map_err(failed)?;
+        if launch.try_lock().is_ok() && is_old(&folder, age) && !is_held(&folder) {
+            clear(&folder).map_err(failed)?;
             reaped.push(hand_id);
         }
     }
@@ -129,26 +143,18 @@ fn is_old(folder: &Folder, age: Duration) -> bool {
 }
 
 fn is_held(folder: &Folder) -> bool {
-    File::open(folder.shim_lock()).is_ok_and(|file| file.try_lock().is_err())
+    let held = |path| File::open(path).is_ok_and(|file| file.try_lock().is_err());
+    held(folder.shim_lock()) || held(folder.sandbox_lock())
 }
 
-/// Wait for shim and sandbox to be gone, then remove their folder and what they had of the host.
-fn remove(dir: &Path) -> io::Result<()> {
-    let folder = Folder::new(dir);
-    let _launch = match folder::lock(&folder.launch_lock()) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        lock => lock?,
+/// Remove the folder of a hand that nobody holds, and what it had of the host.
+fn clear(folder: &Folder) -> io::Result<()> {
+    let (hands_dir, hand_id) = match (folder.path().parent(), folder.path().file_name().and_then(|name| name.to_str()))
+    {
+        (Some(hands_dir), Some(hand_id)) => (hands_dir, hand_id),
+        _ => return Err(io::ErrorKind::InvalidInput.into()),
     };
-    for path in [folder.shim_lock(), folder.sandbox_lock()] {
-        folder::lock(&path)?;
-    }
-    let plan: Option<Plan> = std::fs::read(folder.plan()).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    // Follows no link, whatever the sandbox has made.
-    std::fs::remove_dir_all(dir)?;
-    let Some(plan) = plan else { return Ok(()) };
-    cgroup::remove(&plan.spec.hand_id);
-    match plan.uid {
-        Some(uid) => launch::release_uid(&plan.spec.hands_dir, uid),
-        None => Ok(()),
-    }
+    crate::removal::remove_tree(folder.path())?;
+    cgroup::remove(&cgroup::name(hand_id, folder.path()));
+    launch::release_uid(hands_dir, hand_id)
 }

@@ -39,6 +39,11 @@ fn launch_role() -> Result<(), Box<dyn Error>> {
 
 /// Whoever launched reads stdout until it ends, so that is where a shim that cannot start says why.
 fn shim_role(dir: &Path) -> Result<(), Box<dyn Error>> {
+    // Half a shim would keep its callers waiting; without it the sandbox ends and its calls are known to be lost.
+    std::panic::set_hook(Box::new(|panic| {
+        say_place("shim", panic);
+        std::process::exit(101);
+    }));
     hand::shim::run(dir).inspect_err(|e| {
         // Once it was ready nobody listens there any more; then the log has it.
         writeln!(io::stdout(), "{}", hand::error_chain(e)).ok();
@@ -47,12 +52,15 @@ fn shim_role(dir: &Path) -> Result<(), Box<dyn Error>> {
 }
 
 fn init_role() -> Result<(), Box<dyn Error>> {
-    // A panic's message may hold what a tool was working on; where it happened is enough for the log.
-    std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        writeln!(io::stderr(), "init panicked at {place}").ok();
-    }));
+    std::panic::set_hook(Box::new(|panic| say_place("init", panic)));
     Ok(hand::init::run()?)
+}
+
+/// A panic's message may hold what was worked on; where it happened is enough for the log.
+fn say_place(role: &str, panic: &std::panic::PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    // A log that cannot be written leaves nobody to tell.
+    writeln!(io::stderr(), "{role} panicked at {place}").ok();
 }
 
 fn print(value: &impl serde::Serialize) -> io::Result<()> {

@@ -107,18 +107,19 @@ pub fn send(outbox: &Outbox, call: u64, from: &mut impl Read, max: u64) -> io::R
 fn diff(init: &Init, call: u64, start: &Start) -> Result<bool, String> {
     let index = scratch("index");
     let base = start.commit.as_deref().unwrap_or(EMPTY_TREE);
-    let with_index = |git: &mut Command| -> Command {
-        let mut same = std::mem::replace(git, Command::new("git"));
-        same.env("GIT_INDEX_FILE", &index);
-        same
+    let git = || {
+        let mut git = git(&start.dir);
+        git.env("GIT_INDEX_FILE", &index);
+        git
     };
-    let outcome = (|| {
-        run(&init.processes, with_index(&mut git(&start.dir)).args(["read-tree", base]), "read the starting commit")?;
-        run(&init.processes, with_index(&mut git(&start.dir)).args(["add", "-A"]), "look at the workspace")?;
-        let mut command = with_index(&mut git(&start.dir));
-        command.args(["diff", "--cached", "--binary", "--no-color", "--no-ext-diff", "--no-textconv", base]);
-        stream(init, call, &mut command, limits::DIFF_BYTES, "make the diff")
-    })();
+    let step = |git: &mut Command, what: &str| run(&init.processes, git, limits::COLLECT_TIMEOUT, what);
+    let outcome = step(git().args(["read-tree", base]), "read the starting commit")
+        .and_then(|()| step(git().args(["add", "-A"]), "look at the workspace"))
+        .and_then(|()| {
+            let mut diff = git();
+            diff.args(["diff", "--cached", "--binary", "--no-color", "--no-ext-diff", "--no-textconv", base]);
+            stream(init, call, &mut diff, limits::DIFF_BYTES, "make the diff")
+        });
     std::fs::remove_file(&index).ok();
     outcome
 }

@@ -14,7 +14,7 @@ use crate::limits;
 use crate::link::{Configure, FromInit, SANDBOX, ToInit, inside};
 use crate::protocol::ToolResult;
 use crate::spec::Start;
-use crate::tools::{self, Files, Run, Stop};
+use crate::tools::{self, Files, Run, Stop, output};
 use crate::wire::{self, Frame};
 use processes::Processes;
 use shell::{Shell, ShellCall};
@@ -151,7 +151,7 @@ impl Init {
                                 run(&init.shell, ShellCall { stop, limit_ms: timeout_ms, spool, call, outbox }, input)
                             }
                         };
-                        result.unwrap_or_else(|refused| ToolResult::error(refused.to_string()))
+                        output::capped(result.unwrap_or_else(|refused| ToolResult::error(refused.to_string())))
                     },
                     move |init, result| {
                         let result = result.unwrap_or_else(|| {

@@ -1,14 +1,16 @@
 //! Filling the workspace before the first call: by a clone, or from a snapshot. All of it inside the sandbox.
 
 use super::processes::{Exit, Processes};
-use crate::limits;
+use crate::limits::RECIPE_TIMEOUT;
 use crate::link::{Recipe, inside};
+use crate::removal::remove_tree;
 use crate::spec::Start;
+use rustix::fs::{MemfdFlags, memfd_create};
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The tree that every repository has.
 pub const EMPTY_TREE: &str = "4b825dc642cb6eb9a060e54bf8d69288fbee4904";
@@ -22,7 +24,7 @@ pub fn carry_out(processes: &Processes, recipe: &Recipe) -> Result<Option<Start>
         let archive = Path::new(inside::RECIPE).join(inside::ARCHIVE);
         let mut tar = Command::new("tar");
         tar.args(["-x", "--no-same-owner", "-C", "/", "-f"]).arg(archive);
-        run(processes, &mut tar, "unpack the snapshot")?;
+        run(processes, &mut tar, RECIPE_TIMEOUT, "unpack the snapshot")?;
         return Ok(recipe.restored_start.clone());
     }
     match &recipe.clone_to {
@@ -33,10 +35,15 @@ pub fn carry_out(processes: &Processes, recipe: &Recipe) -> Result<Option<Start>
 
 fn clone(processes: &Processes, dir: &Path) -> Result<Start, String> {
     let bundle = Path::new(inside::RECIPE).join(inside::BUNDLE);
-    run(processes, git(Path::new("/")).args(["clone", "-q", "--"]).arg(bundle).arg(dir), "clone the repository")?;
+    run(
+        processes,
+        git(Path::new("/")).args(["clone", "-q", "--"]).arg(bundle).arg(dir),
+        RECIPE_TIMEOUT,
+        "clone the repository",
+    )?;
     // The bundle is gone after this; a remote that names it would only mislead.
-    run(processes, git(dir).args(["remote", "remove", "origin"]), "remove the bundle as a remote")?;
-    let head = output(processes, git(dir).args(["rev-parse", "--verify", "-q", "HEAD"]));
+    run(processes, git(dir).args(["remote", "remove", "origin"]), RECIPE_TIMEOUT, "remove the bundle as a remote")?;
+    let head = output(processes, git(dir).args(["rev-parse", "--verify", "-q", "HEAD"]), RECIPE_TIMEOUT);
     Ok(Start { dir: dir.to_owned(), commit: head.ok().map(|head| head.trim().to_owned()) })
 }
 
@@ -52,29 +59,31 @@ pub fn git(dir: &Path) -> Command {
 }
 
 /// Run a command to its end; its last words if it fails.
-pub fn run(processes: &Processes, command: &mut Command, what: &str) -> Result<(), String> {
-    output(processes, command).map(drop).map_err(|said| format!("{what}: {said}"))
+pub fn run(processes: &Processes, command: &mut Command, within: Duration, what: &str) -> Result<(), String> {
+    output(processes, command, within).map(drop).map_err(|said| format!("{what}: {said}"))
 }
 
 /// What a command prints, stderr included, if it ends well.
-pub fn output(processes: &Processes, command: &mut Command) -> Result<String, String> {
-    let deadline = Instant::now() + limits::RECIPE_TIMEOUT;
-    // A file and not a pipe: a process left behind must not keep us reading.
-    let path = scratch("output");
-    let file = File::create(&path).map_err(|e| e.to_string())?;
-    let both = file.try_clone().map_err(|e| e.to_string())?;
-    let child = processes.spawn(command.stdin(Stdio::null()).stdout(file).stderr(both));
-    let exit = child.map(|child| processes.wait(child.id(), deadline));
-    let mut said = String::new();
-    // What is not text is not shown; the exit code tells.
-    File::open(&path).and_then(|file| file.take(64 * 1024).read_to_string(&mut said)).ok();
-    std::fs::remove_file(&path).ok();
-    match exit {
-        Ok(Some(Exit::Code(0))) => Ok(said),
-        Ok(Some(exit)) => Err(format!("{exit}: {}", said.trim())),
-        Ok(None) => Err(format!("not done after {} s", limits::RECIPE_TIMEOUT.as_secs())),
-        Err(e) => Err(format!("{}: {e}", command.get_program().display())),
-    }
+pub fn output(processes: &Processes, command: &mut Command, within: Duration) -> Result<String, String> {
+    const SHOWN: u64 = 64 * 1024;
+    let deadline = Instant::now() + within;
+    // In memory and not a pipe: a process left behind must not keep us reading.
+    let file = memfd_create("output", MemfdFlags::CLOEXEC).map(File::from).map_err(|e| e.to_string())?;
+    let copy = || file.try_clone().map_err(|e| e.to_string());
+    let child = processes.spawn(command.stdin(Stdio::null()).stdout(copy()?).stderr(copy()?));
+    let exit = match child {
+        Ok(mut child) => processes.wait(child.id(), deadline).ok_or_else(|| {
+            // It may have ended in this moment; then there is nothing to kill.
+            child.kill().ok();
+            format!("not done after {} s", within.as_secs())
+        })?,
+        Err(e) => return Err(format!("{}: {e}", command.get_program().display())),
+    };
+    let mut said = Vec::new();
+    let mut file = file;
+    file.rewind().and_then(|()| file.take(SHOWN).read_to_end(&mut said)).map_err(|e| e.to_string())?;
+    let said = String::from_utf8_lossy(&said).into_owned();
+    if exit == Exit::Code(0) { Ok(said) } else { Err(format!("{exit}: {}", said.trim())) }
 }
 
 /// A path under /tmp that nothing else uses.
@@ -88,7 +97,7 @@ fn empty(folder: &Path) -> std::io::Result<()> {
     for entry in folder.read_dir()? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
-            std::fs::remove_dir_all(entry.path())?;
+            remove_tree(&entry.path())?;
         } else {
             std::fs::remove_file(entry.path())?;
         }

@@ -13,6 +13,7 @@ use crate::protocol::ToolResult;
 use crate::tools::output::{Tail, last, plain};
 use crate::tools::{Stop, Stopped};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -47,6 +48,13 @@ struct Job {
     done: mpsc::Sender<ToolResult>,
 }
 
+impl Job {
+    fn answer(self, result: ToolResult) {
+        // Nobody waits for it only if the waiting thread is gone, and that has nothing to say then.
+        self.done.send(result).ok();
+    }
+}
+
 impl Shell {
     /// Start the keeper; bash itself starts with the first command, in `workdir`.
     pub fn start(processes: Arc<Processes>, workdir: PathBuf) -> io::Result<Self> {
@@ -58,6 +66,7 @@ impl Shell {
             workdir,
             wake: Arc::clone(&wake),
             queue,
+            waiting: VecDeque::new(),
             bash: None,
             said: Tail::new(2 * limits::BASH_OUTPUT_BYTES),
             lost: Arc::clone(&lost),
@@ -100,6 +109,7 @@ struct Keeper {
     workdir: PathBuf,
     wake: Arc<OwnedFd>,
     queue: mpsc::Receiver<Job>,
+    waiting: VecDeque<Job>,
     bash: Option<Bash>,
     said: Tail,
     lost: Arc<AtomicBool>,
@@ -127,14 +137,14 @@ struct Ready {
 impl Keeper {
     fn run(&mut self) {
         loop {
-            while let Ok(job) = self.queue.try_recv() {
-                let result = match (&job.command, job.call.stop.reason()) {
-                    (_, Some(reason)) => ToolResult::error(format!("{} before it was run", reason.words())),
-                    (Some((command, timeout_ms)), None) => self.command(&job.call, command, *timeout_ms),
-                    (None, None) => self.restart(&job.call),
+            self.take_jobs();
+            while let Some(job) = self.waiting.pop_front() {
+                let result = match &job.command {
+                    Some((command, timeout_ms)) => self.command(&job.call, command, *timeout_ms),
+                    None => self.restart(&job.call),
                 };
-                // Nobody waits for the answer only if the waiting thread is gone, and it has nothing to say then.
-                job.done.send(result).ok();
+                job.answer(result);
+                self.take_jobs();
             }
             let ready = self.poll(None);
             if ready.output {
@@ -143,6 +153,17 @@ impl Keeper {
             if ready.control {
                 // Between calls bash has nothing to report but its end.
                 self.bash = None;
+            }
+        }
+    }
+
+    /// Take in what was asked for, and answer at once whoever was cancelled while it waited for its turn.
+    fn take_jobs(&mut self) {
+        self.waiting.extend(self.queue.try_iter());
+        for job in std::mem::take(&mut self.waiting) {
+            match job.call.stop.reason() {
+                Some(reason) => job.answer(ToolResult::error(format!("{} before it was run", reason.words()))),
+                None => self.waiting.push_back(job),
             }
         }
     }
@@ -253,6 +274,7 @@ impl Keeper {
                 return End::Stopped(Stopped::Timeout);
             };
             let ready = self.poll(Some(left));
+            self.take_jobs();
             if ready.output {
                 self.read_some(Some(spool));
             }

@@ -4,6 +4,7 @@
 
 use crate::protocol::Layer;
 use crate::spec::Limits;
+use sha2::{Digest, Sha256};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -72,34 +73,46 @@ struct Hierarchy {
 pub struct Groups {
     /// Where the sandbox enters.
     pub procs: Vec<PathBuf>,
+    /// Where whoever starts the shim enters first: in version 2, moving a process needs the right to the group above
+    /// both ends.
+    pub shim_procs: Option<PathBuf>,
     pub layers: Vec<Layer>,
 }
 
-/// Make the groups of a hand, which `uid` may enter. What cannot be had is told in its layer.
-pub fn create(hand_id: &str, uid: Option<u32>, limits: &Limits) -> Groups {
+/// The name of a hand's groups: other services on this machine may have hands of the same id.
+pub fn name(hand_id: &str, dir: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    format!("{hand_id}-{}", hex::encode(&Sha256::digest(dir.as_os_str().as_bytes())[..4]))
+}
+
+/// Make the groups of that name, which `uid` may enter. What cannot be had is told in its layer.
+pub fn create(name: &str, uid: Option<u32>, limits: &Limits) -> Groups {
     let mut groups = Groups::default();
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     for controller in CONTROLLERS {
         let made = find(&mounts, controller)
-            .and_then(|hierarchy| set_up(&hierarchy, controller, hand_id, uid, limits).map(|procs| (hierarchy, procs)));
+            .and_then(|hierarchy| set_up(&hierarchy, controller, name, uid, limits).map(|procs| (hierarchy, procs)));
         groups
             .layers
             .push(layer(controller, made.as_ref().map(|(hierarchy, _)| hierarchy.version).map_err(String::as_str)));
-        if let Ok((_, procs)) = made
-            && !groups.procs.contains(&procs)
-        {
-            groups.procs.push(procs);
+        if let Ok((hierarchy, procs)) = made {
+            if hierarchy.version == Version::Two {
+                groups.shim_procs = Some(hierarchy.mount.join(OURS).join(name).join("shim/cgroup.procs"));
+            }
+            if !groups.procs.contains(&procs) {
+                groups.procs.push(procs);
+            }
         }
     }
     groups
 }
 
-/// Remove the groups of a hand whose sandbox is gone. What is still busy stays until the next time.
-pub fn remove(hand_id: &str) {
+/// Remove the groups of that name, whose sandbox is gone. What is still busy stays until the next time.
+pub fn remove(name: &str) {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     for controller in CONTROLLERS {
         if let Ok(hierarchy) = find(&mounts, controller) {
-            let group = hierarchy.mount.join(OURS).join(hand_id);
+            let group = hierarchy.mount.join(OURS).join(name);
             std::fs::remove_dir(group.join("sandbox")).ok();
             std::fs::remove_dir(group.join("shim")).ok();
             std::fs::remove_dir(group).ok();
@@ -150,12 +163,12 @@ fn parse_mount(line: &str) -> Option<(&str, &str, &str)> {
 fn set_up(
     hierarchy: &Hierarchy,
     controller: Controller,
-    hand_id: &str,
+    name: &str,
     uid: Option<u32>,
     limits: &Limits,
 ) -> Result<PathBuf, String> {
     let ours = hierarchy.mount.join(OURS);
-    let hand = ours.join(hand_id);
+    let hand = ours.join(name);
     let sandbox = hand.join("sandbox");
     let told = |path: &Path| {
         let path = path.to_owned();
@@ -167,11 +180,9 @@ fn set_up(
             let control = above.join("cgroup.subtree_control");
             std::fs::write(&control, format!("+{}", controller.name())).map_err(told(&control))?;
         }
-        // Moving a process needs the right to the group above both ends, so the shim starts below the hand too.
         let shim = hand.join("shim");
         std::fs::create_dir_all(&shim).map_err(told(&shim))?;
         give(&hand.join("cgroup.procs"), uid).map_err(told(&hand))?;
-        std::fs::write(shim.join("cgroup.procs"), "0").map_err(told(&shim))?;
     }
     for (name, value, required) in controller.settings(hierarchy.version, limits) {
         let path = sandbox.join(name);

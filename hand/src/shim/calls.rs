@@ -33,7 +33,7 @@ struct Running {
 /// What a number stands for.
 enum Work {
     Call(Arc<Call>, Spool),
-    Gather(gather::Gathering),
+    Gather(Box<gather::Gathering>),
 }
 
 struct Call {
@@ -41,11 +41,41 @@ struct Call {
     key: Key,
     hash: String,
     number: u64,
+    dispatch: Mutex<Dispatch>,
     settled: Mutex<Option<Ended>>,
     changed: Condvar,
 }
 
+/// Init must hear of a call before it hears that it is cancelled.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Dispatch {
+    Begun,
+    CancelWanted,
+    Sent,
+}
+
 impl Call {
+    /// Tell init of the call, and at once of a cancellation that came first.
+    fn send(&self, shim: &Shim, message: &ToInit) {
+        // If nobody hears it the sandbox is gone, and its reader settles every call as lost.
+        shim.sandbox.say(self.number, message).ok();
+        let before = std::mem::replace(&mut *self.dispatch.lock().expect("no holder panics"), Dispatch::Sent);
+        if before == Dispatch::CancelWanted {
+            shim.sandbox.say(self.number, &ToInit::Cancel).ok();
+        }
+    }
+
+    fn cancel(&self, shim: &Shim) {
+        let mut dispatch = self.dispatch.lock().expect("no holder panics");
+        if *dispatch == Dispatch::Sent {
+            drop(dispatch);
+            // As in `send`.
+            shim.sandbox.say(self.number, &ToInit::Cancel).ok();
+        } else {
+            *dispatch = Dispatch::CancelWanted;
+        }
+    }
+
     fn wait(&self, how: How) -> Settled {
         let settled = self.settled.lock().expect("no holder panics");
         let settled = self.changed.wait_while(settled, |settled| settled.is_none()).expect("no holder panics");
@@ -137,8 +167,7 @@ pub fn execute(shim: &Shim, asked: Asked) -> Result<Settled, Refused> {
     if how == How::Ran {
         let spool = inside_spool(&call.key);
         let Asked { name, input, timeout_ms, .. } = asked;
-        // If nobody hears it the sandbox is gone, and its reader settles every call as lost.
-        shim.sandbox.say(call.number, &ToInit::Call { name, input, timeout_ms, spool }).ok();
+        call.send(shim, &ToInit::Call { name, input, timeout_ms, spool });
     }
     Ok(call.wait(how))
 }
@@ -161,6 +190,7 @@ fn begin(shim: &Shim, running: &mut Running, key: Key, hash: String, asked: &Ask
         key: key.clone(),
         hash,
         number,
+        dispatch: Mutex::new(Dispatch::Begun),
         settled: Mutex::default(),
         changed: Condvar::new(),
     });
@@ -188,7 +218,7 @@ pub fn cancel(shim: &Shim, id: &str, epoch: u64) -> Result<Settled, Refused> {
     };
     // Past this the sandbox itself is given up, and the call with it.
     shim.lease.expect_within(call.number, limits::END_CONFIRM + limits::INIT_GRACE);
-    shim.sandbox.say(call.number, &ToInit::Cancel).ok();
+    call.cancel(shim);
     Ok(call.wait(How::Attached))
 }
 
@@ -203,7 +233,7 @@ pub fn begin_gathering(shim: &Shim, gathering: gather::Gathering, exclusive: boo
     }
     running.next += 1;
     let number = running.next;
-    running.by_number.insert(number, Work::Gather(gathering));
+    running.by_number.insert(number, Work::Gather(Box::new(gathering)));
     shim.lease.begin(number);
     shim.lease.expect_within(number, limits::COLLECT_TIMEOUT + limits::INIT_GRACE);
     Ok(number)
@@ -229,7 +259,7 @@ pub fn end_gathering(shim: &Shim, number: u64) -> Option<gather::Gathering> {
     let work = shim.calls.lock().by_number.remove(&number);
     shim.lease.finish(number);
     match work? {
-        Work::Gather(gathering) => Some(gathering),
+        Work::Gather(gathering) => Some(*gathering),
         Work::Call(..) => None,
     }
 }
@@ -310,8 +340,18 @@ fn keep(shim: &Shim, spool: &Spool) -> Option<String> {
     std::io::copy(&mut &file, &mut hash).ok()?;
     let name = hex::encode(hash.finalize());
     match std::fs::hard_link(&spool.path, shim.folder.blobs().join(&name)) {
-        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => None,
-        _ => Some(name),
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return None,
+        _ => prune(shim),
+    }
+    Some(name)
+}
+
+/// A hand that lives long must not fill the disk with what has been told already.
+pub fn prune(shim: &Shim) {
+    for dir in [shim.folder.spool(), shim.folder.blobs()] {
+        if let Err(e) = crate::folder::prune(&dir, limits::KEPT_BYTES) {
+            note("old outputs not removed", &[("error", &e)]);
+        }
     }
 }
 

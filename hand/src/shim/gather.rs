@@ -131,6 +131,7 @@ pub fn end(shim: &Shim, number: u64, error: Option<String>, more: bool) {
     // Nothing is there unless a part was begun and not sealed.
     std::fs::remove_file(&gathering.incoming).ok();
     gathering.found.collected.files_truncated = more;
+    calls::prune(shim);
     match gathering.failed.take().or(error) {
         Some(why) => gathering.fail(why),
         None => {

@@ -85,11 +85,7 @@ impl Hits {
             // One line longer than all that may be said is still a match.
             if self.text.is_empty() {
                 self.text = hit;
-                let mut end = GREP_BYTES;
-                while !self.text.is_char_boundary(end) {
-                    end -= 1;
-                }
-                self.text.truncate(end);
+                self.text.truncate(self.text.floor_char_boundary(GREP_BYTES));
             }
         } else {
             self.text.push_str(&hit);
@@ -103,13 +99,17 @@ fn search(files: &Files, regex: &Regex, stop: &Stop, path: &Path, hits: &mut Hit
     if content[..content.len().min(BINARY_PROBE)].contains(&0) {
         return Ok(());
     }
-    for (number, line) in content.split(|&b| b == b'\n').enumerate() {
+    // A line break at the end ends the last line and begins none.
+    let text = content.strip_suffix(b"\n").unwrap_or(&content);
+    if content.is_empty() {
+        return Ok(());
+    }
+    for (number, line) in text.split(|&b| b == b'\n').enumerate() {
         if number % 4096 == 0 {
             stop.check()?;
         }
-        let last_and_empty = line.is_empty() && line.as_ptr() as usize == content.as_ptr_range().end as usize;
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        if !last_and_empty && regex.is_match(line) {
+        if regex.is_match(line) {
             hits.add(files.shown(path), number + 1, line);
             if hits.full {
                 break;

@@ -1,5 +1,8 @@
 //! What a command says, as the model gets it: the last part, without terminal escapes, always valid text.
 
+use crate::limits::RESULT_TEXT_BYTES;
+use crate::protocol::{Block, ToolResult};
+
 /// Keeps the last `keep` bytes of a stream, in at most twice the memory.
 pub struct Tail {
     keep: usize,
@@ -41,11 +44,24 @@ pub fn plain(bytes: &[u8]) -> String {
 
 /// The last `keep` bytes of `text`, cut at a character.
 pub fn last(text: &str, keep: usize) -> &str {
-    let mut start = text.len().saturating_sub(keep);
-    while !text.is_char_boundary(start) {
-        start += 1;
+    &text[text.ceil_char_boundary(text.len().saturating_sub(keep))..]
+}
+
+/// A result whose text is no longer than one may be; of what is too long the first part.
+pub fn capped(mut result: ToolResult) -> ToolResult {
+    let mut left = RESULT_TEXT_BYTES;
+    for block in &mut result.content {
+        let Block::Text { text } = block else { continue };
+        if text.len() > left {
+            text.truncate(text.floor_char_boundary(left));
+            *block = Block::text(format!("{text}\n[cut after {left} bytes]"));
+            result.truncated = true;
+            left = 0;
+        } else {
+            left -= text.len();
+        }
     }
-    &text[start..]
+    result
 }
 
 /// Remove ANSI escape sequences: CSI, OSC and the other strings, and two-byte escapes.
@@ -109,6 +125,14 @@ mod tests {
             assert_eq!(plain(from.as_bytes()), expect, "{from:?}");
         }
         assert_eq!(plain(b"a\xffb"), "a\u{fffd}b");
+    }
+
+    #[test]
+    fn a_result_has_a_longest_text() {
+        let fits = ToolResult::ok("x".repeat(RESULT_TEXT_BYTES));
+        assert_eq!(capped(fits.clone()), fits);
+        let long = capped(ToolResult::ok("é".repeat(RESULT_TEXT_BYTES)));
+        assert!(long.truncated && long.text().len() < RESULT_TEXT_BYTES + 50 && long.text().starts_with("éé"));
     }
 
     #[test]

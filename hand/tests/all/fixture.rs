@@ -4,7 +4,10 @@ use hand::client::Client;
 use hand::local;
 use hand::protocol::{Settled, ToolResult};
 use hand::spec::{HandRef, Limits, Resources, Spec};
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde_json::{Value, json};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,11 +53,17 @@ impl Hands {
 impl Drop for Hands {
     fn drop(&mut self) {
         for entry in self.hands_dir().read_dir().into_iter().flatten().flatten() {
-            if let Ok(hand) = local::attach(&entry.path()) {
+            if entry.file_name() != ".uids" {
+                let hand = local::attach(&entry.path()).unwrap_or_else(|_| gone(&entry.path()));
                 local::release(&hand).unwrap();
             }
         }
     }
+}
+
+/// A hand whose shim does not answer; releasing it only removes what it left.
+fn gone(dir: &Path) -> HandRef {
+    HandRef { hand_id: String::new(), dir: dir.to_owned(), socket: dir.join("shim.sock"), epoch: 0 }
 }
 
 pub struct Hand {
@@ -110,7 +119,25 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Whether a process runs on this host.
-pub fn runs(pid: u32) -> bool {
-    rustix::process::Pid::from_raw(pid.cast_signed()).is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
+/// A process of the host that is not our child.
+pub struct Process {
+    pid: Pid,
+    handle: OwnedFd,
+}
+
+impl Process {
+    pub fn new(pid: u32) -> Self {
+        let pid = Pid::from_raw(pid.cast_signed()).unwrap();
+        Self { pid, handle: pidfd_open(pid, PidfdFlags::empty()).unwrap() }
+    }
+
+    pub fn kill(&self) {
+        kill_process(self.pid, Signal::KILL).unwrap();
+    }
+
+    /// Wait until it has ended.
+    pub fn wait(&self) {
+        let mut ready = [PollFd::new(&self.handle, PollFlags::IN)];
+        rustix::event::poll(&mut ready, None).unwrap();
+    }
 }

@@ -4,4 +4,8 @@
 
 mod crash;
 mod fixture;
+mod isolation;
+mod limits;
+mod protocol;
+mod resources;
 mod shell;

@@ -85,7 +85,7 @@ fn restart_begins_anew() {
     hand.sh("cd /tmp; x=1; setsid sleep 300 & disown");
     let result = hand.tool("bash", json!({"restart": true}));
     assert_eq!((result.text().as_str(), result.is_error), ("bash session restarted", false));
-    assert_eq!(hand.sh("pwd; echo [$x]; ls -d /proc/[0-9]* | wc -l"), "/workspace\n[]\n4\n");
+    assert_eq!(hand.sh("pwd; echo [$x]; set -- /proc/[0-9]*; echo $#"), "/workspace\n[]\n2\n");
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_timeout_ends_all_that_the_call_started_and_nothing_else() {
     let text = result.text();
     assert!(result.is_error && text.starts_with("before\n[command timed out after 1500 ms; ended "), "{text}");
     assert!(text.contains("sleep") && text.contains("bash"), "{text}");
-    assert_eq!(hand.sh("cat file; pwd; ls -d /proc/[0-9]* | wc -l"), "kept\n/workspace\n4\n");
+    assert_eq!(hand.sh("cat file; pwd; set -- /proc/[0-9]*; echo $#"), "kept\n/workspace\n2\n");
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn a_cancelled_command_is_dead_when_the_answer_comes() {
     });
     // Asked again it is the same answer, and nothing runs.
     assert_eq!(parse(&hand.call("a", "bash", input)).text().matches("interrupted").count(), 1);
-    assert_eq!(hand.sh("ls -d /proc/[0-9]* | wc -l"), "4\n");
+    assert_eq!(hand.sh("set -- /proc/[0-9]*; echo $#"), "2\n");
 }
 
 #[test]
@@ -168,4 +168,28 @@ fn calls_of_the_shell_wait_for_one_another_and_file_tools_do_not() {
         assert_eq!(first.join().unwrap().text(), "first\n");
         assert_eq!(second.join().unwrap().text(), "second\n");
     });
+}
+
+#[test]
+fn a_command_cancelled_before_its_turn_is_never_run_and_holds_nobody() {
+    let hands = Hands::new();
+    let hand = hands.hand("h");
+    hand.sh("mkfifo started go");
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| hand.bash("echo >started; cat go"));
+        crate::fixture::wait_line(&hand.file("workspace/started"));
+        let second = scope.spawn(|| hand.call("second", "bash", json!({"command": "echo >ran"})));
+        // It is under way once the shim knows of it.
+        let cancelled = loop {
+            match hand.client().cancel("second", hand.at.epoch) {
+                Ok(settled) => break settled,
+                Err(e) => assert!(matches!(e, hand::client::Error::Refused { .. }), "{e}"),
+            }
+        };
+        assert_eq!(parse(&cancelled).text(), "interrupted before it was run");
+        assert_eq!(second.join().unwrap().result, cancelled.result);
+        std::fs::write(hand.file("workspace/go"), "first\n").unwrap();
+        assert_eq!(first.join().unwrap().text(), "first\n");
+    });
+    assert!(!hand.file("workspace/ran").exists());
 }
