@@ -113,7 +113,7 @@ pub struct Settings {
     pub timeouts: Timeouts,
 }
 
-/// How long to wait for what. Each is a [`FailureClass`] of its own kind when it is up.
+/// How long to wait for what, and the class of the failure when that is up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// To a connection, TLS included: `timeout`.

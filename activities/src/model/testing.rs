@@ -34,7 +34,7 @@ struct State {
     /// Head and body of every request.
     requests: Mutex<Vec<String>>,
     connections: watch::Sender<usize>,
-    hung_up: watch::Sender<usize>,
+    ended: watch::Sender<usize>,
 }
 
 impl RawServer {
@@ -45,13 +45,18 @@ impl RawServer {
             replies: Mutex::new(replies.into_iter().collect()),
             requests: Mutex::default(),
             connections: watch::Sender::new(0),
-            hung_up: watch::Sender::new(0),
+            ended: watch::Sender::new(0),
         });
         let accepting = state.clone();
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 accepting.connections.send_modify(|count| *count += 1);
-                tokio::spawn(converse(socket, accepting.clone()));
+                let state = accepting.clone();
+                tokio::spawn(async move {
+                    // A client that is gone is one of the ways to end.
+                    let _ = converse(socket, state.clone()).await;
+                    state.ended.send_modify(|count| *count += 1);
+                });
             }
         });
         RawServer { url, state }
@@ -65,37 +70,38 @@ impl RawServer {
         *self.state.connections.borrow()
     }
 
-    /// Resolves when a client has hung up on a reply that hangs.
-    pub(super) async fn hung_up(&self) {
-        self.state.hung_up.subscribe().wait_for(|count| *count > 0).await.unwrap();
+    /// Resolves when a connection has ended: on a reply that hangs, when the client has hung up.
+    pub(super) async fn ended(&self) {
+        self.state.ended.subscribe().wait_for(|count| *count > 0).await.unwrap();
     }
 }
 
-async fn converse(mut socket: TcpStream, state: Arc<State>) {
+/// Replies until one side has had enough.
+async fn converse(mut socket: TcpStream, state: Arc<State>) -> std::io::Result<()> {
     let mut held = Vec::new();
-    while let Some(request) = read_request(&mut socket, &mut held).await {
+    while let Some(request) = read_request(&mut socket, &mut held).await? {
         state.requests.lock().push(request);
         let reply = state.replies.lock().pop_front();
         match reply {
-            Some(Reply::Send(bytes)) => socket.write_all(&bytes).await.unwrap(),
+            Some(Reply::Send(bytes)) => socket.write_all(&bytes).await?,
             Some(Reply::SendAndClose(bytes)) => {
-                socket.write_all(&bytes).await.unwrap();
-                return;
+                socket.write_all(&bytes).await?;
+                break;
             }
             Some(Reply::SendAndHang(bytes)) => {
-                socket.write_all(&bytes).await.unwrap();
+                socket.write_all(&bytes).await?;
                 let mut rest = [0; 64];
-                while matches!(socket.read(&mut rest).await, Ok(1..)) {}
-                state.hung_up.send_modify(|count| *count += 1);
-                return;
+                while socket.read(&mut rest).await? > 0 {}
+                break;
             }
-            None => return,
+            None => break,
         }
     }
+    Ok(())
 }
 
 /// The next request, once it is whole. None when the client has closed.
-async fn read_request(socket: &mut TcpStream, held: &mut Vec<u8>) -> Option<String> {
+async fn read_request(socket: &mut TcpStream, held: &mut Vec<u8>) -> std::io::Result<Option<String>> {
     loop {
         let text = String::from_utf8_lossy(held).into_owned();
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
@@ -103,11 +109,11 @@ async fn read_request(socket: &mut TcpStream, held: &mut Vec<u8>) -> Option<Stri
                 head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
             if body.len() >= length.unwrap_or(0) {
                 held.clear();
-                return Some(text);
+                return Ok(Some(text));
             }
         }
-        if socket.read_buf(held).await.ok()? == 0 {
-            return None;
+        if socket.read_buf(held).await? == 0 {
+            return Ok(None);
         }
     }
 }

@@ -70,7 +70,7 @@ async fn server() -> Server {
 }
 
 fn timeouts() -> Timeouts {
-    Timeouts { idle: std::time::Duration::from_millis(200), ..patient() }
+    Timeouts { idle: std::time::Duration::from_millis(500), ..patient() }
 }
 
 #[tokio::test]

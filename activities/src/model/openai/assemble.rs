@@ -15,8 +15,8 @@ use crate::model::{
     transport::{Assemble, Flow, broken},
 };
 
-pub(super) struct Assembler {
-    ids: Ids,
+pub(super) struct Assembler<'a> {
+    ids: Ids<'a>,
     request_bytes: usize,
     answer_bytes: usize,
     model_id: String,
@@ -46,9 +46,9 @@ struct Call {
     announced: bool,
 }
 
-impl Assembler {
+impl<'a> Assembler<'a> {
     /// `request_bytes` is for the estimate, should the server count nothing.
-    pub(super) fn new(request: &Request, request_bytes: usize) -> Assembler {
+    pub(super) fn new(request: &'a Request, request_bytes: usize) -> Assembler<'a> {
         Assembler {
             ids: Ids::of(request),
             request_bytes,
@@ -63,7 +63,7 @@ impl Assembler {
     }
 }
 
-impl Assemble for Assembler {
+impl Assemble for Assembler<'_> {
     fn event(&mut self, event: sse::Event, on_delta: &mut OnDelta<'_>) -> Result<Flow, Failure> {
         let data = event.data.trim();
         if data == "[DONE]" {
@@ -122,7 +122,7 @@ impl Assemble for Assembler {
     }
 }
 
-impl Assembler {
+impl Assembler<'_> {
     fn choice(&mut self, choice: &Value, on_delta: &mut OnDelta<'_>) {
         let delta = &choice["delta"];
         for key in ["content", "refusal"] {
@@ -246,34 +246,33 @@ impl Call {
 }
 
 /// Tool-use ids that are the session's own: some servers give none, or start again from `call_0` in every answer.
-struct Ids {
+struct Ids<'a> {
+    request: &'a Request,
     used: HashSet<String>,
-    seed: Sha256,
 }
 
-impl Ids {
-    fn of(request: &Request) -> Ids {
+impl<'a> Ids<'a> {
+    fn of(request: &'a Request) -> Ids<'a> {
         let messages = request.body["messages"].as_array().into_iter().flatten();
         let blocks = messages.flat_map(|message| message["content"].as_array().into_iter().flatten());
         let used = blocks.filter_map(|block| Some(block["id"].as_str()?.to_owned())).collect();
-        let mut seed = Sha256::new();
-        seed.update(&request.session_id);
-        seed.update([0]);
-        seed.update(serde_json::to_vec(&request.body).expect("a JSON value serializes"));
-        Ids { used, seed }
+        Ids { request, used }
     }
 
     /// `said` if nothing else has it, else one that only depends on the request and the position.
     fn pick(&mut self, said: &str, position: usize) -> String {
-        let id = if said.is_empty() || self.used.contains(said) {
-            let mut hash = self.seed.clone();
-            hash.update((position as u64).to_le_bytes());
-            format!("call_{}", &hex::encode(hash.finalize())[..24])
-        } else {
-            said.to_owned()
-        };
+        let id = if said.is_empty() || self.used.contains(said) { self.made_up(position) } else { said.to_owned() };
         self.used.insert(id.clone());
         id
+    }
+
+    fn made_up(&self, position: usize) -> String {
+        let mut hash = Sha256::new();
+        hash.update(&self.request.session_id);
+        hash.update([0]);
+        hash.update(serde_json::to_vec(&self.request.body).expect("a JSON value serializes"));
+        hash.update((position as u64).to_le_bytes());
+        format!("call_{}", &hex::encode(hash.finalize())[..24])
     }
 }
 

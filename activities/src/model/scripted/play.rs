@@ -68,8 +68,12 @@ pub(super) fn play(script: &Script, body: &Value, session_id: &str, tries: u32) 
         }
         _ => {
             let request = serde_json::to_vec(body).expect("a JSON value serializes");
+            let mut seed = Sha256::new();
+            seed.update(session_id);
+            seed.update([0]);
+            seed.update(&request);
             let model = script.model.as_deref().unwrap_or(&facts.model);
-            let events = Answer { rule, facts: &facts, request: &request, session_id, model }.events();
+            let events = Answer { rule, facts: &facts, model, request_bytes: request.len(), seed }.events();
             Reply::Stream(timed(rule, events, fault))
         }
     };
@@ -113,9 +117,10 @@ fn event(value: &Value) -> Step {
 struct Answer<'a> {
     rule: &'a Rule,
     facts: &'a Facts,
-    request: &'a [u8],
-    session_id: &'a str,
     model: &'a str,
+    request_bytes: usize,
+    /// Of session and request.
+    seed: Sha256,
 }
 
 impl Answer<'_> {
@@ -130,7 +135,7 @@ impl Answer<'_> {
             middle.push(json!({"type": "content_block_stop", "index": index}));
         }
         let written: usize = middle.iter().map(|event| event["delta"].to_string().len()).sum();
-        let estimate = Usage::estimate(self.request.len(), written);
+        let estimate = Usage::estimate(self.request_bytes, written);
         let usage = &self.rule.usage;
         let output = usage.output_tokens.unwrap_or(estimate.output_tokens);
         let calls = blocks.iter().any(|block| matches!(block, Block::Tool { .. }));
@@ -192,10 +197,7 @@ impl Answer<'_> {
 
     /// The same for the same request of the same session, whatever happened in between.
     fn id(&self, prefix: &str, index: usize) -> String {
-        let mut hash = Sha256::new();
-        hash.update(self.session_id);
-        hash.update([0]);
-        hash.update(self.request);
+        let mut hash = self.seed.clone();
         hash.update((index as u64).to_le_bytes());
         format!("{prefix}{}", &hex::encode(hash.finalize())[..24])
     }

@@ -2,13 +2,21 @@
 //!
 //! What the fields mean is told in `scripted.rs`.
 
+mod block;
+mod fault;
+mod when;
+
 use std::path::{Path, PathBuf};
 
-use http::StatusCode;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::facts::{self, Facts};
+pub(super) use self::{
+    block::{Block, Input},
+    fault::FaultKind,
+};
+use self::{fault::Fault, when::When};
+use super::facts::Facts;
 
 /// Why there is no script.
 #[derive(Debug, thiserror::Error)]
@@ -191,136 +199,6 @@ impl Rule {
     }
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct When {
-    user_contains: Option<String>,
-    system_contains: Option<String>,
-    result_contains: Option<String>,
-    result_is_error: Option<bool>,
-    turn: Option<Count>,
-    results: Option<Count>,
-    tries: Option<Count>,
-    model: Option<String>,
-    tool_offered: Option<String>,
-}
-
-impl When {
-    fn holds(&self, facts: &Facts) -> bool {
-        let within = |text: &Option<String>, whole: &str| text.as_deref().is_none_or(|text| whole.contains(text));
-        let counts = |count: &Option<Count>, value: u64| count.as_ref().is_none_or(|count| count.holds(value));
-        within(&self.user_contains, &facts.user)
-            && within(&self.system_contains, &facts.system)
-            && within(&self.result_contains, &facts.result)
-            && self.result_is_error.is_none_or(|is_error| facts.result_is_error == Some(is_error))
-            && counts(&self.turn, facts.turn)
-            && counts(&self.results, facts.results)
-            && counts(&self.tries, u64::from(facts.tries))
-            && self.model.as_deref().is_none_or(|model| model == facts.model)
-            && self.tool_offered.as_ref().is_none_or(|tool| facts.tools.contains(tool))
-    }
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged, expecting = "expected a number, or { min, max }")]
-enum Count {
-    Exactly(u64),
-    Range(Range),
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Range {
-    min: Option<u64>,
-    max: Option<u64>,
-}
-
-impl Count {
-    fn holds(&self, value: u64) -> bool {
-        match self {
-            Count::Exactly(count) => value == *count,
-            Count::Range(Range { min, max }) => {
-                min.is_none_or(|min| min <= value) && max.is_none_or(|max| value <= max)
-            }
-        }
-    }
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(try_from = "BlockForm")]
-pub(super) enum Block {
-    Text(String),
-    Thinking { thinking: String, signature: Option<String> },
-    Redacted(String),
-    Tool { name: String, id: Option<String>, input: Input },
-    Verbatim(Value),
-}
-
-#[derive(Clone, Debug)]
-pub(super) enum Input {
-    Json(Value),
-    Raw(String),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BlockForm {
-    text: Option<String>,
-    thinking: Option<String>,
-    signature: Option<String>,
-    redacted: Option<String>,
-    tool: Option<String>,
-    id: Option<String>,
-    input: Option<Value>,
-    raw_input: Option<String>,
-    block: Option<Value>,
-}
-
-impl TryFrom<BlockForm> for Block {
-    type Error = String;
-
-    fn try_from(form: BlockForm) -> Result<Block, String> {
-        let BlockForm { text, thinking, signature, redacted, tool, id, input, raw_input, block } = form;
-        if thinking.is_none() && signature.is_some() {
-            return Err("signature belongs to a thinking block".to_owned());
-        }
-        if tool.is_none() && (id.is_some() || input.is_some() || raw_input.is_some()) {
-            return Err("id, input and raw_input belong to a tool block".to_owned());
-        }
-        match (text, thinking, redacted, tool, block) {
-            (Some(text), None, None, None, None) => Ok(Block::Text(text)),
-            (None, Some(thinking), None, None, None) => Ok(Block::Thinking { thinking, signature }),
-            (None, None, Some(data), None, None) => Ok(Block::Redacted(data)),
-            (None, None, None, Some(name), None) => {
-                let input = match (input, raw_input) {
-                    (None, None) => Input::Json(Value::Object(Default::default())),
-                    (Some(input @ Value::Object(_)), None) => Input::Json(input),
-                    (Some(_), None) => return Err("input is not a table of fields".to_owned()),
-                    (None, Some(raw)) => Input::Raw(raw),
-                    (Some(_), Some(_)) => return Err("there are both input and raw_input".to_owned()),
-                };
-                Ok(Block::Tool { name, id, input })
-            }
-            (None, None, None, None, Some(block)) if block.get("type").is_some_and(Value::is_string) => {
-                Ok(Block::Verbatim(block))
-            }
-            (None, None, None, None, Some(_)) => Err("block has no type".to_owned()),
-            _ => Err("a block is one of text, thinking, redacted, tool and block".to_owned()),
-        }
-    }
-}
-
-impl Block {
-    fn check_placeholders(&self) -> Result<(), String> {
-        match self {
-            Block::Text(text) | Block::Thinking { thinking: text, .. } => facts::check(text),
-            Block::Tool { input: Input::Raw(text), .. } => facts::check(text),
-            Block::Tool { input: Input::Json(input), .. } => facts::check_value(input),
-            Block::Redacted(_) | Block::Verbatim(_) => Ok(()),
-        }
-    }
-}
-
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UsageForm {
@@ -340,103 +218,6 @@ pub(super) struct Pause {
     /// From 1.
     pub(super) before_event: usize,
     pub(super) ms: u64,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(try_from = "FaultForm")]
-pub(super) struct Fault {
-    tries: Option<u32>,
-    kind: FaultKind,
-}
-
-#[derive(Clone, Debug)]
-pub(super) enum FaultKind {
-    Status {
-        status: StatusCode,
-        retry_after_ms: Option<u64>,
-        retry_after_s: Option<u64>,
-        error_type: Option<String>,
-        message: Option<String>,
-    },
-    Refuse,
-    Drop {
-        after_events: usize,
-    },
-    End {
-        after_events: usize,
-    },
-    Stall {
-        after_events: usize,
-    },
-    Malformed {
-        after_events: usize,
-    },
-    Error {
-        after_events: usize,
-        error_type: String,
-        message: String,
-    },
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FaultForm {
-    kind: String,
-    tries: Option<u32>,
-    after_events: Option<usize>,
-    status: Option<u16>,
-    retry_after_ms: Option<u64>,
-    retry_after_s: Option<u64>,
-    error_type: Option<String>,
-    message: Option<String>,
-}
-
-impl TryFrom<FaultForm> for Fault {
-    type Error = String;
-
-    fn try_from(form: FaultForm) -> Result<Fault, String> {
-        let FaultForm { kind, tries, after_events, status, retry_after_ms, retry_after_s, error_type, message } = form;
-        let is_status = kind == "status";
-        if !is_status && (status.is_some() || retry_after_ms.is_some() || retry_after_s.is_some()) {
-            return Err(format!("a fault of kind {kind:?} has no status or retry_after"));
-        }
-        if !is_status && kind != "error" && (error_type.is_some() || message.is_some()) {
-            return Err(format!("a fault of kind {kind:?} has no error_type or message"));
-        }
-        if (is_status || kind == "refuse") && after_events.is_some() {
-            return Err(format!("a fault of kind {kind:?} comes before all events"));
-        }
-        if tries == Some(0) {
-            return Err("a fault of no tries never happens".to_owned());
-        }
-        let after_events = after_events.unwrap_or(1);
-        let kind = match kind.as_str() {
-            "status" => {
-                let number = status.ok_or("a fault of kind \"status\" needs a status")?;
-                let status = StatusCode::from_u16(number)
-                    .ok()
-                    .filter(|status| status.as_u16() >= 300)
-                    .ok_or_else(|| format!("{number} is not the status of a failure"))?;
-                FaultKind::Status { status, retry_after_ms, retry_after_s, error_type, message }
-            }
-            "refuse" => FaultKind::Refuse,
-            "drop" => FaultKind::Drop { after_events },
-            "end" => FaultKind::End { after_events },
-            "stall" => FaultKind::Stall { after_events },
-            "malformed" => FaultKind::Malformed { after_events },
-            "error" => FaultKind::Error {
-                after_events,
-                error_type: error_type.unwrap_or_else(|| "overloaded_error".to_owned()),
-                message: message.unwrap_or_else(|| "scripted".to_owned()),
-            },
-            other => {
-                return Err(format!(
-                    "there is no fault of kind {other:?}: status, refuse, drop, end, stall, malformed, error"
-                ));
-            }
-        };
-        Ok(Fault { tries, kind })
-    }
 }
 
 #[cfg(test)]

@@ -33,8 +33,9 @@ use crate::model::anthropic::TRIES;
 
 /// As the Messages API.
 const BODY_BYTES_MAX: usize = 32 << 20;
-/// How many received requests are kept.
+/// How many received requests are kept, and how many bytes of their bodies.
 const RECEIVED_MAX: usize = 1_000;
+const RECEIVED_BYTES_MAX: usize = 64 << 20;
 
 type Body = UnsyncBoxBody<Bytes, Cut>;
 
@@ -60,8 +61,15 @@ pub struct Server {
 }
 
 struct Log {
-    received: Mutex<VecDeque<Received>>,
+    received: Mutex<Kept>,
     count: watch::Sender<usize>,
+}
+
+#[derive(Default)]
+struct Kept {
+    /// With the bytes of each body.
+    requests: VecDeque<(usize, Received)>,
+    bytes: usize,
 }
 
 /// Serves `script` on the listener, in the background.
@@ -83,9 +91,9 @@ impl Server {
         *self.log.count.borrow()
     }
 
-    /// The latest requests, oldest first: at most 1,000.
+    /// The latest requests, oldest first: at most 1,000, and at most 64 MiB of bodies.
     pub fn received(&self) -> Vec<Received> {
-        self.log.received.lock().iter().cloned().collect()
+        self.log.received.lock().requests.iter().map(|(_, received)| received.clone()).collect()
     }
 
     /// Resolves when at least `count` requests have come.
@@ -130,7 +138,8 @@ async fn answer(request: Request<Incoming>, script: Arc<Script>, log: Arc<Log>) 
         Err(_) => return Ok(error(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", "the body is too large")),
     };
     let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-    log.add(Received { path: head.uri.path().to_owned(), headers: head.headers.clone(), body: body.clone() });
+    let received = Received { path: head.uri.path().to_owned(), headers: head.headers.clone(), body: body.clone() };
+    log.add(bytes.len(), received);
 
     if head.method != Method::POST || head.uri.path() != "/v1/messages" {
         return Ok(error(StatusCode::NOT_FOUND, "not_found_error", "there is only POST /v1/messages"));
@@ -159,13 +168,15 @@ async fn answer(request: Request<Incoming>, script: Arc<Script>, log: Arc<Log>) 
 }
 
 impl Log {
-    fn add(&self, received: Received) {
-        let mut list = self.received.lock();
-        if list.len() == RECEIVED_MAX {
-            list.pop_front();
+    fn add(&self, bytes: usize, received: Received) {
+        let mut kept = self.received.lock();
+        kept.requests.push_back((bytes, received));
+        kept.bytes += bytes;
+        while kept.requests.len() > RECEIVED_MAX || kept.bytes > RECEIVED_BYTES_MAX {
+            let Some((bytes, _)) = kept.requests.pop_front() else { break };
+            kept.bytes -= bytes;
         }
-        list.push_back(received);
-        drop(list);
+        drop(kept);
         self.count.send_modify(|count| *count += 1);
     }
 }

@@ -12,7 +12,8 @@ fn request() -> Request {
 }
 
 fn run(data: &[&str]) -> (Result<Answer, Failure>, Vec<Delta>) {
-    let mut assembler = Assembler::new(&request(), 400);
+    let request = request();
+    let mut assembler = Assembler::new(&request, 400);
     let mut deltas = Vec::new();
     let mut on_delta = |delta| deltas.push(delta);
     for data in data {
