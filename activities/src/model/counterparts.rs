@@ -1,5 +1,6 @@
-//! The clients against model servers that nobody here wrote. Each runs when the environment names its program, as the test
-//! script does: `STEADYHAND_LLMOCK` (PyPI llmock) and `STEADYHAND_AIMOCK` (npm @copilotkit/aimock, whose program is `llmock` too).
+//! The clients against model servers that nobody here wrote. Each runs when the environment names its program, as the
+//! test script does: `STEADYHAND_LLMOCK` (PyPI llmock) and `STEADYHAND_AIMOCK` (npm @copilotkit/aimock, whose program
+//! is `llmock` too).
 
 use std::{process::Stdio, sync::Arc, time::Duration};
 

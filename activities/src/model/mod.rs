@@ -1,9 +1,9 @@
 //! Model clients: one finished request in, one [`Outcome`] out, with previews on the way.
 //!
 //! Everything inside Steadyhand has the shape of the Anthropic Messages API; a backend for another API converts at its
-//! own edge. A provider's failure is a result ([`Failure`]), never an error of the caller's: the harness decides whether
-//! and when to ask again, where everyone can see it. So a client here never waits out a rate limit and never asks twice,
-//! but for one immediate reconnect when the connection broke before the first byte of the answer.
+//! own edge. A provider's failure is a result ([`Failure`]), never an error of the caller's: the harness decides
+//! whether and when to ask again, where everyone can see it. So a client here never waits out a rate limit and never
+//! asks twice, but for one immediate reconnect when the connection broke before the first byte of the answer.
 //!
 //! Nothing here knows of Temporal, of sessions' logs, or of how the request was put together.
 //!

@@ -1,7 +1,8 @@
 //! Chat Completions as OpenAI defined them and many servers speak them: vLLM, llama.cpp, Ollama, gateways.
 //!
-//! `convert.rs` turns the request, `assemble.rs` the stream. What has no counterpart there (thinking, cache marks, betas) is
-//! left out; what the model would miss is replaced by a line that says so. Nothing of the other API leaks further in.
+//! `convert.rs` turns the request, `assemble.rs` the stream. What has no counterpart there (thinking, cache marks,
+//! betas) is left out; what the model would miss is replaced by a line that says so. Nothing of the other API leaks
+//! further in.
 
 mod assemble;
 mod convert;
@@ -39,7 +40,8 @@ struct OpenAi {
     limit: TokenLimit,
 }
 
-/// What the field for `max_tokens` is called: OpenAI's own models refuse the old name, other servers ignore the new one.
+/// What the field for `max_tokens` is called: OpenAI's own models refuse the old name, other servers ignore the new
+/// one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TokenLimit {
     MaxTokens,

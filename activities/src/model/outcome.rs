@@ -50,8 +50,8 @@ pub struct Answer {
 /// A tool call that must not be run: its input was not a JSON object (a small model's mistake, or cut off by
 /// `max_tokens`).
 ///
-/// The block stays in [`Answer::blocks`], with the input `{"INVALID_JSON": "<what came>"}`, so that the model can see what
-/// it wrote. The caller answers it with an error tool result made from `error` instead of running the tool.
+/// The block stays in [`Answer::blocks`], with the input `{"INVALID_JSON": "<what came>"}`, so that the model can see
+/// what it wrote. The caller answers it with an error tool result made from `error` instead of running the tool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BadInput {
     pub tool_use_id: String,

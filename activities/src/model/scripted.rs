@@ -5,8 +5,8 @@
 //!
 //! # The script
 //!
-//! TOML, or the same in JSON when the file's name ends in `.json`. The first rule whose conditions all hold answers; when
-//! none does, the call fails with class `request` and says what it looked for.
+//! TOML, or the same in JSON when the file's name ends in `.json`. The first rule whose conditions all hold answers;
+//! when none does, the call fails with class `request` and says what it looked for.
 //!
 //! ```toml
 //! version = 1
@@ -53,15 +53,15 @@
 //! * `{ text = "..." }`
 //! * `{ thinking = "...", signature = "..." }`; without a signature one is made up
 //! * `{ redacted = "..." }`: a redacted_thinking block with this data
-//! * `{ tool = "bash", input = { ... } }`, with `id = "..."` or a made-up id. Instead of `input`, `raw_input = "..."` is sent
-//!   as it stands, to see what happens when it is not JSON
+//! * `{ tool = "bash", input = { ... } }`, with `id = "..."` or a made-up id. Instead of `input`, `raw_input = "..."`
+//!   is sent as it stands, to see what happens when it is not JSON
 //! * `{ block = { type = "...", ... } }`: any block, verbatim
 //!
 //! In texts and in the strings of an input `{{user}}` (last user text), `{{result}}` (results in the last message),
-//! `{{turn}}`, `{{results}}` and `{{tries}}` are filled in; any other name is an error. `literal = true` in a rule turns that
-//! off. `stop_reason` is `tool_use` when there is a tool block and `end_turn` otherwise, unless given (`stop_details` beside
-//! it, for a refusal). `usage = { input_tokens, output_tokens, cache_read_tokens, cache_creation_5m_tokens,
-//! cache_creation_1h_tokens }`: what is left out is bytes / 4, or 0 for the caches.
+//! `{{turn}}`, `{{results}}` and `{{tries}}` are filled in; any other name is an error. `literal = true` in a rule
+//! turns that off. `stop_reason` is `tool_use` when there is a tool block and `end_turn` otherwise, unless given
+//! (`stop_details` beside it, for a refusal). `usage = { input_tokens, output_tokens, cache_read_tokens,
+//! cache_creation_5m_tokens, cache_creation_1h_tokens }`: what is left out is bytes / 4, or 0 for the caches.
 //!
 //! **Time**: `delay_ms` before the answer begins, `event_delay_ms` before each event, `pauses = [{ before_event = 3,
 //! ms = 200 }]`. Text comes in pieces of `chunk_chars` (40). Events count from 1: `message_start` is the first.
@@ -78,18 +78,18 @@
 //! | `malformed` | after `after_events` comes one that is no JSON |
 //! | `error` | after `after_events` comes an `error` event of `error_type` with `message` |
 //!
-//! `after_events` is 1 unless given, and at most all events but the last. With `tries = N` only the first N tries break; after that the rule
-//! gives its answer, or, when it has none, does not hold.
+//! `after_events` is 1 unless given, and at most all events but the last. With `tries = N` only the first N tries
+//! break; after that the rule gives its answer, or, when it has none, does not hold.
 
 mod facts;
 mod play;
 mod script;
 mod serve;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use tracing::Instrument;
 
 use self::play::{Reply, Step};
@@ -110,7 +110,8 @@ pub(super) fn make(settings: &Settings) -> Result<Arc<dyn Model>, super::Error> 
     Ok(Arc::new(Scripted::new(Script::load(path)?, settings.timeouts)))
 }
 
-/// The scripted model inside the process. Its answers take the same way as those of the Messages API, without the socket.
+/// The scripted model inside the process. Its answers take the same way as those of the Messages API, without the
+/// socket.
 pub struct Scripted {
     script: Script,
     timeouts: Timeouts,
@@ -133,7 +134,8 @@ impl Scripted {
                 return Err(Failure::new(FailureClass::Connection, "the scripted model closed the connection"));
             }
             Reply::Refused { status, headers, body } => {
-                return Err(refusal(status, &headers, body.to_string().as_bytes()));
+                let body = body.to_string();
+                return Err(failure::from_response(status, &headers, body.as_bytes(), SystemTime::now()));
             }
         };
         self.stream(steps, on_delta)
@@ -183,10 +185,6 @@ impl Model for Scripted {
         .instrument(span);
         unless_cancelled(call, cancelled).await
     }
-}
-
-fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Failure {
-    failure::from_response(status, headers, body, std::time::SystemTime::now())
 }
 
 #[cfg(test)]

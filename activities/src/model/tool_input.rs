@@ -4,7 +4,8 @@ use serde_json::{Map, Value, json};
 
 use super::BadInput;
 
-/// The field under which input that is no JSON object is shown back to the model, as Anthropic's documentation proposes.
+/// The field under which input that is no JSON object is shown back to the model, as Anthropic's documentation
+/// proposes.
 const INVALID_JSON: &str = "INVALID_JSON";
 
 /// The input that `text` stands for, and what is wrong with it, if anything. Empty text is `{}`.

@@ -1,5 +1,5 @@
-//! One POST and the event stream that answers it: connecting, timeouts, the one reconnect, and what each way of breaking
-//! is called. What the events mean is the [`Assemble`] of the backend.
+//! One POST and the event stream that answers it: connecting, timeouts, the one reconnect, and what each way of
+//! breaking is called. What the events mean is the [`Assemble`] of the backend.
 //!
 //! Never follows a redirect (the key would travel with it) and never reads more than it must.
 
@@ -19,7 +19,7 @@ const EVENT_BYTES_MAX: usize = 8 << 20;
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// As much of an error's body as is read.
 const ERROR_BYTES_MAX: usize = 64 << 10;
-/// How long a stream that has all but its usage may still take.
+/// How long a stream that has all but its usage may still take, and the body of a refusal.
 const TAIL_WAIT: Duration = Duration::from_secs(5);
 /// How long a finished stream may take to close, so that its connection can be used again.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
@@ -113,7 +113,7 @@ impl Transport {
                     Some(key) => key.redact(&failure.message),
                     None => failure.message,
                 };
-                Err(Failure { message, partial: published, ..failure })
+                Err(Failure { message: failure::bounded(&message), partial: published, ..failure })
             }
         }
     }
@@ -125,7 +125,8 @@ impl Transport {
         let request = self.client.post(self.url.clone()).headers(headers.clone()).body(body.clone());
         let response = timeout_at(until, request.send()).await.map_err(late)?.map_err(|error| self.unsent(error))?;
         if response.status() != StatusCode::OK {
-            return Err(refused(response, until).await);
+            let wait = TAIL_WAIT.min(self.timeouts.idle);
+            return Err(refused(response, until.min(Instant::now() + wait)).await);
         }
         if let Some(kind) = not_a_stream(response.headers()) {
             let message = format!("the server answered with {kind} instead of an event stream: is the URL right?");
@@ -187,7 +188,7 @@ impl Transport {
     fn unsent(&self, error: reqwest::Error) -> Failure {
         let class = if error.is_timeout() { FailureClass::Timeout } else { FailureClass::Connection };
         let origin = self.url.origin().ascii_serialization();
-        Failure::new(class, failure::bounded(&format!("no answer from the model server at {origin}: {}", chain(error))))
+        Failure::new(class, format!("no answer from the model server at {origin}: {}", chain(error)))
     }
 }
 
@@ -222,8 +223,8 @@ pub(super) fn json_headers() -> HeaderMap {
 }
 
 /// An answer that broke after it had begun.
-pub(super) fn broken(message: impl AsRef<str>) -> Failure {
-    Failure::new(FailureClass::Stream, failure::bounded(message.as_ref()))
+pub(super) fn broken(message: impl Into<String>) -> Failure {
+    Failure::new(FailureClass::Stream, message)
 }
 
 /// The TLS library wants to know its cryptography once a process. Another part of it may have been first.

@@ -1,8 +1,8 @@
 //! The events of a Messages stream, turned into previews and the assistant's message.
 //!
 //! Pure. Blocks are kept verbatim: one of an unknown type stays as it began, plus what its deltas added. Unknown events
-//! are skipped, as the API asks of its clients. A stream without `message_stop` is no answer: the official SDKs pass it in
-//! silence, and half a sentence would be taken for a whole one.
+//! are skipped, as the API asks of its clients. A stream without `message_stop` is no answer: the official SDKs pass it
+//! in silence, and half a sentence would be taken for a whole one.
 
 use std::collections::BTreeMap;
 

@@ -1,9 +1,9 @@
 //! The chunks of a Chat Completions stream, turned into previews and Anthropic-shaped blocks.
 //!
-//! Pure, and tolerant, as every server does it a little differently: usage may come late or never, `delta` may be null, `[DONE]`
-//! may be missing, calls may share an index, lack an id or repeat one, and arguments may come whole, as JSON or broken. The
-//! one thing that must be there is an end: a `finish_reason` or `[DONE]`. Reasoning text is dropped: without a signature it
-//! could not be sent to anyone again.
+//! Pure, and tolerant, as every server does it a little differently: usage may come late or never, `delta` may be null,
+//! `[DONE]` may be missing, calls may share an index, lack an id or repeat one, and arguments may come whole, as JSON
+//! or broken. The one thing that must be there is an end: a `finish_reason` or `[DONE]`. Reasoning text is dropped:
+//! without a signature it could not be sent to anyone again.
 
 use std::collections::HashSet;
 

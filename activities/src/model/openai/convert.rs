@@ -1,8 +1,8 @@
 //! A request in the Anthropic Messages form, turned into Chat Completions.
 //!
-//! Pure. The rules, in short: the system prompt is the first message; thinking is dropped; tool calls and results become
-//! `tool_calls` and messages of role `tool`; images of a result follow in a user message, as a tool message holds text
-//! only; a block without a counterpart becomes a line of text that names it, so that the model knows of it.
+//! Pure. The rules, in short: the system prompt is the first message; thinking is dropped; tool calls and results
+//! become `tool_calls` and messages of role `tool`; images of a result follow in a user message, as a tool message
+//! holds text only; a block without a counterpart becomes a line of text that names it, so that the model knows of it.
 
 use serde_json::{Map, Value, json};
 

@@ -1,8 +1,8 @@
-//! The scripted model as an HTTP server that speaks the Anthropic Messages API, so that a real client can be run against
-//! a script.
+//! The scripted model as an HTTP server that speaks the Anthropic Messages API, so that a real client can be run
+//! against a script.
 //!
-//! As stateless as the model itself: which try a request is, is what its `x-stainless-retry-count` says. It remembers what
-//! it received, for whoever wants to look, and nothing else.
+//! As stateless as the model itself: which try a request is, is what its `x-stainless-retry-count` says. It remembers
+//! what it received, for whoever wants to look, and nothing else.
 
 use std::{collections::VecDeque, convert::Infallible, net::SocketAddr, sync::Arc};
 

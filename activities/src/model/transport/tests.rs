@@ -156,12 +156,24 @@ async fn a_refusal_that_quotes_the_key_is_redacted() {
 }
 
 #[tokio::test]
-async fn a_refusal_whose_body_breaks_is_still_that_refusal() {
-    let head = b"HTTP/1.1 529 Busy\r\nretry-after: 3\r\ncontent-length: 500\r\n\r\n{\"err".to_vec();
-    let server = RawServer::start([Reply::SendAndClose(head)]).await;
+async fn a_long_message_is_cut_and_no_half_of_the_key_is_left() {
+    let body = format!("{}sk-canary {}", "x".repeat(995), "y".repeat(5_000));
+    let reply = format!("HTTP/1.1 400 No\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let server = RawServer::start([Reply::Send(reply.into_bytes())]).await;
     let failed = failure(&*client(&server.url, patient()), &request("hi")).await;
-    assert_eq!((failed.class, failed.retry_after_ms), (FailureClass::Overloaded, Some(3_000)));
-    assert_eq!(server.requests().len(), 1);
+    assert_eq!(failed.message, format!("{}[key] [...]", "x".repeat(995)));
+}
+
+#[tokio::test]
+async fn a_refusal_whose_body_breaks_or_stalls_is_still_that_refusal() {
+    let head = b"HTTP/1.1 529 Busy\r\nretry-after: 3\r\ncontent-length: 500\r\n\r\n{\"err".to_vec();
+    for reply in [Reply::SendAndClose(head.clone()), Reply::SendAndHang(head)] {
+        let server = RawServer::start([reply]).await;
+        let client = client(&server.url, Timeouts { idle: SHORT, ..patient() });
+        let failed = failure(&*client, &request("hi")).await;
+        assert_eq!((failed.class, failed.retry_after_ms), (FailureClass::Overloaded, Some(3_000)));
+        assert_eq!(server.requests().len(), 1);
+    }
 }
 
 #[tokio::test]
