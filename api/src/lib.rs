@@ -1,1 +1,27 @@
-//! placeholder
+//! The HTTP API, as the official SDKs speak it: a library that keeps nothing of its own between requests but an
+//! [`App`], reads no environment and prints nothing.
+//!
+//! One file a resource, under `resources/`, and one line a resource in [`router::RESOURCES`]. Everything that all
+//! of them need sits beside: the errors and their envelope, keys, bodies, queries, pages.
+
+pub mod app;
+pub mod auth;
+pub mod body;
+pub mod error;
+pub mod ids;
+pub mod listing;
+pub mod metadata;
+pub mod page;
+pub mod query;
+pub mod resources;
+pub mod router;
+pub mod serve;
+mod shorthand;
+#[cfg(test)]
+mod tests;
+pub mod time;
+
+pub use app::{App, Options};
+pub use error::{ApiError, Result};
+pub use router::router;
+pub use serve::serve;

@@ -1,0 +1,181 @@
+//! Reading a JSON body: its limit, where in it something was wrong, and the difference between null and nothing.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{FromRequest, Request};
+use bytes::{Bytes, BytesMut};
+use http::header::CONTENT_LENGTH;
+use http_body_util::BodyExt;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+
+use crate::error::{ApiError, Kind, Result};
+
+/// The largest JSON body, in bytes.
+pub const BODY_BYTES_MAX: usize = 32_000_000;
+
+/// How much of a refused body is still read. A client that is still sending sees no answer if we hang up on it.
+const DRAIN_BYTES_MAX: usize = 256_000_000;
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// The JSON body of a request. An empty body reads as `{}`.
+pub struct JsonBody<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self> {
+        let bytes = read(request).await?;
+        json(if bytes.is_empty() { b"{}" } else { &bytes }).map(JsonBody)
+    }
+}
+
+/// The whole body, if it is within [`BODY_BYTES_MAX`].
+pub async fn read(request: Request) -> Result<Bytes> {
+    let announced =
+        request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    let mut body = request.into_body();
+    let mut bytes = BytesMut::new();
+    let mut over = announced.is_some_and(|length| length > BODY_BYTES_MAX);
+    while !over && let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| ApiError::invalid("the body could not be read").inner(error))?;
+        if let Some(data) = frame.data_ref() {
+            over = bytes.len() + data.len() > BODY_BYTES_MAX;
+            bytes.extend_from_slice(data);
+        }
+    }
+    if over {
+        drop(bytes);
+        drain(body).await;
+        return Err(too_large(BODY_BYTES_MAX));
+    }
+    Ok(bytes.freeze())
+}
+
+pub(crate) fn too_large(bytes_max: usize) -> ApiError {
+    ApiError::new(Kind::TooLarge, format!("the body is larger than {bytes_max} bytes"))
+}
+
+/// Reads on and forgets, within bounds, so that the client comes to reading our answer.
+pub(crate) async fn drain(mut body: Body) {
+    let read = async {
+        let mut bytes = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            bytes += frame.data_ref().map_or(0, Bytes::len);
+            if bytes > DRAIN_BYTES_MAX {
+                break;
+            }
+        }
+    };
+    // Whether it came to the end or not, the answer is the same.
+    let _ = tokio::time::timeout(DRAIN_TIME_MAX, read).await;
+}
+
+/// Parses a body; the error says where in it the problem is.
+pub fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let path = error.path().to_string();
+        let error = error.into_inner();
+        match error.classify() {
+            serde_json::error::Category::Data if path != "." => ApiError::field(path, error),
+            serde_json::error::Category::Data => ApiError::invalid(error.to_string()),
+            _ => not_json(error),
+        }
+    })?;
+    deserializer.end().map_err(not_json)?;
+    Ok(value)
+}
+
+fn not_json(error: serde_json::Error) -> ApiError {
+    ApiError::invalid(format!("the body is not valid JSON: {error}"))
+}
+
+/// A field of an update: omitted, null, or a value.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub enum Patch<T> {
+    #[default]
+    Keep,
+    Clear,
+    Set(T),
+}
+
+impl<T> Patch<T> {
+    /// The value after the update, where null clears.
+    pub fn or_keep(self, current: Option<T>) -> Option<T> {
+        match self {
+            Patch::Keep => current,
+            Patch::Clear => None,
+            Patch::Set(value) => Some(value),
+        }
+    }
+
+    /// The new value if there is one; null is refused.
+    pub fn not_null(self, field: &str) -> Result<Option<T>> {
+        match self {
+            Patch::Keep => Ok(None),
+            Patch::Clear => Err(ApiError::field(field, "cannot be null")),
+            Patch::Set(value) => Ok(Some(value)),
+        }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Patch<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Option::deserialize(deserializer)?.map_or(Patch::Clear, Patch::Set))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Deserialize, Debug)]
+    #[serde(deny_unknown_fields)]
+    struct Outer {
+        #[expect(dead_code, reason = "only its parsing is looked at")]
+        inner: Vec<Inner>,
+        #[serde(default)]
+        note: Patch<String>,
+    }
+
+    #[derive(Deserialize, Debug)]
+    struct Inner {
+        #[expect(dead_code, reason = "only its parsing is looked at")]
+        count: u32,
+    }
+
+    #[test]
+    fn an_error_says_where() {
+        for (body, expected) in [
+            (
+                r#"{"inner":[{"count":1},{"count":"two"}]}"#,
+                "inner[1].count: invalid type: string \"two\", expected u32",
+            ),
+            (r#"{"inner":[],"other":1}"#, "other: unknown field `other`"),
+            (r#"{}"#, "missing field `inner`"),
+            (r#"[]"#, "invalid length 0"),
+            (r#"{"inner":["#, "the body is not valid JSON: EOF while parsing a list at line 1 column 10"),
+            (r#"{"inner":[]} x"#, "the body is not valid JSON: trailing characters at line 1 column 14"),
+        ] {
+            let error = json::<Outer>(body.as_bytes()).unwrap_err();
+            assert_eq!(error.kind(), Kind::InvalidRequest);
+            assert!(error.message().starts_with(expected), "{body}: {}", error.message());
+        }
+    }
+
+    #[test]
+    fn a_patch_tells_nothing_from_null() {
+        let note = |body: &str| json::<Outer>(body.as_bytes()).unwrap().note;
+        assert_eq!(note(r#"{"inner":[]}"#), Patch::Keep);
+        assert_eq!(note(r#"{"inner":[],"note":null}"#), Patch::Clear);
+        assert_eq!(note(r#"{"inner":[],"note":"x"}"#), Patch::Set("x".to_owned()));
+    }
+
+    #[test]
+    fn nesting_without_end_is_refused() {
+        let deep = "[".repeat(100_000);
+        assert_eq!(json::<serde_json::Value>(deep.as_bytes()).unwrap_err().kind(), Kind::InvalidRequest);
+    }
+}

@@ -1,0 +1,232 @@
+//! The one table of errors, and the envelope in which clients see them.
+//!
+//! A client reads the outer message; the inner error, if there is one, is logged where the envelope is written and never
+//! sent. Handlers return [`ApiError`]; `router.rs` writes the envelope, as only it knows the request id.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde_json::{Map, Value, json};
+
+pub type Result<T, E = ApiError> = std::result::Result<T, E>;
+
+const SHOULD_RETRY: &str = "x-should-retry";
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    InvalidRequest,
+    Authentication,
+    Permission,
+    NotFound,
+    MethodNotAllowed,
+    Conflict,
+    PreconditionFailed,
+    TooLarge,
+    RateLimit,
+    Internal,
+    NotBuilt,
+    Unavailable,
+}
+
+impl Kind {
+    /// Status, `error.type`, and whether repeating the request can help, where the status alone misleads: the SDKs
+    /// repeat every 409 and 5xx by themselves.
+    fn row(self) -> (StatusCode, &'static str, Option<bool>) {
+        match self {
+            Kind::InvalidRequest => (StatusCode::BAD_REQUEST, "invalid_request_error", None),
+            Kind::Authentication => (StatusCode::UNAUTHORIZED, "authentication_error", None),
+            Kind::Permission => (StatusCode::FORBIDDEN, "permission_error", None),
+            Kind::NotFound => (StatusCode::NOT_FOUND, "not_found_error", None),
+            Kind::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", None),
+            Kind::Conflict => (StatusCode::CONFLICT, "conflict_error", Some(false)),
+            Kind::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "invalid_request_error", None),
+            Kind::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", None),
+            Kind::RateLimit => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", None),
+            Kind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "api_error", None),
+            Kind::NotBuilt => (StatusCode::NOT_IMPLEMENTED, "api_error", Some(false)),
+            Kind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "api_error", None),
+        }
+    }
+
+    /// The kind that stands for a bare status, as the frame under the handlers makes it.
+    fn of(status: StatusCode) -> Self {
+        match status {
+            StatusCode::NOT_FOUND => Kind::NotFound,
+            StatusCode::METHOD_NOT_ALLOWED => Kind::MethodNotAllowed,
+            StatusCode::PAYLOAD_TOO_LARGE => Kind::TooLarge,
+            status if status.is_client_error() => Kind::InvalidRequest,
+            _ => Kind::Internal,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct ApiError {
+    kind: Kind,
+    message: Cow<'static, str>,
+    code: Option<&'static str>,
+    details: Map<String, Value>,
+    should_retry: Option<bool>,
+    retry_after_s: Option<u64>,
+    inner: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+impl ApiError {
+    pub fn new(kind: Kind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            code: None,
+            details: Map::new(),
+            should_retry: kind.row().2,
+            retry_after_s: None,
+            inner: None,
+        }
+    }
+
+    pub fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Kind::InvalidRequest, message)
+    }
+
+    /// A wrong value in a body or query; `field` is its path there, as in `tools[1].name`.
+    pub fn field(field: impl std::fmt::Display, problem: impl std::fmt::Display) -> Self {
+        Self::invalid(format!("{field}: {problem}"))
+    }
+
+    /// `what` is the noun that a client knows it by, as in "agent".
+    pub fn not_found(what: &str, id: &str) -> Self {
+        Self::new(Kind::NotFound, format!("{what} {id} not found"))
+    }
+
+    pub fn conflict(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Kind::Conflict, message)
+    }
+
+    /// Something of the API that this server does not have yet.
+    pub fn not_built(what: impl std::fmt::Display) -> Self {
+        Self::new(Kind::NotBuilt, format!("{what}: not implemented by this server yet")).code("not_implemented")
+    }
+
+    /// A failure of ours: the client learns nothing but the request id, the log has the rest.
+    pub fn internal(inner: impl Error + Send + Sync + 'static) -> Self {
+        Self::new(Kind::Internal, "internal server error").inner(inner)
+    }
+
+    pub fn unavailable(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Kind::Unavailable, message)
+    }
+
+    /// The machine-readable code, from which the SDKs choose a class.
+    pub fn code(mut self, code: &'static str) -> Self {
+        self.code = Some(code);
+        self
+    }
+
+    pub fn detail(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.details.insert(name.to_owned(), value.into());
+        self
+    }
+
+    pub fn should_retry(mut self, should_retry: bool) -> Self {
+        self.should_retry = Some(should_retry);
+        self
+    }
+
+    pub fn retry_after_s(mut self, seconds: u64) -> Self {
+        self.retry_after_s = Some(seconds);
+        self
+    }
+
+    pub fn inner(mut self, inner: impl Error + Send + Sync + 'static) -> Self {
+        self.inner = Some(Arc::new(inner));
+        self
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    pub(crate) fn of_status(status: StatusCode) -> Self {
+        Self::new(Kind::of(status), status.canonical_reason().unwrap_or("request failed"))
+    }
+
+    /// The envelope, as the client gets it. Logs the inner error.
+    pub(crate) fn envelope(self, request_id: &str) -> Response {
+        let (status, kind, _) = self.kind.row();
+        if let Some(inner) = &self.inner {
+            tracing::error!(request_id, error = chain(inner.as_ref()), "request failed");
+        }
+        let mut error = json!({"type": kind, "message": self.message});
+        let mut details = self.details;
+        if let Some(code) = self.code {
+            details.insert("error_code".to_owned(), code.into());
+        }
+        if !details.is_empty() {
+            error["details"] = Value::Object(details);
+        }
+        let envelope = json!({"type": "error", "error": error, "request_id": request_id});
+        let mut response = (status, Json(envelope)).into_response();
+        let headers = response.headers_mut();
+        if let Some(should_retry) = self.should_retry {
+            headers.insert(SHOULD_RETRY, HeaderValue::from_static(if should_retry { "true" } else { "false" }));
+        }
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}
+
+/// An error and its causes, on one line.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// Only the status and the error itself; `router.rs` makes the envelope of them.
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = self.kind.row().0.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<store::catalog::Error> for ApiError {
+    fn from(error: store::catalog::Error) -> Self {
+        use store::catalog::Error as Catalog;
+        match error {
+            // Who can decide again does so before it comes to this.
+            Catalog::Conflict { .. } => ApiError::conflict("changed by another request, try again").should_retry(true),
+            Catalog::Poisoned { .. } | Catalog::Closed => {
+                ApiError::unavailable("storage takes no more writes until the service is restarted").inner(error)
+            }
+            error => ApiError::internal(error),
+        }
+    }
+}
+
+impl From<store::blobs::Error> for ApiError {
+    fn from(error: store::blobs::Error) -> Self {
+        match error {
+            store::blobs::Error::Poisoned => {
+                ApiError::unavailable("storage takes no more writes until the service is restarted").inner(error)
+            }
+            error => ApiError::internal(error),
+        }
+    }
+}

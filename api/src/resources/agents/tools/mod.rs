@@ -1,0 +1,300 @@
+//! The tools of an agent: the built-in toolset, MCP toolsets and custom tools, as clients send them and as they are
+//! kept, with every default filled in.
+
+mod custom;
+mod mcp;
+mod toolset;
+mod web;
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::custom::CustomTool;
+pub use self::mcp::{McpServer, McpToolset};
+pub use self::toolset::{AgentToolset, BUILT_IN, ToolConfig};
+pub(crate) use self::web::is_host;
+use crate::error::{ApiError, Result};
+
+/// The most tools of one agent, over all of its toolsets.
+const TOOLS_MAX: usize = 256;
+
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Tool {
+    #[serde(rename = "agent_toolset_20260401")]
+    AgentToolset(AgentToolset),
+    McpToolset(McpToolset),
+    Custom(CustomTool),
+}
+
+/// As clients send it.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ToolParam {
+    #[serde(rename = "agent_toolset_20260401")]
+    AgentToolset(toolset::AgentToolsetParam),
+    McpToolset(mcp::McpToolsetParam),
+    Custom(custom::CustomToolParam),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum PermissionPolicy {
+    AlwaysAllow,
+    AlwaysAsk,
+    /// Only ever parsed: it takes a classifier that this server does not have.
+    Auto,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DefaultConfig {
+    pub enabled: bool,
+    pub permission_policy: PermissionPolicy,
+}
+
+#[derive(Clone, PartialEq, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DefaultConfigParam {
+    #[serde(default)]
+    enabled: Option<bool>,
+    #[serde(default)]
+    permission_policy: Option<PermissionPolicy>,
+}
+
+impl DefaultConfig {
+    fn resolve(param: Option<DefaultConfigParam>, policy: PermissionPolicy, at: &str) -> Result<Self> {
+        let DefaultConfigParam { enabled, permission_policy } = param.unwrap_or_default();
+        let permission_policy = permission_policy.unwrap_or(policy).supported(at)?;
+        Ok(Self { enabled: enabled.unwrap_or(true), permission_policy })
+    }
+}
+
+impl PermissionPolicy {
+    fn supported(self, at: &str) -> Result<Self> {
+        match self {
+            PermissionPolicy::Auto => Err(ApiError::not_built(format!("{at}: the permission policy auto"))),
+            policy => Ok(policy),
+        }
+    }
+}
+
+/// Checks each tool and fills in its defaults. Whether toolsets and MCP servers fit is another check, of both.
+pub fn resolve(params: Vec<ToolParam>) -> Result<Vec<Tool>> {
+    let mut tools = Vec::with_capacity(params.len());
+    for (n, param) in params.into_iter().enumerate() {
+        let at = format!("tools[{n}]");
+        tools.push(match param {
+            ToolParam::AgentToolset(param) => Tool::AgentToolset(AgentToolset::resolve(param, &at)?),
+            ToolParam::McpToolset(param) => Tool::McpToolset(McpToolset::resolve(param, &at)?),
+            ToolParam::Custom(param) => Tool::Custom(CustomTool::resolve(param, &at)?),
+        });
+    }
+    let count: usize = tools.iter().map(Tool::count).sum();
+    if count > TOOLS_MAX {
+        return Err(ApiError::field("tools", format!("{count} tools, at most {TOOLS_MAX} are allowed")));
+    }
+    if tools.iter().filter(|tool| matches!(tool, Tool::AgentToolset(_))).count() > 1 {
+        return Err(ApiError::field("tools", "more than one agent toolset"));
+    }
+    let mut custom = BTreeSet::new();
+    for (n, tool) in tools.iter().enumerate() {
+        if let Tool::Custom(tool) = tool
+            && !custom.insert(tool.name.as_str())
+        {
+            return Err(ApiError::field(format!("tools[{n}].name"), "another custom tool has this name"));
+        }
+    }
+    for (n, tool) in tools.iter().enumerate() {
+        if let Tool::AgentToolset(toolset) = tool {
+            toolset.check_references(&custom, &format!("tools[{n}]"))?;
+        }
+    }
+    Ok(tools)
+}
+
+impl Tool {
+    fn count(&self) -> usize {
+        match self {
+            Tool::AgentToolset(_) => BUILT_IN.len(),
+            // What the server offers is not known yet; what is configured counts.
+            Tool::McpToolset(toolset) => toolset.configs.len(),
+            Tool::Custom(_) => 1,
+        }
+    }
+}
+
+/// Whether an MCP server without a toolset is an error.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unreferenced {
+    Refused,
+    /// A session may drop a toolset of its agent and still inherit the server.
+    Allowed,
+}
+
+/// Each MCP toolset names a declared server, and no two the same one.
+pub fn check_servers(tools: &[Tool], servers: &[McpServer], unreferenced: Unreferenced) -> Result<()> {
+    let mut named = BTreeSet::new();
+    for (n, tool) in tools.iter().enumerate() {
+        let Tool::McpToolset(toolset) = tool else { continue };
+        let at = format!("tools[{n}].mcp_server_name");
+        if servers.iter().all(|server| server.name != toolset.mcp_server_name) {
+            return Err(ApiError::field(at, format!("no MCP server is called {}", toolset.mcp_server_name)));
+        }
+        if !named.insert(toolset.mcp_server_name.as_str()) {
+            return Err(ApiError::field(at, "another mcp_toolset names the same server"));
+        }
+    }
+    let orphan = servers.iter().position(|server| !named.contains(server.name.as_str()));
+    match orphan.filter(|_| unreferenced == Unreferenced::Refused) {
+        Some(n) => Err(ApiError::field(format!("mcp_servers[{n}]"), "no mcp_toolset refers to it")),
+        None => Ok(()),
+    }
+}
+
+/// A tool's name in the model's request, where the built-in ones and the prefix of MCP tools are taken.
+fn is_name(name: &str) -> bool {
+    (1..=128).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// What comes of tools: their kept form, or the message.
+    fn check(tools: Value) -> Result<Value, String> {
+        let params = crate::body::json(tools.to_string().as_bytes()).map_err(|error| error.message().to_owned())?;
+        let tools = resolve(params).map_err(|error| error.message().to_owned())?;
+        Ok(serde_json::to_value(tools).unwrap())
+    }
+
+    fn custom(name: &str) -> Value {
+        json!({"type": "custom", "name": name, "description": "d", "input_schema": {"type": "object"}})
+    }
+
+    fn toolset(configs: Value) -> Value {
+        json!([{"type": "agent_toolset_20260401", "configs": configs}])
+    }
+
+    #[test]
+    fn defaults_are_filled_in() {
+        let allow = json!({"type": "always_allow"});
+        let ask = json!({"type": "always_ask"});
+        assert_eq!(
+            check(json!([{"type": "agent_toolset_20260401"}])).unwrap(),
+            json!([{"type": "agent_toolset_20260401",
+                "default_config": {"enabled": true, "permission_policy": allow}, "configs": []}])
+        );
+        assert_eq!(
+            check(
+                json!([{"type": "mcp_toolset", "mcp_server_name": "s", "configs": [{"name": "t", "enabled": false}]}])
+            )
+            .unwrap(),
+            json!([{"type": "mcp_toolset", "mcp_server_name": "s",
+                "default_config": {"enabled": true, "permission_policy": ask},
+                "configs": [{"name": "t", "enabled": false, "permission_policy": ask}]}])
+        );
+        assert_eq!(
+            check(json!([{"type": "agent_toolset_20260401",
+                "default_config": {"enabled": false, "permission_policy": ask}, "configs": [{"name": "bash"},
+                    {"name": "read", "type": "read", "enabled": true, "permission_policy": allow}]}]))
+            .unwrap(),
+            json!([{"type": "agent_toolset_20260401",
+                "default_config": {"enabled": false, "permission_policy": ask},
+                "configs": [{"type": "bash", "name": "bash", "enabled": false, "permission_policy": ask},
+                    {"type": "read", "name": "read", "enabled": true, "permission_policy": allow}]}])
+        );
+    }
+
+    #[test]
+    fn what_is_kept_can_be_sent_again() {
+        let web = json!([{"name": "web_fetch", "blocked_domains": ["ads.example.com"],
+            "url_sources": {"user_input": "none", "client_tool_results": {"type": "only",
+                "tools": [{"type": "tool_reference", "name": "lookup"}]}}}]);
+        let mut tools = toolset(web);
+        tools.as_array_mut().unwrap().push(custom("lookup"));
+        let kept = check(tools).unwrap();
+        assert_eq!(check(kept.clone()).unwrap(), kept);
+    }
+
+    #[test]
+    fn wrong_tools_are_refused_with_the_place() {
+        let deep = json!({"type": "object", "properties": {"a": {"items": {"$ref": "#/x"}}}});
+        let many: Vec<Value> = (0..257).map(|n| custom(&format!("t{n}"))).collect();
+        let with_schema =
+            |schema: Value| json!([{"type": "custom", "name": "t", "description": "d", "input_schema": schema}]);
+        for (tools, expected) in [
+            (json!([{"type": "browser"}]), "[0].type: unknown variant `browser`"),
+            (json!([{"type": "agent_toolset_20260401", "extra": 1}]), "[0]: unknown field `extra`"),
+            (json!([{"type": "mcp_toolset"}]), "[0]: missing field `mcp_server_name`"),
+            (json!(many), "tools: 257 tools"),
+            (json!([{"type": "agent_toolset_20260401"}, {"type": "agent_toolset_20260401"}]), "tools: more than one"),
+            (json!([custom("a"), custom("a")]), "tools[1].name: another custom tool"),
+            (json!([custom("bash")]), "tools[0].name: is the name of a built-in tool"),
+            (json!([custom("mcp__x")]), "tools[0].name: must not start with mcp__"),
+            (json!([custom("a b")]), "tools[0].name: must be 1 to 128"),
+            (with_schema(json!({"type": "string"})), "tools[0].input_schema.type: must be object"),
+            (with_schema(json!({})), "tools[0].input_schema.type: must be object"),
+            (with_schema(json!({"type": "object", "oneOf": []})), "tools[0].input_schema.oneOf: is not supported"),
+            (with_schema(deep), "tools[0].input_schema.properties.a.items.$ref: is not supported"),
+            (with_schema(json!({"type": "object", "properties": {"a b": {}}})), "tools[0].input_schema.properties"),
+            (with_schema(json!({"type": "object", "required": "a"})), "tools[0].input_schema.required: must be"),
+            (toolset(json!([{"name": "ls"}])), "tools[0].configs[0].name: must be one of bash"),
+            (toolset(json!([{"name": "web_fetch", "max_tokens": 1}])), "[0]: unknown field `max_tokens`"),
+            (toolset(json!([{"name": "bash"}, {"name": "bash"}])), "tools[0].configs[1].name: configured twice"),
+            (toolset(json!([{"name": "bash", "type": "read"}])), "tools[0].configs[0].type: must be bash"),
+            (
+                toolset(json!([{"name": "bash", "allowed_domains": ["a.com"]}])),
+                "tools[0].configs[0].allowed_domains: is not a setting of bash",
+            ),
+            (
+                toolset(json!([{"name": "bash", "permission_policy": {"type": "auto"}}])),
+                "tools[0].configs[0].permission_policy: the permission policy auto",
+            ),
+        ] {
+            let message = check(tools.clone()).unwrap_err();
+            assert!(message.starts_with(expected), "{tools}\n{message}");
+        }
+    }
+
+    #[test]
+    fn schemas_of_the_ordinary_kind_pass() {
+        for schema in [
+            json!({"type": "object"}),
+            json!({"type": "object", "properties": null, "required": null}),
+            json!({"type": "object", "properties": {"a.b-c_1": {"oneOf": [{"type": "string"}, {"type": "null"}]}},
+                "required": ["a.b-c_1"], "additionalProperties": false}),
+            json!({"type": "object", "properties": {"a": {"enum": [{"$ref": "data, not a schema"}]}}}),
+        ] {
+            let tools = json!([{"type": "custom", "name": "t", "description": "d", "input_schema": schema}]);
+            assert_eq!(check(tools.clone()).unwrap(), tools);
+        }
+    }
+
+    #[test]
+    fn toolsets_and_servers_fit() {
+        let servers = |names: &[&str]| -> Vec<McpServer> {
+            let server = |name: &&str| json!({"type": "url", "name": name, "url": "https://mcp.example.com/"});
+            let servers: Vec<Value> = names.iter().map(server).collect();
+            serde_json::from_value(json!(servers)).unwrap()
+        };
+        let tools = |names: &[&str]| -> Vec<Tool> {
+            let toolset = |name: &&str| json!({"type": "mcp_toolset", "mcp_server_name": name});
+            let params: Vec<Value> = names.iter().map(toolset).collect();
+            resolve(serde_json::from_value(json!(params)).unwrap()).unwrap()
+        };
+        for (toolsets, declared, strict, lenient) in [
+            (&[][..], &[][..], true, true),
+            (&["a", "b"], &["b", "a"], true, true),
+            (&["a"], &[], false, false),
+            (&["a", "a"], &["a"], false, false),
+            (&["a"], &["a", "b"], false, true),
+        ] {
+            let (tools, servers) = (tools(toolsets), servers(declared));
+            assert_eq!(check_servers(&tools, &servers, Unreferenced::Refused).is_ok(), strict);
+            assert_eq!(check_servers(&tools, &servers, Unreferenced::Allowed).is_ok(), lenient);
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! The resources of the API, one file or folder each: wire types, rows, handlers.
+
+pub mod agents;
+pub mod environments;
+pub mod unbuilt;

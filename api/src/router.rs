@@ -1,0 +1,106 @@
+//! The routes, and the frame around them: a request id on every answer, the error envelope, the span.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use axum::extract::{MatchedPath, Request};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get};
+use axum::{Json, Router};
+use futures::FutureExt;
+use http::{HeaderValue, header};
+use serde_json::json;
+use tracing::Instrument;
+
+use crate::app::App;
+use crate::auth;
+use crate::error::{ApiError, Kind};
+use crate::ids;
+use crate::resources::{agents, environments, unbuilt};
+
+/// A resource of the API: where it is and who answers.
+pub struct Resource {
+    pub name: &'static str,
+    pub routes: &'static [Route],
+}
+
+pub struct Route {
+    /// In axum's notation, as in `/v1/agents/{agent_id}`.
+    pub path: &'static str,
+    pub methods: fn() -> MethodRouter<App>,
+}
+
+/// Every resource behind a key. A new one adds its line.
+pub const RESOURCES: &[Resource] = &[agents::RESOURCE, environments::RESOURCE, unbuilt::RESOURCE];
+
+/// The id under which a client can ask about a request. In the extensions of every request.
+#[derive(Clone, Debug)]
+pub struct RequestId(pub Arc<str>);
+
+const REQUEST_ID: &str = "request-id";
+
+pub fn router(app: App) -> Router {
+    let mut routes = Router::new();
+    for route in RESOURCES.iter().flat_map(|resource| resource.routes) {
+        routes = routes.route(route.path, (route.methods)());
+    }
+    routes
+        .route_layer(middleware::from_fn_with_state(app.clone(), auth::require))
+        .route("/healthz", get(healthz))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(unknown_method)
+        .layer(middleware::from_fn(frame))
+        .with_state(app)
+}
+
+async fn healthz() -> Response {
+    Json(json!({"status": "ok"})).into_response()
+}
+
+async fn unknown_path() -> ApiError {
+    ApiError::new(Kind::NotFound, "no such path")
+}
+
+async fn unknown_method() -> ApiError {
+    ApiError::new(Kind::MethodNotAllowed, "the path does not know this method")
+}
+
+async fn frame(mut request: Request, next: Next) -> Response {
+    let request_id: Arc<str> = ids::new(ids::REQUEST).into();
+    let route = request.extensions().get::<MatchedPath>().map_or("-", MatchedPath::as_str).to_owned();
+    let retry = request.headers().get("x-stainless-retry-count").and_then(|count| count.to_str().ok()).unwrap_or("0");
+    let span = tracing::info_span!("request", %request_id, method = %request.method(), route, retry);
+    request.extensions_mut().insert(RequestId(request_id.clone()));
+    async {
+        let mut response = match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+            Ok(response) => response,
+            Err(_) => {
+                tracing::error!("handler panicked");
+                ApiError::new(Kind::Internal, "internal server error").into_response()
+            }
+        };
+        if response.status().is_client_error() || response.status().is_server_error() {
+            response = enveloped(response, &request_id);
+        }
+        let id = HeaderValue::from_str(&request_id).expect("an id is plain ascii");
+        response.headers_mut().insert(REQUEST_ID, id);
+        tracing::debug!(status = response.status().as_u16(), "answered");
+        response
+    }
+    .instrument(span)
+    .await
+}
+
+/// Writes the envelope of the error that a handler left in the response, or of the bare status that a layer under the
+/// handlers made, keeping its headers.
+fn enveloped(mut response: Response, request_id: &str) -> Response {
+    let error = response.extensions_mut().remove::<ApiError>();
+    let mut enveloped = error.unwrap_or_else(|| ApiError::of_status(response.status())).envelope(request_id);
+    for (name, value) in response.headers() {
+        if *name != header::CONTENT_TYPE && *name != header::CONTENT_LENGTH {
+            enveloped.headers_mut().append(name, value.clone());
+        }
+    }
+    enveloped
+}

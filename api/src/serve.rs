@@ -1,0 +1,45 @@
+//! Serving the router on a listener until told to stop.
+
+use std::time::Duration;
+
+use axum::serve::ListenerExt;
+use tokio::net::TcpListener;
+
+use crate::app::App;
+use crate::router::router;
+
+/// How long requests may take to end once the service is closing.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Serves until `shutdown` resolves; then takes no new connections, ends streams and waits for what is running.
+pub async fn serve(
+    listener: TcpListener,
+    app: App,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let listener = listener.tap_io(|connection| {
+        if let Err(error) = connection.set_nodelay(true) {
+            tracing::warn!(%error, "nagle's algorithm stays on");
+        }
+    });
+    let closing = app.closing();
+    let close = {
+        let app = app.clone();
+        async move {
+            shutdown.await;
+            app.close();
+        }
+    };
+    let server = axum::serve(listener, router(app)).with_graceful_shutdown(close);
+    let overdue = async {
+        closing.await;
+        tokio::time::sleep(DRAIN_TIME_MAX).await;
+    };
+    tokio::select! {
+        served = server => served,
+        () = overdue => {
+            tracing::warn!("requests still running at shutdown were cut off");
+            Ok(())
+        }
+    }
+}
