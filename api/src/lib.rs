@@ -13,6 +13,7 @@ pub mod listing;
 pub mod metadata;
 pub mod page;
 pub mod query;
+pub mod references;
 pub mod resources;
 pub mod router;
 pub mod serve;

@@ -2,4 +2,5 @@
 
 pub mod agents;
 pub mod environments;
+pub mod files;
 pub mod unbuilt;
