@@ -2,9 +2,11 @@
 
 mod agents;
 mod coverage;
+mod engine;
 mod environments;
 mod files;
 mod served;
+mod sessions;
 mod transport;
 
 use std::sync::Arc;
@@ -19,6 +21,7 @@ use serde_json::Value;
 use store::{MemoryBlobs, MemoryCatalog};
 use tower::ServiceExt;
 
+use self::engine::FakeEngine;
 use crate::time::Clock;
 use crate::{App, Options, router};
 
@@ -45,6 +48,7 @@ struct Api {
     app: App,
     clock: Arc<TestClock>,
     router: Router,
+    engine: FakeEngine,
 }
 
 struct Answer {
@@ -57,9 +61,11 @@ impl Api {
     async fn new() -> Self {
         let start = "2026-11-22T12:00:00Z".parse().unwrap();
         let clock = Arc::new(TestClock(Mutex::new(start)));
-        let options = Options { admin_key: Some(KEY.to_owned()), clock: clock.clone() };
-        let app = App::open(Arc::new(MemoryCatalog::new()), Arc::new(MemoryBlobs::new()), options).await.unwrap();
-        Self { router: router(app.clone()), app, clock }
+        let engine = FakeEngine::new();
+        let options = Options { admin_key: Some(KEY.to_owned()), clock: clock.clone(), ..Options::default() };
+        let (catalog, blobs) = (Arc::new(MemoryCatalog::new()), Arc::new(MemoryBlobs::new()));
+        let app = App::open(catalog, blobs, engine.connect().await, options).await.unwrap();
+        Self { router: router(app.clone()), app, clock, engine }
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {

@@ -12,6 +12,7 @@ use store::{FjallCatalog, FolderBlobs};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
+use super::engine::FakeEngine;
 use super::{KEY, id};
 use crate::{App, Options};
 
@@ -26,7 +27,7 @@ async fn start(folder: &std::path::Path) -> Service {
     let catalog = FjallCatalog::open(&folder.join("catalog")).unwrap();
     let blobs = FolderBlobs::open(&folder.join("blobs")).unwrap();
     let options = Options { admin_key: Some(KEY.to_owned()), ..Options::default() };
-    let app = App::open(Arc::new(catalog), Arc::new(blobs), options).await.unwrap();
+    let app = App::open(Arc::new(catalog), Arc::new(blobs), FakeEngine::new().connect().await, options).await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     let (stop, stopped) = oneshot::channel::<()>();

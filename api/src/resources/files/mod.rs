@@ -18,7 +18,7 @@ use store::catalog::Error as CatalogError;
 use store::{Batch, Durability, Versioned};
 
 use self::row::{BY_SCOPE, BY_TIME, File};
-pub use self::row::{FileRow, insert, remove};
+pub use self::row::{FileRow, insert, of_session, remove};
 use crate::app::App;
 use crate::error::{ApiError, Kind, Result};
 use crate::listing::{self, Index};

@@ -2,7 +2,8 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use store::{Batch, Digest, Record, Table, Versioned};
+use store::catalog::Error as CatalogError;
+use store::{Batch, Catalog, Digest, Direction, KeyRange, Record, Table, Versioned};
 
 use crate::ids;
 use crate::listing::Index;
@@ -69,6 +70,13 @@ pub fn remove(batch: Batch, read: &Versioned<FileRow>) -> Batch {
     let row = &read.row;
     let batch = references::remove(batch.remove(read), row.digest, &row.id);
     row.indexes().into_iter().fold(batch, |batch, (index, at)| index.remove(batch, at, &row.id))
+}
+
+/// The ids of the files that belong to a session.
+pub async fn of_session(catalog: &dyn Catalog, session_id: &str) -> Result<Vec<String>, CatalogError> {
+    let range = KeyRange::prefix(format!("{session_id}/"));
+    let rows = catalog.scan(BY_SCOPE, range, Direction::Forward, usize::MAX).await?;
+    Ok(rows.iter().map(|row| String::from_utf8_lossy(&row.value).into_owned()).collect())
 }
 
 /// As clients see it.
