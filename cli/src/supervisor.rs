@@ -41,7 +41,7 @@ pub async fn supervise(child: Child, node: Node, mut closing: watch::Receiver<bo
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSE_MAX),
-            _ = closing.wait_for(|closing| *closing) => {}
+            () = closed(&mut closing) => {}
         }
     }
 }
@@ -66,7 +66,7 @@ async fn run_once(
     up.send_replace(true);
     let ended = tokio::select! {
         ended = process.wait() => ended?.to_string(),
-        _ = closing.wait_for(|closing| *closing) => {
+        () = closed(closing) => {
             // The end of its socket is what it listens for.
             served.abort();
             match tokio::time::timeout(GRACE, process.wait()).await {
@@ -80,4 +80,10 @@ async fn run_once(
     };
     served.abort();
     Ok(ended)
+}
+
+/// Resolves once the service is closing.
+async fn closed(closing: &mut watch::Receiver<bool>) {
+    // Without a sender the service is gone, which is as good.
+    let _ = closing.wait_for(|closing| *closing).await;
 }
