@@ -2,13 +2,20 @@
 
 use std::sync::Arc;
 
+use domain::session::Tuning;
+use log::{Follower, TemporalReader};
 use serde::{Deserialize, Serialize};
 use store::catalog::Error as CatalogError;
 use store::{Batch, Blobs, Catalog, Durability, Record, Table};
+use temporalio_client::Connection;
 use tokio::sync::watch;
 
 use crate::auth::Keys;
+use crate::deltas::Hub;
+use crate::gateway::Gateway;
 use crate::ids;
+use crate::resources::events::retry::{Answered, UnderWay};
+use crate::resources::sessions::{BuiltinTool, SessionRows};
 use crate::time::{Clock, SystemClock};
 
 /// The state of the api. Cheap to clone: everything in it is shared.
@@ -19,6 +26,15 @@ pub struct App {
     pub clock: Arc<dyn Clock>,
     pub keys: Keys,
     pub tenant: Arc<Tenant>,
+    pub gateway: Gateway,
+    pub follower: Follower,
+    pub deltas: Hub,
+    /// The tools of `agent_toolset_20260401` that hands of this service have.
+    pub builtin_tools: Arc<[BuiltinTool]>,
+    /// What new sessions are tuned to.
+    pub tuning: Tuning,
+    pub(crate) answered: Answered,
+    pub(crate) under_way: UnderWay,
     closing: Arc<watch::Sender<bool>>,
 }
 
@@ -26,12 +42,21 @@ pub struct Options {
     /// A key that is accepted beside those in the catalog.
     pub admin_key: Option<String>,
     pub clock: Arc<dyn Clock>,
+    pub builtin_tools: Arc<[BuiltinTool]>,
+    pub tuning: Tuning,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { admin_key: None, clock: Arc::new(SystemClock) }
+        let builtin_tools = Arc::new([]);
+        Self { admin_key: None, clock: Arc::new(SystemClock), builtin_tools, tuning: Tuning::default() }
     }
+}
+
+/// The engine that runs the sessions: a cluster, or the embedded one behind the same connection.
+pub struct Engine {
+    pub connection: Connection,
+    pub namespace: String,
 }
 
 /// Whose service this is: ids made at the first start, shown to clients and the same ever after.
@@ -49,16 +74,32 @@ impl Record for Tenant {
 const TENANT: &str = "tenant";
 
 impl App {
-    /// Opens the api on its stores.
+    /// Opens the api on its stores and its engine.
     pub async fn open(
         catalog: Arc<dyn Catalog>,
         blobs: Arc<dyn Blobs>,
+        engine: Engine,
         options: Options,
     ) -> Result<Self, CatalogError> {
+        let Engine { connection, namespace } = engine;
         let tenant = Arc::new(tenant(&*catalog).await?);
-        let keys = Keys::new(catalog.clone(), options.admin_key.as_deref());
-        let (closing, _) = watch::channel(false);
-        Ok(Self { catalog, blobs, clock: options.clock, keys, tenant, closing: Arc::new(closing) })
+        let rows = SessionRows::new(catalog.clone(), blobs.clone());
+        let reader = Arc::new(TemporalReader::new(connection.clone(), namespace.as_str()));
+        Ok(Self {
+            keys: Keys::new(catalog.clone(), options.admin_key.as_deref()),
+            gateway: Gateway::new(connection, &namespace),
+            follower: Follower::new(reader, blobs.clone(), Arc::new(rows)),
+            deltas: Hub::default(),
+            clock: options.clock,
+            builtin_tools: options.builtin_tools,
+            tuning: options.tuning,
+            answered: Answered::default(),
+            under_way: UnderWay::default(),
+            closing: Arc::new(watch::channel(false).0),
+            catalog,
+            blobs,
+            tenant,
+        })
     }
 
     /// Tells open streams to end. They would outlast any other request.

@@ -16,7 +16,7 @@ use crate::error::{ApiError, Kind, Result};
 pub const BODY_BYTES_MAX: usize = 32_000_000;
 
 /// How much of a refused body is still read. A client that is still sending sees no answer if we hang up on it.
-const DRAIN_BYTES_MAX: usize = 256_000_000;
+const DRAIN_BYTES_MAX: usize = 1_000_000_000;
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// The JSON body of a request. An empty body reads as `{}`.

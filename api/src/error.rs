@@ -161,8 +161,12 @@ impl ApiError {
     /// The envelope, as the client gets it. Logs the inner error.
     pub(crate) fn envelope(self, request_id: &str) -> Response {
         let (status, kind, _) = self.kind.row();
-        if let Some(inner) = &self.inner {
-            tracing::error!(request_id, error = chain(inner.as_ref()), "request failed");
+        match &self.inner {
+            Some(inner) if status.is_server_error() => {
+                tracing::error!(request_id, error = chain(inner.as_ref()), "request failed");
+            }
+            Some(inner) => tracing::debug!(request_id, error = chain(inner.as_ref()), "request refused"),
+            None => {}
         }
         let mut error = json!({"type": kind, "message": self.message});
         let mut details = self.details;

@@ -12,9 +12,12 @@ const SUFFIX_START: &str = "01";
 pub const AGENT: &str = "agent";
 pub const API_KEY: &str = "apikey";
 pub const ENVIRONMENT: &str = "env";
+pub const EVENT: &str = "sevt";
 pub const FILE: &str = "file";
 pub const ORGANIZATION: &str = "org";
 pub const REQUEST: &str = "req";
+pub const RESOURCE: &str = "sesrsc";
+pub const SESSION: &str = "sesn";
 pub const WORKSPACE: &str = "wrkspc";
 
 /// A new id, as in `agent_01hR...`. Its 22 random characters carry 131 bits.

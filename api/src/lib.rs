@@ -7,21 +7,26 @@
 pub mod app;
 pub mod auth;
 pub mod body;
+pub mod deltas;
 pub mod error;
+pub mod gateway;
 pub mod ids;
 pub mod listing;
 pub mod metadata;
 pub mod page;
 pub mod query;
+mod reading;
+pub mod references;
 pub mod resources;
 pub mod router;
 pub mod serve;
 mod shorthand;
+mod sse;
 #[cfg(test)]
 mod tests;
 pub mod time;
 
-pub use app::{App, Options};
+pub use app::{App, Engine, Options};
 pub use error::{ApiError, Result};
 pub use router::router;
 pub use serve::serve;

@@ -84,6 +84,11 @@ impl PageRequest {
         Ok(Self { list, order, limit, cursor })
     }
 
+    /// The position behind which the page starts, if it is not the first.
+    pub fn position(&self) -> Option<&str> {
+        self.cursor.as_ref().map(|cursor| cursor.position.as_str())
+    }
+
     /// In which direction to read rows, and from which part of the range. A cursor whose position the range has left
     /// is a 400.
     pub fn window(&self, range: KeyRange) -> Result<(KeyRange, Direction)> {

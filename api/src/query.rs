@@ -55,10 +55,19 @@ impl Query {
 
     /// The values of `name[]`, each once.
     pub fn list(&self, name: &str) -> BTreeSet<&str> {
-        let ours = |key: &str| {
+        self.values(name).collect()
+    }
+
+    /// How many values `name[]` has, repeated ones too.
+    pub fn count(&self, name: &str) -> usize {
+        self.values(name).count()
+    }
+
+    fn values<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a str> + use<'a, 'n> {
+        let ours = move |key: &str| {
             key.strip_prefix(name).is_some_and(|rest| rest.is_empty() || (rest.starts_with('[') && rest.ends_with(']')))
         };
-        self.pairs.iter().filter(|(key, _)| ours(key)).map(|(_, value)| value.as_str()).collect()
+        self.pairs.iter().filter(move |(key, _)| ours(key)).map(|(_, value)| value.as_str())
     }
 
     /// The filters `name[gt]`, `name[gte]`, `name[lt]`, `name[lte]`, all that are given.

@@ -17,7 +17,7 @@ use crate::app::App;
 use crate::auth;
 use crate::error::{ApiError, Kind};
 use crate::ids;
-use crate::resources::{agents, environments, unbuilt};
+use crate::resources::{agents, environments, events, files, sessions, stream, unbuilt};
 
 /// A resource of the API: where it is and who answers.
 pub struct Resource {
@@ -32,7 +32,15 @@ pub struct Route {
 }
 
 /// Every resource behind a key. A new one adds its line.
-pub const RESOURCES: &[Resource] = &[agents::RESOURCE, environments::RESOURCE, unbuilt::RESOURCE];
+pub const RESOURCES: &[Resource] = &[
+    agents::RESOURCE,
+    environments::RESOURCE,
+    files::RESOURCE,
+    sessions::RESOURCE,
+    events::RESOURCE,
+    stream::RESOURCE,
+    unbuilt::RESOURCE,
+];
 
 /// The id under which a client can ask about a request. In the extensions of every request.
 #[derive(Clone, Debug)]

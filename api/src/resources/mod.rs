@@ -2,4 +2,8 @@
 
 pub mod agents;
 pub mod environments;
+pub mod events;
+pub mod files;
+pub mod sessions;
+pub mod stream;
 pub mod unbuilt;

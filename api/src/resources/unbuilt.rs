@@ -14,7 +14,6 @@ macro_rules! unbuilt {
 pub const RESOURCE: Resource = Resource {
     name: "unbuilt",
     routes: unbuilt![
-        "sessions" at ["/v1/sessions", "/v1/sessions/{*rest}"],
         "work queues of environments" at
             ["/v1/environments/{environment_id}/work", "/v1/environments/{environment_id}/work/{*rest}"],
         "vaults" at ["/v1/vaults", "/v1/vaults/{*rest}"],

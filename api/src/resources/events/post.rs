@@ -1,0 +1,165 @@
+//! Sending events to a session: checked whole, then one signal.
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::response::{IntoResponse, Response};
+use domain::limits::{SIGNAL_BYTES_MAX, UNCOMMITTED_EVENTS_MAX};
+use domain::session::{Mail, Posted, signal};
+use domain::{Event, EventBody, Time, ids as derived};
+use jiff::Timestamp;
+use log::{SessionLog, blobs};
+use serde_json::{Value, json};
+use store::{Batch, Blobs, Durability};
+
+use super::calls::Calls;
+use super::check::check;
+use super::public::public_event;
+use super::retry::Fingerprint;
+use super::wire::Post;
+use crate::app::App;
+use crate::auth::Principal;
+use crate::body;
+use crate::error::{ApiError, Kind, Result};
+use crate::gateway;
+use crate::ids;
+use crate::references;
+use crate::resources::sessions::current::{Current, starts_work};
+use crate::resources::sessions::{moment, row};
+
+/// Positions that are read at a time in search of a known event.
+const WINDOW: u64 = 512;
+
+pub async fn send(State(app): State<App>, Path(session_id): Path<String>, request: Request) -> Result<Response> {
+    row::find(&app, &session_id).await?;
+    let (parts, body) = request.into_parts();
+    let bytes = body::read(Request::from_parts(parts.clone(), body)).await?;
+    let key_id = parts.extensions.get::<Principal>().map_or("", |principal| &principal.key_id).to_owned();
+    let fingerprint = Fingerprint::of(&parts.headers, &key_id, parts.uri.path(), &bytes);
+    let post: Post = body::json(&bytes)?;
+    let bodies = post.check(&derived::primary_thread(&session_id))?;
+    // The client may go away; what was begun is finished, so that its retry finds either all of it or nothing.
+    let sent = tokio::spawn({
+        let app = app.clone();
+        async move { take(&app, &session_id, bodies, &fingerprint).await }
+    });
+    let events = sent.await.map_err(ApiError::internal)??;
+    let mut data = Vec::with_capacity(events.len());
+    for event in &events {
+        data.push(public_event(&*app.blobs, event).await?);
+    }
+    Ok(answer(&app, data, events))
+}
+
+fn answer(app: &App, data: Vec<Value>, events: Vec<Event>) -> Response {
+    let response = Json(json!({"data": data})).into_response();
+    let Some(first) = events.into_iter().next() else { return response };
+    let (parts, body) = response.into_parts();
+    Response::from_parts(parts, app.answered.watch(Body::new(body), first.id))
+}
+
+async fn take(app: &App, session_id: &str, bodies: Vec<EventBody>, fingerprint: &Fingerprint) -> Result<Vec<Event>> {
+    let _turn = app.under_way.enter(fingerprint).await;
+    let now = app.clock.now();
+    let followed = app.follower.session(session_id);
+    {
+        let mut log = followed.fresh().await?;
+        if let Some(ids) = fingerprint.first(log.posts(), moment(now), &app.answered) {
+            let ids = ids.to_vec();
+            return known(&mut log, &*app.blobs, &ids).await;
+        }
+        let current = Current::of(&log).ok_or_else(|| ApiError::not_found("session", session_id))?;
+        let calls = Calls::read(&mut log, &*app.blobs).await?;
+        check(&current, &calls, &bodies)?;
+        let uncommitted = log.uncommitted().filter(|mail| matches!(mail, Mail::Event { .. })).count();
+        if uncommitted + bodies.len() > UNCOMMITTED_EVENTS_MAX {
+            let message = format!(
+                "{uncommitted} events of the session wait to be taken up, at most {UNCOMMITTED_EVENTS_MAX} may"
+            );
+            return Err(ApiError::new(Kind::RateLimit, message).retry_after_s(1));
+        }
+    }
+    let works = bodies.iter().any(starts_work);
+    let events = accept(app, bodies, now).await?;
+    keep(app, session_id, &events, works).await?;
+    let posted = Posted { fingerprint: Some(fingerprint.at(moment(now))), events };
+    // Whoever listens keeps the follower reading, so it is there when the signal lands.
+    let _listening = followed.subscribe();
+    followed.follow();
+    let request_id = &posted.events[0].id;
+    match app.gateway.signal(session_id, signal::EVENTS, &posted, request_id).await {
+        Ok(()) => {}
+        Err(gateway::Error::NotFound { .. }) => {
+            return Err(ApiError::invalid("the session has ended and takes no more events").should_retry(false));
+        }
+        Err(error) => return Err(error.into()),
+    }
+    followed.follow();
+    Ok(posted.events)
+}
+
+/// Makes events of checked bodies: ids, stamps where they are due on receipt, large content in blobs.
+pub async fn accept(app: &App, bodies: Vec<EventBody>, now: Timestamp) -> Result<Vec<Event>> {
+    let mut events: Vec<Event> = bodies.into_iter().map(|body| stamped(body, moment(now))).collect();
+    for event in &mut events {
+        blobs::offload(&*app.blobs, event).await?;
+    }
+    let size = |event: &Event| serde_json::to_vec(event).map_or(0, |json| json.len());
+    while events.iter().map(size).sum::<usize>() > SIGNAL_BYTES_MAX {
+        let inline = events.iter_mut().filter(|event| event.body.content().is_some_and(|it| it.blob().is_none()));
+        let Some(largest) = inline.max_by_key(|event| size(event)) else {
+            return Err(ApiError::new(Kind::TooLarge, "the events are too large to be taken in one request"));
+        };
+        offload_whole(&*app.blobs, largest).await?;
+    }
+    Ok(events)
+}
+
+fn stamped(body: EventBody, now: Time) -> Event {
+    let on_receipt = matches!(body, EventBody::UserToolResult { .. } | EventBody::UserCustomToolResult { .. });
+    Event { id: ids::new(ids::EVENT), body, processed_at: on_receipt.then_some(now) }
+}
+
+async fn offload_whole(store: &dyn Blobs, event: &mut Event) -> Result<()> {
+    if let Some(content) = event.body.content_mut() {
+        let blob = blobs::put_json(store, content).await?;
+        *content = domain::Content::Blob(blob);
+    }
+    Ok(())
+}
+
+/// What must stand before the signal: who needs the blobs, and that the session is open again, so that a service that
+/// dies right after the signal reads on at its next start.
+async fn keep(app: &App, session_id: &str, events: &[Event], works: bool) -> Result<()> {
+    let blobs: Vec<_> = events.iter().filter_map(|event| event.body.content()?.blob()?.blob.parse().ok()).collect();
+    let durability = if blobs.is_empty() { Durability::Lazy } else { Durability::Synced };
+    let refer = |batch: Batch| blobs.iter().fold(batch, |batch, digest| references::insert(batch, *digest, session_id));
+    row::change(&*app.catalog, session_id, durability, |row, batch| {
+        let mut row = row.clone();
+        let reopens = works && row.projection.as_ref().is_some_and(|projection| !projection.open);
+        if let Some(projection) = row.projection.as_mut().filter(|_| reopens) {
+            projection.open = true;
+        }
+        (reopens || !blobs.is_empty()).then(|| (row, refer(batch)))
+    })
+    .await?;
+    Ok(())
+}
+
+/// Events that the log has, by their ids and in their order.
+async fn known(log: &mut SessionLog, store: &dyn Blobs, ids: &[String]) -> Result<Vec<Event>> {
+    let waiting = log.uncommitted().filter_map(|mail| match mail {
+        Mail::Event { event } if ids.contains(&event.id) => Some(event.clone()),
+        _ => None,
+    });
+    let mut found: Vec<Event> = waiting.collect();
+    let mut to = log.end_position();
+    while found.len() < ids.len() && to > 0 {
+        let from = to.saturating_sub(WINDOW);
+        let entries = log.slice(store, from, to).await?;
+        found.extend(entries.into_iter().map(|entry| entry.event).filter(|event| ids.contains(&event.id)));
+        to = from;
+    }
+    found.sort_by_key(|event| ids.iter().position(|id| *id == event.id));
+    Ok(found)
+}

@@ -1,0 +1,73 @@
+//! An event as clients see it: content out of its blobs, tool inputs as plain JSON, usage in the API's form, and
+//! nothing private. Lists, streams and answers all show events through [`public_event`].
+
+use domain::content::Json;
+use domain::{Event, EventBody, Usage};
+use log::blobs;
+use serde::Serialize;
+use serde_json::{Value, json};
+use store::Blobs;
+
+/// `usage` of a session.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct PublicUsage {
+    input_tokens: u64,
+    output_tokens: u64,
+    cache_read_input_tokens: u64,
+    cache_creation: CacheCreation,
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize)]
+struct CacheCreation {
+    ephemeral_5m_input_tokens: u64,
+    ephemeral_1h_input_tokens: u64,
+}
+
+impl From<&Usage> for PublicUsage {
+    fn from(usage: &Usage) -> Self {
+        Self {
+            input_tokens: usage.input_tokens,
+            output_tokens: usage.output_tokens,
+            cache_read_input_tokens: usage.cache_read_input_tokens,
+            cache_creation: CacheCreation {
+                ephemeral_5m_input_tokens: usage.cache_creation_5m_tokens,
+                ephemeral_1h_input_tokens: usage.cache_creation_1h_tokens,
+            },
+        }
+    }
+}
+
+/// `model_usage` of a span: flat.
+fn span_usage(usage: &Usage) -> Value {
+    json!({
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cache_creation_input_tokens": usage.cache_creation(),
+        "cache_read_input_tokens": usage.cache_read_input_tokens,
+    })
+}
+
+/// The one way out of the log.
+pub async fn public_event(blobs: &dyn Blobs, event: &Event) -> Result<Value, blobs::Error> {
+    let mut event = event.clone();
+    blobs::resolve(blobs, &mut event).await?;
+    Ok(plain(&event))
+}
+
+/// The public form of an event whose content is all there.
+fn plain(event: &Event) -> Value {
+    let mut value = serde_json::to_value(event).expect("an event has string keys only");
+    match &event.body {
+        EventBody::AgentToolUse { input: Json::Inline { value: input }, .. }
+        | EventBody::AgentMcpToolUse { input: Json::Inline { value: input }, .. }
+        | EventBody::AgentCustomToolUse { input: Json::Inline { value: input }, .. } => value["input"] = input.clone(),
+        EventBody::SessionUpdated { agent: Some(Json::Inline { value: agent }), .. } => value["agent"] = agent.clone(),
+        EventBody::SessionUsage { usage } => {
+            value["usage"] = json!(PublicUsage::from(usage));
+            value["budget"] = Value::Null;
+        }
+        EventBody::SpanModelRequestEnd { model_usage, .. } => value["model_usage"] = span_usage(model_usage),
+        _ => {}
+    }
+    value
+}

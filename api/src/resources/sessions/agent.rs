@@ -1,0 +1,141 @@
+//! From an agent as clients see it to what a session keeps of it: the snapshot that model requests are built from, and
+//! the facts that decisions need.
+
+use domain::agent::{self, AgentFacts, ModelParams, Policy, ToolFact, ToolKind, ToolSpec};
+use domain::content::BlobRef;
+use harness::context;
+use log::blobs;
+use serde::Serialize;
+use serde_json::Value;
+use store::Blobs;
+
+use crate::app::App;
+use crate::error::{ApiError, Result};
+use crate::resources::agents::model::{Effort, Speed};
+use crate::resources::agents::snapshot::AgentSnapshot;
+use crate::resources::agents::tools::{PermissionPolicy, Tool};
+
+/// A tool of `agent_toolset_20260401`, as the model is told of it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct BuiltinTool {
+    pub name: String,
+    pub description: String,
+    /// JSON schema of the input.
+    pub input_schema: Value,
+}
+
+/// Tokens that a model takes in, and that one answer of it may have.
+struct Size {
+    window_tokens: u64,
+    max_tokens: u32,
+}
+
+/// What a model has that is not in [`SIZES`].
+const USUAL: Size = Size { window_tokens: 200_000, max_tokens: 32_000 };
+
+/// By the start of the model's id, so that dated forms count too.
+const SIZES: &[(&str, Size)] = &[
+    ("claude-haiku-4-5", Size { window_tokens: 200_000, max_tokens: 64_000 }),
+    ("claude-opus-4-5", Size { window_tokens: 200_000, max_tokens: 64_000 }),
+    ("claude-sonnet-4-5", Size { window_tokens: 200_000, max_tokens: 64_000 }),
+    ("claude-sonnet-4-6", Size { window_tokens: 200_000, max_tokens: 64_000 }),
+];
+
+fn size(model: &str) -> &'static Size {
+    SIZES.iter().find(|(start, _)| model.starts_with(start)).map_or(&USUAL, |(_, size)| size)
+}
+
+/// Stores the snapshot and says what decisions need to know of it.
+pub async fn keep(app: &App, agent: &AgentSnapshot) -> Result<AgentFacts> {
+    if !agent.mcp_servers.is_empty() || agent.tools.iter().any(|tool| matches!(tool, Tool::McpToolset(_))) {
+        return Err(ApiError::not_built("sessions of agents with MCP servers"));
+    }
+    if !agent.skills.is_empty() {
+        return Err(ApiError::not_built("sessions of agents with skills"));
+    }
+    let size = size(&agent.model.id);
+    let tools = specs(agent, &app.builtin_tools);
+    let facts: Vec<ToolFact> = tools.iter().map(fact).collect();
+    let snapshot = agent::AgentSnapshot {
+        public: serde_json::to_value(agent).map_err(ApiError::internal)?,
+        model: model_params(agent, size.max_tokens),
+        system: agent.system.clone(),
+        tools,
+    };
+    Ok(AgentFacts {
+        agent_id: agent.id.clone(),
+        version: agent.version,
+        name: agent.name.clone(),
+        model: agent.model.id.clone(),
+        window_tokens: size.window_tokens,
+        max_tokens: size.max_tokens,
+        tools: facts,
+        strategy: context::default_strategy(),
+        shims_off: Vec::new(),
+        snapshot: blobs::put_json(&*app.blobs, &snapshot).await?,
+    })
+}
+
+/// The agent as clients see it, out of the stored snapshot.
+pub async fn public(blobs: &dyn Blobs, snapshot: &BlobRef) -> Result<Value> {
+    let snapshot: agent::AgentSnapshot = blobs::get_json(blobs, snapshot).await?;
+    Ok(snapshot.public)
+}
+
+/// Effort and speed only where they differ from what a model does anyway: not every model knows them.
+fn model_params(agent: &AgentSnapshot, max_tokens: u32) -> ModelParams {
+    let model = &agent.model;
+    ModelParams {
+        id: model.id.clone(),
+        effort: (model.effort != Effort::default()).then(|| word(&model.effort, "/type")),
+        speed: (model.speed != Speed::default()).then(|| word(&model.speed, "")),
+        max_tokens,
+    }
+}
+
+/// The API's word for a value, at a place in its JSON.
+fn word(value: &impl Serialize, at: &str) -> String {
+    let json = serde_json::to_value(value).unwrap_or_default();
+    json.pointer(at).and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+/// Every tool that the model is offered: those of the toolset that hands have, then the client's own.
+fn specs(agent: &AgentSnapshot, builtin: &[BuiltinTool]) -> Vec<ToolSpec> {
+    let mut specs = Vec::new();
+    for tool in &agent.tools {
+        match tool {
+            Tool::AgentToolset(toolset) => specs.extend(builtin.iter().filter_map(|tool| {
+                let config = toolset.config(&tool.name);
+                config.enabled.then(|| ToolSpec {
+                    name: tool.name.clone(),
+                    description: tool.description.clone(),
+                    input_schema: tool.input_schema.clone(),
+                    kind: ToolKind::Builtin,
+                    policy: policy(config.permission_policy),
+                })
+            })),
+            Tool::Custom(tool) => specs.push(ToolSpec {
+                name: tool.name.clone(),
+                description: tool.description.clone(),
+                input_schema: Value::Object(tool.input_schema.clone()),
+                kind: ToolKind::Custom,
+                policy: Policy::AlwaysAllow,
+            }),
+            // Refused by `keep`: what a server offers is known only once it was asked.
+            Tool::McpToolset(_) => {}
+        }
+    }
+    specs
+}
+
+fn policy(policy: PermissionPolicy) -> Policy {
+    match policy {
+        PermissionPolicy::AlwaysAllow => Policy::AlwaysAllow,
+        // `auto` is refused where agents are made; if it came here, asking would be the safe reading.
+        PermissionPolicy::AlwaysAsk | PermissionPolicy::Auto => Policy::AlwaysAsk,
+    }
+}
+
+fn fact(spec: &ToolSpec) -> ToolFact {
+    ToolFact { name: spec.name.clone(), kind: spec.kind.clone(), policy: spec.policy }
+}

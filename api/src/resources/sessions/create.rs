@@ -1,0 +1,174 @@
+//! Making a session: everything is checked, then the id is taken, then the workflow starts.
+
+use axum::Json;
+use axum::extract::State;
+use domain::session::{Attributes, Origin, Resource, SessionInput};
+use domain::{Event, Status, Summary, Time};
+use harness::registry;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::Value;
+use store::{Batch, Durability};
+
+use super::current::Current;
+use super::object::Session;
+use super::row::{self, Projection, SessionRow};
+use super::uploads::{self, ResourceParam, Upload};
+use super::{agent, moment};
+use crate::app::App;
+use crate::body::JsonBody;
+use crate::error::{ApiError, Result};
+use crate::gateway;
+use crate::ids;
+use crate::metadata::{self, Metadata};
+use crate::resources::agents::snapshot::{self, AgentParam};
+use crate::resources::environments::{self, config::Config};
+use crate::resources::events::post;
+use crate::resources::events::wire::{EventParam, check_initial};
+
+pub const TITLE_CHARS_MAX: usize = 2048;
+const VAULTS_MAX: usize = 50;
+const ID_CHARS_MAX: usize = 128;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateSession {
+    agent: AgentParam,
+    environment_id: String,
+    #[serde(default)]
+    title: Option<String>,
+    #[serde(default)]
+    metadata: Option<Metadata>,
+    #[serde(default)]
+    vault_ids: Option<Vec<String>>,
+    #[serde(default)]
+    resources: Option<Vec<ResourceParam>>,
+    #[serde(default)]
+    initial_events: Option<Vec<EventParam>>,
+    #[serde(default)]
+    budget: Option<Value>,
+}
+
+/// What a session will be, before anything of it is written but blobs.
+struct Plan {
+    id: String,
+    created_at: Timestamp,
+    attributes: Attributes,
+    uploads: Vec<Upload>,
+    events: Vec<Event>,
+}
+
+pub async fn create(State(app): State<App>, JsonBody(body): JsonBody<CreateSession>) -> Result<Json<Session>> {
+    let plan = plan(&app, body).await?;
+    // The client may go away; a session that was begun is finished.
+    let begun = tokio::spawn({
+        let app = app.clone();
+        async move { begin(&app, plan).await }
+    });
+    let (row, current) = begun.await.map_err(ApiError::internal)??;
+    Ok(Json(Session::of(&app, &row, current).await?))
+}
+
+async fn plan(app: &App, body: CreateSession) -> Result<Plan> {
+    let CreateSession { agent, environment_id, title, metadata, vault_ids, resources, initial_events, budget } = body;
+    if budget.is_some() {
+        return Err(ApiError::not_built("session budgets"));
+    }
+    check_title(title.as_deref())?;
+    let metadata = metadata::check(metadata.unwrap_or_default())?;
+    let vault_ids = check_vaults(vault_ids.unwrap_or_default())?;
+    let bodies = check_initial(initial_events.unwrap_or_default())?;
+    let environment = environments::resolve(app, &environment_id).await?;
+    let self_hosted = matches!(environment.config, Config::SelfHosted {});
+    let agent = snapshot::resolve(app, agent).await?;
+
+    let (id, created_at) = (ids::new(ids::SESSION), app.clock.now());
+    let resources = resources.unwrap_or_default();
+    if self_hosted && !resources.is_empty() {
+        let problem = "a session in a self-hosted environment takes no file or repository resources";
+        return Err(ApiError::field("resources", problem));
+    }
+    let uploads = uploads::resolve(app, &id, resources, &[], created_at).await?;
+    let events = post::accept(app, bodies, created_at).await?;
+    let attributes = Attributes {
+        title,
+        metadata,
+        environment_id,
+        self_hosted,
+        vault_ids,
+        resources: uploads.iter().map(|upload| upload.resource.clone()).collect::<Vec<Resource>>(),
+        agent: agent::keep(app, &agent).await?,
+        tuning: app.tuning,
+    };
+    Ok(Plan { id, created_at, attributes, uploads, events })
+}
+
+pub fn check_title(title: Option<&str>) -> Result<()> {
+    match title {
+        Some(title) if title.chars().count() > TITLE_CHARS_MAX => {
+            Err(ApiError::field("title", format!("must be at most {TITLE_CHARS_MAX} characters")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_vaults(ids: Vec<String>) -> Result<Vec<String>> {
+    if ids.len() > VAULTS_MAX {
+        return Err(ApiError::field("vault_ids", format!("{} vaults, at most {VAULTS_MAX} are allowed", ids.len())));
+    }
+    if let Some(n) = ids.iter().position(|id| id.is_empty() || id.len() > ID_CHARS_MAX) {
+        return Err(ApiError::field(format!("vault_ids[{n}]"), "is not the id of a vault"));
+    }
+    Ok(ids)
+}
+
+async fn begin(app: &App, plan: Plan) -> Result<(SessionRow, Current)> {
+    let Plan { id, created_at, attributes, uploads, events } = plan;
+    let harness = registry::default_harness();
+    let summary = Summary::created(moment(created_at), attributes.clone(), harness.clone());
+    let status = if events.is_empty() { Status::Idle } else { Status::Running };
+    let row = SessionRow {
+        id: id.clone(),
+        created_at,
+        agent_id: attributes.agent.agent_id.clone(),
+        agent_version: attributes.agent.version,
+        started: false,
+        archived_at: None,
+        deleted: false,
+        projection: Some(Projection {
+            summary: summary.clone(),
+            status,
+            open: !events.is_empty(),
+            outputs: Default::default(),
+        }),
+    };
+    reserve(app, &row, &uploads).await?;
+    let works = !events.is_empty();
+    let created_at: Time = moment(created_at);
+    let input =
+        SessionInput { session_id: id.clone(), from: Origin::Created { created_at, attributes, harness, events } };
+    match app.gateway.start(&input).await {
+        Ok(()) => {}
+        // Nobody knows whether it started: the next start of the service finds out.
+        Err(error @ gateway::Error::Unreachable { .. }) => return Err(error.into()),
+        Err(error) => {
+            super::end::forget(app, &id).await?;
+            return Err(error.into());
+        }
+    }
+    let started = row::change(&*app.catalog, &id, Durability::Lazy, |row, batch| {
+        Some((SessionRow { started: true, ..row.clone() }, batch))
+    })
+    .await?;
+    if works {
+        app.follower.follow(&id);
+    }
+    Ok((started.unwrap_or(row), Current { summary, status, closing: false }))
+}
+
+/// Takes the id, with the files that are the session's own.
+async fn reserve(app: &App, row: &SessionRow, uploads: &[Upload]) -> Result<()> {
+    let batch = uploads.iter().fold(Batch::new(), |batch, upload| upload.keep(batch));
+    let batch = row::insert(batch, row);
+    Ok(app.catalog.write(batch, Durability::Synced).await?)
+}

@@ -1,0 +1,52 @@
+//! Sessions: made, shown, changed and ended here; what happens in them is their log's.
+
+mod agent;
+mod create;
+pub mod current;
+mod end;
+mod list;
+pub mod object;
+pub mod row;
+mod rows;
+mod uploads;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::routing::{get, post};
+use domain::Time;
+use jiff::Timestamp;
+
+pub use self::agent::BuiltinTool;
+use self::current::Current;
+use self::object::Session;
+pub use self::rows::SessionRows;
+use crate::app::App;
+use crate::error::{ApiError, Result};
+use crate::router::{Resource, Route};
+
+pub const RESOURCE: Resource = Resource {
+    name: "sessions",
+    routes: &[
+        Route { path: "/v1/sessions", methods: || post(create::create).get(list::list) },
+        Route { path: "/v1/sessions/{session_id}", methods: || get(retrieve).delete(end::delete) },
+        Route { path: "/v1/sessions/{session_id}/archive", methods: || post(end::archive) },
+    ],
+};
+
+async fn retrieve(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Session>> {
+    let row = row::find(&app, &id).await?;
+    let current = read(&app, &id).await?;
+    Ok(Json(Session::of(&app, &row, current).await?))
+}
+
+/// The session as its log says, read to its end.
+pub async fn read(app: &App, id: &str) -> Result<Current> {
+    let followed = app.follower.session(id);
+    let log = followed.fresh().await?;
+    Current::of(&log).ok_or_else(|| ApiError::not_found("session", id))
+}
+
+/// A time as the log keeps it.
+pub fn moment(time: Timestamp) -> Time {
+    Time::from_ms(time.as_millisecond())
+}

@@ -1,0 +1,93 @@
+//! The row of a session: what the catalog alone knows (that the id is taken, when, whether it was archived or deleted),
+//! and beside it a projection of the log, which can be dropped and is rebuilt.
+
+use std::collections::BTreeMap;
+
+use domain::{Status, Summary};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use store::catalog::Error as CatalogError;
+use store::{Batch, Catalog, Durability, Record, Table, Versioned};
+
+use crate::app::App;
+use crate::error::{ApiError, Result};
+use crate::listing::Index;
+
+const BY_TIME: Table = Table::new("sessions_by_time");
+
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct SessionRow {
+    pub id: String,
+    pub created_at: Timestamp,
+    pub agent_id: String,
+    pub agent_version: u32,
+    /// The workflow was started. Without it the id is only reserved.
+    pub started: bool,
+    pub archived_at: Option<Timestamp>,
+    /// For clients the session is gone; what is left of it is on its way out.
+    pub deleted: bool,
+    pub projection: Option<Projection>,
+}
+
+/// What the log says, as far as it was read.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Projection {
+    pub summary: Summary,
+    /// As clients see it: work that waits to be taken up counts as running.
+    pub status: Status,
+    /// Something may still happen, so the log is read on after a restart.
+    pub open: bool,
+    /// The files that the session made, by path in its outputs.
+    #[serde(default)]
+    pub outputs: BTreeMap<String, String>,
+}
+
+impl Record for SessionRow {
+    const TABLE: Table = Table::new("sessions");
+    const VERSION: u32 = 1;
+}
+
+impl SessionRow {
+    /// Whether clients may know of it.
+    pub fn is_there(&self) -> bool {
+        self.started && !self.deleted
+    }
+}
+
+pub fn index() -> Index {
+    Index::new(BY_TIME)
+}
+
+/// Adds the row of a new session to a batch.
+pub fn insert(batch: Batch, row: &SessionRow) -> Batch {
+    index().insert(batch.insert(&row.id, row), row.created_at, &row.id)
+}
+
+/// The row, if clients may know of the session.
+pub async fn find(app: &App, id: &str) -> Result<SessionRow> {
+    let row = app.catalog.row::<SessionRow>(id).await?.map(|read| read.row);
+    row.filter(SessionRow::is_there).ok_or_else(|| ApiError::not_found("session", id))
+}
+
+/// Writes what `decide` makes of the row, with whatever it adds to the batch; decides again where another write was
+/// first. `None` where there is no row, or nothing to write.
+pub async fn change(
+    catalog: &dyn Catalog,
+    id: &str,
+    durability: Durability,
+    decide: impl Fn(&SessionRow, Batch) -> Option<(SessionRow, Batch)>,
+) -> Result<Option<SessionRow>, CatalogError> {
+    loop {
+        let Some(read) = catalog.row::<SessionRow>(id).await? else { return Ok(None) };
+        let Some((row, batch)) = decide(&read.row, Batch::new()) else { return Ok(None) };
+        match catalog.write(batch.replace(&read, &row), durability).await {
+            Err(CatalogError::Conflict { .. }) => {}
+            written => return written.map(|()| Some(row)),
+        }
+    }
+}
+
+/// Adds the removal of a session's row to a batch.
+pub fn remove(batch: Batch, read: &Versioned<SessionRow>) -> Batch {
+    index().remove(batch.remove(read), read.row.created_at, &read.row.id)
+}

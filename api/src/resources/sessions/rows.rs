@@ -1,0 +1,153 @@
+//! What the follower reads, put into the session's row before anybody is told: status, usage, attributes, outputs.
+//!
+//! Lazy: a row that a crash took back is written again from the log.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use domain::ids;
+use domain::session::OutputFile;
+use domain::{Summary, Time};
+use jiff::Timestamp;
+use log::follow::Rows;
+use log::{SessionLog, blobs};
+use store::catalog::Error as CatalogError;
+use store::{Batch, Blobs, Catalog, Durability, Versioned};
+
+use super::current::Current;
+use super::row::{self, Projection};
+use crate::resources::files::{self, FileRow};
+
+/// The path under which the diff of a session's repository stands among its outputs. It is not a file.
+pub const DIFF: &str = "diff";
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    #[error(transparent)]
+    Blob(#[from] blobs::Error),
+}
+
+pub struct SessionRows {
+    catalog: Arc<dyn Catalog>,
+    blobs: Arc<dyn Blobs>,
+}
+
+impl SessionRows {
+    pub fn new(catalog: Arc<dyn Catalog>, blobs: Arc<dyn Blobs>) -> Self {
+        Self { catalog, blobs }
+    }
+
+    async fn write(&self, session_id: &str, log: &SessionLog) -> Result<(), Error> {
+        let Some(current) = Current::of(log) else { return Ok(()) };
+        let Some(known) = self.catalog.row::<row::SessionRow>(session_id).await? else { return Ok(()) };
+        let projection = known.row.projection.as_ref();
+        let is_new = projection.is_none_or(|projection| projection.summary.outputs != current.summary.outputs);
+        let outputs = if is_new { self.outputs(&current.summary).await? } else { Vec::new() };
+        let mut replaced = BTreeMap::new();
+        for output in &outputs {
+            let old = projection.and_then(|projection| projection.outputs.get(&output.path));
+            if let Some(old) = old.filter(|old| **old != file_id(session_id, output))
+                && let Some(read) = self.catalog.row::<FileRow>(old).await?
+            {
+                replaced.insert(output.path.clone(), read);
+            }
+        }
+        let open = !(current.rests() || log.is_closed());
+        let at = current.summary.last_time;
+        row::change(&*self.catalog, session_id, Durability::Lazy, |row, batch| {
+            if row.deleted {
+                return None;
+            }
+            let mut known = row.projection.as_ref().map(|projection| projection.outputs.clone()).unwrap_or_default();
+            let batch = with_outputs(batch, session_id, &outputs, &replaced, &mut known, at);
+            let summary = current.summary.clone();
+            let projection = Projection { summary, status: current.status, open, outputs: known };
+            Some((row::SessionRow { projection: Some(projection), ..row.clone() }, batch))
+        })
+        .await?;
+        Ok(())
+    }
+
+    async fn outputs(&self, summary: &Summary) -> Result<Vec<OutputFile>, Error> {
+        let Some(listing) = &summary.outputs else { return Ok(Vec::new()) };
+        let mut outputs: Vec<OutputFile> = blobs::get_json(&*self.blobs, listing).await?;
+        outputs.retain(|output| output.path != DIFF);
+        Ok(outputs)
+    }
+}
+
+/// The same bytes under the same path are the same file; new bytes make a new one, and the old one goes.
+fn file_id(session_id: &str, output: &OutputFile) -> String {
+    ids::derive(ids::prefix::FILE, &[session_id, &output.path, &output.blob.blob])
+}
+
+fn with_outputs(
+    mut batch: Batch,
+    session_id: &str,
+    outputs: &[OutputFile],
+    replaced: &BTreeMap<String, Versioned<FileRow>>,
+    known: &mut BTreeMap<String, String>,
+    at: Time,
+) -> Batch {
+    for output in outputs {
+        let id = file_id(session_id, output);
+        if known.get(&output.path) == Some(&id) {
+            continue;
+        }
+        // A listing whose references are no digests was not made by a hand.
+        let Ok(digest) = output.blob.blob.parse() else { continue };
+        if let Some(old) = replaced.get(&output.path) {
+            batch = files::remove(batch, old);
+        }
+        let row = FileRow {
+            id: id.clone(),
+            filename: output.path.rsplit('/').next().unwrap_or(&output.path).to_owned(),
+            mime_type: mime_type(&output.path).to_owned(),
+            size_bytes: output.blob.bytes,
+            digest,
+            created_at: Timestamp::from_millisecond(at.as_ms()).unwrap_or_default(),
+            expires_at: None,
+            session_id: Some(session_id.to_owned()),
+            downloadable: true,
+        };
+        batch = files::insert(batch, &row);
+        known.insert(output.path.clone(), id);
+    }
+    batch
+}
+
+/// By the end of the name: nobody said what the bytes are.
+fn mime_type(path: &str) -> &'static str {
+    let extension = path.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
+    match extension.as_deref() {
+        Some("txt" | "log" | "diff" | "patch") => "text/plain",
+        Some("md") => "text/markdown",
+        Some("csv") => "text/csv",
+        Some("html" | "htm") => "text/html",
+        Some("json") => "application/json",
+        Some("pdf") => "application/pdf",
+        Some("png") => "image/png",
+        Some("jpg" | "jpeg") => "image/jpeg",
+        Some("gif") => "image/gif",
+        Some("webp") => "image/webp",
+        Some("svg") => "image/svg+xml",
+        Some("zip") => "application/zip",
+        Some("xlsx") => "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+        Some("docx") => "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+        Some("pptx") => "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+        _ => "application/octet-stream",
+    }
+}
+
+#[async_trait]
+impl Rows for SessionRows {
+    async fn project(&self, session_id: &str, log: &SessionLog) {
+        if let Err(error) = self.write(session_id, log).await {
+            // The log has it: the next commit or the next start writes the row again.
+            tracing::warn!(session_id, error = &error as &dyn std::error::Error, "session row not written");
+        }
+    }
+}

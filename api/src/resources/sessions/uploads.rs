@@ -1,0 +1,169 @@
+//! What a session brings into its hand: files that were uploaded, and a repository as a git bundle (API.md 2.5).
+//!
+//! A file becomes the session's own copy under a new id; the bytes stay the same blob.
+
+use std::collections::BTreeSet;
+
+use domain::content::BlobRef;
+use domain::session::{Resource, ResourceKind};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use store::{Batch, Digest};
+
+use super::moment;
+use crate::app::App;
+use crate::error::{ApiError, Result};
+use crate::ids;
+use crate::references;
+use crate::resources::files::{self, FileRow};
+
+pub const RESOURCES_MAX: usize = 500;
+const UPLOADS: &str = "/mnt/session/uploads";
+const WORKSPACE: &str = "/workspace";
+const PATH_BYTES_MAX: usize = 1024;
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ResourceParam {
+    File(FileParam),
+    /// Ours: an uploaded bundle, cloned inside the sandbox.
+    GitBundle(FileParam),
+    GithubRepository(IgnoredAny),
+    MemoryStore(IgnoredAny),
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileParam {
+    file_id: String,
+    #[serde(default)]
+    mount_path: Option<String>,
+}
+
+/// A resource, and the rows that come with it.
+pub struct Upload {
+    pub resource: Resource,
+    session_id: String,
+    digest: Digest,
+    copy: Option<FileRow>,
+}
+
+impl Upload {
+    /// Adds what keeps its bytes: the session's file, or a reference alone.
+    pub fn keep(&self, batch: Batch) -> Batch {
+        match &self.copy {
+            Some(copy) => files::insert(batch, copy),
+            None => references::insert(batch, self.digest, &self.session_id),
+        }
+    }
+}
+
+/// Checks new resources of a session beside those that it has. Writes nothing.
+pub async fn resolve(
+    app: &App,
+    session_id: &str,
+    params: Vec<ResourceParam>,
+    existing: &[Resource],
+    now: Timestamp,
+) -> Result<Vec<Upload>> {
+    let count = params.len() + existing.len();
+    if count > RESOURCES_MAX {
+        return Err(ApiError::field("resources", format!("{count} resources, at most {RESOURCES_MAX} are allowed")));
+    }
+    let mut paths: BTreeSet<String> = existing.iter().map(|resource| resource.mount_path.clone()).collect();
+    let mut uploads = Vec::with_capacity(params.len());
+    for (n, param) in params.into_iter().enumerate() {
+        let at = format!("resources[{n}]");
+        let upload = one(app, session_id, param, &at, now).await?;
+        if !paths.insert(upload.resource.mount_path.clone()) {
+            return Err(ApiError::field(format!("{at}.mount_path"), "another resource is mounted there"));
+        }
+        uploads.push(upload);
+    }
+    Ok(uploads)
+}
+
+async fn one(app: &App, session_id: &str, param: ResourceParam, at: &str, now: Timestamp) -> Result<Upload> {
+    let (file_id, mount_path, is_bundle) = match param {
+        ResourceParam::File(FileParam { file_id, mount_path }) => {
+            let path = mount_path.map_or_else(|| Ok(format!("{UPLOADS}/{file_id}")), |path| upload_path(&path, at))?;
+            (file_id, path, false)
+        }
+        ResourceParam::GitBundle(FileParam { file_id, mount_path }) => {
+            let path = mount_path.map_or_else(|| Ok(WORKSPACE.to_owned()), |path| workspace_path(&path, at))?;
+            (file_id, path, true)
+        }
+        ResourceParam::GithubRepository(_) => return Err(ApiError::not_built(format!("{at}: github_repository"))),
+        ResourceParam::MemoryStore(_) => return Err(ApiError::not_built(format!("{at}: memory_store"))),
+    };
+    let row = files::load(app, &file_id).await?;
+    let blob = BlobRef { blob: row.digest.to_string(), bytes: row.size_bytes };
+    let copy = (!is_bundle).then(|| row.copy_for(session_id, now));
+    let kind = match &copy {
+        Some(copy) => ResourceKind::File { file_id: copy.id.clone(), blob },
+        None => ResourceKind::GitBundle { blob },
+    };
+    let resource = Resource { id: ids::new(ids::RESOURCE), kind, mount_path, created_at: moment(now) };
+    Ok(Upload { resource, session_id: session_id.to_owned(), digest: row.digest, copy })
+}
+
+/// Any absolute path, rooted under the folder of uploads unless it lies there already.
+fn upload_path(path: &str, at: &str) -> Result<String> {
+    check_path(path, at)?;
+    let inside = path.strip_prefix(UPLOADS).is_some_and(|rest| rest.starts_with('/'));
+    Ok(if inside { path.to_owned() } else { format!("{UPLOADS}{path}") })
+}
+
+fn workspace_path(path: &str, at: &str) -> Result<String> {
+    check_path(path, at)?;
+    let inside = path.strip_prefix(WORKSPACE).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    match inside {
+        true => Ok(path.to_owned()),
+        false => Err(ApiError::field(format!("{at}.mount_path"), format!("must be {WORKSPACE} or a path under it"))),
+    }
+}
+
+fn check_path(path: &str, at: &str) -> Result<()> {
+    let wrong = |problem: &str| Err(ApiError::field(format!("{at}.mount_path"), problem));
+    let Some(rest) = path.strip_prefix('/') else { return wrong("must be an absolute path") };
+    if path.len() > PATH_BYTES_MAX {
+        return wrong("is too long");
+    }
+    if path.chars().any(char::is_control) || rest.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return wrong("must have no empty parts, no . or .. and no control characters");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uploads_stay_under_their_folder() {
+        for (path, expected) in [
+            ("/mnt/session/uploads/a.csv", Some("/mnt/session/uploads/a.csv")),
+            ("/data/a.csv", Some("/mnt/session/uploads/data/a.csv")),
+            ("/mnt/session/uploadsx", Some("/mnt/session/uploads/mnt/session/uploadsx")),
+            ("/mnt/session/uploads", Some("/mnt/session/uploads/mnt/session/uploads")),
+            ("a.csv", None),
+            ("/", None),
+            ("/a//b", None),
+            ("/a/", None),
+            ("/mnt/session/uploads/../outputs", None),
+            ("/a\n", None),
+        ] {
+            assert_eq!(upload_path(path, "resources[0]").ok().as_deref(), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn repositories_stay_in_the_workspace() {
+        for (path, sound) in
+            [("/workspace", true), ("/workspace/repo", true), ("/workspacex", false), ("/etc", false), ("repo", false)]
+        {
+            assert_eq!(workspace_path(path, "resources[0]").is_ok(), sound, "{path}");
+        }
+    }
+}

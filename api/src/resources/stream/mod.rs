@@ -1,0 +1,237 @@
+//! The stream of a session: events as they are committed, and previews of what is being written.
+
+mod previews;
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+use axum::routing::get;
+use domain::{Event, ids as derived};
+use http::HeaderMap;
+use log::follow::{Followed, Update};
+use serde_json::json;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::Interval;
+
+use self::previews::{Previews, Wanted};
+use super::events::list;
+use super::events::public::public_event;
+use super::sessions::{moment, row};
+use crate::app::App;
+use crate::deltas::{Listening, Live};
+use crate::error::{ApiError, Result};
+use crate::query::Query;
+use crate::router::{Resource, Route};
+use crate::sse::{self, Message};
+
+pub const RESOURCE: Resource = Resource {
+    name: "session streams",
+    routes: &[Route { path: "/v1/sessions/{session_id}/events/stream", methods: || get(stream) }],
+};
+
+const LAST_EVENT_ID: &str = "last-event-id";
+/// The SDKs give up on a stream that is silent for 600 s.
+const PING_EVERY: Duration = Duration::from_secs(15);
+/// Positions that are read at a time where a stream is behind.
+const WINDOW: u64 = 256;
+
+async fn stream(
+    State(app): State<App>,
+    Path(session_id): Path<String>,
+    query: Query,
+    headers: HeaderMap,
+) -> Result<Response> {
+    open(app, session_id, &query, &headers).await
+}
+
+/// Opens a stream. Whatever is committed once this returns is on it.
+pub async fn open(app: App, session_id: String, query: &Query, headers: &HeaderMap) -> Result<Response> {
+    row::find(&app, &session_id).await?;
+    let wanted = Wanted::of(query)?;
+    let resume = headers.get(LAST_EVENT_ID).map(last_position).transpose()?;
+    let live = app.deltas.listen(&session_id);
+    let followed = app.follower.session(&session_id);
+    let (updates, next, previews) = {
+        // Nobody publishes while the log is held: what is read here is told no more, what comes later is.
+        let mut log = followed.fresh().await?;
+        let updates = followed.subscribe();
+        let end = list::end(&log);
+        let open_span = Previews::is_span_open(&mut log, &*app.blobs).await?;
+        let next = resume.map_or(end, |last| last.saturating_add(1).min(end));
+        (updates, next, Previews::new(wanted, open_span))
+    };
+    followed.follow();
+    let mut pings = tokio::time::interval(PING_EVERY);
+    pings.reset();
+    let stream = SessionStream {
+        closing: Box::pin(app.closing()),
+        app,
+        session_id,
+        followed,
+        updates,
+        live,
+        previews,
+        pings,
+        next,
+        ready: VecDeque::new(),
+        course: if resume.is_some() { Course::Behind } else { Course::Live },
+    };
+    Ok(sse::response(futures::stream::unfold(stream, |mut stream| async {
+        let message = stream.message().await?;
+        Some((message, stream))
+    })))
+}
+
+fn last_position(value: &http::HeaderValue) -> Result<u64> {
+    let position = value.to_str().ok().and_then(|text| text.trim().parse().ok());
+    position.ok_or_else(|| ApiError::field(LAST_EVENT_ID, "must be the id of an event of this stream"))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Course {
+    Live,
+    /// The log has events that the updates will not tell: they are read there.
+    Behind,
+    /// Nothing more is committed; what is left in the log is sent, then the stream ends.
+    Ending,
+    Ended,
+}
+
+struct SessionStream {
+    app: App,
+    session_id: String,
+    followed: Arc<Followed>,
+    updates: broadcast::Receiver<Update>,
+    live: Listening,
+    previews: Previews,
+    pings: Interval,
+    closing: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// The position of the next event to send.
+    next: u64,
+    ready: VecDeque<Message>,
+    course: Course,
+}
+
+enum Heard {
+    Update(Result<Update, RecvError>),
+    Live(Live),
+    Ping,
+    Closing,
+}
+
+impl SessionStream {
+    /// The next message; `None` at the end of the stream.
+    async fn message(&mut self) -> Option<Message> {
+        loop {
+            if let Some(message) = self.ready.pop_front() {
+                return Some(message);
+            }
+            let went_on = match self.course {
+                Course::Ended => return None,
+                Course::Live => self.hear().await,
+                Course::Behind => self.read_on(Course::Live).await,
+                Course::Ending => self.end().await,
+            };
+            if let Err(error) = went_on {
+                // The client opens another stream and goes on where this one broke off.
+                tracing::warn!(
+                    session_id = self.session_id,
+                    error = error.message(),
+                    "stream broken off: the log cannot be read"
+                );
+                return None;
+            }
+        }
+    }
+
+    async fn hear(&mut self) -> Result<()> {
+        let heard = tokio::select! {
+            biased;
+            () = &mut self.closing => Heard::Closing,
+            live = self.live.next() => Heard::Live(live),
+            update = self.updates.recv() => Heard::Update(update),
+            _ = self.pings.tick() => Heard::Ping,
+        };
+        match heard {
+            Heard::Closing => self.course = Course::Ended,
+            Heard::Ping => self.ready.push_back(ping()),
+            Heard::Live(Live::Delta(delta)) => self.ready.extend(self.previews.delta(&delta)),
+            Heard::Live(Live::Deleted) => self.deleted(),
+            Heard::Update(Ok(Update::Accepted(event))) => self.accepted(&event).await?,
+            Heard::Update(Ok(Update::Committed { position, event })) => self.committed(position, &event).await?,
+            Heard::Update(Ok(Update::Closed) | Err(RecvError::Closed)) => self.course = Course::Ending,
+            Heard::Update(Err(RecvError::Lagged(_))) => self.course = Course::Behind,
+        }
+        Ok(())
+    }
+
+    /// A queued event has no position: it comes again once it has.
+    async fn accepted(&mut self, event: &Event) -> Result<()> {
+        let data = public_event(&*self.app.blobs, event).await?;
+        self.ready.push_back(Message { name: event.body.type_name().to_owned(), id: None, data });
+        Ok(())
+    }
+
+    async fn committed(&mut self, position: u64, event: &Event) -> Result<()> {
+        if position > self.next {
+            self.course = Course::Behind;
+            return Ok(());
+        }
+        if position == self.next {
+            self.send(position, event).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, position: u64, event: &Event) -> Result<()> {
+        let data = public_event(&*self.app.blobs, event).await?;
+        self.ready.push_back(Message { name: event.body.type_name().to_owned(), id: Some(position), data });
+        self.ready.extend(self.previews.committed(event));
+        self.next = position + 1;
+        Ok(())
+    }
+
+    /// Sends what the log has behind `next`, a window at a time; at its end the stream is in `then`.
+    async fn read_on(&mut self, then: Course) -> Result<()> {
+        let events = {
+            let followed = self.followed.clone();
+            let mut log = followed.fresh().await?;
+            let to = list::end(&log).min(self.next + WINDOW);
+            let events = list::slice(&mut log, &*self.app.blobs, self.next, to).await?;
+            if to == list::end(&log) {
+                self.course = then;
+            }
+            events
+        };
+        for (position, event) in events {
+            self.send(position, &event).await?;
+        }
+        Ok(())
+    }
+
+    async fn end(&mut self) -> Result<()> {
+        let row = self.app.catalog.row::<row::SessionRow>(&self.session_id).await?;
+        if row.is_none_or(|read| read.row.deleted) {
+            self.deleted();
+            return Ok(());
+        }
+        self.read_on(Course::Ended).await
+    }
+
+    fn deleted(&mut self) {
+        let id = derived::derive(derived::prefix::EVENT, &[&self.session_id, "deleted"]);
+        let processed_at = moment(self.app.clock.now());
+        let data = json!({"id": id, "type": "session.deleted", "processed_at": processed_at});
+        self.ready.push_back(Message { name: "session.deleted".to_owned(), id: None, data });
+        self.course = Course::Ended;
+    }
+}
+
+fn ping() -> Message {
+    Message { name: "ping".to_owned(), id: None, data: json!({"type": "ping"}) }
+}

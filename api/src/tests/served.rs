@@ -1,0 +1,90 @@
+//! The api on a real socket and on real stores.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use serde_json::{Value, json};
+use store::{FjallCatalog, FolderBlobs};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+use super::engine::FakeEngine;
+use super::{KEY, id};
+use crate::{App, Options};
+
+struct Service {
+    base: String,
+    stop: oneshot::Sender<()>,
+    served: tokio::task::JoinHandle<std::io::Result<()>>,
+    app: App,
+}
+
+async fn start(folder: &std::path::Path) -> Service {
+    let catalog = FjallCatalog::open(&folder.join("catalog")).unwrap();
+    let blobs = FolderBlobs::open(&folder.join("blobs")).unwrap();
+    let options = Options { admin_key: Some(KEY.to_owned()), ..Options::default() };
+    let app = App::open(Arc::new(catalog), Arc::new(blobs), FakeEngine::new().connect().await, options).await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let (stop, stopped) = oneshot::channel::<()>();
+    let served = tokio::spawn(crate::serve(listener, app.clone(), async move {
+        stopped.await.ok();
+    }));
+    Service { base, stop, served, app }
+}
+
+impl Service {
+    async fn call(&self, method: &str, path: &str, body: impl Into<Bytes>) -> (u16, Value) {
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        let request = Request::builder().method(method).uri(format!("{}{path}", self.base)).header("x-api-key", KEY);
+        let response = client.request(request.body(Full::new(body.into())).unwrap()).await.unwrap();
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&body).unwrap())
+    }
+
+    async fn stop(self) {
+        self.stop.send(()).unwrap();
+        self.served.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_made_is_there_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = start(folder.path()).await;
+    assert_eq!(service.call("GET", "/healthz", "").await.0, 200);
+    let (_, agent) = service.call("POST", "/v1/agents", json!({"name": "a", "model": "m"}).to_string()).await;
+    let key = service.app.keys.create("laptop", service.app.clock.now()).await.unwrap();
+    let tenant = service.app.tenant.clone();
+    service.stop().await;
+
+    let service = start(folder.path()).await;
+    assert_eq!(service.call("GET", &format!("/v1/agents/{}", id(&agent)), "").await, (200, agent));
+    assert!(service.app.keys.check(&key.token).await.unwrap().is_some());
+    assert_eq!(service.app.tenant, tenant);
+    service.stop().await;
+}
+
+/// A client that is still sending its body gets to read the answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_of_a_large_body_reads_its_413() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = start(folder.path()).await;
+    let (status, answer) = service.call("POST", "/v1/agents", vec![b'x'; 40_000_000]).await;
+    assert_eq!((status, &answer["error"]["type"]), (413, &json!("request_too_large")));
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn closing_is_told_to_those_who_wait_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = start(folder.path()).await;
+    let closing = service.app.closing();
+    service.stop().await;
+    closing.await;
+}
