@@ -41,9 +41,14 @@ pub async fn supervise(child: Child, node: Node, mut closing: watch::Receiver<bo
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSE_MAX),
-            _ = closing.wait_for(|closing| *closing) => {}
+            () = closed(&mut closing) => {}
         }
     }
+}
+
+/// Until `closing` turns true, or nobody is left who could turn it.
+async fn closed(closing: &mut watch::Receiver<bool>) {
+    let _ = closing.wait_for(|closing| *closing).await;
 }
 
 async fn run_once(
@@ -66,7 +71,7 @@ async fn run_once(
     up.send_replace(true);
     let ended = tokio::select! {
         ended = process.wait() => ended?.to_string(),
-        _ = closing.wait_for(|closing| *closing) => {
+        () = closed(closing) => {
             // The end of its socket is what it listens for.
             served.abort();
             match tokio::time::timeout(GRACE, process.wait()).await {

@@ -5,7 +5,7 @@ use crate::folder::{self, Folder};
 use crate::launch::{self, Launched};
 use crate::protocol::Layer;
 use crate::sandbox::cgroup;
-use crate::spec::{FileResource, HandRef, Spec, is_hand_id, is_plain_relative};
+use crate::spec::{FileResource, HandRef, Plan, Spec, is_hand_id, is_plain_relative};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

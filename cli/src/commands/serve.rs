@@ -147,10 +147,9 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let app = App::open(
         stores.catalog.clone(),
         stores.blobs.clone(),
-        connection.clone(),
+        api::Engine { connection: connection.clone(), namespace: settings.namespace.clone() },
         api::Options {
             admin_key: Some(admin_key),
-            namespace: settings.namespace.clone(),
             builtin_tools: builtin_tools(),
             tuning: settings.tuning,
             ..api::Options::default()
@@ -218,8 +217,8 @@ struct Stores {
 impl Stores {
     fn open(root: &Path) -> anyhow::Result<Self> {
         let hint = "the folder may be damaged: `steadyhand verify` says what is; a full disk is the usual cause";
-        let catalog = FjallCatalog::open(data_dir::catalog(root)).hint(Code::Data, "open the catalog", hint)?;
-        let blobs = FolderBlobs::open(data_dir::blobs(root)).hint(Code::Data, "open the blobs", hint)?;
+        let catalog = FjallCatalog::open(&data_dir::catalog(root)).hint(Code::Data, "open the catalog", hint)?;
+        let blobs = FolderBlobs::open(&data_dir::blobs(root)).hint(Code::Data, "open the blobs", hint)?;
         Ok(Stores { catalog: Arc::new(catalog), blobs: Arc::new(blobs) })
     }
 }
@@ -360,9 +359,9 @@ async fn offer_engine(
 }
 
 /// The tools of a hand, as the model is told of them.
-fn builtin_tools() -> Arc<[api::BuiltinTool]> {
+fn builtin_tools() -> Arc<[api::resources::sessions::BuiltinTool]> {
     activities::hands::tools()
-        .map(|(name, description, input_schema)| api::BuiltinTool {
+        .map(|(name, description, input_schema)| api::resources::sessions::BuiltinTool {
             name: name.to_owned(),
             description: description.to_owned(),
             input_schema,
