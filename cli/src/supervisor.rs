@@ -46,6 +46,11 @@ pub async fn supervise(child: Child, node: Node, mut closing: watch::Receiver<bo
     }
 }
 
+/// Until `closing` turns true, or nobody is left who could turn it.
+async fn closed(closing: &mut watch::Receiver<bool>) {
+    let _ = closing.wait_for(|closing| *closing).await;
+}
+
 async fn run_once(
     child: &Child,
     node: &Node,
