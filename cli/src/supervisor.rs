@@ -86,9 +86,3 @@ async fn run_once(
     served.abort();
     Ok(ended)
 }
-
-/// Resolves once the service is closing.
-async fn closed(closing: &mut watch::Receiver<bool>) {
-    // Without a sender the service is gone, which is as good.
-    let _ = closing.wait_for(|closing| *closing).await;
-}
