@@ -6,4 +6,5 @@ pub mod events;
 pub mod files;
 pub mod sessions;
 pub mod stream;
+pub mod threads;
 pub mod unbuilt;
