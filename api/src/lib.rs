@@ -18,9 +18,11 @@ pub mod resources;
 pub mod router;
 pub mod serve;
 mod shorthand;
+pub mod sweep;
 #[cfg(test)]
 mod tests;
 pub mod time;
+pub mod verify;
 
 pub use app::{App, Options};
 pub use error::{ApiError, Result};
