@@ -65,6 +65,11 @@ async fn what_does_not_exist_is_not_found() {
     for path in ["/v1/environments/x", "/v1/files/x"] {
         api.delete(path).await.refused(404, "not_found_error");
     }
+    let endless = "x".repeat(60_000);
+    let answer = api.get(&format!("/v1/agents/{endless}")).await;
+    // The frame keeps the headers of the answer that it wraps.
+    assert_eq!(answer.headers["anthropic-workspace-id"], api.app.tenant.workspace_id.as_str());
+    answer.refused(404, "not_found_error");
     for path in ["/", "/v1", "/v1/agentsx", "/v1/agents/a/b/c", "/v2/agents"] {
         api.get(path).await.refused(404, "not_found_error");
     }
