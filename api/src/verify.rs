@@ -6,7 +6,7 @@ use store::{Blobs, Catalog, Direction, KeyRange, Record, Versioned};
 
 use crate::error::Result;
 use crate::references;
-use crate::resources::{agents, environments, files};
+use crate::resources::{agents, environments, files, sessions};
 
 /// How many rows are read in one go.
 const STRIDE: usize = 500;
@@ -28,6 +28,7 @@ pub async fn verify(catalog: &dyn Catalog, blobs: &dyn Blobs, now: Timestamp) ->
     agents::verify(catalog, &mut problems).await?;
     environments::verify(catalog, &mut problems).await?;
     files::verify(catalog, blobs, now, &mut problems).await?;
+    sessions::row::verify(catalog, &mut problems).await?;
     references::verify(catalog, blobs, &mut problems).await?;
     Ok(Report { catalog: catalog_report, blobs: blobs_report, problems })
 }

@@ -4,6 +4,7 @@ pub mod agents;
 pub mod environments;
 pub mod events;
 pub mod files;
+pub mod inspect;
 pub mod sessions;
 pub mod stream;
 pub mod threads;

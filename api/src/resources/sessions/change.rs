@@ -19,7 +19,6 @@ use crate::error::{ApiError, Result};
 use crate::gateway;
 use crate::ids;
 use crate::metadata::{self, MetadataPatch};
-use crate::references;
 use crate::resources::agents::snapshot::{AgentSnapshot, Overrides};
 use crate::resources::agents::tools::{McpServer, ToolParam};
 
@@ -167,6 +166,6 @@ async fn keep(app: &App, id: &str, edit: &Edit) -> Result<()> {
         Content::Inline { .. } => None,
     };
     let blobs = [Some(&agent.facts.snapshot), public].into_iter().flatten().filter_map(|blob| blob.blob.parse().ok());
-    let batch = blobs.fold(Batch::new(), |batch, digest| references::insert(batch, digest, id));
+    let batch = blobs.fold(Batch::new(), |batch, digest| row::refer(batch, digest, id));
     Ok(app.catalog.write(batch, Durability::Synced).await?)
 }

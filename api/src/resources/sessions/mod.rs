@@ -23,7 +23,7 @@ use serde_json::Value;
 pub use self::agent::BuiltinTool;
 use self::current::Current;
 use self::object::Session;
-pub use self::rows::SessionRows;
+pub use self::rows::{DIFF, SessionRows};
 use crate::app::App;
 use crate::error::{ApiError, Result};
 use crate::router::{Resource, Route};
