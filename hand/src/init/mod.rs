@@ -102,7 +102,7 @@ pub fn run() -> Result<(), Error> {
 
 /// The next message of the shim; none once it is gone.
 fn next(from: &mut BufReader<File>) -> Result<Option<(u64, ToInit)>, Error> {
-    match wire::read_frame(from, limits::REQUEST_BYTES) {
+    match wire::read_frame(from, limits::CALL_FRAME_BYTES) {
         Ok(Frame::Json { call, payload }) => {
             Ok(Some((call, serde_json::from_slice(&payload).map_err(Error::Message)?)))
         }

@@ -2,7 +2,7 @@
 //!
 //! The limits are written by whoever launches and stay his: the sandbox's uid may only move its own processes in.
 
-use crate::protocol::Layer;
+use crate::protocol::{Layer, Need};
 use crate::spec::Limits;
 use sha2::{Digest, Sha256};
 use std::io;
@@ -130,7 +130,7 @@ fn layer(controller: Controller, made: Result<Version, &str>) -> Layer {
             "run the service as root, or under systemd with Delegate=yes, on a host with cgroup memory, pids and cpu",
         ),
     };
-    Layer { name: controller.layer(), on, required: false, why, fix: fix.to_owned() }
+    Layer { name: controller.layer(), on, need: Need::Strict, why, fix: fix.to_owned() }
 }
 
 /// The hierarchy that has the controller: version 2 if it is there, else version 1.
