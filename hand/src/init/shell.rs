@@ -13,6 +13,7 @@ use crate::protocol::ToolResult;
 use crate::tools::output::{Tail, last, plain};
 use crate::tools::{Stop, Stopped};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
@@ -119,6 +120,8 @@ struct Bash {
     pid: u32,
     output: OwnedFd,
     control: UnixStream,
+    /// Readable once bash has ended; a subshell that it left may hold the socket open for longer.
+    ended: OwnedFd,
 }
 
 /// How a command's run came to its end.
@@ -132,6 +135,7 @@ enum End {
 struct Ready {
     output: bool,
     control: bool,
+    ended: bool,
 }
 
 impl Keeper {
@@ -150,7 +154,7 @@ impl Keeper {
             if ready.output {
                 self.read_some(None);
             }
-            if ready.control {
+            if ready.control || ready.ended {
                 // Between calls bash has nothing to report but its end.
                 self.bash = None;
             }
@@ -193,7 +197,7 @@ impl Keeper {
         let mut spool = Spool { call, left: limits::SPOOL_BYTES };
         let end = match self.send(command, deadline) {
             Ok(()) => self.follow(&mut spool, deadline),
-            Err(_) => self.unsent(call),
+            Err(e) => self.unsent(&e, call, deadline),
         };
         let note = match &end {
             End::Code(0) => None,
@@ -241,7 +245,9 @@ impl Keeper {
         // When memory runs out, what the model started goes first and not this process. Best effort: a kernel without
         // the file ends the whole sandbox, which the shim sees.
         std::fs::write(format!("/proc/{pid}/oom_score_adj"), "500").ok();
-        Ok(Bash { pid, output, control })
+        let ended = Pid::from_raw(pid.cast_signed()).ok_or(io::ErrorKind::NotFound)?;
+        let ended = pidfd_open(ended, PidfdFlags::empty())?;
+        Ok(Bash { pid, output, control, ended })
     }
 
     /// Bash runs it as one word at its top level, so that no quote, here-document or `break` in it reaches further.
@@ -254,13 +260,12 @@ impl Keeper {
         bash.control.write_all(line.as_bytes())
     }
 
-    /// Bash did not take the command: it is gone, or it has stopped reading.
-    fn unsent(&mut self, call: &ShellCall) -> End {
-        let pid = self.bash.as_ref().map_or(0, |bash| bash.pid);
-        match self.processes.wait(pid, Instant::now()) {
-            Some(exit) => End::ShellGone(Some(exit)),
-            None => End::Stopped(call.stop.reason().unwrap_or(Stopped::Timeout)),
+    /// Bash did not take the command: it has stopped reading, or it is gone.
+    fn unsent(&mut self, error: &io::Error, call: &ShellCall, deadline: Instant) -> End {
+        if error.kind() == io::ErrorKind::WouldBlock {
+            return End::Stopped(call.stop.reason().unwrap_or(Stopped::Timeout));
         }
+        End::ShellGone(self.bash.as_ref().and_then(|bash| self.processes.wait(bash.pid, deadline)))
     }
 
     /// Read along until bash reports, or is gone, or the call is to stop.
@@ -278,10 +283,11 @@ impl Keeper {
             if ready.output {
                 self.read_some(Some(spool));
             }
-            if ready.control {
+            if ready.control || ready.ended {
                 let Some(bash) = &mut self.bash else { return End::ShellGone(None) };
                 let mut piece = [0; 64];
-                match bash.control.read(&mut piece) {
+                // Its last report comes before its end.
+                match if ready.control { bash.control.read(&mut piece) } else { Ok(0) } {
                     Ok(0) | Err(_) => {
                         let pid = bash.pid;
                         self.read_rest(spool);
@@ -364,6 +370,7 @@ impl Keeper {
         if let Some(bash) = &self.bash {
             fds.push(PollFd::new(&bash.output, flags));
             fds.push(PollFd::new(&bash.control, flags));
+            fds.push(PollFd::new(&bash.ended, flags));
         }
         // Rounded up, else the last part of a millisecond is spent spinning.
         let timeout =
@@ -376,7 +383,7 @@ impl Keeper {
             rustix::io::read(&self.wake, &mut count).ok();
         }
         let at = |n: usize| ready.get(n).copied().unwrap_or(false);
-        Ready { output: at(1), control: at(2) }
+        Ready { output: at(1), control: at(2), ended: at(3) }
     }
 }
 
