@@ -267,7 +267,7 @@ fn give(path: &Path, uid: Option<u32>) -> Result<(), Error> {
 fn start_shim(folder: &Folder, uid: Option<u32>) -> Result<(), Error> {
     let log = File::options().create(true).append(true).mode(0o600).open(folder.log()).map_err(Error::Shim)?;
     let mut command = Command::new("/proc/self/exe");
-    command.arg("shim").arg(folder.path()).env_clear().current_dir("/");
+    command.arg0("steadyhand-hand").arg("shim").arg(folder.path()).env_clear().current_dir("/");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
     if let Some(uid) = uid {
         command.uid(uid).gid(uid);

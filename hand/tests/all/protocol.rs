@@ -101,11 +101,15 @@ fn a_released_hand_leaves_nothing() {
     let hand = hands.hand("h");
     let shim = Process::new(hand.client().status().unwrap().pid);
     hand.sh("mkdir -p deep/er; echo x >deep/er/f; chmod 000 deep; mkdir -p $(printf 'd/%.0s' {1..1500}); sleep 1000 &");
+    let plan: hand::spec::Plan = serde_json::from_slice(&std::fs::read(hand.file("plan.json")).unwrap()).unwrap();
+    let groups = plan.cgroup_procs;
+    assert!(groups.iter().all(|group| group.exists()), "{groups:?}");
     local::release(&hand.at).unwrap();
     assert!(!hand.at.dir.exists());
     shim.wait();
     if is_root() {
         assert_eq!(hands.hands_dir().join(".uids").read_dir().unwrap().count(), 0);
+        assert!(groups.iter().all(|group| !group.exists()), "{groups:?}");
     }
     local::release(&hand.at).unwrap();
     assert!(matches!(Client::connect(&hand.at.socket), Err(Error::Gone(_))));
