@@ -18,6 +18,7 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,19 +41,29 @@ pub struct ShellCall {
     pub spool: PathBuf,
     pub call: u64,
     pub outbox: Outbox,
+    /// Who is told the result.
+    pub done: Box<dyn FnOnce(ToolResult) + Send>,
+}
+
+/// What can be asked of a shell.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ask {
+    Run {
+        command: String,
+        timeout_ms: Option<u64>,
+    },
+    /// End everything in the sandbox and begin anew.
+    Restart,
 }
 
 struct Job {
     call: ShellCall,
-    /// None restarts the shell.
-    command: Option<(String, Option<u64>)>,
-    done: mpsc::Sender<ToolResult>,
+    ask: Ask,
 }
 
 impl Job {
     fn answer(self, result: ToolResult) {
-        // Nobody waits for it only if the waiting thread is gone, and that has nothing to say then.
-        self.done.send(result).ok();
+        (self.call.done)(result);
     }
 }
 
@@ -72,18 +83,18 @@ impl Shell {
             said: Tail::new(2 * limits::BASH_OUTPUT_BYTES),
             lost: Arc::clone(&lost),
         };
-        std::thread::Builder::new().name("shell".into()).spawn(move || keeper.run())?;
+        std::thread::Builder::new().name("shell".into()).spawn(move || {
+            // A sandbox without a keeper would keep its callers waiting: better it ends, and its calls are lost.
+            catch_unwind(AssertUnwindSafe(|| keeper.run())).ok();
+            std::process::exit(101);
+        })?;
         Ok(Self { jobs, wake, lost })
     }
 
-    /// Run a command after those that came before it, and wait for it.
-    pub fn run(&self, call: ShellCall, command: String, timeout_ms: Option<u64>) -> ToolResult {
-        self.queue(call, Some((command, timeout_ms)))
-    }
-
-    /// End everything in the sandbox and begin anew.
-    pub fn restart(&self, call: ShellCall) -> ToolResult {
-        self.queue(call, None)
+    /// Do it after what was asked for before; the call is told when it is done.
+    pub fn ask(&self, ask: Ask, call: ShellCall) {
+        self.jobs.send(Job { call, ask }).expect("the keeper lives as long as init");
+        self.wake();
     }
 
     /// Make the keeper look at its queue and at whether its call was cancelled.
@@ -95,13 +106,6 @@ impl Shell {
     /// Processes outlived their killing: nothing that this sandbox says can be relied on any more.
     pub fn is_lost(&self) -> bool {
         self.lost.load(Ordering::SeqCst)
-    }
-
-    fn queue(&self, call: ShellCall, command: Option<(String, Option<u64>)>) -> ToolResult {
-        let (done, result) = mpsc::channel();
-        self.jobs.send(Job { call, command, done }).expect("the keeper lives as long as init");
-        self.wake();
-        result.recv().expect("the keeper answers every job")
     }
 }
 
@@ -143,9 +147,9 @@ impl Keeper {
         loop {
             self.take_jobs();
             while let Some(job) = self.waiting.pop_front() {
-                let result = match &job.command {
-                    Some((command, timeout_ms)) => self.command(&job.call, command, *timeout_ms),
-                    None => self.restart(&job.call),
+                let result = match &job.ask {
+                    Ask::Run { command, timeout_ms } => self.command(&job.call, command, *timeout_ms),
+                    Ask::Restart => self.restart(&job.call),
                 };
                 job.answer(result);
                 self.take_jobs();
