@@ -137,6 +137,9 @@ pub trait Storage: Send + Sync + 'static {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, Error>;
 
     fn scan(&self, space: Space, range: Range) -> Result<Vec<Entry>, Error>;
+
+    /// Gives up what it holds of the outside (files, locks). Everything after that fails with [`Error::Closed`].
+    fn close(&self);
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -155,4 +158,6 @@ pub enum Error {
     Write(#[source] ::fjall::Error),
     #[error("write to the database: an earlier write failed, and no more are accepted")]
     Poisoned,
+    #[error("use the database: it is closed")]
+    Closed,
 }

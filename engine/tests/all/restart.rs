@@ -1,0 +1,151 @@
+//! Workers that go away and engines that are opened again.
+
+use crate::fixture::{QUEUE, WorkerShape, beside_worker, client, happened, history, memory, open, within};
+use crate::workflows::*;
+use std::time::Duration;
+use steadyhand_engine::{Engine, Options, Store};
+use temporalio_client::tonic::IntoRequest;
+use temporalio_client::{WorkflowGetResultOptions, WorkflowSignalOptions, WorkflowStartOptions};
+use temporalio_common::protos::temporal::api::taskqueue::v1::TaskQueue;
+use temporalio_common::protos::temporal::api::workflowservice::v1::*;
+
+fn options(id: &str) -> WorkflowStartOptions {
+    WorkflowStartOptions::new(QUEUE, id).task_timeout(Duration::from_secs(5)).build()
+}
+
+fn sound(engine: &Engine) {
+    let report = engine.verify().expect("the store can be read");
+    assert!(report.is_sound(), "{:#?}", report.problems);
+}
+
+#[tokio::test]
+async fn another_worker_goes_on_by_replay_when_the_first_is_gone() {
+    let engine = memory();
+    let client = client(&engine).await;
+    beside_worker(&client, WorkerShape::default(), async {
+        let handle = client.start_workflow(Mailbox::run, (), options("moves")).await.expect("starts");
+        happened(&handle, "WorkflowTaskCompleted").await;
+        handle.signal(Mailbox::post, "a".to_owned(), WorkflowSignalOptions::default()).await.expect("signals");
+        happened(&handle, "WorkflowTaskCompleted x2").await;
+    })
+    .await;
+    let handle = client.get_workflow_handle::<Mailbox>("moves");
+    handle.signal(Mailbox::post, "stop".to_owned(), WorkflowSignalOptions::default()).await.expect("signals");
+    let mail = beside_worker(&client, WorkerShape::default(), async {
+        handle.get_result(WorkflowGetResultOptions::default()).await.expect("completes")
+    })
+    .await;
+    assert_eq!(mail, ["a", "stop"]);
+    sound(&engine);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_run_in_the_middle_goes_on_after_the_engine_is_opened_again() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let store = || Options::new(Store::Fjall(folder.path().to_owned()));
+    let engine = open(store());
+    {
+        let client = client(&engine).await;
+        beside_worker(&client, WorkerShape::default(), async {
+            let handle =
+                client.start_workflow(Everything::run, "hi".to_owned(), options("kept")).await.expect("starts");
+            happened(&handle, "ActivityTaskCompleted").await;
+        })
+        .await;
+        client.start_workflow(Sleeping::run, 50, options("asleep")).await.expect("starts, and nobody is there");
+    }
+    sound(&engine);
+    engine.shutdown().await;
+    drop(engine);
+
+    let engine = open(store());
+    let client = client(&engine).await;
+    beside_worker(&client, WorkerShape::default(), async {
+        let handle = client.get_workflow_handle::<Everything>("kept");
+        handle.signal(Everything::go, 7, WorkflowSignalOptions::default()).await.expect("signals");
+        assert_eq!(handle.get_result(WorkflowGetResultOptions::default()).await.expect("completes"), "<<hi>>");
+        let handle = client.get_workflow_handle::<Sleeping>("asleep");
+        handle.get_result(WorkflowGetResultOptions::default()).await.expect("wakes");
+    })
+    .await;
+    sound(&engine);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_timer_that_came_due_while_nobody_looked_fires_at_the_start() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let store = || Options::new(Store::Fjall(folder.path().to_owned()));
+    let engine = open(store());
+    {
+        let client = client(&engine).await;
+        beside_worker(&client, WorkerShape::default(), async {
+            let handle = client.start_workflow(Sleeping::run, 500, options("asleep")).await.expect("starts");
+            happened(&handle, "TimerStarted").await;
+        })
+        .await;
+    }
+    engine.shutdown().await;
+    drop(engine);
+    let engine = open(store());
+    let client = client(&engine).await;
+    beside_worker(&client, WorkerShape::default(), async {
+        let handle = client.get_workflow_handle::<Sleeping>("asleep");
+        handle.get_result(WorkflowGetResultOptions::default()).await.expect("wakes");
+    })
+    .await;
+    sound(&engine);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_workflow_task_that_a_lost_worker_had_is_given_out_again_at_once() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let store = || Options::new(Store::Fjall(folder.path().to_owned()));
+    let poll = || PollWorkflowTaskQueueRequest {
+        namespace: "default".to_owned(),
+        task_queue: Some(TaskQueue { name: QUEUE.to_owned(), ..Default::default() }),
+        ..Default::default()
+    };
+    let engine = open(store());
+    {
+        let client = client(&engine).await;
+        client.start_workflow(Mailbox::run, (), options("started")).await.expect("starts");
+        let mut service = client.connection().workflow_service();
+        let task = service.poll_workflow_task_queue(poll().into_request()).await.expect("a task").into_inner();
+        assert_eq!(task.attempt, 1);
+    }
+    engine.shutdown().await;
+    drop(engine);
+    let engine = open(store());
+    let client = client(&engine).await;
+    let mut service = client.connection().workflow_service();
+    let task = within(service.poll_workflow_task_queue(poll().into_request())).await.expect("a task").into_inner();
+    assert_eq!(task.attempt, 1, "the engine stopped, not the task failed");
+    let events = history(&client.get_workflow_handle::<Mailbox>("started")).await;
+    let names: Vec<_> = events.iter().map(|event| format!("{:?}", event.event_type())).collect();
+    assert_eq!(
+        names,
+        [
+            "WorkflowExecutionStarted",
+            "WorkflowTaskScheduled",
+            "WorkflowTaskStarted",
+            "WorkflowTaskTimedOut",
+            "WorkflowTaskScheduled",
+            "WorkflowTaskStarted"
+        ]
+    );
+    sound(&engine);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_folder_that_is_open_is_refused() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let engine = open(Options::new(Store::Fjall(folder.path().to_owned())));
+    let second = Engine::open(Options::new(Store::Fjall(folder.path().to_owned())));
+    let error = second.err().expect("is refused").to_string();
+    assert!(error.contains("another process has it open"), "{error}");
+    engine.shutdown().await;
+}
