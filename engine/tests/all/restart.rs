@@ -149,3 +149,51 @@ async fn a_folder_that_is_open_is_refused() {
     assert!(error.contains("another process has it open"), "{error}");
     engine.shutdown().await;
 }
+
+/// One call of the engine, encoded and decoded.
+async fn call<Request: prost::Message, Response: prost::Message + Default>(
+    engine: &Engine,
+    rpc: &str,
+    request: Request,
+) -> Response {
+    let service = "temporal.api.workflowservice.v1.WorkflowService";
+    let body = request.encode_to_vec().into();
+    let answer = engine.call(service, rpc, &http::HeaderMap::new(), body).await.expect("an answer");
+    Response::decode(answer.as_slice()).expect("a response")
+}
+
+#[tokio::test]
+async fn whenever_a_poll_goes_away_its_task_comes_back() {
+    let engine = memory();
+    let client = client(&engine).await;
+    client.start_workflow(Mailbox::run, (), options("dropped")).await.expect("starts");
+    let poll = || PollWorkflowTaskQueueRequest {
+        namespace: "default".to_owned(),
+        task_queue: Some(TaskQueue { name: QUEUE.to_owned(), ..Default::default() }),
+        ..Default::default()
+    };
+    // The first look of a poll at its queue takes the task and starts it; then it waits for the store and is dropped.
+    for _ in 0..20 {
+        let taken = call::<_, PollWorkflowTaskQueueResponse>(&engine, "PollWorkflowTaskQueue", poll());
+        let mut taken = Box::pin(taken);
+        let _first_look = futures::poll!(&mut taken);
+        drop(taken);
+    }
+    let task: PollWorkflowTaskQueueResponse = within(call(&engine, "PollWorkflowTaskQueue", poll())).await;
+    assert_eq!((task.attempt, task.workflow_execution.map(|e| e.workflow_id).as_deref()), (1, Some("dropped")));
+    sound(&engine);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn polls_are_answered_empty_when_the_engine_shuts_down() {
+    let engine = memory();
+    let poll = PollWorkflowTaskQueueRequest {
+        namespace: "default".to_owned(),
+        task_queue: Some(TaskQueue { name: QUEUE.to_owned(), ..Default::default() }),
+        ..Default::default()
+    };
+    let waiting = call::<_, PollWorkflowTaskQueueResponse>(&engine, "PollWorkflowTaskQueue", poll);
+    let (answer, ()) = within(async { tokio::join!(waiting, engine.shutdown()) }).await;
+    assert!(answer.task_token.is_empty());
+}
