@@ -145,11 +145,11 @@ impl Host {
         mut batch: Batch,
         durability: Durability,
     ) -> Done {
-        record::transition(&mut batch, &slot.key, run, &effects, before);
+        record::transition(&mut batch, &slot.key, run, &mut effects, before);
         let successor = effects.successor.take().map(|successor| {
-            let (run, effects) = *successor;
+            let (run, mut effects) = *successor;
             let slot = self.cache.insert(&run);
-            record::transition(&mut batch, &slot.key, &run, &effects, record::Before::nothing());
+            record::transition(&mut batch, &slot.key, &run, &mut effects, record::Before::nothing());
             record::make_current(&mut batch, &run);
             (slot, Published::of(run, effects.work))
         });

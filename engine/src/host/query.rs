@@ -82,6 +82,7 @@ impl Host {
         tokio::select! {
             answer = answered => answer.map_err(|_| QueryError::Gone),
             () = self.until(deadline) => Err(QueryError::Deadline),
+            () = self.closing() => Err(QueryError::Gone),
         }
     }
 

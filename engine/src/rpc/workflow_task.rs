@@ -1,12 +1,13 @@
 //! Workflow tasks: handed to workers, with the history that they need, and answered by them.
 
 use super::token::{HistoryToken, TaskToken};
+use super::undelivered::Undelivered;
 use super::{Call, Reply, activity, query};
 use crate::core::completion::{Complete, Completed};
 use crate::core::state::Sticky;
-use crate::core::workflow_task::{self, Fail, ForgetSticky, Lost, Start, Started, TaskRef};
+use crate::core::workflow_task::{self, Fail, ForgetSticky, Start, Started, TaskRef};
 use crate::dispatch::{Kind, QueueKey, What};
-use crate::host::{self, Host, Slot};
+use crate::host::{self, Slot};
 use crate::pb::common::v1::{WorkflowExecution, WorkflowType};
 use crate::pb::enums::v1::{TaskQueueKind, WorkflowTaskFailedCause};
 use crate::pb::history::v1::History;
@@ -59,27 +60,11 @@ async fn hand_out(
     started: Started,
     done: host::Done,
 ) -> Reply<PollWorkflowTaskQueueResponse> {
-    let mut guard = Undelivered { host: call.host.clone(), slot: slot.clone(), task: Some(TaskRef::of(&started.task)) };
+    let undelivered = Undelivered::new(&call.host, slot, Some(TaskRef::of(&started.task)), []);
     host::wait(done).await?;
     let response = response(call, slot, started)?;
-    guard.task = None;
+    undelivered.delivered();
     Ok(response)
-}
-
-/// A started task whose poll may go away before it has the task: then the attempt ends at once.
-struct Undelivered {
-    host: Arc<Host>,
-    slot: Arc<Slot>,
-    task: Option<TaskRef>,
-}
-
-impl Drop for Undelivered {
-    fn drop(&mut self) {
-        if let Some(token) = self.task.take() {
-            // Nobody waits: its effects follow when it is durable, and if the store failed nothing matters any more.
-            let _lost = self.host.decide(&self.slot, Lost { token }, Durability::Journaled);
-        }
-    }
 }
 
 /// A started task as the worker is told of it.
@@ -223,12 +208,16 @@ pub async fn respond_completed(
         sdk_metadata: r.sdk_metadata,
         metering_metadata: r.metering_metadata,
     };
-    let completed = call.host.transact(&slot, complete, Durability::Synced).await?;
+    let (completed, done) = call.host.decide(&slot, complete, Durability::Synced)?;
+    let (next, eager) = completed.handed_out();
+    let undelivered = Undelivered::new(&call.host, &slot, next.map(|next| TaskRef::of(&next.task)), eager);
+    host::wait(done).await?;
     match completed {
         Completed::Accepted { next, eager } => {
             call.host.answer_attached(&slot, r.query_results);
             let workflow_task = next.map(|started| response(&call, &slot, started)).transpose()?;
             let activity_tasks = eager.iter().map(|a| activity::response(&call, &slot, a)).collect::<Reply<_>>()?;
+            undelivered.delivered();
             Ok(RespondWorkflowTaskCompletedResponse { workflow_task, activity_tasks, reset_history_event_id: 0 })
         }
         Completed::Failed { message } => {

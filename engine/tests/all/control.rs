@@ -242,3 +242,29 @@ async fn what_is_not_implemented_says_so() {
     assert_eq!(again.code(), Code::AlreadyExists);
     engine.shutdown().await;
 }
+
+#[tokio::test]
+async fn many_runs_live_with_little_memory() {
+    let engine = open(Options { cached_runs_max: 1, ..Options::new(Store::Memory) });
+    let client = client(&engine).await;
+    beside_worker(&client, WorkerShape::default(), async {
+        for n in 0..40 {
+            client.start_workflow(Mailbox::run, (), options(&format!("m{n}"))).await.expect("starts");
+        }
+        for mail in ["a", "stop"] {
+            for n in 0..40 {
+                let handle = client.get_workflow_handle::<Mailbox>(format!("m{n}"));
+                handle.signal(Mailbox::post, mail.to_owned(), WorkflowSignalOptions::default()).await.expect("signals");
+            }
+        }
+        for n in 0..40 {
+            let handle = client.get_workflow_handle::<Mailbox>(format!("m{n}"));
+            let mail = handle.get_result(WorkflowGetResultOptions::default()).await.expect("completes");
+            assert_eq!(mail, ["a", "stop"]);
+        }
+    })
+    .await;
+    engine.shutdown().await;
+    let report = engine.verify().expect("reads");
+    assert!(report.is_sound(), "{:#?}", report.problems);
+}
