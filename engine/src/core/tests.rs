@@ -530,7 +530,8 @@ fn rule_13_the_four_timeouts() {
     type Shape = fn(&mut ScheduleActivityTaskCommandAttributes);
     let once = || Some(RetryPolicy { maximum_attempts: 1, ..Default::default() });
     let spent = RetryState::MaximumAttemptsReached;
-    let table: [(&str, Shape, bool, i64, Option<(RetryState, TimeoutType)>); 6] = [
+    type Ending = Option<(RetryState, TimeoutType)>;
+    let table: [(&str, Shape, bool, i64, Ending); 6] = [
         ("start-to-close", |_| {}, true, 10, Some((spent, TimeoutType::StartToClose))),
         ("not before", |_| {}, true, 9, None),
         (
