@@ -36,6 +36,13 @@ struct Inner {
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
+/// Without a shutdown the engine ends with its last handle: what was accepted is written, nobody waits for it.
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.host.close();
+    }
+}
+
 impl Engine {
     /// Opens the store, recovers what was busy when it was closed, and starts the timers. Must be called within a tokio
     /// runtime.

@@ -2,11 +2,15 @@
 
 use crate::fixture::{QUEUE, WorkerShape, beside_worker, client, happened, history, memory, open, within};
 use crate::workflows::*;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
+use steadyhand_engine::clock::SimulatedClock;
+use steadyhand_engine::time::Time;
 use steadyhand_engine::{Engine, Options, Store};
 use temporalio_client::tonic::IntoRequest;
 use temporalio_client::{WorkflowGetResultOptions, WorkflowSignalOptions, WorkflowStartOptions};
+use temporalio_common::protos::temporal::api::common::v1::WorkflowType;
 use temporalio_common::protos::temporal::api::taskqueue::v1::TaskQueue;
 use temporalio_common::protos::temporal::api::workflowservice::v1::*;
 
@@ -203,4 +207,55 @@ async fn polls_are_answered_empty_when_the_engine_shuts_down() {
     let waiting = call::<_, PollWorkflowTaskQueueResponse>(&engine, "PollWorkflowTaskQueue", poll);
     let (answer, ()) = within(async { tokio::join!(waiting, engine.shutdown()) }).await;
     assert!(answer.task_token.is_empty());
+}
+
+#[tokio::test]
+async fn a_month_passes_in_a_moment_and_what_was_to_happen_happens() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let month = Duration::from_secs(30 * 24 * 3600);
+    let clock = SimulatedClock::new(Time(1_700_000_000_000_000_000));
+    let simulated =
+        || Options { clock: Arc::new(clock.clone()), ..Options::new(Store::Fjall(folder.path().to_owned())) };
+    let poll = || PollWorkflowTaskQueueRequest {
+        namespace: "default".to_owned(),
+        task_queue: Some(TaskQueue { name: QUEUE.to_owned(), ..Default::default() }),
+        ..Default::default()
+    };
+    let engine = open(simulated());
+    let start = StartWorkflowExecutionRequest {
+        namespace: "default".to_owned(),
+        workflow_id: "later".to_owned(),
+        workflow_type: Some(WorkflowType { name: "W".to_owned() }),
+        task_queue: Some(TaskQueue { name: QUEUE.to_owned(), ..Default::default() }),
+        workflow_start_delay: Some(month.try_into().expect("a duration")),
+        ..Default::default()
+    };
+    let started: StartWorkflowExecutionResponse = call(&engine, "StartWorkflowExecution", start).await;
+    assert!(started.started);
+    engine.shutdown().await;
+
+    let engine = open(simulated());
+    let mut waiting = Box::pin(call::<_, PollWorkflowTaskQueueResponse>(&engine, "PollWorkflowTaskQueue", poll()));
+    assert!(futures::poll!(&mut waiting).is_pending());
+    drop(waiting);
+    clock.advance(month);
+    let task: PollWorkflowTaskQueueResponse = within(call(&engine, "PollWorkflowTaskQueue", poll())).await;
+    assert_eq!(task.workflow_execution.map(|execution| execution.run_id), Some(started.run_id));
+    sound(&engine);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_engine_that_is_only_dropped_lets_go_of_its_folder() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let store = || Options::new(Store::Fjall(folder.path().to_owned()));
+    drop(open(store()));
+    within(async {
+        // Its timer task and its commit thread end on their own; there is nothing to wait on but the lock.
+        while let Err(error) = Engine::open(store()) {
+            assert!(error.to_string().contains("another process has it open"), "{error}");
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
