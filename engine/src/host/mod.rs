@@ -251,3 +251,6 @@ pub async fn wait(done: Done) -> Result<(), Error> {
         Err(_gone) => Err(store::Error::Poisoned.into()),
     }
 }
+
+#[cfg(test)]
+mod tests;

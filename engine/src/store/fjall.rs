@@ -46,7 +46,7 @@ impl Storage for FjallStore {
         self.open_part(|open| {
             for batch in batches {
                 let mut writes = open.database.batch();
-                for (space, key, value) in batch.0 {
+                for ((space, key), value) in batch.0 {
                     let keyspace = &open.spaces[space as usize];
                     match value {
                         Some(value) => writes.insert(keyspace, key, value),

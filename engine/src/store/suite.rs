@@ -86,7 +86,7 @@ fn the_committer_keeps_order_and_tells_everyone() {
 
 /// A store whose second write fails, like a device that went away.
 #[derive(Default)]
-struct Breaking {
+pub struct Breaking {
     inner: MemoryStore,
     writes: AtomicUsize,
 }
