@@ -1,8 +1,10 @@
 //! Sessions: made, shown, listed, changed, ended.
 
+use axum::body::Body;
 use domain::Take;
 use domain::commit::PrivateEntry;
 use domain::session::signal;
+use http::Method;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use temporalio_client::tonic::Status;
@@ -12,7 +14,7 @@ use temporalio_common::protos::temporal::api::workflow::v1::PendingActivityInfo;
 
 use super::events::{begun, ids, send, user};
 use super::files::upload;
-use super::{Api, id};
+use super::{Api, id, request};
 use crate::resources::sessions::catch_up::catch_up;
 use crate::resources::sessions::row::SessionRow;
 
@@ -116,18 +118,22 @@ async fn agents_come_by_id_by_version_and_with_overrides() {
     let agent = id(&api.post("/v1/agents", &json!({"name": "a", "model": "m", "system": "one"})).await.ok());
     api.post(&format!("/v1/agents/{agent}"), &json!({"system": "two"})).await.ok();
     let overrides = json!({"type": "agent_with_overrides", "id": agent, "system": "three"});
+    let mut made = Vec::new();
     for (param, version, system) in [
         (json!(agent), 2, "two"),
         (json!({"type": "agent", "id": agent, "version": 1}), 1, "one"),
         (overrides, 2, "three"),
     ] {
         let session = api.session(json!({"agent": param})).await;
-        let path = format!("/v1/sessions/{}", id(&session));
-        api.post(&format!("/v1/agents/{agent}"), &json!({"description": format!("{version}{system}")})).await.ok();
-        let session = api.get(&path).await.ok();
-        assert_eq!((&session["agent"]["system"], &session["agent"]["id"]), (&json!(system), &json!(agent)));
-        assert_eq!(session["agent"]["version"].as_u64().unwrap().min(2), version);
-        api.post(&format!("/v1/agents/{agent}"), &json!({"version": null})).await.ok();
+        assert_eq!(session["agent"]["id"], json!(agent));
+        assert_eq!((&session["agent"]["system"], &session["agent"]["version"]), (&json!(system), &json!(version)));
+        made.push(session);
+    }
+    // What becomes of the agent later is nothing to them, and they are nothing to the agent.
+    let updated = api.post(&format!("/v1/agents/{agent}"), &json!({"system": "four"})).await.ok();
+    assert_eq!(updated["version"], 3);
+    for session in made {
+        assert_eq!(api.get(&format!("/v1/sessions/{}", id(&session))).await.ok(), session);
     }
 }
 
@@ -354,10 +360,52 @@ async fn a_new_service_finishes_what_the_last_one_began() {
 }
 
 #[tokio::test]
+async fn a_retried_creation_makes_one_session() {
+    let api = Api::new().await;
+    let (agent, environment) = api.ground().await;
+    let body = json!({"agent": agent, "environment_id": environment, "initial_events": [user("once")]}).to_string();
+    let create = |headers: &[(&str, &str)]| {
+        let mut create = request(Method::POST, "/v1/sessions");
+        for (name, value) in headers {
+            create = create.header(*name, *value);
+        }
+        create.body(Body::from(body.clone())).unwrap()
+    };
+    let retry = [("x-stainless-retry-count", "1")];
+    drop(api.open(create(&[])).await);
+    let made = api.listed("").await;
+    assert_eq!(id(&api.send(create(&retry)).await.ok()), made[0]);
+    assert_eq!(api.engine.sessions(), made);
+    assert_ne!(id(&api.send(create(&retry)).await.ok()), made[0], "that answer was read");
+
+    // The engine took it, and the api never heard.
+    api.engine.lose_answers("StartWorkflowExecution");
+    let key = [("idempotency-key", "k")];
+    api.send(create(&key)).await.refused(503, "api_error");
+    api.engine.recover();
+    let (before, started) = (api.listed("").await, api.engine.sessions());
+    assert_eq!((before.len(), started.len()), (2, 3));
+    let third = id(&api.send(create(&key)).await.ok());
+    assert!(started.contains(&third) && !before.contains(&third));
+    assert_eq!(api.engine.sessions(), started);
+}
+
+#[tokio::test]
+async fn a_log_that_was_used_lately_is_not_read_again() {
+    let api = Api::new().await;
+    let (mut story, events) = begun(&api, json!({})).await;
+    for n in 0..3 {
+        let sent = send(&api, &events, &[user(&n.to_string())]).await;
+        story.turn(&[&sent[0]], "hello");
+        api.get(&events).await.ok();
+    }
+    assert_eq!(api.engine.calls("DescribeWorkflowExecution"), 1);
+}
+
+#[tokio::test]
 async fn files_of_a_session_come_and_go() {
     let api = Api::new().await;
-    let headers = "content-disposition: form-data; name=\"file\"; filename=\"data.csv\"";
-    let file = id(&upload(&api, &[(headers, b"a,b")]).await.ok());
+    let file = id(&upload(&api, &[("name=\"file\"; filename=\"data.csv\"", b"a,b")]).await.ok());
     let resource = json!({"type": "file", "file_id": file, "mount_path": "/data.csv"});
     let bundle = json!({"type": "git_bundle", "file_id": file});
     let (story, events) = begun(&api, json!({"resources": [resource, bundle]})).await;
