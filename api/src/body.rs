@@ -19,7 +19,7 @@ pub const BODY_BYTES_MAX: usize = 32_000_000;
 const DRAIN_BYTES_MAX: usize = 1_000_000_000;
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// The JSON body of a request. An empty body reads as `{}`.
+/// The JSON object in the body of a request. An empty body reads as `{}`.
 pub struct JsonBody<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
@@ -27,7 +27,14 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
 
     async fn from_request(request: Request, _: &S) -> Result<Self> {
         let bytes = read(request).await?;
-        json(if bytes.is_empty() { b"{}" } else { &bytes }).map(JsonBody)
+        match bytes.trim_ascii_start().first() {
+            None => json(b"{}"),
+            Some(b'{') => json(&bytes),
+            // Structs would take their fields from a list, in order.
+            Some(_) => json::<serde::de::IgnoredAny>(&bytes)
+                .and_then(|_| Err(ApiError::invalid("the body must be a JSON object"))),
+        }
+        .map(JsonBody)
     }
 }
 

@@ -97,6 +97,12 @@ impl ApiError {
         Self::invalid(format!("{field}: {problem}"))
     }
 
+    /// The same error of a value that sits under `field` in what the client sent.
+    pub fn within(mut self, field: &str) -> Self {
+        self.message = format!("{field}.{}", self.message).into();
+        self
+    }
+
     /// `what` is the noun that a client knows it by, as in "agent".
     pub fn not_found(what: &str, id: &str) -> Self {
         Self::new(Kind::NotFound, format!("{what} {id} not found"))
@@ -230,7 +236,56 @@ impl From<store::blobs::Error> for ApiError {
             store::blobs::Error::Poisoned => {
                 ApiError::unavailable("storage takes no more writes until the service is restarted").inner(error)
             }
+            store::blobs::Error::Io { ref source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                ApiError::unavailable("the disk of the service is full").inner(error)
+            }
             error => ApiError::internal(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_cause_of_our_failures_is_not_told() {
+        let secret = store::blobs::Error::Io { operation: "read", source: io::Error::other("/secret/path") };
+        let response = ApiError::from(secret).envelope("req_1");
+        assert_eq!(response.status(), 500);
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let expected = json!({"type": "error", "request_id": "req_1",
+            "error": {"type": "api_error", "message": "internal server error"}});
+        assert_eq!(serde_json::from_slice::<Value>(&body).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_full_disk_says_so() {
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        let error = ApiError::from(store::blobs::Error::Io { operation: "write", source: full });
+        assert_eq!((error.kind(), error.message()), (Kind::Unavailable, "the disk of the service is full"));
+    }
+
+    #[test]
+    fn causes_are_logged_on_one_line() {
+        let error = store::blobs::Error::Io { operation: "read", source: io::Error::other("no disk") };
+        assert_eq!(chain(&error), "read a blob: no disk");
+    }
+
+    #[test]
+    fn headers_say_whether_and_when_to_try_again() {
+        let headers = |error: ApiError| {
+            let response = error.envelope("req_1");
+            let header = |name: &str| Some(response.headers().get(name)?.to_str().unwrap().to_owned());
+            (header("x-should-retry"), header("retry-after"))
+        };
+        assert_eq!(headers(ApiError::conflict("no")), (Some("false".into()), None));
+        assert_eq!(headers(ApiError::invalid("no")), (None, None));
+        let busy = ApiError::new(Kind::RateLimit, "busy").should_retry(true).retry_after_s(3);
+        assert_eq!(headers(busy), (Some("true".into()), Some("3".into())));
     }
 }

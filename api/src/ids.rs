@@ -11,6 +11,8 @@ const SUFFIX_START: &str = "01";
 
 pub const AGENT: &str = "agent";
 pub const API_KEY: &str = "apikey";
+/// A change of a session's attributes; clients never see it.
+pub const CHANGE: &str = "change";
 pub const ENVIRONMENT: &str = "env";
 pub const EVENT: &str = "sevt";
 pub const FILE: &str = "file";

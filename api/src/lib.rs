@@ -22,9 +22,11 @@ pub mod router;
 pub mod serve;
 mod shorthand;
 mod sse;
+pub mod sweep;
 #[cfg(test)]
 mod tests;
 pub mod time;
+pub mod verify;
 
 pub use app::{App, Engine, Options};
 pub use error::{ApiError, Result};

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use store::catalog::Error as CatalogError;
-use store::{Batch, Catalog, KeyRange, Record, Table};
+use store::{Batch, Catalog, Direction, KeyRange, Record, Table};
 
 use crate::error::Result;
 use crate::page::{Page, PageRequest};
@@ -40,6 +40,25 @@ impl Index {
         batch.delete(self.table, self.key(created_at, id))
     }
 
+    /// Every entry that is at most as late as `time`.
+    pub fn until(&self, time: Timestamp) -> KeyRange {
+        self.range(TimeRange { from_ms: None, to_ms: Some(time.as_millisecond()) })
+    }
+
+    /// Notes if the row is not in the index.
+    pub(crate) async fn verify<R: Record>(
+        &self,
+        catalog: &dyn Catalog,
+        created_at: Timestamp,
+        id: &str,
+        problems: &mut Vec<String>,
+    ) -> Result<()> {
+        if catalog.get(self.table, self.key(created_at, id).as_bytes()).await?.is_none() {
+            problems.push(format!("{} {id}: is not in the index {}", R::TABLE.name(), self.table.name()));
+        }
+        Ok(())
+    }
+
     fn key(&self, created_at: Timestamp, id: &str) -> String {
         format!("{}{}{id}", self.scope, micros(created_at.as_microsecond()))
     }
@@ -61,6 +80,22 @@ impl Index {
 /// As text of one width, so that keys order by time.
 fn micros(micros: i64) -> String {
     format!("{:0TIME_CHARS$x}", micros.max(0))
+}
+
+/// Notes every entry of an index table that leads to no row.
+pub(crate) async fn verify<R: Record>(catalog: &dyn Catalog, index: Table, problems: &mut Vec<String>) -> Result<()> {
+    let mut range = KeyRange::all();
+    loop {
+        let entries = catalog.scan(index, range.clone(), Direction::Forward, SCAN_ROWS).await?;
+        let Some(last) = entries.last() else { return Ok(()) };
+        range = range.after(last.key.to_vec(), Direction::Forward);
+        for entry in entries {
+            if catalog.get(R::TABLE, &entry.value).await?.is_none() {
+                let id = String::from_utf8_lossy(&entry.value);
+                problems.push(format!("{} leads to {id}, which is not there", index.name()));
+            }
+        }
+    }
 }
 
 /// One page of the rows that the index names and `keep` keeps.

@@ -6,6 +6,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
+use store::catalog::KEY_BYTES_MAX;
 use store::{Direction, KeyRange};
 
 use crate::error::{ApiError, Result};
@@ -135,7 +136,8 @@ impl Cursor {
 
     fn decode(text: &str) -> Result<Self> {
         let bytes = text.strip_prefix(CURSOR_PREFIX).and_then(|coded| URL_SAFE_NO_PAD.decode(coded).ok());
-        let cursor = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let cursor = bytes.and_then(|bytes| serde_json::from_slice::<Cursor>(&bytes).ok());
+        let cursor = cursor.filter(|cursor| cursor.position.len() <= KEY_BYTES_MAX);
         cursor.ok_or_else(|| ApiError::field("page", "is not a cursor of this server"))
     }
 }
@@ -234,6 +236,9 @@ mod tests {
         {
             assert!(request(query, "letters", Order::Asc).is_err(), "{query}");
         }
+        let position = "x".repeat(KEY_BYTES_MAX + 1);
+        let endless = Cursor { list: "letters".to_owned(), order: Order::Asc, back: false, position }.encode();
+        assert!(request(&format!("page={endless}"), "letters", Order::Asc).is_err());
         let narrowed = request(&good, "letters", Order::Asc).unwrap().window(KeyRange::prefix("x"));
         assert!(narrowed.is_err());
     }

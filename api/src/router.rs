@@ -17,7 +17,7 @@ use crate::app::App;
 use crate::auth;
 use crate::error::{ApiError, Kind};
 use crate::ids;
-use crate::resources::{agents, environments, events, files, sessions, stream, unbuilt};
+use crate::resources::{agents, environments, events, files, inspect, sessions, stream, threads, unbuilt};
 
 /// A resource of the API: where it is and who answers.
 pub struct Resource {
@@ -38,7 +38,10 @@ pub const RESOURCES: &[Resource] = &[
     files::RESOURCE,
     sessions::RESOURCE,
     events::RESOURCE,
+    sessions::resources::RESOURCE,
     stream::RESOURCE,
+    threads::RESOURCE,
+    inspect::RESOURCE,
     unbuilt::RESOURCE,
 ];
 

@@ -4,6 +4,8 @@ pub mod agents;
 pub mod environments;
 pub mod events;
 pub mod files;
+pub mod inspect;
 pub mod sessions;
 pub mod stream;
+pub mod threads;
 pub mod unbuilt;

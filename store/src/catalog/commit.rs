@@ -141,7 +141,7 @@ mod tests {
         published: usize,
     }
 
-    /// A journal whose syncs wait for a word from the test: go on, or fail.
+    /// A journal whose syncs wait for a word from the test: go on, or fail. Without a word to come they fail.
     struct Scripted {
         rows: HashMap<Vec<u8>, Bytes>,
         seen: Arc<Mutex<Seen>>,
@@ -210,6 +210,7 @@ mod tests {
         }
         f.word.send(true).unwrap();
         f.word.send(true).unwrap();
+        drop(f.word);
         assert!(join_all(rest).await.into_iter().all(|result| result.is_ok()));
         first.await.unwrap().unwrap();
         let seen = f.seen.lock();
@@ -245,6 +246,7 @@ mod tests {
     async fn a_failed_sync_refuses_every_later_write() {
         let f = fixture();
         f.word.send(false).unwrap();
+        drop(f.word);
         let failed = f.committer.write(put("a"), Durability::Synced).await;
         assert!(matches!(failed, Err(Error::Poisoned { .. })));
         for durability in [Durability::Synced, Durability::Lazy] {

@@ -11,7 +11,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Sn
 use parking_lot::RwLock;
 
 use super::commit::{Committer, Journal};
-use super::{Batch, Catalog, Cause, Direction, Durability, Error, KeyRange, Report, Row, Table};
+use super::{Batch, Catalog, Cause, Direction, Durability, Error, KEY_BYTES_MAX, KeyRange, Report, Row, Table};
 
 const KEYSPACE: &str = "rows";
 const SEPARATOR: u8 = 0;
@@ -57,12 +57,16 @@ impl FjallCatalog {
 impl Catalog for FjallCatalog {
     // Mostly a look into memory, at worst one block from disk: cheaper in place than on another thread.
     async fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        if key.len() > KEY_BYTES_MAX {
+            return Ok(None);
+        }
         let snapshot = self.published.read().clone();
         let value = snapshot.get(&self.rows, stored_key(table, key)).map_err(|error| read_error(table, error))?;
         Ok(value.map(Bytes::from_owner))
     }
 
     async fn scan(&self, table: Table, range: KeyRange, direction: Direction, limit: usize) -> Result<Vec<Row>, Error> {
+        range.check(table)?;
         if range.is_void() || limit == 0 {
             return Ok(Vec::new());
         }

@@ -27,6 +27,7 @@ impl Catalog for MemoryCatalog {
     }
 
     async fn scan(&self, table: Table, range: KeyRange, direction: Direction, limit: usize) -> Result<Vec<Row>, Error> {
+        range.check(table)?;
         let tables = self.tables.read();
         let Some(rows) = tables.get(&table).filter(|_| !range.is_void()) else { return Ok(Vec::new()) };
         let bounds: (Bound<Vec<u8>>, Bound<Vec<u8>>) = (range.from, range.to);

@@ -99,6 +99,18 @@ impl KeyRange {
         from && to
     }
 
+    /// Stores need not cope with a key that none of them would take.
+    fn check(&self, table: Table) -> Result<(), Error> {
+        for bound in [&self.from, &self.to] {
+            if let Bound::Included(key) | Bound::Excluded(key) = bound
+                && key.len() > KEY_BYTES_MAX
+            {
+                return Err(Error::KeyLength { table: table.name(), bytes: key.len() });
+            }
+        }
+        Ok(())
+    }
+
     /// True where no key can be inside. The ordered maps below refuse such a range, so it is answered before them.
     fn is_void(&self) -> bool {
         match (&self.from, &self.to) {
@@ -242,7 +254,7 @@ pub enum Error {
     },
     #[error("read a row of the catalog table {table}: it has version {found}, this build knows {known}")]
     RowVersion { table: &'static str, found: u32, known: u32 },
-    #[error("write to the catalog table {table}: a key of {bytes} bytes")]
+    #[error("use a key of {bytes} bytes in the catalog table {table}")]
     KeyLength { table: &'static str, bytes: usize },
     #[error("write to the catalog table {table}: the row changed in between")]
     Conflict { table: &'static str },

@@ -37,15 +37,18 @@ fn encode<R: Record>(row: &R) -> Bytes {
     bytes.expect("rows are structs of plain values, which always serialize").into()
 }
 
-fn decode<R: Record>(row: Row) -> Result<Versioned<R>, Error> {
-    let table = R::TABLE.name();
-    let wrong = |error: serde_json::Error| Error::Decode { table, source: Arc::new(error) };
-    let envelope: Envelope<&RawValue> = serde_json::from_slice(&row.value).map_err(wrong)?;
-    if envelope.v != R::VERSION {
-        return Err(Error::RowVersion { table, found: envelope.v, known: R::VERSION });
+impl<R: Record> Versioned<R> {
+    /// Reads a row of the record's table.
+    pub fn read(row: Row) -> Result<Self, Error> {
+        let table = R::TABLE.name();
+        let wrong = |error: serde_json::Error| Error::Decode { table, source: Arc::new(error) };
+        let envelope: Envelope<&RawValue> = serde_json::from_slice(&row.value).map_err(wrong)?;
+        if envelope.v != R::VERSION {
+            return Err(Error::RowVersion { table, found: envelope.v, known: R::VERSION });
+        }
+        let typed = serde_json::from_str(envelope.row.get()).map_err(wrong)?;
+        Ok(Self { key: row.key, row: typed, bytes: row.value })
     }
-    let typed = serde_json::from_str(envelope.row.get()).map_err(wrong)?;
-    Ok(Versioned { key: row.key, row: typed, bytes: row.value })
 }
 
 impl dyn Catalog {
@@ -53,7 +56,7 @@ impl dyn Catalog {
     pub async fn row<R: Record>(&self, key: impl AsRef<[u8]>) -> Result<Option<Versioned<R>>, Error> {
         let key = key.as_ref();
         match self.get(R::TABLE, key).await? {
-            Some(value) => decode(Row { key: Bytes::copy_from_slice(key), value }).map(Some),
+            Some(value) => Versioned::read(Row { key: Bytes::copy_from_slice(key), value }).map(Some),
             None => Ok(None),
         }
     }
@@ -65,7 +68,7 @@ impl dyn Catalog {
         direction: Direction,
         limit: usize,
     ) -> Result<Vec<Versioned<R>>, Error> {
-        self.scan(R::TABLE, range, direction, limit).await?.into_iter().map(decode).collect()
+        self.scan(R::TABLE, range, direction, limit).await?.into_iter().map(Versioned::read).collect()
     }
 }
 

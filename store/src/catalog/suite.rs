@@ -119,6 +119,12 @@ async fn bad_keys(catalog: Arc<dyn Catalog>) {
         let result = catalog.write(Batch::new().put(COLOURS, key, "x"), Durability::Synced).await;
         assert!(matches!(result, Err(Error::KeyLength { .. })));
     }
+    // Ids and cursors come from clients, who may send anything.
+    let endless = "k".repeat(1 << 17);
+    assert_eq!(catalog.get(COLOURS, endless.as_bytes()).await.unwrap(), None);
+    let range = KeyRange::all().after(endless, Direction::Forward);
+    let result = catalog.scan(COLOURS, range, Direction::Forward, 9).await;
+    assert!(matches!(result, Err(Error::KeyLength { .. })));
     let longest = "k".repeat(KEY_BYTES_MAX);
     catalog.write(Batch::new().put(COLOURS, longest.as_str(), "x"), Durability::Synced).await.unwrap();
     assert_eq!(catalog.get(COLOURS, longest.as_bytes()).await.unwrap().unwrap(), "x");

@@ -10,7 +10,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::routing::{get, post};
 use store::catalog::Error as CatalogError;
-use store::{Batch, Durability, KeyRange, Table, Versioned};
+use store::{Batch, Catalog, Durability, KeyRange, Table, Versioned};
 
 use self::row::{Agent, AgentRow, VersionRow};
 use self::update::{CreateAgent, UpdateAgent};
@@ -22,6 +22,7 @@ use crate::listing::{self, Index};
 use crate::page::{Limits, Order, Page, PageRequest};
 use crate::query::Query;
 use crate::router::{Resource, Route};
+use crate::verify;
 
 pub const RESOURCE: Resource = Resource {
     name: "agents",
@@ -129,6 +130,20 @@ async fn versions(State(app): State<App>, Path(id): Path<String>, query: Query) 
 
 async fn head(app: &App, id: &str) -> Result<Versioned<AgentRow>> {
     app.catalog.row::<AgentRow>(id).await?.ok_or_else(|| ApiError::not_found("agent", id))
+}
+
+/// Every agent is in the index and has the version that it is at.
+pub(crate) async fn verify(catalog: &dyn Catalog, problems: &mut Vec<String>) -> Result<()> {
+    verify::each(catalog, problems, async |read: Versioned<AgentRow>, problems| {
+        let AgentRow { id, version, created_at, .. } = &read.row;
+        Index::new(BY_TIME).verify::<AgentRow>(catalog, *created_at, id, problems).await?;
+        if catalog.row::<VersionRow>(VersionRow::key(id, *version)).await?.is_none() {
+            problems.push(format!("agents {id}: its version {version} is not there"));
+        }
+        Ok(())
+    })
+    .await?;
+    listing::verify::<AgentRow>(catalog, BY_TIME, problems).await
 }
 
 /// The agent at a version, or its newest one.

@@ -120,12 +120,16 @@ impl From<AgentRow> for AgentSnapshot {
 }
 
 impl AgentSnapshot {
-    /// The snapshot with changes of its session. Pure.
-    pub fn overridden(mut self, overrides: Overrides) -> Result<Self> {
+    /// The snapshot with changes of its session, that a client sent under `agent`. Pure.
+    pub fn overridden(self, overrides: Overrides) -> Result<Self> {
+        self.apply(overrides).map_err(|error| error.within("agent"))
+    }
+
+    fn apply(mut self, overrides: Overrides) -> Result<Self> {
         match overrides.model {
             Patch::Keep => {}
             Patch::Clear => {
-                return Err(ApiError::field("agent.model", "cannot be null").code("agent_model_required"));
+                return Err(ApiError::field("model", "cannot be null").code("agent_model_required"));
             }
             // The effort that an override names does not count: the model's default does.
             Patch::Set(param) => {
@@ -145,7 +149,7 @@ impl AgentSnapshot {
             Patch::Set(params) => self.tools = tools::resolve(params)?,
         }
         if self.tools.is_empty() && !self.skills.is_empty() {
-            return Err(ApiError::field("agent.tools", "cannot be cleared while there are skills, which need read"));
+            return Err(ApiError::field("tools", "cannot be cleared while there are skills, which need read"));
         }
         match overrides.mcp_servers {
             Patch::Keep => {}
@@ -230,7 +234,8 @@ mod tests {
             let skill = json!({"type": "anthropic", "skill_id": "xlsx", "version": "1"});
             AgentSnapshot { skills: vec![serde_json::from_value(skill).unwrap()], ..base() }
         };
-        assert!(overridden(base(), json!({"model": null})).is_err());
+        let refused = overridden(base(), json!({"model": null})).unwrap_err();
+        assert_eq!(refused.message(), "agent.model: cannot be null");
         assert!(overridden(base(), json!({"mcp_servers": null})).is_err());
         assert!(overridden(base(), json!({"tools": [{"type": "mcp_toolset", "mcp_server_name": "t"}]})).is_err());
         assert!(overridden(base(), json!({"system": "s".repeat(100_001)})).is_err());

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use store::catalog::Error as CatalogError;
-use store::{Batch, Durability, Record, Table, Versioned};
+use store::{Batch, Catalog, Durability, Record, Table, Versioned};
 
 use self::config::Config;
 use self::update::{CreateEnvironment, UpdateEnvironment};
@@ -23,7 +23,7 @@ use crate::metadata::Metadata;
 use crate::page::{Limits, Order, Page, PageRequest};
 use crate::query::{Query, TimeRange};
 use crate::router::{Resource, Route};
-use crate::time;
+use crate::{time, verify};
 
 pub const RESOURCE: Resource = Resource {
     name: "environments",
@@ -169,6 +169,16 @@ async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<Json<V
 
 async fn read(app: &App, id: &str) -> Result<Versioned<EnvironmentRow>> {
     app.catalog.row::<EnvironmentRow>(id).await?.ok_or_else(|| ApiError::not_found("environment", id))
+}
+
+/// Every environment is in the index.
+pub(crate) async fn verify(catalog: &dyn Catalog, problems: &mut Vec<String>) -> Result<()> {
+    verify::each(catalog, problems, async |read: Versioned<EnvironmentRow>, problems| {
+        let EnvironmentRow { id, created_at, .. } = &read.row;
+        Index::new(BY_TIME).verify::<EnvironmentRow>(catalog, *created_at, id, problems).await
+    })
+    .await?;
+    listing::verify::<EnvironmentRow>(catalog, BY_TIME, problems).await
 }
 
 /// The environment of a session to be created. An archived one is refused.

@@ -100,6 +100,12 @@ impl Calls {
     pub fn wait(&self, self_hosted: bool) -> bool {
         self.calls.values().any(|call| call.waits(self_hosted))
     }
+
+    /// The ids of the calls that do.
+    pub fn waiting(&self, self_hosted: bool) -> Vec<&str> {
+        let waiting = self.calls.iter().filter(|(_, call)| call.waits(self_hosted));
+        waiting.map(|(id, _)| id.as_str()).collect()
+    }
 }
 
 impl Call {

@@ -1,5 +1,7 @@
 //! Sending events to a session: checked whole, then one signal.
 
+use std::collections::BTreeSet;
+
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
@@ -10,7 +12,7 @@ use domain::{Event, EventBody, Time, ids as derived};
 use jiff::Timestamp;
 use log::{SessionLog, blobs};
 use serde_json::{Value, json};
-use store::{Batch, Blobs, Durability};
+use store::{Batch, Blobs, Digest, Durability};
 
 use super::calls::Calls;
 use super::check::check;
@@ -23,7 +25,6 @@ use crate::body;
 use crate::error::{ApiError, Kind, Result};
 use crate::gateway;
 use crate::ids;
-use crate::references;
 use crate::resources::sessions::current::{Current, starts_work};
 use crate::resources::sessions::{moment, row};
 
@@ -131,9 +132,10 @@ async fn offload_whole(store: &dyn Blobs, event: &mut Event) -> Result<()> {
 /// What must stand before the signal: who needs the blobs, and that the session is open again, so that a service that
 /// dies right after the signal reads on at its next start.
 async fn keep(app: &App, session_id: &str, events: &[Event], works: bool) -> Result<()> {
-    let blobs: Vec<_> = events.iter().filter_map(|event| event.body.content()?.blob()?.blob.parse().ok()).collect();
+    let blobs: BTreeSet<Digest> =
+        events.iter().filter_map(|event| event.body.content()?.blob()?.blob.parse().ok()).collect();
     let durability = if blobs.is_empty() { Durability::Lazy } else { Durability::Synced };
-    let refer = |batch: Batch| blobs.iter().fold(batch, |batch, digest| references::insert(batch, *digest, session_id));
+    let refer = |batch: Batch| blobs.iter().fold(batch, |batch, digest| row::refer(batch, *digest, session_id));
     row::change(&*app.catalog, session_id, durability, |row, batch| {
         let mut row = row.clone();
         let reopens = works && row.projection.as_ref().is_some_and(|projection| !projection.open);

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use store::catalog::Error as CatalogError;
 use store::{Batch, Durability, Versioned};
 
+pub(crate) use self::row::{BY_EXPIRY, expire, expired_by, verify};
 use self::row::{BY_SCOPE, BY_TIME, File};
 pub use self::row::{FileRow, insert, of_session, remove};
 use crate::app::App;
@@ -113,7 +114,7 @@ async fn read(app: &App, id: &str) -> Result<Versioned<FileRow>> {
 /// A file whose bytes are still there.
 pub async fn load(app: &App, id: &str) -> Result<FileRow> {
     let row = read(app, id).await?.row;
-    if row.expires_at.is_some_and(|expires_at| expires_at <= app.clock.now()) {
+    if row.is_expired(app.clock.now()) {
         return Err(ApiError::new(Kind::NotFound, format!("file {id} has expired")).code("file_expired"));
     }
     Ok(row)

@@ -2,13 +2,11 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use store::catalog::Error as CatalogError;
-use store::{Batch, Catalog, Digest, Direction, KeyRange, Record, Table, Versioned};
+use store::{Batch, Blobs, Catalog, Digest, Direction, KeyRange, Record, Table, Versioned};
 
-use crate::ids;
-use crate::listing::Index;
-use crate::references;
-use crate::time;
+use crate::error::Result;
+use crate::listing::{self, Index};
+use crate::{ids, references, time, verify};
 
 pub(super) const BY_TIME: Table = Table::new("files_by_time");
 pub(super) const BY_SCOPE: Table = Table::new("files_by_scope");
@@ -47,6 +45,10 @@ impl FileRow {
         }
     }
 
+    pub(super) fn is_expired(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|expires_at| expires_at <= now)
+    }
+
     fn indexes(&self) -> Vec<(Index, Timestamp)> {
         let mut indexes = vec![(Index::new(BY_TIME), self.created_at)];
         if let Some(session_id) = &self.session_id {
@@ -73,10 +75,54 @@ pub fn remove(batch: Batch, read: &Versioned<FileRow>) -> Batch {
 }
 
 /// The ids of the files that belong to a session.
-pub async fn of_session(catalog: &dyn Catalog, session_id: &str) -> Result<Vec<String>, CatalogError> {
+pub async fn of_session(catalog: &dyn Catalog, session_id: &str) -> Result<Vec<String>> {
     let range = KeyRange::prefix(format!("{session_id}/"));
     let rows = catalog.scan(BY_SCOPE, range, Direction::Forward, usize::MAX).await?;
     Ok(rows.iter().map(|row| String::from_utf8_lossy(&row.value).into_owned()).collect())
+}
+
+/// Lets go of the bytes of a file; the row stays to say what it was.
+pub(crate) fn expire(batch: Batch, read: &Versioned<FileRow>) -> Batch {
+    let row = &read.row;
+    let batch = references::remove(batch.unchanged(read), row.digest, &row.id);
+    let expires_at = row.expires_at.expect("only files with a time expire");
+    Index::new(BY_EXPIRY).remove(batch, expires_at, &row.id)
+}
+
+/// The entries of [`BY_EXPIRY`] whose time has come.
+pub(crate) fn expired_by(now: Timestamp) -> KeyRange {
+    Index::new(BY_EXPIRY).until(now)
+}
+
+/// Every file is in its indexes, and its bytes are there unless their time has come.
+pub(crate) async fn verify(
+    catalog: &dyn Catalog,
+    blobs: &dyn Blobs,
+    now: Timestamp,
+    problems: &mut Vec<String>,
+) -> Result<()> {
+    verify::each(catalog, problems, async |read: Versioned<FileRow>, problems| {
+        let row = &read.row;
+        if row.is_expired(now) {
+            return Ok(());
+        }
+        for (index, at) in row.indexes() {
+            index.verify::<FileRow>(catalog, at, &row.id, problems).await?;
+        }
+        if !references::has(catalog, row.digest, &row.id).await? {
+            problems.push(format!("files {}: has no reference to its blob", row.id));
+        }
+        if blobs.has(row.digest).await? != Some(row.size_bytes) {
+            problems
+                .push(format!("files {}: its blob {} of {} bytes is not there", row.id, row.digest, row.size_bytes));
+        }
+        Ok(())
+    })
+    .await?;
+    for index in [BY_TIME, BY_SCOPE, BY_EXPIRY] {
+        listing::verify::<FileRow>(catalog, index, problems).await?;
+    }
+    Ok(())
 }
 
 /// As clients see it.

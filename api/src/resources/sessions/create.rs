@@ -1,5 +1,7 @@
 //! Making a session: everything is checked, then the id is taken, then the workflow starts.
 
+use std::collections::BTreeSet;
+
 use axum::Json;
 use axum::extract::State;
 use domain::session::{Attributes, Origin, Resource, SessionInput};
@@ -8,7 +10,7 @@ use harness::registry;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
-use store::{Batch, Durability};
+use store::{Batch, Digest, Durability};
 
 use super::current::Current;
 use super::object::Session;
@@ -142,7 +144,10 @@ async fn begin(app: &App, plan: Plan) -> Result<(SessionRow, Current)> {
             outputs: Default::default(),
         }),
     };
-    reserve(app, &row, &uploads).await?;
+    let contents = events.iter().filter_map(|event| event.body.content()?.blob());
+    let blobs = contents.chain([&attributes.agent.snapshot]).filter_map(|blob| blob.blob.parse().ok());
+    let blobs = blobs.chain(uploads.iter().filter_map(Upload::blob)).collect();
+    reserve(app, &row, &uploads, blobs).await?;
     let works = !events.is_empty();
     let created_at: Time = moment(created_at);
     let input =
@@ -166,9 +171,9 @@ async fn begin(app: &App, plan: Plan) -> Result<(SessionRow, Current)> {
     Ok((started.unwrap_or(row), Current { summary, status, closing: false }))
 }
 
-/// Takes the id, with the files that are the session's own.
-async fn reserve(app: &App, row: &SessionRow, uploads: &[Upload]) -> Result<()> {
-    let batch = uploads.iter().fold(Batch::new(), |batch, upload| upload.keep(batch));
-    let batch = row::insert(batch, row);
+/// Takes the id, with the files that are the session's own and the blobs that it begins with.
+async fn reserve(app: &App, row: &SessionRow, uploads: &[Upload], blobs: BTreeSet<Digest>) -> Result<()> {
+    let batch = uploads.iter().fold(row::insert(Batch::new(), row), |batch, upload| upload.keep(batch));
+    let batch = blobs.into_iter().fold(batch, |batch, digest| row::refer(batch, digest, &row.id));
     Ok(app.catalog.write(batch, Durability::Synced).await?)
 }

@@ -21,6 +21,8 @@ use crate::resources::files::{self, FileRow};
 
 /// How long a session may take to come to its end. It is mostly the hand that has to be released.
 const END_TIME_MAX: Duration = Duration::from_secs(30);
+/// How many rows are removed in one go.
+const STRIDE: usize = 500;
 
 pub async fn archive(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Session>> {
     let row = row::find(&app, &id).await?;
@@ -129,8 +131,16 @@ pub async fn erase(app: &App, id: &str) -> Result<()> {
     forget(app, id).await
 }
 
-/// Removes the rows of a session: its files, and then its own.
+/// Removes the rows of a session: its files, what it needs of blobs, and then its own.
 pub async fn forget(app: &App, id: &str) -> Result<()> {
+    loop {
+        let blobs = row::referred(&*app.catalog, id, STRIDE).await?;
+        if blobs.is_empty() {
+            break;
+        }
+        let batch = blobs.into_iter().fold(Batch::new(), |batch, digest| row::release(batch, digest, id));
+        app.catalog.write(batch, Durability::Lazy).await?;
+    }
     for file in files::of_session(&*app.catalog, id).await? {
         let Some(read) = app.catalog.row::<FileRow>(&file).await? else { continue };
         match app.catalog.write(files::remove(Batch::new(), &read), Durability::Lazy).await {

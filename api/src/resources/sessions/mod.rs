@@ -1,11 +1,14 @@
 //! Sessions: made, shown, changed and ended here; what happens in them is their log's.
 
 mod agent;
+pub mod catch_up;
+mod change;
 mod create;
 pub mod current;
 mod end;
 mod list;
 pub mod object;
+pub mod resources;
 pub mod row;
 mod rows;
 mod uploads;
@@ -13,13 +16,14 @@ mod uploads;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::routing::{get, post};
-use domain::Time;
+use domain::{Summary, Time};
 use jiff::Timestamp;
+use serde_json::Value;
 
 pub use self::agent::BuiltinTool;
 use self::current::Current;
 use self::object::Session;
-pub use self::rows::SessionRows;
+pub use self::rows::{DIFF, SessionRows};
 use crate::app::App;
 use crate::error::{ApiError, Result};
 use crate::router::{Resource, Route};
@@ -28,7 +32,7 @@ pub const RESOURCE: Resource = Resource {
     name: "sessions",
     routes: &[
         Route { path: "/v1/sessions", methods: || post(create::create).get(list::list) },
-        Route { path: "/v1/sessions/{session_id}", methods: || get(retrieve).delete(end::delete) },
+        Route { path: "/v1/sessions/{session_id}", methods: || get(retrieve).post(change::update).delete(end::delete) },
         Route { path: "/v1/sessions/{session_id}/archive", methods: || post(end::archive) },
     ],
 };
@@ -44,6 +48,11 @@ pub async fn read(app: &App, id: &str) -> Result<Current> {
     let followed = app.follower.session(id);
     let log = followed.fresh().await?;
     Current::of(&log).ok_or_else(|| ApiError::not_found("session", id))
+}
+
+/// The agent of a session as clients see it.
+pub async fn public_agent(app: &App, summary: &Summary) -> Result<Value> {
+    agent::public(&*app.blobs, &summary.attributes.agent.snapshot).await
 }
 
 /// A time as the log keeps it.

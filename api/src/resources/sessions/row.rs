@@ -7,13 +7,16 @@ use domain::{Status, Summary};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use store::catalog::Error as CatalogError;
-use store::{Batch, Catalog, Durability, Record, Table, Versioned};
+use store::{Batch, Catalog, Digest, Direction, Durability, KeyRange, Record, Table, Versioned};
 
 use crate::app::App;
 use crate::error::{ApiError, Result};
-use crate::listing::Index;
+use crate::listing::{self, Index};
+use crate::{references, verify};
 
 const BY_TIME: Table = Table::new("sessions_by_time");
+/// The blobs that a session needs: the same as the references, the other way round.
+const BLOBS: Table = Table::new("session_blobs");
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct SessionRow {
@@ -85,6 +88,32 @@ pub async fn change(
             written => return written.map(|()| Some(row)),
         }
     }
+}
+
+/// Adds that a session needs a blob.
+pub fn refer(batch: Batch, digest: Digest, session_id: &str) -> Batch {
+    references::insert(batch, digest, session_id).put(BLOBS, format!("{session_id}/{digest}"), "")
+}
+
+/// The blobs that a session needs, at most `limit` of them.
+pub async fn referred(catalog: &dyn Catalog, session_id: &str, limit: usize) -> Result<Vec<Digest>, CatalogError> {
+    let rows = catalog.scan(BLOBS, KeyRange::prefix(format!("{session_id}/")), Direction::Forward, limit).await?;
+    let digest = |key: &[u8]| std::str::from_utf8(key).ok()?.rsplit_once('/')?.1.parse().ok();
+    Ok(rows.iter().filter_map(|row| digest(&row.key)).collect())
+}
+
+/// Adds that a session does not need a blob any more.
+pub fn release(batch: Batch, digest: Digest, session_id: &str) -> Batch {
+    references::remove(batch, digest, session_id).delete(BLOBS, format!("{session_id}/{digest}"))
+}
+
+/// Every session is in its index.
+pub async fn verify(catalog: &dyn Catalog, problems: &mut Vec<String>) -> Result<()> {
+    verify::each(catalog, problems, async |read: Versioned<SessionRow>, problems| {
+        index().verify::<SessionRow>(catalog, read.row.created_at, &read.row.id, problems).await
+    })
+    .await?;
+    listing::verify::<SessionRow>(catalog, BY_TIME, problems).await
 }
 
 /// Adds the removal of a session's row to a batch.

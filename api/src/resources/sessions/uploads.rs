@@ -15,7 +15,6 @@ use super::moment;
 use crate::app::App;
 use crate::error::{ApiError, Result};
 use crate::ids;
-use crate::references;
 use crate::resources::files::{self, FileRow};
 
 pub const RESOURCES_MAX: usize = 500;
@@ -44,18 +43,22 @@ pub struct FileParam {
 /// A resource, and the rows that come with it.
 pub struct Upload {
     pub resource: Resource,
-    session_id: String,
     digest: Digest,
     copy: Option<FileRow>,
 }
 
 impl Upload {
-    /// Adds what keeps its bytes: the session's file, or a reference alone.
+    /// Adds the session's own file, if it is one.
     pub fn keep(&self, batch: Batch) -> Batch {
         match &self.copy {
             Some(copy) => files::insert(batch, copy),
-            None => references::insert(batch, self.digest, &self.session_id),
+            None => batch,
         }
+    }
+
+    /// The blob that the session itself has to keep, where no file does.
+    pub fn blob(&self) -> Option<Digest> {
+        self.copy.is_none().then_some(self.digest)
     }
 }
 
@@ -97,15 +100,15 @@ async fn one(app: &App, session_id: &str, param: ResourceParam, at: &str, now: T
         ResourceParam::GithubRepository(_) => return Err(ApiError::not_built(format!("{at}: github_repository"))),
         ResourceParam::MemoryStore(_) => return Err(ApiError::not_built(format!("{at}: memory_store"))),
     };
-    let row = files::load(app, &file_id).await?;
-    let blob = BlobRef { blob: row.digest.to_string(), bytes: row.size_bytes };
-    let copy = (!is_bundle).then(|| row.copy_for(session_id, now));
+    let file = files::load(app, &file_id).await?;
+    let blob = BlobRef { blob: file.digest.to_string(), bytes: file.size_bytes };
+    let copy = (!is_bundle).then(|| file.copy_for(session_id, now));
     let kind = match &copy {
         Some(copy) => ResourceKind::File { file_id: copy.id.clone(), blob },
         None => ResourceKind::GitBundle { blob },
     };
     let resource = Resource { id: ids::new(ids::RESOURCE), kind, mount_path, created_at: moment(now) };
-    Ok(Upload { resource, session_id: session_id.to_owned(), digest: row.digest, copy })
+    Ok(Upload { resource, digest: file.digest, copy })
 }
 
 /// Any absolute path, rooted under the folder of uploads unless it lies there already.

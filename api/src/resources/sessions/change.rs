@@ -1,0 +1,171 @@
+//! Changing a session's attributes: checked here, sent as a signal, shown as accepted (API.md 2.3, 2.5).
+
+use axum::Json;
+use axum::extract::{Path, State};
+use domain::content::Json as Content;
+use domain::limits::INLINE_BYTES_MAX;
+use domain::session::{AgentChange, Change, Resource, signal};
+use log::blobs;
+use serde::Deserialize;
+use serde_json::Value;
+use store::{Batch, Durability};
+
+use super::current::{self, Current};
+use super::object::Session;
+use super::{agent, create, row};
+use crate::app::App;
+use crate::body::{JsonBody, Patch};
+use crate::error::{ApiError, Result};
+use crate::gateway;
+use crate::ids;
+use crate::metadata::{self, MetadataPatch};
+use crate::resources::agents::snapshot::{AgentSnapshot, Overrides};
+use crate::resources::agents::tools::{McpServer, ToolParam};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateSession {
+    #[serde(default)]
+    title: Patch<String>,
+    #[serde(default)]
+    metadata: Patch<MetadataPatch>,
+    #[serde(default)]
+    agent: Patch<AgentParam>,
+    #[serde(default)]
+    budget: Patch<Value>,
+    #[serde(default)]
+    vault_ids: Patch<Value>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AgentParam {
+    #[serde(default)]
+    tools: Patch<Vec<ToolParam>>,
+    #[serde(default)]
+    mcp_servers: Patch<Vec<McpServer>>,
+}
+
+pub async fn update(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    JsonBody(body): JsonBody<UpdateSession>,
+) -> Result<Json<Session>> {
+    let row = row::find(&app, &id).await?;
+    if body.vault_ids != Patch::Keep {
+        return Err(ApiError::field("vault_ids", "cannot be changed"));
+    }
+    if body.budget != Patch::Keep {
+        return Err(ApiError::field("budget", "a session that was created without a budget can have none"));
+    }
+    let (_, current) = apply(&app, &id, async |current| Ok((changes(&app, body, current).await?, ()))).await?;
+    Ok(Json(Session::of(&app, &row, current).await?))
+}
+
+/// What of the body differs from the session as it is.
+async fn changes(app: &App, body: UpdateSession, current: &Current) -> Result<Edit> {
+    let attributes = &current.summary.attributes;
+    let mut edit = Edit::default();
+    match body.title {
+        Patch::Keep => {}
+        Patch::Clear => edit.title = Some(None),
+        Patch::Set(title) => {
+            create::check_title(Some(&title))?;
+            edit.title = Some(Some(title));
+        }
+    }
+    edit.title = edit.title.filter(|title| *title != attributes.title);
+    if let Some(patch) = body.metadata.not_null("metadata")? {
+        let patched = metadata::check(metadata::patched(attributes.metadata.clone(), patch))?;
+        edit.metadata = Some(patched).filter(|patched| *patched != attributes.metadata);
+    }
+    if let Some(param) = body.agent.not_null("agent")? {
+        edit.agent = changed_agent(app, param, current).await?;
+    }
+    Ok(edit)
+}
+
+async fn changed_agent(app: &App, param: AgentParam, current: &Current) -> Result<Option<AgentChange>> {
+    if !current.status.is_idle() {
+        let message = format!("the session is {}: its agent can be changed while it is idle", current.status.public());
+        return Err(ApiError::field("agent", message));
+    }
+    let known = agent::public(&*app.blobs, &current.summary.attributes.agent.snapshot).await?;
+    let known: AgentSnapshot = serde_json::from_value(known).map_err(ApiError::internal)?;
+    let overrides = Overrides { tools: param.tools, mcp_servers: param.mcp_servers, ..Overrides::default() };
+    let changed = known.clone().overridden(overrides)?;
+    if changed == known {
+        return Ok(None);
+    }
+    let facts = agent::keep(app, &changed).await?;
+    let mut public = Content::Inline { value: serde_json::to_value(&changed).map_err(ApiError::internal)? };
+    blobs::offload_json(&*app.blobs, &mut public, INLINE_BYTES_MAX).await?;
+    Ok(Some(AgentChange { facts, public }))
+}
+
+/// A change without its id.
+#[derive(Default)]
+pub struct Edit {
+    pub title: Option<Option<String>>,
+    pub metadata: Option<metadata::Metadata>,
+    pub agent: Option<AgentChange>,
+    pub resources: Option<Vec<Resource>>,
+}
+
+impl Edit {
+    fn is_empty(&self) -> bool {
+        self.title.is_none() && self.metadata.is_none() && self.agent.is_none() && self.resources.is_none()
+    }
+}
+
+/// Sends the change that `decide` makes of the session as it is. One after the other: a change carries whole values,
+/// and the log is held until this one is in it.
+pub async fn apply<T>(
+    app: &App,
+    id: &str,
+    decide: impl AsyncFnOnce(&Current) -> Result<(Edit, T)>,
+) -> Result<(T, Current)> {
+    let followed = app.follower.session(id);
+    let _listening = followed.subscribe();
+    followed.follow();
+    let told = {
+        let log = followed.fresh().await?;
+        let mut current = Current::of(&log).ok_or_else(|| ApiError::not_found("session", id))?;
+        if current.is_over() {
+            return Err(ended());
+        }
+        let (edit, told) = decide(&current).await?;
+        if edit.is_empty() {
+            return Ok((told, current));
+        }
+        keep(app, id, &edit).await?;
+        let Edit { title, metadata, agent, resources } = edit;
+        let change = Change { id: ids::new(ids::CHANGE), title, metadata, agent, resources };
+        match app.gateway.signal(id, signal::CHANGE, &change, &change.id).await {
+            Ok(()) => {}
+            Err(gateway::Error::NotFound { .. }) => return Err(ended()),
+            Err(error) => return Err(error.into()),
+        }
+        let status = current.status;
+        current::apply(&mut current.summary.attributes, &change, status);
+        (told, current)
+    };
+    followed.follow();
+    Ok(told)
+}
+
+fn ended() -> ApiError {
+    ApiError::invalid("the session has ended and cannot be changed")
+}
+
+/// Who needs the blobs of a change; before it is sent.
+async fn keep(app: &App, id: &str, edit: &Edit) -> Result<()> {
+    let Some(agent) = &edit.agent else { return Ok(()) };
+    let public = match &agent.public {
+        Content::Blob(blob) => Some(blob),
+        Content::Inline { .. } => None,
+    };
+    let blobs = [Some(&agent.facts.snapshot), public].into_iter().flatten().filter_map(|blob| blob.blob.parse().ok());
+    let batch = blobs.fold(Batch::new(), |batch, digest| row::refer(batch, digest, id));
+    Ok(app.catalog.write(batch, Durability::Synced).await?)
+}

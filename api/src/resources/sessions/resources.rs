@@ -1,0 +1,111 @@
+//! The files of a session's hand: listed, added and taken away while the session lives (API.md 2.5).
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::routing::get;
+use domain::session::{Resource as Mounted, ResourceKind};
+use serde_json::{Value, json};
+use store::catalog::Error as CatalogError;
+use store::{Batch, Durability};
+
+use super::change::{self, Edit};
+use super::object::PublicResource;
+use super::row;
+use super::uploads::{self, ResourceParam};
+use crate::app::App;
+use crate::body::JsonBody;
+use crate::error::{ApiError, Result};
+use crate::page::Page;
+use crate::resources::files::{self, FileRow};
+use crate::router::{Resource, Route};
+
+pub const RESOURCE: Resource = Resource {
+    name: "session resources",
+    routes: &[
+        Route { path: "/v1/sessions/{session_id}/resources", methods: || get(list).post(add) },
+        Route {
+            path: "/v1/sessions/{session_id}/resources/{resource_id}",
+            methods: || get(retrieve).post(rotate).delete(remove),
+        },
+    ],
+};
+
+async fn resources(app: &App, id: &str) -> Result<Vec<Mounted>> {
+    row::find(app, id).await?;
+    Ok(super::read(app, id).await?.summary.attributes.resources)
+}
+
+/// All of them: there are at most [`uploads::RESOURCES_MAX`].
+async fn list(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Page<PublicResource>>> {
+    let resources = resources(&app, &id).await?;
+    Ok(Json(Page::whole(resources.iter().map(PublicResource::from).collect())))
+}
+
+async fn retrieve(
+    State(app): State<App>,
+    Path((id, resource_id)): Path<(String, String)>,
+) -> Result<Json<PublicResource>> {
+    let resources = resources(&app, &id).await?;
+    let found = resources.iter().find(|resource| resource.id == resource_id);
+    found.map(|resource| Json(resource.into())).ok_or_else(|| missing(&resource_id))
+}
+
+fn missing(resource_id: &str) -> ApiError {
+    ApiError::not_found("session resource", resource_id)
+}
+
+async fn add(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    JsonBody(param): JsonBody<ResourceParam>,
+) -> Result<Json<PublicResource>> {
+    row::find(&app, &id).await?;
+    if !matches!(param, ResourceParam::File(_)) {
+        return Err(ApiError::field("type", "must be file: other resources are given when the session is created"));
+    }
+    let (added, _) = change::apply(&app, &id, async |current| {
+        let attributes = &current.summary.attributes;
+        if attributes.self_hosted {
+            return Err(ApiError::invalid("a session in a self-hosted environment takes no file resources"));
+        }
+        let mut resources = attributes.resources.clone();
+        let uploads = uploads::resolve(&app, &id, vec![param], &resources, app.clock.now()).await?;
+        let batch = uploads.iter().fold(Batch::new(), |batch, upload| upload.keep(batch));
+        app.catalog.write(batch, Durability::Synced).await?;
+        let added = uploads.into_iter().map(|upload| upload.resource).collect::<Vec<_>>();
+        resources.extend(added.iter().cloned());
+        Ok((Edit { resources: Some(resources), ..Edit::default() }, added))
+    })
+    .await?;
+    Ok(Json(PublicResource::from(&added[0])))
+}
+
+/// Only repositories have a token to rotate, and there are none yet.
+async fn rotate(State(app): State<App>, Path((id, resource_id)): Path<(String, String)>) -> Result<Json<Value>> {
+    let resources = resources(&app, &id).await?;
+    match resources.iter().any(|resource| resource.id == resource_id) {
+        true => Err(ApiError::invalid("only the token of a github_repository can be changed")),
+        false => Err(missing(&resource_id)),
+    }
+}
+
+async fn remove(State(app): State<App>, Path((id, resource_id)): Path<(String, String)>) -> Result<Json<Value>> {
+    row::find(&app, &id).await?;
+    let (removed, _) = change::apply(&app, &id, async |current| {
+        let (removed, resources): (Vec<_>, Vec<_>) =
+            current.summary.attributes.resources.iter().cloned().partition(|resource| resource.id == resource_id);
+        let removed = removed.into_iter().next().ok_or_else(|| missing(&resource_id))?;
+        Ok((Edit { resources: Some(resources), ..Edit::default() }, removed))
+    })
+    .await?;
+    if let ResourceKind::File { file_id, .. } = &removed.kind
+        && let Some(read) = app.catalog.row::<FileRow>(file_id).await?
+    {
+        match app.catalog.write(files::remove(Batch::new(), &read), Durability::Synced).await {
+            // Another request removed it.
+            Err(CatalogError::Conflict { .. }) => {}
+            written => written?,
+        }
+    }
+    Ok(Json(json!({"id": resource_id, "type": "session_resource_deleted"})))
+}
