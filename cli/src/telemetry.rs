@@ -13,7 +13,7 @@ pub struct Telemetry {
 
 /// Installs tracing for this process. `quiet` shows warnings only, unless the environment says otherwise.
 pub fn install(quiet: bool) -> anyhow::Result<Telemetry> {
-    let default = if quiet { "warn" } else { "info,temporalio_sdk_core=warn,temporalio_client=warn,temporalio_sdk=warn" };
+    let default = if quiet { "warn" } else { "info,fjall=warn,lsm_tree=warn,temporalio_sdk_core=warn,temporalio_client=warn,temporalio_sdk=warn" };
     let filter = EnvFilter::try_from_env(env_vars::LOG).unwrap_or_else(|_| EnvFilter::new(default));
     let text = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(true).with_filter(filter);
     let provider = match std::env::var(env_vars::OTLP_ENDPOINT) {

@@ -28,7 +28,9 @@ pub fn first<T: DeserializeOwned>(
 
 fn one<T: DeserializeOwned>(payload: Option<&Payload>, what: &'static str, event_id: i64) -> Result<T, Error> {
     let payload = payload.ok_or(Error { what, event_id, source: None })?;
-    serde_json::from_slice(&payload.data).map_err(|source| Error { what, event_id, source: Some(source) })
+    // Nothing is written as no bytes at all, not as `null`.
+    let data = if payload.data.is_empty() { b"null" } else { payload.data.as_slice() };
+    serde_json::from_slice(data).map_err(|source| Error { what, event_id, source: Some(source) })
 }
 
 /// The result in a local activity's marker; `None` if it is another marker or the activity failed.

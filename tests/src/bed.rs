@@ -1,6 +1,9 @@
 //! A bed for sessions without the HTTP API: an engine, a brain worker with a scripted model, and the log.
 
-use crate::engines::Temporal;
+use crate::{
+    engines::Temporal,
+    hands::{CountingHands, HOST},
+};
 use activities::{
     BrainActivities,
     deltas::NoDeltas,
@@ -13,7 +16,8 @@ use bytes::Bytes;
 use domain::{
     Content, Event, EventBody, Status, Time,
     agent::{AgentFacts, AgentSnapshot, ModelParams, Policy, ToolFact, ToolKind, ToolSpec},
-    session::{Attributes, Origin, Posted, SessionInput, Tuning, WORKFLOW_TYPE, queue, signal},
+    event::Confirmation,
+    session::{Attributes, LogEntry, Origin, Posted, SessionInput, Tuning, WORKFLOW_TYPE, queue, signal},
 };
 use engine::Engine;
 use http::HeaderMap;
@@ -47,9 +51,11 @@ pub struct Bed {
     pub blobs: Arc<dyn Blobs>,
     pub reader: Arc<dyn HistoryReader>,
     pub tuning: Tuning,
+    pub hands: Arc<CountingHands>,
+    hand_worker: Option<worker::WorkerThread>,
     worker: Option<worker::WorkerThread>,
     engine: Option<Engine>,
-    _temporal: Option<Temporal>,
+    temporal: Option<Temporal>,
 }
 
 impl Bed {
@@ -62,8 +68,8 @@ impl Bed {
             }
             On::Temporal => {
                 let temporal = Temporal::start(None)?;
-                let url = Url::parse(&format!("http://{}", temporal.addr))?;
-                (None, Some(temporal), Connection::connect(ConnectionOptions::new(url).build()).await?)
+                let connection = cluster(&temporal).await?;
+                (None, Some(temporal), connection)
             }
         };
         let blobs: Arc<dyn Blobs> = Arc::new(MemoryBlobs::new());
@@ -73,11 +79,14 @@ impl Bed {
             blobs,
             reader,
             tuning: Tuning::default(),
+            hands: Arc::default(),
+            hand_worker: None,
             worker: None,
             engine,
-            _temporal: temporal,
+            temporal,
         };
         bed.start_brain(script).await?;
+        bed.start_hands().await?;
         Ok(bed)
     }
 
@@ -99,8 +108,27 @@ impl Bed {
         Ok(())
     }
 
+    /// On a connection of its own, as in a process of its own.
+    async fn start_hands(&mut self) -> anyhow::Result<()> {
+        let connection = match (&self.engine, &self.temporal) {
+            (Some(engine), _) => embedded(engine.clone()).await?,
+            (None, Some(temporal)) => cluster(temporal).await?,
+            (None, None) => unreachable!("a bed has an engine"),
+        };
+        let client = Client::new(connection, ClientOptions::new(NAMESPACE).build())?;
+        let options = worker::hands::Options::default();
+        let worker = worker::hands::start(client, HOST, self.hands.clone(), self.blobs.clone(), options).await?;
+        self.hand_worker = Some(worker);
+        Ok(())
+    }
+
     pub async fn end(mut self) -> anyhow::Result<()> {
         self.stop_brain().await?;
+        if let Some(mut worker) = self.hand_worker.take() {
+            worker.shutdown();
+            worker.ended().await;
+            worker.join()?;
+        }
         if let Some(engine) = self.engine.take() {
             engine.shutdown().await;
         }
@@ -202,18 +230,42 @@ impl Bed {
         .await
     }
 
-    /// Types of all events, in order.
-    pub async fn types(&self, log: &mut SessionLog) -> anyhow::Result<Vec<&'static str>> {
+    /// All entries, checked to be dense.
+    pub async fn entries(&self, log: &mut SessionLog) -> anyhow::Result<Vec<LogEntry>> {
         let entries = log.slice(&*self.blobs, 0, u64::MAX).await?;
         for (at, entry) in entries.iter().enumerate() {
             assert_eq!(entry.position, at as u64, "positions are dense");
         }
+        Ok(entries)
+    }
+
+    /// Types of all events, in order.
+    pub async fn types(&self, log: &mut SessionLog) -> anyhow::Result<Vec<&'static str>> {
+        let entries = self.entries(log).await?;
         Ok(entries.iter().map(|entry| entry.event.body.type_name()).collect())
     }
 }
 
 pub fn message(id: &str, text: &str) -> Event {
     let body = EventBody::UserMessage { content: Content::text(text) };
+    Event { id: id.into(), body, processed_at: None }
+}
+
+pub fn confirmation(id: &str, tool_use_id: &str, deny: Option<&str>) -> Event {
+    let body = EventBody::UserToolConfirmation {
+        tool_use_id: tool_use_id.into(),
+        result: if deny.is_some() { Confirmation::Deny } else { Confirmation::Allow },
+        deny_message: deny.map(str::to_owned),
+    };
+    Event { id: id.into(), body, processed_at: None }
+}
+
+pub fn custom_result(id: &str, tool_use_id: &str, text: &str) -> Event {
+    let body = EventBody::UserCustomToolResult {
+        custom_tool_use_id: tool_use_id.into(),
+        content: Content::text(text),
+        is_error: None,
+    };
     Event { id: id.into(), body, processed_at: None }
 }
 
@@ -249,6 +301,11 @@ fn payloads(value: &impl Serialize) -> Payloads {
         ..Default::default()
     };
     Payloads { payloads: vec![payload] }
+}
+
+async fn cluster(temporal: &Temporal) -> anyhow::Result<Connection> {
+    let url = Url::parse(&format!("http://{}", temporal.addr))?;
+    Ok(Connection::connect(ConnectionOptions::new(url).build()).await?)
 }
 
 pub async fn embedded(engine: Engine) -> anyhow::Result<Connection> {

@@ -13,7 +13,7 @@ use crate::{
     telemetry,
 };
 use activities::{BrainActivities, Deltas};
-use api::App;
+use api::{App, resources::sessions::BuiltinTool};
 use clap::Args;
 use domain::{delta::Delta, session::Tuning};
 use engine::Engine;
@@ -359,9 +359,9 @@ async fn offer_engine(
 }
 
 /// The tools of a hand, as the model is told of them.
-fn builtin_tools() -> Arc<[api::resources::sessions::BuiltinTool]> {
+fn builtin_tools() -> Arc<[BuiltinTool]> {
     activities::hands::tools()
-        .map(|(name, description, input_schema)| api::resources::sessions::BuiltinTool {
+        .map(|(name, description, input_schema)| BuiltinTool {
             name: name.to_owned(),
             description: description.to_owned(),
             input_schema,

@@ -130,6 +130,10 @@ pub fn go_on(draft: &mut Draft<'_>, ask: &mut Ask<'_>) {
     if !draft.state.blocked.is_empty() && !resume(draft) {
         return;
     }
+    if draft.state.summary.status == Status::RequiresAction {
+        // Everything that was asked for is there.
+        draft.running();
+    }
     if draft.state.summary.status.is_idle() && draft.state.swap.is_some() {
         apply_swap(draft);
     }

@@ -33,14 +33,11 @@ struct Shared {
     /// Numbers the files in `tmp/`.
     next: AtomicU64,
     /// Held while a blob is given its name or deleted, so that a put never counts on a file that a delete takes away.
-    names: Mutex<Names>,
+    /// Never while syncing, so that puts wait for the disk side by side.
+    names: Mutex<()>,
+    /// The folders whose own names are known to be on disk: synced once each while this process runs.
+    synced: Mutex<HashSet<PathBuf>>,
     poisoned: AtomicBool,
-}
-
-/// The folders whose own names are known to be on disk, synced once each while this process runs.
-#[derive(Default)]
-struct Names {
-    synced: HashSet<PathBuf>,
 }
 
 impl FolderBlobs {
@@ -60,6 +57,7 @@ impl FolderBlobs {
             root: root.to_owned(),
             next: AtomicU64::new(0),
             names: Mutex::default(),
+            synced: Mutex::default(),
             poisoned: AtomicBool::new(false),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -169,16 +167,18 @@ impl Shared {
     /// If the blob is there, marks it as put just now.
     fn touch(&self, stored: Stored) -> Result<bool, Error> {
         self.sound()?;
-        let mut names = self.names.lock();
-        // A file of another size is damaged; the put then replaces it.
-        if self.stat(stored.digest)?.is_none_or(|found| found.size != stored.size) {
-            return Ok(false);
-        }
         let path = self.path(stored.digest);
-        let file = File::open(&path).map_err(failed("open"))?;
-        file.set_modified(SystemTime::now()).map_err(failed("mark"))?;
+        {
+            let _names = self.names.lock();
+            // A file of another size is damaged; the put then replaces it.
+            if self.stat(stored.digest)?.is_none_or(|found| found.size != stored.size) {
+                return Ok(false);
+            }
+            let file = File::open(&path).map_err(failed("open"))?;
+            file.set_modified(SystemTime::now()).map_err(failed("mark"))?;
+        }
         // Whoever put it first may not have come to this.
-        self.sync_names(&mut names, &path)?;
+        self.sync_names(&path)?;
         Ok(true)
     }
 
@@ -189,21 +189,25 @@ impl Shared {
         draft.file.sync_all().map_err(|error| self.poison(error))?;
         let stored = Stored { digest: std::mem::take(&mut draft.hasher).finish(), size: draft.size };
         let path = self.path(stored.digest);
-        let mut names = self.names.lock();
-        fs::create_dir_all(path.parent().expect("a blob is in a folder")).map_err(failed("make the folder of"))?;
-        fs::rename(&draft.path, &path).map_err(failed("name"))?;
-        self.sync_names(&mut names, &path)?;
+        {
+            let _names = self.names.lock();
+            fs::create_dir_all(path.parent().expect("a blob is in a folder")).map_err(failed("make the folder of"))?;
+            fs::rename(&draft.path, &path).map_err(failed("name"))?;
+        }
+        self.sync_names(&path)?;
         Ok(stored)
     }
 
-    fn sync_names(&self, names: &mut Names, blob: &Path) -> Result<(), Error> {
+    /// Puts on disk that the blob, and the folders that lead to it, have their names.
+    fn sync_names(&self, blob: &Path) -> Result<(), Error> {
         let sync = |folder: &Path| File::open(folder)?.sync_all();
         let leaf = blob.parent().expect("a blob is in a folder");
         sync(leaf).map_err(|error| self.poison(error))?;
-        if names.synced.insert(leaf.to_owned()) {
+        if !self.synced.lock().contains(leaf) {
             for above in leaf.ancestors().skip(1).take(2) {
                 sync(above).map_err(|error| self.poison(error))?;
             }
+            self.synced.lock().insert(leaf.to_owned());
         }
         Ok(())
     }

@@ -1,6 +1,10 @@
 //! The Catalog of one machine, on fjall. All tables share one keyspace: a row's key is its table's name, a zero byte
 //! and its own key, so that a batch over many tables is one journal entry and opening stays cheap.
+//!
+//! fjall opens a folder that lost files as an empty one. So there is a row that says that there were rows, and a file
+//! beside the database that says that there is this row.
 
+use std::fs::File;
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,6 +19,12 @@ use super::{Batch, Catalog, Cause, Direction, Durability, Error, KEY_BYTES_MAX, 
 
 const KEYSPACE: &str = "rows";
 const SEPARATOR: u8 = 0;
+/// The folder of the database, within that of the catalog.
+const DATABASE: &str = "fjall";
+/// The file that says that the row is there.
+const MARKED: &str = "marked";
+/// The row: its table has no name.
+const MARK: &[u8] = &[SEPARATOR];
 /// Reopening after a kill replays the journal, at about 11 ms a MB; fjall takes no smaller value.
 const JOURNAL_BYTES_MAX: u64 = 64 << 20;
 
@@ -29,7 +39,8 @@ impl FjallCatalog {
     /// Opens the catalog in a folder of its own, creating it. Only one handle at a time can have it open.
     pub fn open(folder: &Path) -> Result<Self, Error> {
         let failed = |source: Cause| Error::Open { path: folder.to_owned(), source };
-        let opened = Database::builder(folder).max_journaling_size(JOURNAL_BYTES_MAX).worker_threads(1).open();
+        let database = folder.join(DATABASE);
+        let opened = Database::builder(&database).max_journaling_size(JOURNAL_BYTES_MAX).worker_threads(1).open();
         let db = opened.map_err(|error| match error {
             fjall::Error::Locked => Error::Locked { path: folder.to_owned() },
             error => failed(Arc::new(error)),
@@ -37,6 +48,9 @@ impl FjallCatalog {
         let rows = db.keyspace(KEYSPACE, KeyspaceCreateOptions::default).map_err(|error| failed(Arc::new(error)))?;
         // What a killed process left in the journal may not be on disk yet, and is about to be shown.
         db.persist(PersistMode::SyncAll).map_err(|error| failed(Arc::new(error)))?;
+        if !mark(&db, &rows, &folder.join(MARKED)).map_err(failed)? {
+            return Err(Error::Damaged { path: folder.to_owned() });
+        }
         let published = Arc::new(RwLock::new(db.snapshot()));
         let journal = FjallJournal { db, rows: rows.clone(), published: published.clone() };
         let committer = Committer::start(journal).map_err(|error| failed(Arc::new(error)))?;
@@ -94,6 +108,7 @@ impl Catalog for FjallCatalog {
             let mut report = Report::default();
             for guard in snapshot.iter(rows) {
                 match guard.into_inner() {
+                    Ok((key, _)) if *key == *MARK => {}
                     Ok((key, value)) => count(&mut report, &key, &value),
                     Err(error) => {
                         // The rest of the table cannot be reached past a broken block.
@@ -106,6 +121,26 @@ impl Catalog for FjallCatalog {
         })
         .await
     }
+}
+
+/// Sees that the mark is there, making it where the catalog is new. False if it is gone.
+fn mark(db: &Database, rows: &Keyspace, marked: &Path) -> Result<bool, Cause> {
+    let cause = |error: fjall::Error| Arc::new(error) as Cause;
+    let there = rows.contains_key(MARK).map_err(cause)?;
+    if marked.try_exists().map_err(|error| Arc::new(error) as Cause)? {
+        return Ok(there);
+    }
+    // The row first: a crash before the file repeats this.
+    rows.insert(MARK, b"").map_err(cause)?;
+    db.persist(PersistMode::SyncAll).map_err(cause)?;
+    let name = || {
+        File::create(marked)?.sync_all()?;
+        // The folder itself may be new, too.
+        let folder = marked.parent().expect("the mark is in the folder").canonicalize()?;
+        folder.ancestors().take(2).try_for_each(|folder| File::open(folder)?.sync_all())
+    };
+    name().map_err(|error| Arc::new(error) as Cause)?;
+    Ok(true)
 }
 
 fn count(report: &mut Report, key: &[u8], value: &[u8]) {
@@ -204,6 +239,46 @@ mod tests {
         assert_eq!(catalog.verify().await.unwrap(), before);
         let row = catalog.get(ROWS, &99u32.to_be_bytes()).await.unwrap().unwrap();
         assert_eq!(row.len(), 99);
+    }
+
+    /// The files under a folder.
+    fn files(folder: &Path) -> Vec<std::path::PathBuf> {
+        let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+    }
+
+    async fn filled(folder: &Path) {
+        let catalog = FjallCatalog::open(folder).unwrap();
+        catalog.write(Batch::new().put(ROWS, "a", "b"), Durability::Synced).await.unwrap();
+    }
+
+    /// Whatever file goes missing or is overwritten: the rows are all there, or opening says that they are not.
+    #[tokio::test]
+    async fn damage_never_reads_as_an_empty_catalog() {
+        let names = {
+            let folder = tempfile::tempdir().unwrap();
+            filled(folder.path()).await;
+            let paths = files(&folder.path().join(DATABASE)).into_iter();
+            paths.map(|path| path.strip_prefix(folder.path()).unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert!(names.len() > 3);
+        let mut refused = 0;
+        for name in names {
+            for garbage in [None, Some("garbage")] {
+                let folder = tempfile::tempdir().unwrap();
+                filled(folder.path()).await;
+                match garbage {
+                    None => std::fs::remove_file(folder.path().join(&name)).unwrap(),
+                    Some(garbage) => std::fs::write(folder.path().join(&name), garbage).unwrap(),
+                }
+                match FjallCatalog::open(folder.path()) {
+                    Ok(catalog) => assert_eq!(catalog.get(ROWS, b"a").await.unwrap().unwrap(), "b", "{name:?}"),
+                    Err(Error::Damaged { .. } | Error::Open { .. }) => refused += 1,
+                    Err(error) => panic!("{name:?}: {error}"),
+                }
+            }
+        }
+        assert!(refused > 0);
     }
 
     #[test]

@@ -240,6 +240,8 @@ pub enum Error {
         #[source]
         source: Cause,
     },
+    #[error("open the catalog in {}: its rows are gone; restore the folder from a backup", path.display())]
+    Damaged { path: PathBuf },
     #[error("read from the catalog table {table}")]
     Read {
         table: &'static str,

@@ -1,0 +1,88 @@
+//! A provider whose tools do nothing but count, wait and answer: for tests of everything around hands.
+
+use activities::hands::{Executed, Provider, ToolCall};
+use async_trait::async_trait;
+use domain::{
+    Failure,
+    content::Block,
+    failure::FailureKind,
+    session::{HandRef, OutputFile, ProvisionInput},
+};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+use tokio::sync::Notify;
+
+pub const HOST: &str = "test-host";
+
+/// Keeps a journal as a real hand does: a call runs once, whoever asks how often.
+#[derive(Default)]
+pub struct CountingHands {
+    pub provisioned: AtomicUsize,
+    /// Refuses to make hands.
+    pub broken: AtomicBool,
+    journal: Mutex<BTreeMap<String, Executed>>,
+    /// Calls of `{"wait": true}` that were begun.
+    pub waiting: Arc<Notify>,
+    ended: Mutex<BTreeMap<String, Arc<Notify>>>,
+}
+
+impl CountingHands {
+    /// How many calls took effect.
+    pub fn effects(&self) -> usize {
+        self.journal.lock().expect("no test panics inside").len()
+    }
+}
+
+#[async_trait]
+impl Provider for CountingHands {
+    async fn provision(&self, input: &ProvisionInput) -> Result<HandRef, Failure> {
+        if self.broken.load(Ordering::SeqCst) {
+            return Err(Failure::permanent(FailureKind::Request, "install bubblewrap"));
+        }
+        self.provisioned.fetch_add(1, Ordering::SeqCst);
+        Ok(HandRef { hand: input.hand.clone(), host: HOST.into(), epoch: 1 })
+    }
+
+    async fn execute(&self, _hand: &HandRef, call: ToolCall) -> Executed {
+        if let Some(known) = self.journal.lock().expect("no test panics inside").get(&call.id) {
+            return known.clone();
+        }
+        let mut executed = Executed {
+            content: vec![Block::text(format!("ran {}", call.input["command"].as_str().unwrap_or_default()))],
+            is_error: false,
+            lost: false,
+            hand_lost: false,
+        };
+        if call.input["wait"] == true {
+            let ended = Arc::new(Notify::new());
+            self.ended.lock().expect("no test panics inside").insert(call.id.clone(), ended.clone());
+            self.waiting.notify_one();
+            ended.notified().await;
+            executed = Executed::error("interrupted");
+        }
+        if call.input["lose_hand"] == true {
+            executed = Executed::hand_lost("for the test");
+        }
+        self.journal.lock().expect("no test panics inside").insert(call.id, executed.clone());
+        executed
+    }
+
+    async fn cancel(&self, _hand: &HandRef, call_id: &str) {
+        if let Some(ended) = self.ended.lock().expect("no test panics inside").get(call_id) {
+            ended.notify_one();
+        }
+    }
+
+    async fn collect(&self, _hand: &HandRef) -> Result<Option<Vec<OutputFile>>, Failure> {
+        Ok(Some(Vec::new()))
+    }
+
+    async fn release(&self, _hand: &HandRef) -> Result<(), Failure> {
+        Ok(())
+    }
+}
