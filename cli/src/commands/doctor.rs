@@ -98,8 +98,8 @@ impl Finding {
             State::Off => "off",
             State::Missing => "MISSING",
         };
-        let line = format!("{state:<7}  {:<12}  {}", self.name, self.why);
-        if self.fix.is_empty() { line } else { format!("{line}\n{:<7}  {:<12}  fix: {}", "", "", self.fix) }
+        let line = format!("{state:<7}  {:<13}  {}", self.name, self.why);
+        if self.fix.is_empty() { line } else { format!("{line}\n{:<7}  {:<13}  fix: {}", "", "", self.fix) }
     }
 }
 
@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn a_finding_says_what_to_do_on_a_line_of_its_own() {
         let finding = Finding::new("git", State::Off, "not found", "install git");
-        assert_eq!(finding.text(), "off      git           not found\n                       fix: install git");
+        assert_eq!(finding.text(), "off      git            not found\n                        fix: install git");
     }
 
     #[test]

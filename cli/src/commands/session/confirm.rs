@@ -6,14 +6,14 @@ use crate::{
     client::{Client, Query},
     error::{Code, failed},
 };
-use clap::Args;
+use clap::{ArgGroup, Args};
 use serde_json::{Value, json};
 
 /// Allow or deny tool calls that wait for it
 ///
 /// Without event ids: every call that the session waits for.
 #[derive(Debug, Args)]
-#[group(id = "verdict", required = true, multiple = false, args = ["allow", "deny"])]
+#[command(group(ArgGroup::new("verdict").required(true).args(["allow", "deny"])))]
 pub struct Confirm {
     #[arg(value_parser = args::id)]
     id: String,
@@ -27,7 +27,7 @@ pub struct Confirm {
     #[arg(long)]
     deny: bool,
     /// What the agent is told when it may not
-    #[arg(long, value_name = "TEXT", requires = "deny")]
+    #[arg(long, value_name = "TEXT", conflicts_with = "allow")]
     reason: Option<String>,
     /// Print the accepted events as JSON
     #[arg(long)]

@@ -123,7 +123,8 @@ fn decision(committed: &Value) -> String {
     let time = commit["now"].as_str().and_then(|now| now.get(11..23)).unwrap_or_default();
     let step = commit["step"]["step"].as_str().unwrap_or("?");
     let entries = private.into_iter().map(|take| entry(&take["entry"])).collect::<Vec<_>>().join("; ");
-    let line = format!("{:>5}  {time}  {positions:<11}  {step:<10}  {}", commit["n"], render::one_line(&entries, 160));
+    let n = commit["n"].to_string();
+    let line = format!("{n:>5}  {time}  {positions:<11}  {step:<10}  {}", render::one_line(&entries, 160));
     line.trim_end().to_owned()
 }
 
