@@ -137,6 +137,7 @@ async fn begin(app: &App, plan: Plan) -> Result<(SessionRow, Current)> {
         started: false,
         archived_at: None,
         deleted: false,
+        sealed: None,
         projection: Some(Projection {
             summary: summary.clone(),
             status,

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use domain::content::BlobRef;
 use domain::{Status, Summary};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,9 @@ pub struct SessionRow {
     /// For clients the session is gone; what is left of it is on its way out.
     pub deleted: bool,
     pub projection: Option<Projection>,
+    /// The manifest of the whole log, once the session is over: histories may be gone by then.
+    #[serde(default)]
+    pub sealed: Option<BlobRef>,
 }
 
 /// What the log says, as far as it was read.
