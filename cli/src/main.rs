@@ -7,6 +7,7 @@ mod connect;
 mod data_dir;
 mod env_vars;
 mod error;
+mod fault;
 mod grpc;
 mod node;
 mod output;
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let args = args::Args::parse();
-    match commands::run(args) {
+    match fault::arm().and_then(|()| commands::run(args)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let error = error::Failed::from(error);
