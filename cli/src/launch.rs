@@ -45,7 +45,7 @@ pub async fn find_or_start(service: &Service) -> anyhow::Result<Client> {
 }
 
 /// The service of the data folder, if it announced itself and answers.
-async fn answering(service: &Service) -> anyhow::Result<Option<Client>> {
+pub async fn answering(service: &Service) -> anyhow::Result<Option<Client>> {
     if data_dir::running(&service.data()).is_none() {
         return Ok(None);
     }
