@@ -1,3 +1,4 @@
 //! All black-box tests, one binary. Every scenario about sessions runs on both engines.
 
+mod arrows;
 mod session;
