@@ -27,6 +27,7 @@ struct Terminal {
     seen: String,
 }
 
+#[expect(unsafe_code, reason = "only libc opens pseudo terminals, and it gives bare descriptors")]
 impl Terminal {
     fn run(place: &Place, args: &[&str]) -> Self {
         let (mut near, mut far) = (-1, -1);
