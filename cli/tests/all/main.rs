@@ -7,6 +7,7 @@ mod program;
 mod refused;
 mod run;
 mod serve;
+mod terminal;
 mod unreachable;
 mod usage;
 mod verify;
