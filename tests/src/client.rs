@@ -1,15 +1,13 @@
 //! A small HTTP client for tests: sends, lists and waits. It follows a service that is killed and started again.
 
+use crate::long;
 use anyhow::{Context as _, bail};
 use futures::StreamExt as _;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use std::time::Duration;
 use tokio::sync::watch;
 
-/// How long anything awaited may take.
-const PATIENCE: Duration = Duration::from_secs(120);
 const PAGE: usize = 1000;
 
 #[derive(Clone)]
@@ -101,7 +99,7 @@ impl Client {
             }
             unreachable!("attempts do not end")
         };
-        tokio::time::timeout(PATIENCE, sending).await.with_context(|| format!("{text:?} is not accepted"))?
+        tokio::time::timeout(long::patience(), sending).await.with_context(|| format!("{text:?} is not accepted"))?
     }
 
     /// `None`: nobody knows; try again.
@@ -193,12 +191,12 @@ impl Client {
                 }
             }
         };
-        match tokio::time::timeout(PATIENCE, waiting).await {
+        match tokio::time::timeout(long::patience(), waiting).await {
             Ok(done) => done,
             Err(_) => {
                 let events = self.events(session).await.unwrap_or_default();
                 let kinds: Vec<_> = events.iter().map(|event| event.kind.as_str()).collect();
-                bail!("not done after {} s: {kinds:?}", PATIENCE.as_secs())
+                bail!("not done after {} s: {kinds:?}", long::patience().as_secs())
             }
         }
     }

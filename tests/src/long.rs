@@ -3,8 +3,11 @@
 use anyhow::Context as _;
 use std::time::Duration;
 
-/// How long a long test may wait for the next sign of life.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+/// How long anything awaited may take.
+pub fn patience() -> Duration {
+    let seconds = std::env::var("STEADYHAND_PATIENCE_S").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(120))
+}
 
 const SEED: &str = "STEADYHAND_SEED";
 

@@ -73,8 +73,7 @@ impl Service {
             std::fs::set_permissions(passage, std::fs::Permissions::from_mode(0o755))?;
         }
         let base = watch::Sender::new(String::new());
-        let mut service =
-            Service { options, dir, key: String::new(), base, serve: None, brain: None, hand: None };
+        let mut service = Service { options, dir, key: String::new(), base, serve: None, brain: None, hand: None };
         service.start_missing().await?;
         service.options.fault = None;
         Ok(service)

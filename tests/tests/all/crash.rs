@@ -48,7 +48,7 @@ const MOMENTS: [Moment; 13] = [
 ];
 
 /// Cells that run at the same time: they mostly wait for timeouts of the engine.
-const CELLS_AT_ONCE: usize = 5;
+const CELLS_AT_ONCE: usize = 7;
 /// A run ends after so many decisions, so that one turn has several.
 const DECISIONS_PER_RUN: u64 = 2;
 
@@ -100,13 +100,15 @@ async fn matrix(victim: Victim, temporal: Option<SocketAddr>) -> anyhow::Result<
     let mut cells = JoinSet::new();
     for (at, moment) in MOMENTS.into_iter().enumerate() {
         let (undisturbed, slots) = (undisturbed.clone(), slots.clone());
-        cells.spawn(async move {
-            let _slot = slots.acquire().await?;
-            let ended = cell(victim, Some(moment), engine_of(temporal, at)).await?;
-            ended.is_like(&undisturbed)?;
-            anyhow::Ok(())
-        }
-        .map_err_with(moment));
+        cells.spawn(
+            async move {
+                let _slot = slots.acquire().await?;
+                let ended = cell(victim, Some(moment), engine_of(temporal, at)).await?;
+                ended.is_like(&undisturbed)?;
+                anyhow::Ok(())
+            }
+            .map_err_with(moment),
+        );
     }
     let failed: Vec<String> = cells.join_all().await.into_iter().filter_map(Result::err).collect();
     ensure!(failed.is_empty(), "{} of {} cells failed:\n{}", failed.len(), MOMENTS.len(), failed.join("\n"));
@@ -169,11 +171,7 @@ fn script(moment: Option<Moment>) -> anyhow::Result<Script> {
     Ok(Script::from_toml(&text, Path::new("crash.toml"))?)
 }
 
-async fn cell(
-    victim: Victim,
-    moment: Option<Moment>,
-    temporal: Option<(SocketAddr, String)>,
-) -> anyhow::Result<Ended> {
+async fn cell(victim: Victim, moment: Option<Moment>, temporal: Option<(SocketAddr, String)>) -> anyhow::Result<Ended> {
     let model = serve(TcpListener::bind("127.0.0.1:0").await?, script(moment)?)?;
     let layout = if victim == Victim::Service { Layout::Hand } else { Layout::Split };
     let fault = match moment {
@@ -181,8 +179,7 @@ async fn cell(
         _ => None,
     };
     let is_embedded = temporal.is_none();
-    let options =
-        Options { layout, temporal, model_url: model.url(), decisions_per_run: DECISIONS_PER_RUN, fault };
+    let options = Options { layout, temporal, model_url: model.url(), decisions_per_run: DECISIONS_PER_RUN, fault };
     let mut service = Service::start(options).await?;
     let ended = match disturbed(&mut service, victim, moment, &model).await {
         Ok(ended) => ended,

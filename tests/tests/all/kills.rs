@@ -28,12 +28,12 @@ const SESSIONS: usize = 2;
 /// Acknowledged messages between two kills.
 const MESSAGES_BETWEEN_MAX: usize = 16;
 /// Low, so that kills fall between runs too.
-const DECISIONS_PER_RUN: u64 = 12;
+const DECISIONS_PER_RUN: u64 = 4;
 
 const SCRIPT: &str = r#"
 version = 1
 [[rules]]
-when = { results = 0, user_contains = "0" }
+when = { results = 0 }
 answer = [{ tool = "bash", input = { command = "echo once >> counter" } }]
 [[rules]]
 answer = [{ text = "Heard." }]
@@ -99,7 +99,7 @@ async fn load(service: &mut Service, kills: usize, seed: u64) -> anyhow::Result<
     for _ in 0..kills {
         let until = *counted.borrow() + chance.random_range(1..=MESSAGES_BETWEEN_MAX);
         tokio::select! {
-            reached = tokio::time::timeout(long::PATIENCE, counted.wait_for(|count| *count >= until)) => {
+            reached = tokio::time::timeout(long::patience(), counted.wait_for(|count| *count >= until)) => {
                 reached.map_err(|_| anyhow::anyhow!("no messages are acknowledged any more"))??;
             }
             Some(ended) = clients.join_next() => {

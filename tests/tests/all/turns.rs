@@ -122,12 +122,7 @@ async fn start(model: &Server, decisions_per_run: u64, temporal: Option<&Tempora
     Service::start(Options { layout: Layout::One, temporal, model_url, decisions_per_run, fault: None }).await
 }
 
-async fn runs(
-    dir: &Path,
-    session: &str,
-    events: &[LoggedEvent],
-    temporal: Option<&Temporal>,
-) -> anyhow::Result<usize> {
+async fn runs(dir: &Path, session: &str, events: &[LoggedEvent], temporal: Option<&Temporal>) -> anyhow::Result<usize> {
     match temporal {
         None => afterwards::of_engine(dir, session, events).await,
         Some(server) => afterwards::of_log(bed::cluster(server).await?, bed::NAMESPACE, dir, session, events).await,
