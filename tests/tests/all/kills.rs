@@ -2,17 +2,10 @@
 //!
 //! `scripts/long kills` runs it longer: `STEADYHAND_KILLS` kills, from `STEADYHAND_SEED`.
 
-use activities::model::scripted::{Script, serve};
-use anyhow::ensure;
+use activities::model::scripted::{Script, Server, serve};
+use anyhow::{Context as _, ensure};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
-use std::{
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Instant,
-};
+use std::{path::Path, sync::Arc, time::Instant};
 use steadyhand_tests::{
     afterwards,
     client::{Client, LoggedEvent, Mark},
@@ -20,13 +13,18 @@ use steadyhand_tests::{
     service::{Layout, Options, Role, Service},
     transcript::check_log,
 };
-use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
 
 const KILLS: usize = 20;
 const CLIENTS: usize = 8;
 const SESSIONS: usize = 2;
-/// Acknowledged messages between two kills.
+/// Messages that may be sent, and model requests that are waited for, between two kills.
 const MESSAGES_BETWEEN_MAX: usize = 16;
+const REQUESTS_BETWEEN_MAX: usize = 2;
 /// Low, so that kills fall between runs too.
 const DECISIONS_PER_RUN: u64 = 4;
 
@@ -60,7 +58,7 @@ async fn nothing_acknowledged_is_lost_or_doubled() -> anyhow::Result<()> {
     })
     .await?;
     let begun = Instant::now();
-    match load(&mut service, kills, seed).await {
+    match load(&mut service, &model, kills, seed).await {
         Ok(sessions) => {
             let effects = service.effects();
             let dir = service.stop().await?;
@@ -80,28 +78,38 @@ async fn nothing_acknowledged_is_lost_or_doubled() -> anyhow::Result<()> {
     }
 }
 
-async fn load(service: &mut Service, kills: usize, seed: u64) -> anyhow::Result<Vec<(String, Vec<LoggedEvent>)>> {
+async fn load(
+    service: &mut Service,
+    model: &Server,
+    kills: usize,
+    seed: u64,
+) -> anyhow::Result<Vec<(String, Vec<LoggedEvent>)>> {
     let client = service.client();
     let mut sessions = Vec::new();
     for _ in 0..SESSIONS {
         sessions.push(client.session().await?);
     }
-    let acknowledged = watch::Sender::new(0);
-    let is_over = Arc::new(AtomicBool::new(false));
+    let (allowed, acknowledged) = (Arc::new(Semaphore::new(0)), watch::Sender::new(0));
     let mut clients = JoinSet::new();
     for number in 0..CLIENTS {
         let session = sessions[number % SESSIONS].clone();
         let mark = if number < CLIENTS / 2 { Mark::RetryCount } else { Mark::IdempotencyKey };
-        clients.spawn(send(client.clone(), session, number, mark, acknowledged.clone(), is_over.clone()));
+        clients.spawn(send(client.clone(), session, number, mark, allowed.clone(), acknowledged.clone()));
     }
     let mut chance = StdRng::seed_from_u64(seed);
     let mut counted = acknowledged.subscribe();
     for _ in 0..kills {
-        let until = *counted.borrow() + chance.random_range(1..=MESSAGES_BETWEEN_MAX);
+        let messages = chance.random_range(1..=MESSAGES_BETWEEN_MAX);
+        let enough = *counted.borrow() + chance.random_range(0..=messages);
+        // A message begins a turn, and a turn takes two requests: they come.
+        let requests = model.count() + chance.random_range(0..=REQUESTS_BETWEEN_MAX);
+        allowed.add_permits(messages);
+        let busy = async {
+            model.wait_for(requests).await;
+            counted.wait_for(|count| *count >= enough).await.map(drop)
+        };
         tokio::select! {
-            reached = tokio::time::timeout(long::patience(), counted.wait_for(|count| *count >= until)) => {
-                reached.map_err(|_| anyhow::anyhow!("no messages are acknowledged any more"))??;
-            }
+            reached = tokio::time::timeout(long::patience(), busy) => reached.context("nothing moves any more")??,
             Some(ended) = clients.join_next() => {
                 ended??;
                 anyhow::bail!("a client has nothing to say any more");
@@ -115,7 +123,7 @@ async fn load(service: &mut Service, kills: usize, seed: u64) -> anyhow::Result<
             service.start_missing().await?;
         }
     }
-    is_over.store(true, Ordering::Relaxed);
+    allowed.close();
     let mut said = Vec::new();
     while let Some(ended) = clients.join_next().await {
         said.push(ended??);
@@ -141,12 +149,14 @@ async fn send(
     session: String,
     number: usize,
     mark: Mark,
+    allowed: Arc<Semaphore>,
     acknowledged: watch::Sender<usize>,
-    is_over: Arc<AtomicBool>,
 ) -> anyhow::Result<Said> {
     let name = format!("client-{number}:");
     let mut ids = Vec::new();
-    while !is_over.load(Ordering::Relaxed) {
+    // Closed when the last kill is over.
+    while let Ok(permit) = allowed.acquire().await {
+        permit.forget();
         ids.push(client.send(&session, &format!("{name}{}", ids.len()), mark).await?);
         acknowledged.send_modify(|count| *count += 1);
     }
