@@ -95,6 +95,7 @@ fn spawn(data: &Path, log: File) -> anyhow::Result<Child> {
     let mut command = Command::new(program);
     command.arg("serve").arg("--data").arg(data);
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    #[expect(unsafe_code, reason = "std has no other way to begin a session")]
     // SAFETY: between fork and exec only one system call is made, and it allocates nothing.
     unsafe {
         command.pre_exec(|| rustix::process::setsid().map(drop).map_err(Into::into));
