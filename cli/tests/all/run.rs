@@ -93,7 +93,7 @@ fn json_is_one_event_a_line_and_the_agent_is_made_once() {
     place.run(&["run", "three", "--model", "other-model"]).ok();
     let agents = place.run(&["agent", "list", "--json"]).ok();
     let mut names: Vec<_> = agents.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect();
-    names.sort_by_key(|agent| agent["name"].to_string());
+    names.sort_by_key(|agent| agent["created_at"].to_string());
     let names: Vec<_> =
         names.iter().map(|agent| (agent["name"].as_str().unwrap(), agent["model"]["id"].as_str().unwrap())).collect();
     assert_eq!(names, [("default", "claude-sonnet-5-5"), ("default other-model", "other-model")]);
