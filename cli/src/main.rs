@@ -12,6 +12,7 @@ mod document;
 mod env_vars;
 mod error;
 mod feed;
+mod fault;
 mod grpc;
 mod launch;
 mod live;
@@ -33,7 +34,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let args = args::Args::parse();
-    match commands::run(args) {
+    match fault::arm().and_then(|()| commands::run(args)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let error = error::Failed::from(error);
