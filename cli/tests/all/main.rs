@@ -1,5 +1,6 @@
 //! The program as people and scripts meet it: exit code, stdout, stderr.
 
+mod documents;
 mod fake;
 mod feed;
 mod help;
