@@ -279,5 +279,7 @@ impl Followed {
 /// Nothing will happen until somebody sends something.
 fn rests(log: &SessionLog) -> bool {
     log.uncommitted().next().is_none()
-        && log.summary().is_none_or(|summary: &Summary| summary.status.is_idle() || summary.status == Status::Terminated)
+        && log
+            .summary()
+            .is_none_or(|summary: &Summary| summary.status.is_idle() || summary.status == Status::Terminated)
 }

@@ -54,9 +54,10 @@ impl SessionWorkflow {
             ops.reconcile(ctx);
             let intake = wait_until_due(ctx, &mut ops).await;
             let commit = decide(ctx, intake.clone()).await?;
-            let swapped = commit.takes.iter().any(|take| {
-                matches!(take, domain::Take::Private { entry: domain::PrivateEntry::Swapped { .. } })
-            });
+            let swapped = commit
+                .takes
+                .iter()
+                .any(|take| matches!(take, domain::Take::Private { entry: domain::PrivateEntry::Swapped { .. } }));
             ops.forget(&intake);
             ctx.state_mut(|session| session.commit(&commit, &intake));
 

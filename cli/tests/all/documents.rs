@@ -156,7 +156,8 @@ fn every_command_and_exit_code_is_described() {
         assert!(manual.contains(&format!("`{command}")), "docs/operations.md does not tell of {command}");
     }
     let codes = read("cli/src/error.rs");
-    for code in codes.lines().filter_map(|line| line.trim().strip_suffix(',')?.split(" = ").nth(1)?.parse::<u8>().ok()) {
+    for code in codes.lines().filter_map(|line| line.trim().strip_suffix(',')?.split(" = ").nth(1)?.parse::<u8>().ok())
+    {
         assert!(manual.contains(&format!("\n| {code} | ")), "docs/operations.md does not tell of exit code {code}");
     }
 }
