@@ -30,6 +30,7 @@ pub struct Opened {
 impl Gate {
     pub fn new(hands_dir: &Path) -> anyhow::Result<Self> {
         let changes = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
+        #[expect(unsafe_code, reason = "tokio cannot know that the descriptor outlives its registration")]
         // SAFETY: it owns the descriptor, which is open until it is dropped and is never exchanged.
         let changes = unsafe { AsyncFd::register(changes)? };
         Ok(Gate { hands_dir: hands_dir.to_owned(), changes })
