@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use domain::session::Tuning;
+use log::follow::Followed;
 use log::{Follower, TemporalReader};
 use serde::{Deserialize, Serialize};
 use store::catalog::Error as CatalogError;
@@ -14,6 +15,7 @@ use crate::auth::Keys;
 use crate::deltas::Hub;
 use crate::gateway::Gateway;
 use crate::ids;
+use crate::recent::Recent;
 use crate::resources::events::retry::{Answered, UnderWay};
 use crate::resources::sessions::{BuiltinTool, SessionRows};
 use crate::time::{Clock, SystemClock};
@@ -33,6 +35,7 @@ pub struct App {
     pub builtin_tools: Arc<[BuiltinTool]>,
     /// What new sessions are tuned to.
     pub tuning: Tuning,
+    recent: Recent,
     pub(crate) answered: Answered,
     pub(crate) under_way: UnderWay,
     closing: Arc<watch::Sender<bool>>,
@@ -93,6 +96,7 @@ impl App {
             clock: options.clock,
             builtin_tools: options.builtin_tools,
             tuning: options.tuning,
+            recent: Recent::default(),
             answered: Answered::default(),
             under_way: UnderWay::default(),
             closing: Arc::new(watch::channel(false).0),
@@ -100,6 +104,18 @@ impl App {
             blobs,
             tenant,
         })
+    }
+
+    /// A session's log, for a request that uses it.
+    pub fn session(&self, session_id: &str) -> Arc<Followed> {
+        let followed = self.follower.session(session_id);
+        self.recent.keep(session_id, &followed);
+        followed
+    }
+
+    /// Lets go of the log of a session that is gone.
+    pub(crate) fn forget(&self, session_id: &str) {
+        self.recent.forget(session_id);
     }
 
     /// Tells open streams to end. They would outlast any other request.

@@ -16,6 +16,7 @@ pub mod metadata;
 pub mod page;
 pub mod query;
 mod reading;
+mod recent;
 pub mod references;
 pub mod resources;
 pub mod router;
@@ -30,5 +31,6 @@ pub mod verify;
 
 pub use app::{App, Engine, Options};
 pub use error::{ApiError, Result};
+pub use resources::sessions::catch_up::catch_up;
 pub use router::router;
 pub use serve::serve;

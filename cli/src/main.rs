@@ -1,18 +1,32 @@
 //! `steadyhand`: the one binary. Parses, assembles the other crates, prints, and says why something failed.
 
 mod args;
+mod ask;
+mod bundle;
+mod client;
 mod commands;
 mod config;
 mod connect;
 mod data_dir;
+mod document;
 mod env_vars;
 mod error;
+mod feed;
 mod fault;
 mod grpc;
+mod launch;
+mod live;
 mod node;
 mod output;
+mod presets;
+mod progress;
 mod remote;
+mod render;
+mod service;
+mod sessions_check;
+mod sse;
 mod supervisor;
+mod table;
 mod telemetry;
 
 use clap::Parser as _;

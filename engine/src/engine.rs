@@ -36,6 +36,13 @@ struct Inner {
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
+/// Without a shutdown the engine ends with its last handle: what was accepted is written, nobody waits for it.
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.host.close();
+    }
+}
+
 impl Engine {
     /// Opens the store, recovers what was busy when it was closed, and starts the timers. Must be called within a tokio
     /// runtime.
@@ -75,7 +82,8 @@ impl Engine {
         answer
     }
 
-    /// Answers every open poll with nothing, stops the timers, and returns when all that was accepted is on disk.
+    /// Answers every open poll with nothing, stops the timers, and returns when all that was accepted is on disk and the
+    /// store is closed, whoever still holds a handle. Idempotent.
     pub async fn shutdown(&self) {
         self.0.host.close();
         let tasks = std::mem::take(&mut *self.0.tasks.lock());
@@ -87,6 +95,7 @@ impl Engine {
         if let Err(error) = self.0.host.sync().await {
             tracing::error!(error = &error as &dyn std::error::Error, "the store could not be synced");
         }
+        self.0.host.close_store();
     }
 
     /// Examines every run and index of the store. Meant for an engine that nobody uses at the time.

@@ -24,3 +24,76 @@ pub fn verify(host: &Host) -> Result<Report, Error> {
     host.examine(&mut report)?;
     Ok(report)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SimulatedClock;
+    use crate::host::Start;
+    use crate::options::Limits;
+    use crate::pb::common::v1::WorkflowType;
+    use crate::pb::history::v1::WorkflowExecutionStartedEventAttributes;
+    use crate::pb::taskqueue::v1::TaskQueue;
+    use crate::store::{Batch, Durability, MemoryStore, Range, Space, Storage};
+    use crate::time::{Time, duration};
+    use std::sync::Arc;
+
+    /// A store with one open run that has a deadline, made by a host.
+    async fn store() -> (Arc<MemoryStore>, Host) {
+        let store = Arc::new(MemoryStore::default());
+        let clock = Arc::new(SimulatedClock::new(Time(1_700_000_000_000_000_000)));
+        let host = Host::new(store.clone(), clock, Limits::default(), 10, 7).expect("a host");
+        let host = Arc::new(host);
+        let started = WorkflowExecutionStartedEventAttributes {
+            workflow_id: "w".into(),
+            workflow_type: Some(WorkflowType { name: "W".into() }),
+            task_queue: Some(TaskQueue { name: "q".into(), ..Default::default() }),
+            workflow_run_timeout: duration(60_000_000_000),
+            ..Default::default()
+        };
+        let start = Start {
+            namespace: "default".into(),
+            request_id: "r".into(),
+            started,
+            user_metadata: None,
+            reuse: Default::default(),
+            conflict: Default::default(),
+            signal: None,
+        };
+        host.start(start).await.expect("starts");
+        let fresh = Host::new(
+            store.clone(),
+            Arc::new(SimulatedClock::new(Time(1_700_000_000_000_000_000))),
+            Limits::default(),
+            10,
+            8,
+        );
+        (store, fresh.expect("a host"))
+    }
+
+    #[tokio::test]
+    async fn a_sound_store_has_no_problems_and_each_kind_of_damage_is_found() {
+        let (_, host) = store().await;
+        let report = verify(&host).expect("reads");
+        assert_eq!(report, Report { runs: 1, open_runs: 1, history_events: 2, problems: vec![] });
+
+        for space in [Space::History, Space::Current, Space::Timer, Space::Busy, Space::Listed, Space::ByWorkflow] {
+            let (store, host) = store().await;
+            let mut batch = Batch::default();
+            for (key, _) in store.scan(space, Range::prefix(Vec::new())).expect("scans") {
+                batch.remove(space, key);
+            }
+            store.write(vec![batch], Durability::Synced).expect("writes");
+            let report = verify(&host).expect("reads");
+            assert!(!report.is_sound(), "nobody missed what was in {}", space.name());
+        }
+        for space in [Space::Timer, Space::Busy, Space::Listed, Space::ByWorkflow, Space::Signal] {
+            let (store, host) = store().await;
+            let mut batch = Batch::default();
+            batch.put(space, vec![9; 40], Vec::new());
+            store.write(vec![batch], Durability::Synced).expect("writes");
+            let report = verify(&host).expect("reads");
+            assert!(!report.is_sound(), "nobody wondered what was in {}", space.name());
+        }
+    }
+}

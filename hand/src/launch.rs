@@ -8,7 +8,7 @@ use crate::folder::{self, Folder};
 use crate::limits;
 use crate::link::inside;
 use crate::probe;
-use crate::protocol::Layer;
+use crate::protocol::{Layer, Need};
 use crate::sandbox::cgroup;
 use crate::spec::{HandRef, Mode, Plan, Resources, Spec, is_hand_id, is_plain_name, is_plain_relative};
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,9 @@ pub enum Launched {
         message: String,
     },
 }
+
+/// The shim's note that the recipe is carried out.
+const PREPARED: &str = "prepared.json";
 
 #[derive(thiserror::Error, Debug)]
 pub enum Error {
@@ -93,19 +96,16 @@ fn try_launch(spec: Spec) -> Result<HandRef, Error> {
     if uid.is_some() {
         reachable(&spec.hands_dir)?;
     }
-    // An earlier launch may have ended anywhere; whatever it made is made again, and only an earlier plan means that
-    // a sandbox may have filled the folders.
-    fill(&folder, &spec.resources, uid, earlier.is_none())?;
-    layers.push(probe::plain_uid());
+    fill(&folder, &spec.resources, uid)?;
     let cgroup_name = cgroup::name(&spec.hand_id, folder.path());
     let groups = cgroup::create(&cgroup_name, uid, &spec.limits);
     if let Some(procs) = &groups.shim_procs {
         std::fs::write(procs, "0").map_err(|e| Error::Make(procs.clone(), e))?;
     }
     layers.extend(groups.layers);
-    layers.push(probe::disk());
+    layers.extend(probe::others());
     if spec.mode == Mode::Strict {
-        let off: Vec<_> = layers.iter().filter(|layer| !layer.on && layer.name != "disk_quota").cloned().collect();
+        let off: Vec<_> = layers.iter().filter(|layer| !layer.on && layer.need != Need::Advice).cloned().collect();
         if !off.is_empty() {
             cgroup::remove(&cgroup_name);
             return Err(Error::Layers(off));
@@ -197,7 +197,8 @@ fn reachable(hands_dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn fill(folder: &Folder, resources: &Resources, uid: Option<u32>, fresh: bool) -> Result<(), Error> {
+/// Make what is not there yet; an earlier launch may have ended anywhere.
+fn fill(folder: &Folder, resources: &Resources, uid: Option<u32>) -> Result<(), Error> {
     let own = [folder.journal(), folder.blobs(), folder.spool(), folder.recipe()];
     let filled = [folder.workspace(), folder.outputs(), folder.home()];
     for dir in own.iter().chain(&filled) {
@@ -206,17 +207,20 @@ fn fill(folder: &Folder, resources: &Resources, uid: Option<u32>, fresh: bool) -
     // Its owner stays whoever launches: inside it is read-only, and outside nobody else needs to write there.
     make_dir(&folder.uploads(), 0o755, None)?;
     for file in &resources.files {
-        copy_upload(folder, &file.source, &file.path)?;
+        // Its source need not be there any more when a hand is started again.
+        if !folder.uploads().join(&file.path).exists() {
+            copy_upload(folder, &file.source, &file.path)?;
+        }
+    }
+    if folder.journal().join(PREPARED).exists() {
+        return Ok(());
     }
     let bundle = resources.repo.as_ref().map(|repo| (&repo.bundle, inside::BUNDLE));
     let archive = resources.restore.as_ref().map(|restore| (&restore.archive, inside::ARCHIVE));
     for (source, name) in bundle.into_iter().chain(archive) {
         let to = folder.recipe().join(name);
-        let prepared = folder.journal().join("prepared.json").exists();
-        if fresh || !prepared {
-            copy(source, &to, 0o600)?;
-            give(&to, uid)?;
-        }
+        copy(source, &to, 0o600)?;
+        give(&to, uid)?;
     }
     Ok(())
 }
@@ -263,7 +267,7 @@ fn give(path: &Path, uid: Option<u32>) -> Result<(), Error> {
 fn start_shim(folder: &Folder, uid: Option<u32>) -> Result<(), Error> {
     let log = File::options().create(true).append(true).mode(0o600).open(folder.log()).map_err(Error::Shim)?;
     let mut command = Command::new("/proc/self/exe");
-    command.arg("shim").arg(folder.path()).env_clear().current_dir("/");
+    command.arg0("steadyhand-hand").arg("shim").arg(folder.path()).env_clear().current_dir("/");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
     if let Some(uid) = uid {
         command.uid(uid).gid(uid);

@@ -44,6 +44,8 @@ pub const WALK_DEPTH: usize = 128;
 
 /// One request line to the shim: the largest `write` with room for JSON's escapes.
 pub const REQUEST_BYTES: usize = 16 * 1024 * 1024;
+/// A request as init gets it: JSON written anew may be longer than it came, as numbers are spelled out.
+pub const CALL_FRAME_BYTES: usize = 8 * REQUEST_BYTES;
 /// One reply line of the shim, or one frame of init: a PDF in base64 and its envelope.
 pub const REPLY_BYTES: usize = 32 * 1024 * 1024;
 /// One piece of a blob in a reply.

@@ -42,6 +42,30 @@ fn fixes(layers: &[Layer]) -> String {
     layers.iter().map(one).collect::<Vec<_>>().join("; ")
 }
 
+/// The `steadyhand-hand` that lies beside the running program.
+pub fn program() -> io::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let program = own.with_file_name("steadyhand-hand");
+    if program.is_file() {
+        Ok(program)
+    } else {
+        Err(io::Error::new(io::ErrorKind::NotFound, "no steadyhand-hand beside it"))
+    }
+}
+
+/// What this machine allows, as that program finds it.
+pub fn probe(program: &Path) -> Result<Vec<Layer>, Error> {
+    let output = Command::new(program)
+        .arg("probe")
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .map_err(|e| Error::Program(program.to_owned(), e))?;
+    serde_json::from_slice(&output.stdout).map_err(Error::Answer)
+}
+
 /// Make the hand of `spec`, or find it if it lives already; its workspace is ready when this returns.
 ///
 /// A hand whose shim died, or whose lease ran out, is started again on the folder that it left: calls that were

@@ -3,34 +3,27 @@
 //! Nothing is guessed: a sandbox is started with the very options that hands get.
 
 use crate::limits;
-use crate::protocol::Layer;
+use crate::protocol::{Layer, Need};
 use crate::sandbox::{args, bwrap, cgroup, seccomp};
 use crate::spec::Limits;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Every layer, on or off. A hand starts only if all that are `required` are on.
+/// Every layer, on or off, as this very program would put it up.
 pub fn probe() -> Vec<Layer> {
     let mut layers = required();
-    layers.push(plain_uid());
-    let id = format!("probe-{}", std::process::id());
-    layers.extend(cgroup::create(&id, None, &Limits::default()).layers);
-    cgroup::remove(&id);
-    layers.push(disk());
+    let name = format!("probe-{}", std::process::id());
+    layers.extend(cgroup::create(&name, None, &Limits::default()).layers);
+    cgroup::remove(&name);
+    layers.extend(others());
     layers
 }
 
 /// The layers without which no hand starts.
 pub fn required() -> Vec<Layer> {
-    let on = |name: &str, why: String| Layer { name: name.into(), on: true, required: true, why, fix: String::new() };
-    let off = |name: &str, why: String, fix: &str| Layer {
-        name: name.into(),
-        on: false,
-        required: true,
-        why,
-        fix: fix.into(),
-    };
+    let on = |name: &str, why: String| layer(name, Need::Always, true, why, "");
+    let off = |name: &str, why: String, fix: &str| layer(name, Need::Always, false, why, fix);
     let mut layers = Vec::new();
     let Some(bwrap) = bwrap() else {
         layers.push(off(
@@ -64,31 +57,41 @@ pub fn required() -> Vec<Layer> {
     layers
 }
 
+/// What is neither required nor tried by making it.
+pub fn others() -> Vec<Layer> {
+    vec![own_uid(), disk_quota(), static_program()]
+}
+
 /// Whether a host uid of its own can be given to each hand.
-pub fn plain_uid() -> Layer {
+fn own_uid() -> Layer {
     let root = rustix::process::geteuid().is_root();
-    Layer {
-        name: "own_uid".into(),
-        on: root,
-        required: false,
-        why: if root {
-            format!("each hand gets one of {}-{}", limits::UIDS.start(), limits::UIDS.end())
-        } else {
-            "hands share the uid of the service, which is not root".to_owned()
-        },
-        fix: if root { String::new() } else { "run the service as root, or one service a tenant".to_owned() },
-    }
+    let (why, fix) = if root {
+        (format!("each hand gets one of {}-{}", limits::UIDS.start(), limits::UIDS.end()), "")
+    } else {
+        let why = "hands share the uid of the service, which is not root";
+        (why.to_owned(), "run the service as root, or one service a tenant")
+    };
+    layer("own_uid", Need::Strict, root, why, fix)
 }
 
 /// Said openly: nothing bounds what a hand writes to disk but the size of one file.
-pub fn disk() -> Layer {
-    Layer {
-        name: "disk_quota".into(),
-        on: false,
-        required: false,
-        why: format!("only single files are bounded, at {} bytes", limits::FILE_SIZE_BYTES),
-        fix: "put the hands' folder on a filesystem of its own".into(),
+fn disk_quota() -> Layer {
+    let why = format!("only single files are bounded, at {} bytes", limits::FILE_SIZE_BYTES);
+    layer("disk_quota", Need::Advice, false, why, "put the hands' folder on a filesystem of its own")
+}
+
+/// A dynamic program takes the sandbox's first process from libraries of the host's /usr.
+fn static_program() -> Layer {
+    if cfg!(target_feature = "crt-static") {
+        layer("static_program", Need::Advice, true, "steadyhand-hand is linked statically".to_owned(), "")
+    } else {
+        let why = "steadyhand-hand is linked dynamically".to_owned();
+        layer("static_program", Need::Advice, false, why, "use the steadyhand-hand that scripts/build makes")
     }
+}
+
+fn layer(name: &str, need: Need, on: bool, why: String, fix: &str) -> Layer {
+    Layer { name: name.to_owned(), on, need, why, fix: fix.to_owned() }
 }
 
 fn version(bwrap: &Path) -> Option<(u32, u32)> {

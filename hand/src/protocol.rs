@@ -179,11 +179,22 @@ pub struct Status {
 pub struct Layer {
     pub name: String,
     pub on: bool,
-    /// Without it no hand starts, in any mode.
-    pub required: bool,
+    pub need: Need,
     pub why: String,
     /// What to install or set; empty where nothing is to be done.
     pub fix: String,
+}
+
+/// What follows where a layer is off.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Need {
+    /// No hand starts, in any mode.
+    Always,
+    /// No hand starts in strict mode.
+    Strict,
+    /// Hands start; it is only said.
+    Advice,
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]

@@ -10,9 +10,11 @@ use crate::{
     session_log::{News, SessionLog},
 };
 use async_trait::async_trait;
-use domain::{Event, Status, Summary};
+use domain::{Event, Status, Summary, content::BlobRef, limits::CACHED_LOGS_MAX};
+use lru::LruCache;
 use std::{
     collections::HashMap,
+    num::NonZeroUsize,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -30,6 +32,12 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 pub trait Rows: Send + Sync {
     /// The summary of a session after some commits. Rebuildable: need not be on disk when this returns.
     async fn project(&self, session_id: &str, log: &SessionLog);
+
+    /// Keeps the whole manifest of a session that is over; on disk when this returns. True if it is kept.
+    async fn keep_sealed(&self, session_id: &str, manifest: &BlobRef) -> bool;
+
+    /// What [`Rows::keep_sealed`] kept.
+    async fn sealed(&self, session_id: &str) -> Option<BlobRef>;
 }
 
 /// What listeners are told, in order.
@@ -46,6 +54,8 @@ pub enum Update {
 #[derive(Clone)]
 pub struct Follower {
     inner: Arc<Inner>,
+    /// Used lately: kept decoded for whoever asks next.
+    recent: Arc<parking_lot::Mutex<LruCache<String, Arc<Followed>>>>,
 }
 
 struct Inner {
@@ -73,12 +83,21 @@ struct Following {
 
 impl Follower {
     pub fn new(reader: Arc<dyn HistoryReader>, blobs: Arc<dyn Blobs>, rows: Arc<dyn Rows>) -> Self {
+        let size = NonZeroUsize::new(CACHED_LOGS_MAX).expect("the limit is not zero");
+        let recent = parking_lot::Mutex::new(LruCache::new(size));
         let sessions = parking_lot::Mutex::default();
-        Follower { inner: Arc::new(Inner { reader, blobs, rows, sessions }) }
+        Follower { inner: Arc::new(Inner { reader, blobs, rows, sessions }), recent: Arc::new(recent) }
     }
 
     /// The session, read or not. Costs nothing until it is used.
     pub fn session(&self, session_id: &str) -> Arc<Followed> {
+        let followed = self.known_or_new(session_id);
+        // What this pushes out is dropped when no lock is held: its end takes the sessions' one.
+        let _evicted = self.recent.lock().push(session_id.to_owned(), followed.clone());
+        followed
+    }
+
+    fn known_or_new(&self, session_id: &str) -> Arc<Followed> {
         let mut sessions = self.inner.sessions.lock();
         if let Some(known) = sessions.get(session_id).and_then(Weak::upgrade) {
             return known;
@@ -143,12 +162,41 @@ impl Followed {
                 self.publish(log, &news).await;
             }
             None => {
-                let log = SessionLog::open(reader, blobs, &self.session_id).await?;
+                let log = self.open().await?;
                 self.inner.rows.project(&self.session_id, &log).await;
                 *guard = Some(log);
             }
         }
         Ok(Fresh(guard))
+    }
+
+    /// From history; once that is gone, from what was sealed.
+    async fn open(&self) -> Result<SessionLog, Error> {
+        let (reader, blobs) = (&*self.inner.reader, &*self.inner.blobs);
+        match SessionLog::open(reader, blobs, &self.session_id).await {
+            Err(Error::History(history::Error::NotFound { session_id })) => {
+                match self.inner.rows.sealed(&session_id).await {
+                    Some(manifest) => SessionLog::sealed(blobs, &session_id, &manifest).await,
+                    None => Err(Error::History(history::Error::NotFound { session_id })),
+                }
+            }
+            opened => opened,
+        }
+    }
+
+    /// Makes a log that is over independent of its histories, which a server may forget.
+    async fn seal(&self) -> Result<(), Error> {
+        let (reader, blobs) = (&*self.inner.reader, &*self.inner.blobs);
+        if self.inner.rows.sealed(&self.session_id).await.is_some() {
+            return Ok(());
+        }
+        let log = self.fresh().await?;
+        if let Some(manifest) = log.seal(reader, blobs).await?
+            && self.inner.rows.keep_sealed(&self.session_id, &manifest).await
+        {
+            debug!("sealed");
+        }
+        Ok(())
     }
 
     pub fn follow(self: &Arc<Self>) {
@@ -191,12 +239,17 @@ impl Followed {
 
     /// Waits for something new and tells it. False when the session rests.
     async fn step(&self) -> Result<bool, Error> {
-        let (run, next) = {
+        let cursor = {
             let log = self.fresh().await?;
-            if log.is_closed() || (rests(&log) && self.updates.receiver_count() == 0) {
-                return Ok(false);
+            if !log.is_closed() && !(rests(&log) && self.updates.receiver_count() == 0) {
+                Some(log.cursor())
+            } else {
+                None
             }
-            log.cursor()
+        };
+        let Some((run, next)) = cursor else {
+            self.seal().await?;
+            return Ok(false);
         };
         let page = self.inner.reader.page(&run, next, true).await?;
         let mut guard = self.log.lock().await;

@@ -124,6 +124,11 @@ impl Projection {
         Projection { summary: self.summary, ..Projection::default() }
     }
 
+    /// What there is to say of a session that is over, without any history.
+    pub fn of_the_past(session_id: &str, summary: Option<Summary>, end: RunEnd) -> Self {
+        Projection { session_id: session_id.to_owned(), summary, end: Some(end), ..Projection::default() }
+    }
+
     /// Takes in one history event; gives back the commit that it is, if it is one.
     pub fn feed(&mut self, event: &HistoryEvent) -> Result<Option<Committed>, Error> {
         self.event_id = event.event_id;

@@ -8,7 +8,7 @@ use crate::{
     projection::{Committed, Projection, RunEnd},
 };
 use bytes::Bytes;
-use domain::content::BlobRef;
+use domain::{Summary, content::BlobRef};
 use serde::{Deserialize, Serialize};
 use store::Blobs;
 
@@ -40,6 +40,18 @@ pub enum Error {
 pub struct Manifest {
     pub session_id: String,
     pub segments: Vec<Segment>,
+    /// There once the session is over and every run of it is sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<End>,
+}
+
+/// The last word on a session: with it the log can be read when its histories are gone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct End {
+    pub summary: Summary,
+    /// Why the last run was cut, if it did not end by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -76,12 +88,34 @@ pub async fn seal(
 ) -> Result<BlobRef, Error> {
     let mut manifest = match before {
         Some(blob) => blobs::get_json(store, blob).await?,
-        None => Manifest { session_id: run.session_id.clone(), segments: Vec::new() },
+        None => Manifest { session_id: run.session_id.clone(), ..Manifest::default() },
     };
     if !manifest.segments.iter().any(|segment| segment.run_id == run.run_id) {
         let (commits, end) = read_run(reader, run).await?;
         manifest.segments.push(write(store, run, &commits, end).await?);
     }
+    Ok(blobs::put_json(store, &manifest).await?)
+}
+
+/// Seals what is left of a session that is over: its last runs and its last word.
+pub async fn seal_whole(
+    reader: &dyn HistoryReader,
+    store: &dyn Blobs,
+    session_id: &str,
+    before: Option<&BlobRef>,
+    runs: &[String],
+    end: End,
+) -> Result<BlobRef, Error> {
+    let mut sealed = before.cloned();
+    for run_id in runs {
+        let run = Run { session_id: session_id.to_owned(), run_id: run_id.clone() };
+        sealed = Some(seal(reader, store, &run, sealed.as_ref()).await?);
+    }
+    let mut manifest: Manifest = match &sealed {
+        Some(blob) => blobs::get_json(store, blob).await?,
+        None => Manifest { session_id: session_id.to_owned(), ..Manifest::default() },
+    };
+    manifest.end = Some(end);
     Ok(blobs::put_json(store, &manifest).await?)
 }
 

@@ -75,6 +75,36 @@ impl SessionLog {
         Ok(log)
     }
 
+    /// A log whose histories are gone: everything is in the manifest.
+    pub async fn sealed(store: &dyn Blobs, session_id: &str, blob: &BlobRef) -> Result<Self, Error> {
+        let manifest: Manifest = blobs::get_json(store, blob).await?;
+        let end = manifest.end.clone();
+        let summary = end.as_ref().map(|end| end.summary.clone());
+        let how = end.and_then(|end| end.cut).map_or(RunEnd::Completed, |reason| RunEnd::Cut { reason });
+        let projection = Projection::of_the_past(session_id, summary, how);
+        Ok(SessionLog {
+            session_id: session_id.to_owned(),
+            manifest,
+            manifest_blob: Some(blob.clone()),
+            tail: Vec::new(),
+            projection,
+            run: Run { session_id: session_id.to_owned(), run_id: String::new() },
+            next: Vec::new(),
+            open: None,
+        })
+    }
+
+    /// Seals a log that is over, whole.
+    pub async fn seal(&self, reader: &dyn HistoryReader, store: &dyn Blobs) -> Result<Option<BlobRef>, Error> {
+        let Some(summary) = self.summary().filter(|_| self.is_closed() && self.manifest.end.is_none()) else {
+            return Ok(None);
+        };
+        let summary = Summary { unsealed: Vec::new(), ..summary.clone() };
+        let end = segment::End { summary, cut: self.cut().map(str::to_owned) };
+        let (before, runs) = (self.manifest_blob.as_ref(), self.unsealed_runs());
+        segment::seal_whole(reader, store, &self.session_id, before, &runs, end).await.map(Some)
+    }
+
     /// What came before the current run, as its start tells.
     async fn read_before(&mut self, reader: &dyn HistoryReader, store: &dyn Blobs) -> Result<(), Error> {
         let Some(summary) = self.projection.summary.clone() else { return Ok(()) };
@@ -108,6 +138,10 @@ impl SessionLog {
     /// Reads what is there, without waiting.
     pub async fn read_to_end(&mut self, reader: &dyn HistoryReader, store: &dyn Blobs) -> Result<News, Error> {
         let mut news = News::default();
+        if self.is_closed() {
+            news.closed = true;
+            return Ok(news);
+        }
         loop {
             let fresh = reader.newer(&self.run, self.projection.event_id).await?;
             self.absorb_into(&mut news, fresh)?;
@@ -218,7 +252,8 @@ impl SessionLog {
     /// The runs that the manifest does not cover, oldest first, the current one last.
     pub fn unsealed_runs(&self) -> Vec<String> {
         let mut runs = self.summary().map(|summary| summary.unsealed.clone()).unwrap_or_default();
-        runs.push(self.run.run_id.clone());
+        // A log that was read out of its manifest has no run.
+        runs.extend(Some(self.run.run_id.clone()).filter(|run_id| !run_id.is_empty()));
         runs
     }
 

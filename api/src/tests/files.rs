@@ -21,7 +21,7 @@ fn multipart(parts: &[(&str, &[u8])]) -> (String, Vec<u8>) {
     ("multipart/form-data; boundary=border".to_owned(), body)
 }
 
-async fn upload(api: &Api, parts: &[(&str, &[u8])]) -> Answer {
+pub(super) async fn upload(api: &Api, parts: &[(&str, &[u8])]) -> Answer {
     let (content_type, body) = multipart(parts);
     let mut request = request(Method::POST, "/v1/files");
     request.headers_mut().unwrap().insert("content-type", content_type.parse().unwrap());

@@ -1,12 +1,16 @@
 //! Black-box tests of the router, in process.
 
 mod agents;
+mod api_keys;
 mod coverage;
 mod engine;
 mod environments;
+mod events;
 mod files;
 mod served;
 mod sessions;
+mod story;
+mod stream;
 mod transport;
 
 use std::sync::Arc;
@@ -68,8 +72,13 @@ impl Api {
         Self { router: router(app.clone()), app, clock, engine }
     }
 
+    /// The answer with its body still to be read.
+    async fn open(&self, request: Request<Body>) -> Response<Body> {
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
     async fn send(&self, request: Request<Body>) -> Answer {
-        let response: Response<Body> = self.router.clone().oneshot(request).await.unwrap();
+        let response = self.open(request).await;
         let (parts, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes().to_vec();
         Answer { status: parts.status, headers: parts.headers, body }

@@ -25,7 +25,8 @@ pub fn next(activity: &Activity) -> Option<(Time, TimeoutType)> {
     } else {
         timeouts.push(after(activity.attempt_scheduled_at, activity.schedule_to_start, TimeoutType::ScheduleToStart));
     }
-    timeouts.into_iter().flatten().min_by_key(|timeout| timeout.0)
+    // Of those that strike together the server lets the one with the lowest number win.
+    timeouts.into_iter().flatten().min_by_key(|timeout| (timeout.0, timeout.1 as i32))
 }
 
 /// Lets a timeout strike: the next attempt is armed, or the activity ends as timed out.

@@ -4,11 +4,12 @@
 use super::signal::{self, Signal};
 use super::state::{Run, RunState};
 use super::{At, Effects, Tx, deadline, workflow_task};
-use crate::pb::enums::v1::WorkflowExecutionStatus;
+use crate::pb::enums::v1::{TaskQueueKind, WorkflowExecutionStatus};
 use crate::pb::history::v1::WorkflowExecutionStartedEventAttributes;
 use crate::pb::history::v1::history_event::Attributes;
 use crate::pb::sdk::v1::UserMetadata;
-use crate::time::{Time, nanos};
+use crate::time::{Time, duration, nanos};
+use prost_wkt_types::Duration as ProtoDuration;
 use std::collections::HashSet;
 
 /// Temporal's default for a workflow task, and the longest one it accepts.
@@ -50,6 +51,11 @@ pub fn begin(begin: Begin, at: &At<'_>) -> (Run, Effects) {
     if started.first_execution_run_id.is_empty() {
         started.first_execution_run_id = begin.run_id.clone();
     }
+    if let Some(queue) = &mut started.task_queue {
+        queue.kind = TaskQueueKind::Normal as i32;
+        queue.normal_name.clear();
+    }
+    started.first_workflow_task_backoff = duration(delay);
     started.original_execution_run_id = begin.run_id;
     started.attempt = started.attempt.max(1);
     state.first_run_id = started.first_execution_run_id.clone();
@@ -101,8 +107,13 @@ fn set_timeouts(
         let chain = state.execution_expires_at;
         state.run_expires_at = if chain > 0 { expires.min(chain) } else { expires };
     }
-    started.workflow_execution_timeout = crate::time::duration(state.execution_timeout);
-    started.workflow_run_timeout = crate::time::duration(state.run_timeout);
-    started.workflow_task_timeout = crate::time::duration(state.task_timeout);
+    let shown = |given: Option<ProtoDuration>, settled: i64| given.is_some() || settled > 0;
+    if shown(started.workflow_execution_timeout, state.execution_timeout) {
+        started.workflow_execution_timeout = duration(state.execution_timeout);
+    }
+    if shown(started.workflow_run_timeout, state.run_timeout) {
+        started.workflow_run_timeout = duration(state.run_timeout);
+    }
+    started.workflow_task_timeout = duration(state.task_timeout);
     started.workflow_execution_expiration_time = Time(state.execution_expires_at).timestamp();
 }

@@ -184,7 +184,9 @@ pub fn continue_as_new(
             workflow_type: Some(workflow_type.clone()),
             task_queue: Some(task_queue.clone()),
             input: command.input.clone(),
-            workflow_execution_timeout: duration(tx.state.execution_timeout),
+            workflow_execution_timeout: (tx.state.execution_timeout > 0)
+                .then(|| duration(tx.state.execution_timeout))
+                .flatten(),
             workflow_run_timeout: duration(run_timeout),
             workflow_task_timeout: duration(task_timeout),
             initiator,
@@ -211,7 +213,7 @@ pub fn continue_as_new(
             workflow_task_timeout: duration(task_timeout),
             workflow_task_completed_event_id: completed_event_id,
             backoff_start_interval: backoff,
-            initiator,
+            initiator: command.initiator,
             last_completion_result: command.last_completion_result,
             header: command.header,
             memo,

@@ -40,6 +40,16 @@ pub enum Completed {
     HeartbeatTimedOut,
 }
 
+impl Completed {
+    /// What the worker is given with the answer.
+    pub fn handed_out(&self) -> (Option<&Started>, &[Activity]) {
+        match self {
+            Completed::Accepted { next, eager } => (next.as_ref(), eager),
+            Completed::Failed { .. } | Completed::HeartbeatTimedOut => (None, &[]),
+        }
+    }
+}
+
 impl Input for Complete {
     type Reply = Completed;
 

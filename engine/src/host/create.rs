@@ -161,10 +161,10 @@ impl Host {
             signal: start.signal,
             execution_expires_at: Time::UNSET,
         };
-        let (run, effects) = begin(begun, &At { now, limits: &self.limits, started: None });
+        let (run, mut effects) = begin(begun, &At { now, limits: &self.limits, started: None });
         let mut batch = Batch::default();
         let slot = self.cache.insert(&run);
-        record::transition(&mut batch, &slot.key, &run, &effects, record::Before::nothing());
+        record::transition(&mut batch, &slot.key, &run, &mut effects, record::Before::nothing());
         record::make_current(&mut batch, &run);
         debug_assert_eq!(keys::run(&run_id), Some(slot.key));
         let published = Published::of(run, effects.work);

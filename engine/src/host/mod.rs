@@ -120,6 +120,17 @@ impl Host {
         input: I,
         durability: Durability,
     ) -> Result<(I::Reply, Done), Error> {
+        self.decide_and(slot, input, durability, |reply| reply)
+    }
+
+    /// The same; `then` sees the reply before anything else can happen to the run.
+    pub fn decide_and<I: Input, R>(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        input: I,
+        durability: Durability,
+        then: impl FnOnce(I::Reply) -> R,
+    ) -> Result<(R, Done), Error> {
         self.check_writable()?;
         let mut run = slot.run.lock();
         if slot.is_deleted() {
@@ -132,7 +143,8 @@ impl Host {
         let at = At { now: self.clock.now(), limits: &self.limits, started: started.as_ref() };
         let before = record::Before::of(&run.state);
         let (reply, effects) = core::apply(&mut run, input, &at)?;
-        Ok((reply, self.commit(slot, &run, effects, before, Batch::default(), durability)))
+        let done = self.commit(slot, &run, effects, before, Batch::default(), durability);
+        Ok((then(reply), done))
     }
 
     /// Queues the write of a transition. Must be called with the run locked: that is what orders the writes.
@@ -145,11 +157,11 @@ impl Host {
         mut batch: Batch,
         durability: Durability,
     ) -> Done {
-        record::transition(&mut batch, &slot.key, run, &effects, before);
+        record::transition(&mut batch, &slot.key, run, &mut effects, before);
         let successor = effects.successor.take().map(|successor| {
-            let (run, effects) = *successor;
+            let (run, mut effects) = *successor;
             let slot = self.cache.insert(&run);
-            record::transition(&mut batch, &slot.key, &run, &effects, record::Before::nothing());
+            record::transition(&mut batch, &slot.key, &run, &mut effects, record::Before::nothing());
             record::make_current(&mut batch, &run);
             (slot, Published::of(run, effects.work))
         });
@@ -239,3 +251,6 @@ pub async fn wait(done: Done) -> Result<(), Error> {
         Err(_gone) => Err(store::Error::Poisoned.into()),
     }
 }
+
+#[cfg(test)]
+mod tests;

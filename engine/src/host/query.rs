@@ -82,6 +82,7 @@ impl Host {
         tokio::select! {
             answer = answered => answer.map_err(|_| QueryError::Gone),
             () = self.until(deadline) => Err(QueryError::Deadline),
+            () = self.closing() => Err(QueryError::Gone),
         }
     }
 
@@ -141,7 +142,8 @@ impl Host {
         Some(waiting.query.clone())
     }
 
-    /// The queries that go with a workflow task, also those that an earlier attempt left unanswered.
+    /// The queries that go with a workflow task, also those that an earlier attempt left unanswered. Called while the
+    /// run is locked: a query that is asked after a signal must not go with a task from before it.
     pub fn attach_queries(&self, slot: &Slot) -> HashMap<String, WorkflowQuery> {
         let mut queries = slot.queries.lock();
         let waiting = queries.0.iter_mut().filter(|entry| !matches!(entry.1.way, Way::Direct { .. }));
@@ -153,18 +155,18 @@ impl Host {
             .collect()
     }
 
-    /// A workflow task ended with these answers; what it left unanswered goes on.
-    pub fn answer_attached(&self, slot: &Arc<Slot>, results: HashMap<String, WorkflowQueryResult>) {
-        {
-            let mut queries = slot.queries.lock();
-            for waiting in queries.0.values_mut().filter(|waiting| waiting.way == Way::Attached) {
-                waiting.way = Way::Buffered;
+    /// A workflow task ended with answers to these queries, which are on their way; what it left unanswered goes on
+    /// with another task. Called while the run is locked.
+    pub fn detach_queries<'a>(&self, slot: &Slot, answered: impl IntoIterator<Item = &'a String>) {
+        let mut queries = slot.queries.lock();
+        for waiting in queries.0.values_mut().filter(|waiting| waiting.way == Way::Attached) {
+            waiting.way = Way::Buffered;
+        }
+        for id in answered {
+            if let Some(waiting) = queries.0.get_mut(id) {
+                waiting.way = Way::Direct { taken: true };
             }
         }
-        for (id, result) in results {
-            self.answer_query(slot, &id, Answer::of(result));
-        }
-        self.dispatch_queries(slot);
     }
 
     /// Delivers an answer; whether anybody still waited for it.

@@ -29,12 +29,12 @@ impl Before {
     }
 }
 
-/// Adds a transition of `run` to `batch`.
-pub fn transition(batch: &mut Batch, key: &RunKey, run: &Run, effects: &Effects, before: Before) {
+/// Adds a transition of `run` to `batch`; takes the events out of its effects.
+pub fn transition(batch: &mut Batch, key: &RunKey, run: &Run, effects: &mut Effects, before: Before) {
     let state = &run.state;
-    if let Some(first) = effects.events.first() {
-        let history = History { events: effects.events.clone() };
-        batch.put(Space::History, keys::history(key, first.event_id), history.encode_to_vec());
+    if let Some(first_event_id) = effects.events.first().map(|event| event.event_id) {
+        let history = History { events: std::mem::take(&mut effects.events) };
+        batch.put(Space::History, keys::history(key, first_event_id), history.encode_to_vec());
     }
     batch.put(Space::Run, key.to_vec(), state.encode_to_vec());
     for request_id in &effects.signal_ids {

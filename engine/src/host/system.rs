@@ -25,6 +25,11 @@ impl Host {
         self.write(Batch::default()).await
     }
 
+    /// Closes the store, after which only errors are answered.
+    pub fn close_store(&self) {
+        self.store.close();
+    }
+
     async fn write(self: &Arc<Self>, batch: Batch) -> Result<(), Error> {
         let (done, waits) = oneshot::channel();
         let host = self.clone();

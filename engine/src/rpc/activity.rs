@@ -1,12 +1,13 @@
 //! Activity tasks: handed to workers and answered by token or by id.
 
 use super::token::TaskToken;
+use super::undelivered::Undelivered;
 use super::workflow_task::slot_of;
 use super::{Call, Reply};
-use crate::core::activity::{ActivityRef, Canceled, Complete, Fail, Heartbeat, Lost, Start};
+use crate::core::activity::{ActivityRef, Canceled, Complete, Fail, Heartbeat, Start};
 use crate::core::state::Activity;
 use crate::dispatch::{Kind, QueueKey, What};
-use crate::host::{self, Host, Slot};
+use crate::host::{self, Slot};
 use crate::pb::common::v1::{ActivityType, Payloads, WorkflowExecution, WorkflowType};
 use crate::pb::failure::v1::Failure;
 use crate::pb::history::v1::ActivityTaskScheduledEventAttributes;
@@ -28,11 +29,10 @@ pub async fn poll(call: Call, r: PollActivityTaskQueueRequest) -> Reply<PollActi
         let start = Start { scheduled_event_id, attempt, identity: r.identity.clone() };
         match call.host.decide(&slot, start, Durability::Journaled) {
             Ok((activity, done)) => {
-                let lost = Some(Lost { scheduled_event_id, attempt });
-                let mut guard = Undelivered { host: call.host.clone(), slot: slot.clone(), lost };
+                let undelivered = Undelivered::new(&call.host, &slot, None, [&activity]);
                 host::wait(done).await?;
                 let response = response(&call, &slot, &activity)?;
-                guard.lost = None;
+                undelivered.delivered();
                 return Ok(response);
             }
             Err(host::Error::Refused(_) | host::Error::NoRun) => {} // overtaken by events
@@ -40,22 +40,6 @@ pub async fn poll(call: Call, r: PollActivityTaskQueueRequest) -> Reply<PollActi
         }
     }
     Ok(PollActivityTaskQueueResponse::default())
-}
-
-/// A started attempt whose poll may go away before it has the task: then it goes back into the queue.
-struct Undelivered {
-    host: Arc<Host>,
-    slot: Arc<Slot>,
-    lost: Option<Lost>,
-}
-
-impl Drop for Undelivered {
-    fn drop(&mut self) {
-        if let Some(lost) = self.lost.take() {
-            // Nobody waits: its effects follow when it is durable, and if the store failed nothing matters any more.
-            let _lost = self.host.decide(&self.slot, lost, Durability::Journaled);
-        }
-    }
 }
 
 /// A started attempt as the worker is told of it; what was given at scheduling comes from history.

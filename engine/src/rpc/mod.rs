@@ -11,6 +11,7 @@ mod start;
 mod status;
 mod system;
 mod token;
+mod undelivered;
 mod visibility;
 mod worker;
 mod workflow;

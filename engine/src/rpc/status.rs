@@ -17,6 +17,9 @@ impl From<Error> for Status {
         match error {
             Error::NoRun => not_found("workflow execution not found"),
             Error::Refused(refusal) => refused(refusal),
+            Error::Store(source) if matches!(*source, store::Error::Closed) => {
+                Status::unavailable("the server is shutting down")
+            }
             Error::Store(source) if matches!(*source, store::Error::Poisoned | store::Error::Write(_)) => {
                 Status::unavailable("the store failed: no writes are accepted until the server is restarted")
             }

@@ -45,7 +45,7 @@ pub async fn terminate(call: Call, r: TerminateWorkflowExecutionRequest) -> Repl
     let terminate = Terminate {
         reason: r.reason,
         details: r.details,
-        identity: r.identity,
+        identity: if r.identity.is_empty() { "frontend-service".to_owned() } else { r.identity },
         first_run_id: r.first_execution_run_id,
     };
     call.host.transact(&slot, terminate, Durability::Synced).await?;

@@ -1,12 +1,13 @@
 //! Workflow tasks: handed to workers, with the history that they need, and answered by them.
 
 use super::token::{HistoryToken, TaskToken};
+use super::undelivered::Undelivered;
 use super::{Call, Reply, activity, query};
 use crate::core::completion::{Complete, Completed};
 use crate::core::state::Sticky;
-use crate::core::workflow_task::{self, Fail, ForgetSticky, Lost, Start, Started, TaskRef};
+use crate::core::workflow_task::{self, Fail, ForgetSticky, Start, Started, TaskRef};
 use crate::dispatch::{Kind, QueueKey, What};
-use crate::host::{self, Host, Slot};
+use crate::host::{self, Answer, Slot};
 use crate::pb::common::v1::{WorkflowExecution, WorkflowType};
 use crate::pb::enums::v1::{TaskQueueKind, WorkflowTaskFailedCause};
 use crate::pb::history::v1::History;
@@ -35,8 +36,9 @@ pub async fn poll(call: Call, r: PollWorkflowTaskQueueRequest) -> Reply<PollWork
         match task.what {
             What::WorkflowTask { stamp } => {
                 let start = Start { stamp, identity: r.identity.clone(), from_sticky };
-                match call.host.decide(&slot, start, Durability::Journaled) {
-                    Ok((started, done)) => return hand_out(&call, &slot, started, done).await,
+                let with_queries = |started| Task { started, queries: call.host.attach_queries(&slot) };
+                match call.host.decide_and(&slot, start, Durability::Journaled, with_queries) {
+                    Ok((task, done)) => return hand_out(&call, &slot, task, done).await,
                     Err(host::Error::Refused(_) | host::Error::NoRun) => {} // overtaken by events
                     Err(error) => return Err(error.into()),
                 }
@@ -52,39 +54,24 @@ pub async fn poll(call: Call, r: PollWorkflowTaskQueueRequest) -> Reply<PollWork
     Ok(PollWorkflowTaskQueueResponse::default())
 }
 
-/// Gives a started task to its poll once the start is journaled.
-async fn hand_out(
-    call: &Call,
-    slot: &Arc<Slot>,
+/// A started task with the queries that go with it.
+struct Task {
     started: Started,
-    done: host::Done,
-) -> Reply<PollWorkflowTaskQueueResponse> {
-    let mut guard = Undelivered { host: call.host.clone(), slot: slot.clone(), task: Some(TaskRef::of(&started.task)) };
+    queries: HashMap<String, WorkflowQuery>,
+}
+
+/// Gives a started task to its poll once the start is journaled.
+async fn hand_out(call: &Call, slot: &Arc<Slot>, task: Task, done: host::Done) -> Reply<PollWorkflowTaskQueueResponse> {
+    let undelivered = Undelivered::new(&call.host, slot, Some(TaskRef::of(&task.started.task)), []);
     host::wait(done).await?;
-    let response = response(call, slot, started)?;
-    guard.task = None;
+    let response = response(call, slot, task)?;
+    undelivered.delivered();
     Ok(response)
 }
 
-/// A started task whose poll may go away before it has the task: then the attempt ends at once.
-struct Undelivered {
-    host: Arc<Host>,
-    slot: Arc<Slot>,
-    task: Option<TaskRef>,
-}
-
-impl Drop for Undelivered {
-    fn drop(&mut self) {
-        if let Some(token) = self.task.take() {
-            // Nobody waits: its effects follow when it is durable, and if the store failed nothing matters any more.
-            let _lost = self.host.decide(&self.slot, Lost { token }, Durability::Journaled);
-        }
-    }
-}
-
 /// A started task as the worker is told of it.
-fn response(call: &Call, slot: &Slot, started: Started) -> Reply<PollWorkflowTaskQueueResponse> {
-    let queries = call.host.attach_queries(slot);
+fn response(call: &Call, slot: &Slot, task: Task) -> Reply<PollWorkflowTaskQueueResponse> {
+    let Task { started, queries } = task;
     let task = &started.task;
     let first = if started.partial_history { started.previous_started_event_id + 1 } else { 1 };
     let is_transient = !started.transient.is_empty();
@@ -223,18 +210,27 @@ pub async fn respond_completed(
         sdk_metadata: r.sdk_metadata,
         metering_metadata: r.metering_metadata,
     };
-    let completed = call.host.transact(&slot, complete, Durability::Synced).await?;
+    let (host, results) = (&call.host, &r.query_results);
+    let ((completed, queries), done) = host.decide_and(&slot, complete, Durability::Synced, |completed| {
+        let is_accepted = matches!(completed, Completed::Accepted { .. });
+        host.detach_queries(&slot, results.keys().filter(|_| is_accepted));
+        let queries = completed.handed_out().0.map(|_| host.attach_queries(&slot)).unwrap_or_default();
+        (completed, queries)
+    })?;
+    let (next, eager) = completed.handed_out();
+    let undelivered = Undelivered::new(&call.host, &slot, next.map(|next| TaskRef::of(&next.task)), eager);
+    host::wait(done).await?;
     match completed {
         Completed::Accepted { next, eager } => {
-            call.host.answer_attached(&slot, r.query_results);
-            let workflow_task = next.map(|started| response(&call, &slot, started)).transpose()?;
+            for (id, result) in r.query_results {
+                call.host.answer_query(&slot, &id, Answer::of(result));
+            }
+            let workflow_task = next.map(|started| response(&call, &slot, Task { started, queries })).transpose()?;
             let activity_tasks = eager.iter().map(|a| activity::response(&call, &slot, a)).collect::<Reply<_>>()?;
+            undelivered.delivered();
             Ok(RespondWorkflowTaskCompletedResponse { workflow_task, activity_tasks, reset_history_event_id: 0 })
         }
-        Completed::Failed { message } => {
-            call.host.answer_attached(&slot, HashMap::new());
-            Err(Status::invalid_argument(message))
-        }
+        Completed::Failed { message } => Err(Status::invalid_argument(message)),
         Completed::HeartbeatTimedOut => Err(super::status::not_found("workflow task heartbeat timeout")),
     }
 }

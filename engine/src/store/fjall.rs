@@ -2,13 +2,16 @@
 
 use super::{Batch, Durability, Entry, Error, Order, Range, Space, Storage};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use parking_lot::RwLock;
 use std::path::Path;
 
 /// The journal is replayed at open after a crash; this bounds how much of it there can be.
 const JOURNAL_BYTES_MAX: u64 = 128 * 1024 * 1024;
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 
-pub struct FjallStore {
+pub struct FjallStore(RwLock<Option<Open>>);
+
+struct Open {
     database: Database,
     spaces: Vec<Keyspace>,
 }
@@ -28,32 +31,40 @@ impl FjallStore {
             .map_err(failed)?;
         let open = |space: Space| database.keyspace(space.name(), KeyspaceCreateOptions::default).map_err(failed);
         let spaces = Space::ALL.into_iter().map(open).collect::<Result<_, _>>()?;
-        Ok(FjallStore { database, spaces })
+        Ok(FjallStore(RwLock::new(Some(Open { database, spaces }))))
+    }
+}
+
+impl FjallStore {
+    fn open_part<T>(&self, work: impl FnOnce(&Open) -> Result<T, Error>) -> Result<T, Error> {
+        self.0.read().as_ref().map_or(Err(Error::Closed), work)
     }
 }
 
 impl Storage for FjallStore {
     fn write(&self, batches: Vec<Batch>, durability: Durability) -> Result<(), Error> {
-        for batch in batches {
-            let mut writes = self.database.batch();
-            for (space, key, value) in batch.0 {
-                let keyspace = &self.spaces[space as usize];
-                match value {
-                    Some(value) => writes.insert(keyspace, key, value),
-                    None => writes.remove(keyspace, key),
+        self.open_part(|open| {
+            for batch in batches {
+                let mut writes = open.database.batch();
+                for ((space, key), value) in batch.0 {
+                    let keyspace = &open.spaces[space as usize];
+                    match value {
+                        Some(value) => writes.insert(keyspace, key, value),
+                        None => writes.remove(keyspace, key),
+                    }
                 }
+                writes.commit().map_err(write_error)?;
             }
-            writes.commit().map_err(write_error)?;
-        }
-        let mode = match durability {
-            Durability::Journaled => PersistMode::Buffer,
-            Durability::Synced => PersistMode::SyncData,
-        };
-        self.database.persist(mode).map_err(write_error)
+            let mode = match durability {
+                Durability::Journaled => PersistMode::Buffer,
+                Durability::Synced => PersistMode::SyncData,
+            };
+            open.database.persist(mode).map_err(write_error)
+        })
     }
 
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        let value = self.spaces[space as usize].get(key).map_err(Error::Read)?;
+        let value = self.open_part(|open| open.spaces[space as usize].get(key).map_err(Error::Read))?;
         Ok(value.map(|value| value.to_vec()))
     }
 
@@ -65,11 +76,18 @@ impl Storage for FjallStore {
             let (key, value) = guard.into_inner().map_err(Error::Read)?;
             Ok((key.to_vec(), value.to_vec()))
         };
-        let found = self.spaces[space as usize].range(range.from..range.to);
-        match range.order {
-            Order::Ascending => found.take(range.limit).map(copy).collect(),
-            Order::Descending => found.rev().take(range.limit).map(copy).collect(),
-        }
+        self.open_part(|open| {
+            let found = open.spaces[space as usize].range(range.from..range.to);
+            match range.order {
+                Order::Ascending => found.take(range.limit).map(copy).collect(),
+                Order::Descending => found.rev().take(range.limit).map(copy).collect(),
+            }
+        })
+    }
+
+    /// Closes the database: another handle may open the folder then.
+    fn close(&self) {
+        *self.0.write() = None;
     }
 }
 

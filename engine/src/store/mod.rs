@@ -6,15 +6,16 @@ mod fjall;
 pub mod keys;
 mod memory;
 #[cfg(test)]
-mod suite;
+pub mod suite;
 
 pub use self::fjall::FjallStore;
 pub use self::memory::MemoryStore;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// A part of the key space with its own ordering.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Space {
     /// Batches of history events.
     History,
@@ -66,23 +67,16 @@ impl Space {
 
 /// Changes that happen together or not at all. Later changes of the same key win.
 #[derive(Debug, Default)]
-pub struct Batch(Vec<(Space, Vec<u8>, Option<Vec<u8>>)>);
+pub struct Batch(BTreeMap<(Space, Vec<u8>), Option<Vec<u8>>>);
 
 impl Batch {
     pub fn put(&mut self, space: Space, key: Vec<u8>, value: Vec<u8>) {
-        self.set(space, key, Some(value));
+        // A map, as one key must stand once: a store may give all changes of a batch the same sequence number.
+        self.0.insert((space, key), Some(value));
     }
 
     pub fn remove(&mut self, space: Space, key: Vec<u8>) {
-        self.set(space, key, None);
-    }
-
-    fn set(&mut self, space: Space, key: Vec<u8>, value: Option<Vec<u8>>) {
-        // One key stands once: a store may give all changes of a batch the same sequence number.
-        match self.0.iter_mut().find(|change| change.0 == space && change.1 == key) {
-            Some(change) => change.2 = value,
-            None => self.0.push((space, key, value)),
-        }
+        self.0.insert((space, key), None);
     }
 }
 
@@ -137,6 +131,9 @@ pub trait Storage: Send + Sync + 'static {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, Error>;
 
     fn scan(&self, space: Space, range: Range) -> Result<Vec<Entry>, Error>;
+
+    /// Gives up what it holds of the outside (files, locks). Everything after that fails with [`Error::Closed`].
+    fn close(&self);
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -155,4 +152,6 @@ pub enum Error {
     Write(#[source] ::fjall::Error),
     #[error("write to the database: an earlier write failed, and no more are accepted")]
     Poisoned,
+    #[error("use the database: it is closed")]
+    Closed,
 }

@@ -86,7 +86,7 @@ fn the_committer_keeps_order_and_tells_everyone() {
 
 /// A store whose second write fails, like a device that went away.
 #[derive(Default)]
-struct Breaking {
+pub struct Breaking {
     inner: MemoryStore,
     writes: AtomicUsize,
 }
@@ -105,6 +105,10 @@ impl Storage for Breaking {
 
     fn scan(&self, space: Space, range: Range) -> Result<Vec<Entry>, Error> {
         self.inner.scan(space, range)
+    }
+
+    fn close(&self) {
+        self.inner.close();
     }
 }
 
@@ -133,7 +137,8 @@ fn a_second_open_of_the_same_folder_is_a_clear_error_and_a_later_one_sees_the_da
     store.write(vec![put(&[("kept", "yes")])], Durability::Synced).expect("writes");
     let second = FjallStore::open(folder.path()).err().expect("is refused");
     assert!(matches!(second, Error::Locked { .. }), "{second:?}");
-    drop(store);
+    store.close();
+    assert!(matches!(store.get(Space::Run, b"kept"), Err(Error::Closed)));
     let again = FjallStore::open(folder.path()).expect("opens again");
     assert_eq!(again.get(Space::Run, b"kept").expect("reads").as_deref(), Some(&b"yes"[..]));
 }

@@ -5,9 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 use steadyhand_engine::{Engine, Options, Store};
 use temporalio_client::callback_based::{CallbackBasedGrpcService, GrpcSuccessResponse};
-use temporalio_client::{Client, ClientOptions, Connection, ConnectionOptions, Url, WorkflowHandle};
+use temporalio_client::tonic::IntoRequest;
+use temporalio_client::{
+    Client, ClientOptions, Connection, ConnectionOptions, Url, WorkflowFetchHistoryOptions, WorkflowHandle,
+};
 use temporalio_common::HasWorkflowDefinition;
+use temporalio_common::protos::temporal::api::common::v1::WorkflowExecution;
+use temporalio_common::protos::temporal::api::enums::v1::PendingActivityState;
 use temporalio_common::protos::temporal::api::history::v1::HistoryEvent;
+use temporalio_common::protos::temporal::api::workflowservice::v1::{
+    DescribeWorkflowExecutionRequest, DescribeWorkflowExecutionResponse,
+};
 use temporalio_sdk::{Runtime, Worker, WorkerOptions};
 
 use crate::workflows::{self, Acts};
@@ -41,6 +49,13 @@ pub async fn client(engine: &Engine) -> Client {
     Client::new(connection, ClientOptions::new("default").build()).expect("a client")
 }
 
+/// A client of a server somewhere else.
+pub async fn connect(address: &str) -> Client {
+    let url = Url::parse(&format!("http://{address}")).expect("an address");
+    let connection = Connection::connect(ConnectionOptions::new(url).build()).await.expect("connects");
+    Client::new(connection, ClientOptions::new("default").build()).expect("a client")
+}
+
 /// What a scenario's worker is like.
 #[derive(Clone, Copy)]
 pub struct WorkerShape {
@@ -65,11 +80,11 @@ pub async fn beside_worker<T>(client: &Client, shape: WorkerShape, scenario: imp
     let mut worker = Worker::new(&runtime, client.clone(), options).expect("a worker");
     let shutdown = worker.shutdown_handle();
     let scenario = async {
-        let result = within(scenario).await;
+        let result = scenario.await;
         shutdown();
         result
     };
-    let (worked, result) = tokio::join!(worker.run(), scenario);
+    let (worked, result) = within(async { tokio::join!(worker.run(), scenario) }).await;
     worked.expect("the worker ends in good order");
     result
 }
@@ -84,7 +99,39 @@ pub async fn history<W: HasWorkflowDefinition>(handle: &WorkflowHandle<Client, W
     handle.fetch_history(Default::default()).try_collect().await.expect("a history")
 }
 
-/// The names of events, in order.
-pub fn names(events: &[HistoryEvent]) -> Vec<String> {
-    events.iter().map(|event| format!("{:?}", event.event_type())).collect()
+/// Waits until an event stands in history: `Name`, or `Name xN` for the N-th of its kind.
+pub async fn happened<W: HasWorkflowDefinition>(handle: &WorkflowHandle<Client, W>, what: &str) {
+    let (name, mut left) = match what.split_once(" x") {
+        Some((name, n)) => (name, n.parse().expect("a number")),
+        None => (what, 1),
+    };
+    let options = WorkflowFetchHistoryOptions::builder().wait_new_event(true).build();
+    let mut events = handle.fetch_history(options);
+    while let Some(event) = events.try_next().await.expect("a history") {
+        left -= i32::from(format!("{:?}", event.event_type()) == name);
+        if left == 0 {
+            return;
+        }
+    }
+    panic!("the workflow ended without {what}");
+}
+
+/// Waits until a worker has an activity of the workflow; that is no event, so it has to be asked for.
+pub async fn activity_started(client: &Client, workflow_id: &str) {
+    loop {
+        let described = describe(client, workflow_id).await;
+        if described.pending_activities.iter().any(|a| a.state() == PendingActivityState::Started) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+pub async fn describe(client: &Client, workflow_id: &str) -> DescribeWorkflowExecutionResponse {
+    let request = DescribeWorkflowExecutionRequest {
+        namespace: "default".to_owned(),
+        execution: Some(WorkflowExecution { workflow_id: workflow_id.to_owned(), run_id: String::new() }),
+    };
+    let mut service = client.connection().workflow_service();
+    service.describe_workflow_execution(request.into_request()).await.expect("is there").into_inner()
 }

@@ -1,5 +1,8 @@
 //! The engine under the real Rust SDK: worker and client in this process, every RPC through `Engine::call`.
 
+mod conformance;
+mod control;
 mod fixture;
-mod lifecycle;
+mod restart;
+mod serving;
 mod workflows;

@@ -17,7 +17,8 @@ use crate::spec::Start;
 use crate::tools::{self, Files, Run, Stop, output};
 use crate::wire::{self, Frame};
 use processes::Processes;
-use shell::{Shell, ShellCall};
+use serde_json::Value;
+use shell::{Ask, Shell, ShellCall};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufReader};
@@ -102,7 +103,7 @@ pub fn run() -> Result<(), Error> {
 
 /// The next message of the shim; none once it is gone.
 fn next(from: &mut BufReader<File>) -> Result<Option<(u64, ToInit)>, Error> {
-    match wire::read_frame(from, limits::REQUEST_BYTES) {
+    match wire::read_frame(from, limits::CALL_FRAME_BYTES) {
         Ok(Frame::Json { call, payload }) => {
             Ok(Some((call, serde_json::from_slice(&payload).map_err(Error::Message)?)))
         }
@@ -129,47 +130,56 @@ impl Init {
                 }
                 self.shell.wake();
             }
-            ToInit::Call { name, input, timeout_ms, spool } => {
-                let bound = timeout_ms.unwrap_or(limits::CALL_TIMEOUT_DEFAULT_MS).min(limits::CALL_TIMEOUT_MAX_MS);
-                let tool = tools::find(&name);
-                let deadline = match tool.map(|tool| &tool.run) {
-                    Some(Run::Shell(_)) => None,
-                    _ => Some(Instant::now() + Duration::from_millis(bound)),
-                };
-                let stop = Arc::new(Stop::new(deadline));
-                self.running.lock().expect("no holder panics").insert(call, Arc::clone(&stop));
-                let outbox = self.outbox.clone();
-                let spawned = self.clone().apart(
-                    move |init| {
-                        let result = match tool.map(|tool| &tool.run) {
-                            None => Ok(ToolResult::error(format!("unknown tool: {name:.100}"))),
-                            Some(Run::Files(run)) => {
-                                outbox.say(call, &FromInit::Started { timeout_ms: bound });
-                                run(&init.files, &stop, input)
-                            }
-                            Some(Run::Shell(run)) => {
-                                run(&init.shell, ShellCall { stop, limit_ms: timeout_ms, spool, call, outbox }, input)
-                            }
-                        };
-                        output::capped(result.unwrap_or_else(|refused| ToolResult::error(refused.to_string())))
-                    },
-                    move |init, result| {
-                        let result = result.unwrap_or_else(|| {
-                            ToolResult::error("the tool failed inside; nothing is known of its effect")
-                        });
-                        init.running.lock().expect("no holder panics").remove(&call);
-                        init.outbox.say(call, &FromInit::Done { result, lost: init.shell.is_lost() });
-                    },
-                );
-                if spawned.is_err() {
-                    self.running.lock().expect("no holder panics").remove(&call);
-                    let result = ToolResult::error("the sandbox has no room for another process; nothing was run");
-                    self.outbox.say(call, &FromInit::Done { result, lost: false });
-                }
-            }
+            ToInit::Call { name, input, timeout_ms, spool } => match tools::find(&name).map(|tool| &tool.run) {
+                None => self.finish(call, ToolResult::error(format!("unknown tool: {name:.100}"))),
+                Some(Run::Files(run)) => self.files_call(call, *run, input, timeout_ms),
+                Some(Run::Shell(parse)) => match parse(input) {
+                    Ok(ask) => self.shell_call(call, ask, timeout_ms, spool),
+                    Err(refused) => self.finish(call, ToolResult::error(refused.to_string())),
+                },
+            },
             ToInit::Collect { known } => self.gather(call, move |init| collect::collect(init, call, &known)),
             ToInit::Snapshot => self.gather(call, move |init| snapshot::snapshot(init, call).map(|()| false)),
         }
+    }
+
+    /// Needs no thread, so that a shell can be restarted when there is room for none.
+    fn shell_call(self: Arc<Self>, call: u64, ask: Ask, limit_ms: Option<u64>, spool: PathBuf) {
+        let stop = self.begin(call, None);
+        let outbox = self.outbox.clone();
+        let init = Arc::clone(&self);
+        let done = Box::new(move |result| init.finish(call, result));
+        self.shell.ask(ask, ShellCall { stop, limit_ms, spool, call, outbox, done });
+    }
+
+    fn files_call(self: Arc<Self>, call: u64, run: tools::RunFiles, input: Value, timeout_ms: Option<u64>) {
+        let timeout_ms = timeout_ms.unwrap_or(limits::CALL_TIMEOUT_DEFAULT_MS).min(limits::CALL_TIMEOUT_MAX_MS);
+        let stop = self.begin(call, Some(Instant::now() + Duration::from_millis(timeout_ms)));
+        self.outbox.say(call, &FromInit::Started { timeout_ms });
+        let work = move |init: &Init| run(&init.files, &stop, input);
+        let after = move |init: &Init, result: Option<Result<ToolResult, tools::Refused>>| {
+            let result = match result {
+                Some(Ok(result)) => output::capped(result),
+                Some(Err(refused)) => output::capped(ToolResult::error(refused.to_string())),
+                None => ToolResult::error("the tool failed inside; nothing is known of its effect"),
+            };
+            init.finish(call, result);
+        };
+        if self.clone().apart(work, after).is_err() {
+            let why = "the sandbox has no room for another process; nothing was run. Restarting bash ends them all";
+            self.finish(call, ToolResult::error(why));
+        }
+    }
+
+    fn begin(&self, call: u64, deadline: Option<Instant>) -> Arc<Stop> {
+        let stop = Arc::new(Stop::new(deadline));
+        self.running.lock().expect("no holder panics").insert(call, Arc::clone(&stop));
+        stop
+    }
+
+    fn finish(&self, call: u64, result: ToolResult) {
+        self.running.lock().expect("no holder panics").remove(&call);
+        self.outbox.say(call, &FromInit::Done { result, lost: self.shell.is_lost() });
     }
 
     /// Run a collection or a snapshot; it says its parts itself and gives back whether there was more than its limits.
@@ -215,6 +225,7 @@ fn take_stdio() -> io::Result<(File, File)> {
     for entry in std::fs::read_dir("/proc/self/fd")? {
         let Some(fd) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
         if fd > 2 {
+            #[expect(unsafe_code, reason = "a number from /proc is all there is to name the descriptor by")]
             // SAFETY: the descriptor is only borrowed for this call; if it is closed already, the call says so.
             let fd = unsafe { BorrowedFd::borrow_raw(fd) };
             rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC)?;

@@ -13,10 +13,12 @@ use crate::protocol::ToolResult;
 use crate::tools::output::{Tail, last, plain};
 use crate::tools::{Stop, Stopped};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,19 +41,29 @@ pub struct ShellCall {
     pub spool: PathBuf,
     pub call: u64,
     pub outbox: Outbox,
+    /// Who is told the result.
+    pub done: Box<dyn FnOnce(ToolResult) + Send>,
+}
+
+/// What can be asked of a shell.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ask {
+    Run {
+        command: String,
+        timeout_ms: Option<u64>,
+    },
+    /// End everything in the sandbox and begin anew.
+    Restart,
 }
 
 struct Job {
     call: ShellCall,
-    /// None restarts the shell.
-    command: Option<(String, Option<u64>)>,
-    done: mpsc::Sender<ToolResult>,
+    ask: Ask,
 }
 
 impl Job {
     fn answer(self, result: ToolResult) {
-        // Nobody waits for it only if the waiting thread is gone, and that has nothing to say then.
-        self.done.send(result).ok();
+        (self.call.done)(result);
     }
 }
 
@@ -71,18 +83,18 @@ impl Shell {
             said: Tail::new(2 * limits::BASH_OUTPUT_BYTES),
             lost: Arc::clone(&lost),
         };
-        std::thread::Builder::new().name("shell".into()).spawn(move || keeper.run())?;
+        std::thread::Builder::new().name("shell".into()).spawn(move || {
+            // A sandbox without a keeper would keep its callers waiting: better it ends, and its calls are lost.
+            catch_unwind(AssertUnwindSafe(|| keeper.run())).ok();
+            std::process::exit(101);
+        })?;
         Ok(Self { jobs, wake, lost })
     }
 
-    /// Run a command after those that came before it, and wait for it.
-    pub fn run(&self, call: ShellCall, command: String, timeout_ms: Option<u64>) -> ToolResult {
-        self.queue(call, Some((command, timeout_ms)))
-    }
-
-    /// End everything in the sandbox and begin anew.
-    pub fn restart(&self, call: ShellCall) -> ToolResult {
-        self.queue(call, None)
+    /// Do it after what was asked for before; the call is told when it is done.
+    pub fn ask(&self, ask: Ask, call: ShellCall) {
+        self.jobs.send(Job { call, ask }).expect("the keeper lives as long as init");
+        self.wake();
     }
 
     /// Make the keeper look at its queue and at whether its call was cancelled.
@@ -94,13 +106,6 @@ impl Shell {
     /// Processes outlived their killing: nothing that this sandbox says can be relied on any more.
     pub fn is_lost(&self) -> bool {
         self.lost.load(Ordering::SeqCst)
-    }
-
-    fn queue(&self, call: ShellCall, command: Option<(String, Option<u64>)>) -> ToolResult {
-        let (done, result) = mpsc::channel();
-        self.jobs.send(Job { call, command, done }).expect("the keeper lives as long as init");
-        self.wake();
-        result.recv().expect("the keeper answers every job")
     }
 }
 
@@ -119,6 +124,8 @@ struct Bash {
     pid: u32,
     output: OwnedFd,
     control: UnixStream,
+    /// Readable once bash has ended; a subshell that it left may hold the socket open for longer.
+    ended: OwnedFd,
 }
 
 /// How a command's run came to its end.
@@ -132,6 +139,7 @@ enum End {
 struct Ready {
     output: bool,
     control: bool,
+    ended: bool,
 }
 
 impl Keeper {
@@ -139,9 +147,9 @@ impl Keeper {
         loop {
             self.take_jobs();
             while let Some(job) = self.waiting.pop_front() {
-                let result = match &job.command {
-                    Some((command, timeout_ms)) => self.command(&job.call, command, *timeout_ms),
-                    None => self.restart(&job.call),
+                let result = match &job.ask {
+                    Ask::Run { command, timeout_ms } => self.command(&job.call, command, *timeout_ms),
+                    Ask::Restart => self.restart(&job.call),
                 };
                 job.answer(result);
                 self.take_jobs();
@@ -150,7 +158,7 @@ impl Keeper {
             if ready.output {
                 self.read_some(None);
             }
-            if ready.control {
+            if ready.control || ready.ended {
                 // Between calls bash has nothing to report but its end.
                 self.bash = None;
             }
@@ -193,7 +201,7 @@ impl Keeper {
         let mut spool = Spool { call, left: limits::SPOOL_BYTES };
         let end = match self.send(command, deadline) {
             Ok(()) => self.follow(&mut spool, deadline),
-            Err(_) => self.unsent(call),
+            Err(e) => self.unsent(&e, call, deadline),
         };
         let note = match &end {
             End::Code(0) => None,
@@ -241,7 +249,9 @@ impl Keeper {
         // When memory runs out, what the model started goes first and not this process. Best effort: a kernel without
         // the file ends the whole sandbox, which the shim sees.
         std::fs::write(format!("/proc/{pid}/oom_score_adj"), "500").ok();
-        Ok(Bash { pid, output, control })
+        let ended = Pid::from_raw(pid.cast_signed()).ok_or(io::ErrorKind::NotFound)?;
+        let ended = pidfd_open(ended, PidfdFlags::empty())?;
+        Ok(Bash { pid, output, control, ended })
     }
 
     /// Bash runs it as one word at its top level, so that no quote, here-document or `break` in it reaches further.
@@ -254,13 +264,12 @@ impl Keeper {
         bash.control.write_all(line.as_bytes())
     }
 
-    /// Bash did not take the command: it is gone, or it has stopped reading.
-    fn unsent(&mut self, call: &ShellCall) -> End {
-        let pid = self.bash.as_ref().map_or(0, |bash| bash.pid);
-        match self.processes.wait(pid, Instant::now()) {
-            Some(exit) => End::ShellGone(Some(exit)),
-            None => End::Stopped(call.stop.reason().unwrap_or(Stopped::Timeout)),
+    /// Bash did not take the command: it has stopped reading, or it is gone.
+    fn unsent(&mut self, error: &io::Error, call: &ShellCall, deadline: Instant) -> End {
+        if error.kind() == io::ErrorKind::WouldBlock {
+            return End::Stopped(call.stop.reason().unwrap_or(Stopped::Timeout));
         }
+        End::ShellGone(self.bash.as_ref().and_then(|bash| self.processes.wait(bash.pid, deadline)))
     }
 
     /// Read along until bash reports, or is gone, or the call is to stop.
@@ -278,10 +287,11 @@ impl Keeper {
             if ready.output {
                 self.read_some(Some(spool));
             }
-            if ready.control {
+            if ready.control || ready.ended {
                 let Some(bash) = &mut self.bash else { return End::ShellGone(None) };
                 let mut piece = [0; 64];
-                match bash.control.read(&mut piece) {
+                // Its last report comes before its end.
+                match if ready.control { bash.control.read(&mut piece) } else { Ok(0) } {
                     Ok(0) | Err(_) => {
                         let pid = bash.pid;
                         self.read_rest(spool);
@@ -364,6 +374,7 @@ impl Keeper {
         if let Some(bash) = &self.bash {
             fds.push(PollFd::new(&bash.output, flags));
             fds.push(PollFd::new(&bash.control, flags));
+            fds.push(PollFd::new(&bash.ended, flags));
         }
         // Rounded up, else the last part of a millisecond is spent spinning.
         let timeout =
@@ -376,7 +387,7 @@ impl Keeper {
             rustix::io::read(&self.wake, &mut count).ok();
         }
         let at = |n: usize| ready.get(n).copied().unwrap_or(false);
-        Ready { output: at(1), control: at(2) }
+        Ready { output: at(1), control: at(2), ended: at(3) }
     }
 }
 

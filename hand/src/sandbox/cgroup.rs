@@ -2,11 +2,15 @@
 //!
 //! The limits are written by whoever launches and stay his: the sandbox's uid may only move its own processes in.
 
-use crate::protocol::Layer;
+use crate::limits::END_CONFIRM;
+use crate::protocol::{Layer, Need};
 use crate::spec::Limits;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use sha2::{Digest, Sha256};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// The folder of all our groups, below the mount of each hierarchy.
 const OURS: &str = "steadyhand";
@@ -107,15 +111,31 @@ pub fn create(name: &str, uid: Option<u32>, limits: &Limits) -> Groups {
     groups
 }
 
-/// Remove the groups of that name, whose sandbox is gone. What is still busy stays until the next time.
+/// Remove the groups of that name, whose sandbox has ended.
 pub fn remove(name: &str) {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     for controller in CONTROLLERS {
         if let Ok(hierarchy) = find(&mounts, controller) {
             let group = hierarchy.mount.join(OURS).join(name);
+            wait_empty(&group.join("sandbox"));
+            // There may be none of that name here, or one that somebody else has entered: then it stays.
             std::fs::remove_dir(group.join("sandbox")).ok();
             std::fs::remove_dir(group.join("shim")).ok();
             std::fs::remove_dir(group).ok();
+        }
+    }
+}
+
+/// The last processes of a sandbox that was killed may still be on their way out.
+fn wait_empty(group: &Path) {
+    let deadline = Instant::now() + END_CONFIRM;
+    while let Ok(procs) = std::fs::read_to_string(group.join("cgroup.procs")) {
+        let Some(pid) = procs.lines().next().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw) else { return };
+        let Some(left) = deadline.checked_duration_since(Instant::now()) else { return };
+        // Gone between the list and this is gone as well.
+        if let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) {
+            let timeout = Timespec::try_from(left).ok();
+            poll(&mut [PollFd::new(&process, PollFlags::IN)], timeout.as_ref()).ok();
         }
     }
 }
@@ -130,7 +150,7 @@ fn layer(controller: Controller, made: Result<Version, &str>) -> Layer {
             "run the service as root, or under systemd with Delegate=yes, on a host with cgroup memory, pids and cpu",
         ),
     };
-    Layer { name: controller.layer(), on, required: false, why, fix: fix.to_owned() }
+    Layer { name: controller.layer(), on, need: Need::Strict, why, fix: fix.to_owned() }
 }
 
 /// The hierarchy that has the controller: version 2 if it is there, else version 1.

@@ -7,6 +7,7 @@ use crate::link::{Configure, FromInit, SANDBOX, ToInit};
 use crate::spec::Start;
 use crate::wire::{self, Frame};
 use std::io::{self, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -32,6 +33,7 @@ pub struct Pipes {
 /// Start the sandbox of the hand: another role of this program puts up its walls and becomes bwrap.
 pub fn spawn(folder: &Folder) -> io::Result<(Child, Pipes)> {
     let mut child = Command::new("/proc/self/exe")
+        .arg0("steadyhand-hand")
         .arg("enter")
         .arg(folder.path())
         .env_clear()

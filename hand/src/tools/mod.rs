@@ -17,7 +17,7 @@ mod write;
 pub(crate) use files::Files;
 pub(crate) use walk::walk;
 
-use crate::init::shell::{Shell, ShellCall};
+use crate::init::shell::Ask;
 use crate::protocol::ToolResult;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -35,9 +35,12 @@ pub struct Tool {
 
 /// What a tool works with decides how it may be run: file tools side by side, the shell one call at a time.
 pub(crate) enum Run {
-    Files(fn(&Files, &Stop, Value) -> Result<ToolResult, Refused>),
-    Shell(fn(&Shell, ShellCall, Value) -> Result<ToolResult, Refused>),
+    Files(RunFiles),
+    /// What the input asks of the shell, whose keeper then runs it.
+    Shell(fn(Value) -> Result<Ask, Refused>),
 }
+
+pub(crate) type RunFiles = fn(&Files, &Stop, Value) -> Result<ToolResult, Refused>;
 
 pub const TOOLS: &[Tool] = &[bash::TOOL, read::TOOL, write::TOOL, edit::TOOL, glob::TOOL, grep::TOOL];
 

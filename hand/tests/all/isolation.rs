@@ -233,6 +233,22 @@ fn memory_and_processes_end_inside() {
 }
 
 #[test]
+fn where_no_process_has_room_the_shell_can_still_be_restarted() {
+    if !is_root() {
+        // As above.
+        return;
+    }
+    let hands = Hands::new();
+    let hand = hands.hand_within("h", Limits { pids: 48, ..Limits::default() });
+    probe(&hand);
+    assert_eq!(hand.sh("mkfifo full; ./probe fill >full & read line <full; echo $line"), "full\n");
+    let refused = hand.tool("read", json!({"file_path": "probe.c"}));
+    assert!(refused.is_error && refused.text().contains("no room"), "{}", refused.text());
+    assert_eq!(hand.tool("bash", json!({"restart": true})).text(), "bash session restarted");
+    assert_eq!(hand.sh("set -- /proc/[0-9]*; echo $#"), "2\n");
+}
+
+#[test]
 fn memory_filesystems_are_small() {
     let hands = Hands::new();
     let hand = hands.hand("h");

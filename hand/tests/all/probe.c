@@ -23,6 +23,14 @@ static void family(const char *name, int family) {
 }
 
 int main(int argc, char **argv) {
+    if (argc > 1 && !strcmp(argv[1], "fill")) {
+        // As many processes as there is room for; all of them stay.
+        pid_t child;
+        while ((child = fork()) > 0) {}
+        if (child < 0 && write(1, "full\n", 5) != 5) return 1;
+        pause();
+        return 0;
+    }
     if (argc > 1 && !strcmp(argv[1], "x32")) {
         printf("x32 %ld\n", syscall(0x40000000 + 39));
         return 0;

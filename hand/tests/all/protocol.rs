@@ -1,9 +1,9 @@
 //! The socket: leases, epochs, refusals.
 
-use crate::fixture::{Hand, Hands, Process, is_root};
+use crate::fixture::{Hand, Hands, PROGRAM, Process, is_root};
 use hand::client::{Client, Error};
 use hand::local;
-use hand::protocol::{Refusal, Reply, Request};
+use hand::protocol::{Need, Refusal, Reply, Request};
 use hand::spec::{Mode, Spec};
 use serde_json::json;
 use std::io::{BufRead, BufReader, Write};
@@ -101,11 +101,15 @@ fn a_released_hand_leaves_nothing() {
     let hand = hands.hand("h");
     let shim = Process::new(hand.client().status().unwrap().pid);
     hand.sh("mkdir -p deep/er; echo x >deep/er/f; chmod 000 deep; mkdir -p $(printf 'd/%.0s' {1..1500}); sleep 1000 &");
+    let plan: hand::spec::Plan = serde_json::from_slice(&std::fs::read(hand.file("plan.json")).unwrap()).unwrap();
+    let groups = plan.cgroup_procs;
+    assert!(groups.iter().all(|group| group.exists()), "{groups:?}");
     local::release(&hand.at).unwrap();
     assert!(!hand.at.dir.exists());
     shim.wait();
     if is_root() {
         assert_eq!(hands.hands_dir().join(".uids").read_dir().unwrap().count(), 0);
+        assert!(groups.iter().all(|group| !group.exists()), "{groups:?}");
     }
     local::release(&hand.at).unwrap();
     assert!(matches!(Client::connect(&hand.at.socket), Err(Error::Gone(_))));
@@ -133,12 +137,20 @@ fn the_status_tells_every_layer() {
     let hand = hands.hand("h");
     let status = hand.client().status().unwrap();
     assert_eq!((status.hand_id.as_str(), status.epoch, status.running.len()), ("h", 1, 0));
-    for name in
-        ["bubblewrap", "namespaces", "seccomp", "own_uid", "cgroup_memory", "cgroup_pids", "cgroup_cpu", "disk_quota"]
-    {
+    for name in [
+        "bubblewrap",
+        "namespaces",
+        "seccomp",
+        "own_uid",
+        "cgroup_memory",
+        "cgroup_pids",
+        "cgroup_cpu",
+        "disk_quota",
+        "static_program",
+    ] {
         let layer = status.layers.iter().find(|layer| layer.name == name).unwrap_or_else(|| panic!("{name}"));
         assert!(layer.on || !layer.fix.is_empty(), "{name}");
-        assert!(!layer.required || layer.on, "{name}");
+        assert!(layer.need != Need::Always || layer.on, "{name}");
     }
 }
 
@@ -146,8 +158,8 @@ fn the_status_tells_every_layer() {
 fn strict_mode_refuses_where_a_layer_is_missing() {
     let hands = Hands::new();
     let outcome = local::provision(&Spec { mode: Mode::Strict, ..hands.spec("h") });
-    let off: Vec<_> =
-        hand::probe::probe().into_iter().filter(|layer| !layer.on && layer.name != "disk_quota").collect();
+    let layers = local::probe(PROGRAM.as_ref()).unwrap();
+    let off: Vec<_> = layers.into_iter().filter(|layer| !layer.on && layer.need != Need::Advice).collect();
     match outcome {
         Ok(_) => assert!(off.is_empty(), "{off:?}"),
         Err(local::Error::Refused(layers)) => {
@@ -193,4 +205,45 @@ fn a_spec_that_cannot_be_is_refused_with_a_reason() {
     );
     let spec = Spec { program: "/no/such/program".into(), ..hands.spec("h") };
     assert!(local::provision(&spec).unwrap_err().to_string().contains("start /no/such/program"));
+}
+
+#[test]
+fn without_user_namespaces_there_is_no_hand_but_a_reason() {
+    let hands = Hands::new();
+    let hand = hands.hand("h");
+    // Inside a hand no further sandbox can be made: a machine that forbids it, made of this one.
+    std::fs::copy(PROGRAM, hand.file("workspace/program")).unwrap();
+    let spec = serde_json::to_string(&Spec::new("inner", "/workspace/hands", "/workspace/program")).unwrap();
+    hand.tool("write", json!({"file_path": "spec.json", "content": spec}));
+    let said = hand.sh("./program launch <spec.json");
+    let launched: hand::launch::Launched = serde_json::from_str(&said).unwrap();
+    let hand::launch::Launched::Refused { layers } = launched else { panic!("{said}") };
+    assert_eq!(layers.iter().map(|layer| layer.name.as_str()).collect::<Vec<_>>(), ["namespaces"]);
+    assert!(layers[0].why.contains("bwrap") && layers[0].fix.contains("user namespaces"), "{said}");
+    assert_eq!(hand.sh("ls hands/inner"), "launch.lock\n", "nothing was started");
+}
+
+#[test]
+fn a_folder_that_the_hands_user_cannot_reach_is_named() {
+    if !is_root() {
+        // Hands then have the uid of who made the folder.
+        return;
+    }
+    let hands = Hands::new();
+    let closed = hands.path().join("closed");
+    std::fs::create_dir(&closed).unwrap();
+    std::fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let spec = Spec { hands_dir: closed.join("hands"), ..hands.spec("h") };
+    let said = local::provision(&spec).unwrap_err().to_string();
+    assert!(said.contains(&format!("reach {}", closed.display())) && said.contains("chmod o+x"), "{said}");
+}
+
+#[test]
+fn a_recipe_that_failed_can_be_tried_again() {
+    let hands = Hands::new();
+    let mut spec = hands.spec("h");
+    spec.resources.repo = Some(hand::spec::Repo { bundle: "/etc/passwd".into(), name: None });
+    assert!(local::provision(&spec).unwrap_err().to_string().contains("clone the repository"));
+    spec.resources.repo = None;
+    assert_eq!(Hand::new(&spec).sh("ls -A"), "(no output)");
 }

@@ -1,6 +1,6 @@
 //! What is put into a hand, and what is taken out of it.
 
-use crate::fixture::{Hand, Hands};
+use crate::fixture::{Hand, Hands, Process};
 use hand::protocol::{Diff, OutputFile};
 use hand::spec::{FileResource, Repo, Resources, Restore};
 use serde_json::json;
@@ -80,6 +80,29 @@ fn a_repository_is_cloned_inside_and_its_diff_is_made_there() {
     let patch = hands.path().join("patch");
     std::fs::write(&patch, text).unwrap();
     git(&hands.path().join("repo"), &["apply", "--check", patch.to_str().unwrap()]);
+}
+
+#[test]
+fn a_hand_started_again_needs_its_sources_no_more() {
+    let hands = Hands::new();
+    let (bundle, commit) = bundle(&hands);
+    let source = hands.path().join("source");
+    std::fs::write(&source, "uploaded").unwrap();
+    let mut spec = hands.spec("h");
+    spec.resources.files.push(FileResource { source: source.clone(), path: "a.txt".into() });
+    spec.resources.repo = Some(Repo { bundle: bundle.clone(), name: None });
+    let hand = Hand::new(&spec);
+    hand.sh("echo changed >a.txt");
+    for gone in [source, bundle] {
+        std::fs::remove_file(gone).unwrap();
+    }
+    let shim = Process::new(hand.client().status().unwrap().pid);
+    shim.kill();
+    shim.wait();
+    hand::local::provision(&spec).unwrap();
+    assert_eq!(hand.client().status().unwrap().start.unwrap().commit, Some(commit));
+    assert_eq!(hand.tool("read", json!({"file_path": "a.txt"})).text(), "changed\n");
+    assert_eq!(hand.tool("read", json!({"file_path": "/mnt/session/uploads/a.txt"})).text(), "uploaded");
 }
 
 #[test]

@@ -50,6 +50,7 @@ fn a_failing_command_is_an_error_that_carries_its_output() {
         ("if", "syntax error"),
         ("kill -9 $BASHPID", "the shell itself ended (ended by signal 9)"),
         ("exit 3", "the shell itself ended (exit code 3)"),
+        ("(while :; do sleep 1000; done) & echo left; exit 4", "left\n[the shell itself ended (exit code 4)"),
     ] {
         let result = hand.bash(command);
         assert!(result.is_error && result.text().contains(expect), "{command}: {}", result.text());

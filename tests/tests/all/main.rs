@@ -1,5 +1,6 @@
 //! All black-box tests, one binary. Every scenario about sessions runs on both engines.
 
+mod arrows;
 mod crash;
 mod kills;
 mod session;

@@ -27,7 +27,7 @@ pub const RESOURCE: Resource = Resource {
 
 async fn events(State(app): State<App>, Path(session_id): Path<String>, query: Query) -> Result<Json<Page<Value>>> {
     row::find(&app, &session_id).await?;
-    let followed = app.follower.session(&session_id);
+    let followed = app.session(&session_id);
     let name = format!("sessions/{session_id}/events");
     Ok(Json(list::list(&followed, &*app.blobs, &query, name).await?))
 }

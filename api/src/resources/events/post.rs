@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use axum::Json;
-use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use domain::fault::{self, Point};
 use domain::limits::{SIGNAL_BYTES_MAX, UNCOMMITTED_EVENTS_MAX};
 use domain::session::{Mail, Posted, signal};
-use domain::{Event, EventBody, Time, ids as derived};
+use domain::{Event, EventBody, Status, Time, ids as derived};
 use jiff::Timestamp;
 use log::{SessionLog, blobs};
 use serde_json::{Value, json};
@@ -34,10 +34,7 @@ const WINDOW: u64 = 512;
 
 pub async fn send(State(app): State<App>, Path(session_id): Path<String>, request: Request) -> Result<Response> {
     row::find(&app, &session_id).await?;
-    let (parts, body) = request.into_parts();
-    let bytes = body::read(Request::from_parts(parts.clone(), body)).await?;
-    let key_id = parts.extensions.get::<Principal>().map_or("", |principal| &principal.key_id).to_owned();
-    let fingerprint = Fingerprint::of(&parts.headers, &key_id, parts.uri.path(), &bytes);
+    let (fingerprint, bytes) = fingerprinted(request).await?;
     let post: Post = body::json(&bytes)?;
     let bodies = post.check(&derived::primary_thread(&session_id))?;
     // The client may go away; what was begun is finished, so that its retry finds either all of it or nothing.
@@ -53,17 +50,26 @@ pub async fn send(State(app): State<App>, Path(session_id): Path<String>, reques
     Ok(answer(&app, data, events))
 }
 
+/// The body of a request, and what the request is recognised by.
+pub async fn fingerprinted(request: Request) -> Result<(Fingerprint, Bytes)> {
+    let (parts, body) = request.into_parts();
+    let bytes = body::read(Request::from_parts(parts.clone(), body)).await?;
+    let key_id = parts.extensions.get::<Principal>().map_or("", |principal| &principal.key_id);
+    Ok((Fingerprint::of(&parts.headers, key_id, parts.uri.path(), &bytes), bytes))
+}
+
 fn answer(app: &App, data: Vec<Value>, events: Vec<Event>) -> Response {
     let response = Json(json!({"data": data})).into_response();
-    let Some(first) = events.into_iter().next() else { return response };
-    let (parts, body) = response.into_parts();
-    Response::from_parts(parts, app.answered.watch(Body::new(body), first.id))
+    match events.into_iter().next() {
+        Some(first) => app.answered.watch(response, first.id),
+        None => response,
+    }
 }
 
 async fn take(app: &App, session_id: &str, bodies: Vec<EventBody>, fingerprint: &Fingerprint) -> Result<Vec<Event>> {
     let _turn = app.under_way.enter(fingerprint).await;
     let now = app.clock.now();
-    let followed = app.follower.session(session_id);
+    let followed = app.session(session_id);
     {
         let mut log = followed.fresh().await?;
         if let Some(ids) = fingerprint.first(log.posts(), moment(now), &app.answered) {
@@ -71,7 +77,9 @@ async fn take(app: &App, session_id: &str, bodies: Vec<EventBody>, fingerprint: 
             return known(&mut log, &*app.blobs, &ids).await;
         }
         let current = Current::of(&log).ok_or_else(|| ApiError::not_found("session", session_id))?;
-        let calls = Calls::read(&mut log, &*app.blobs).await?;
+        // Only answers, and messages to a session that waits for some, have to do with calls.
+        let answers = current.status == Status::RequiresAction || bodies.iter().any(|body| body.answers().is_some());
+        let calls = if answers { Calls::read(&mut log, &*app.blobs).await? } else { Calls::default() };
         check(&current, &calls, &bodies)?;
         let uncommitted = log.uncommitted().filter(|mail| matches!(mail, Mail::Event { .. })).count();
         if uncommitted + bodies.len() > UNCOMMITTED_EVENTS_MAX {

@@ -11,6 +11,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 use axum::body::Body;
+use axum::response::Response;
 use bytes::Bytes;
 use domain::Time;
 use http::HeaderMap;
@@ -68,6 +69,15 @@ impl Fingerprint {
         format!("{}@{}", self.hash, now.as_ms())
     }
 
+    /// The fingerprint alone, as the name of what a POST made.
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    pub fn is_first_attempt(&self) -> bool {
+        self.wish == Wish::Anew
+    }
+
     /// The ids of the events of the POST whose answer this one is to get.
     pub fn first<'a>(
         &self,
@@ -75,16 +85,21 @@ impl Fingerprint {
         now: Time,
         answered: &Answered,
     ) -> Option<&'a [String]> {
-        if self.wish == Wish::Anew {
-            return None;
-        }
-        let ids = posts.iter().rev().find_map(|(fingerprint, ids)| {
+        let (ids, posted) = posts.iter().rev().find_map(|(fingerprint, ids)| {
             let (hash, ms) = fingerprint.split_once('@')?;
-            let posted = Time::from_ms(ms.parse().ok()?);
-            (hash == self.hash && now.since(posted) <= MEMORY_MS).then_some(ids.as_slice())
+            (hash == self.hash).then_some((ids.as_slice(), Time::from_ms(ms.parse().ok()?)))
         })?;
-        let is_read = ids.first().is_some_and(|first| answered.knows(first));
-        (self.wish == Wish::First || !is_read).then_some(ids)
+        self.wants(ids.first()?, posted, now, answered).then_some(ids)
+    }
+
+    /// Whether this is to get the answer to the POST of the same fingerprint that made `id` at `posted`.
+    pub fn wants(&self, id: &str, posted: Time, now: Time, answered: &Answered) -> bool {
+        let wanted = match self.wish {
+            Wish::Anew => false,
+            Wish::FirstIfUnread => !answered.knows(id),
+            Wish::First => true,
+        };
+        wanted && now.since(posted) <= MEMORY_MS
     }
 }
 
@@ -110,7 +125,7 @@ impl UnderWay {
     }
 }
 
-/// First events of the POSTs whose answers were handed to the connection whole.
+/// What was made by POSTs whose answers were handed to the connection whole, by the first id in the answer.
 #[derive(Clone, Default)]
 pub struct Answered {
     ids: Arc<Mutex<VecDeque<String>>>,
@@ -129,15 +144,15 @@ impl Answered {
         ids.push_back(id);
     }
 
-    /// The body of an answer, which is remembered once it was taken to its end.
-    pub fn watch(&self, body: Body, first_event: String) -> Body {
-        Body::new(Watched { body, first_event: Some(first_event), answered: self.clone() })
+    /// An answer that is remembered once it was taken to its end.
+    pub fn watch(&self, response: Response, id: String) -> Response {
+        response.map(|body| Body::new(Watched { body, id: Some(id), answered: self.clone() }))
     }
 }
 
 struct Watched {
     body: Body,
-    first_event: Option<String>,
+    id: Option<String>,
     answered: Answered,
 }
 
@@ -149,7 +164,7 @@ impl HttpBody for Watched {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         // Whoever knows the length asks for no frame after the last.
         let is_last = matches!(frame, Poll::Ready(None)) || (frame.is_ready() && self.body.is_end_stream());
-        if is_last && let Some(id) = self.first_event.take() {
+        if is_last && let Some(id) = self.id.take() {
             self.answered.add(id);
         }
         frame

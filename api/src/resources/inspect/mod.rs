@@ -40,7 +40,7 @@ async fn commits(State(app): State<App>, Path(id): Path<String>, query: Query) -
     let request = PageRequest::of(&query, format!("sessions/{id}/log"), Order::Asc, LIMITS)?;
     let cursor = request.position().map(|text| place(text).ok_or_else(|| ApiError::field("page", "is not a cursor")));
     let after = cursor.transpose()?;
-    let followed = app.follower.session(&id);
+    let followed = app.session(&id);
     let mut commits = Vec::new();
     // Commits of private entries alone stand at the position of the next event: one back, so that none is missed.
     let mut from = after.map_or(0, |(_, position)| position.saturating_sub(1));
@@ -83,7 +83,7 @@ async fn diff(State(app): State<App>, Path(id): Path<String>) -> Result<Response
 async fn why(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Why>> {
     row::find(&app, &id).await?;
     let (current, calls) = {
-        let followed = app.follower.session(&id);
+        let followed = app.session(&id);
         let mut log = followed.fresh().await?;
         let calls = Calls::read(&mut log, &*app.blobs).await?;
         (Current::of(&log).ok_or_else(|| ApiError::not_found("session", &id))?, calls)

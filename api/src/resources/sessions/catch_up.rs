@@ -33,7 +33,8 @@ pub async fn catch_up(app: &App, before: Timestamp) -> Result<()> {
     }
 }
 
-async fn settle(app: &App, row: &SessionRow) -> Result<()> {
+/// Brings one session to where its row says that it should be.
+pub async fn settle(app: &App, row: &SessionRow) -> Result<()> {
     if row.deleted {
         return end::erase(app, &row.id).await;
     }

@@ -125,7 +125,7 @@ pub async fn apply<T>(
     id: &str,
     decide: impl AsyncFnOnce(&Current) -> Result<(Edit, T)>,
 ) -> Result<(T, Current)> {
-    let followed = app.follower.session(id);
+    let followed = app.session(id);
     let _listening = followed.subscribe();
     followed.follow();
     let told = {

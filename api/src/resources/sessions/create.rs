@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
 use domain::session::{Attributes, Origin, Resource, SessionInput};
 use domain::{Event, Status, Summary, Time};
 use harness::registry;
@@ -14,18 +15,19 @@ use store::{Batch, Digest, Durability};
 
 use super::current::Current;
 use super::object::Session;
-use super::row::{self, Projection, SessionRow};
+use super::row::{self, CreationRow, Projection, SessionRow};
 use super::uploads::{self, ResourceParam, Upload};
-use super::{agent, moment};
+use super::{agent, catch_up, moment};
 use crate::app::App;
-use crate::body::JsonBody;
+use crate::body;
 use crate::error::{ApiError, Result};
 use crate::gateway;
 use crate::ids;
 use crate::metadata::{self, Metadata};
 use crate::resources::agents::snapshot::{self, AgentParam};
 use crate::resources::environments::{self, config::Config};
-use crate::resources::events::post;
+use crate::resources::events::post::{self, fingerprinted};
+use crate::resources::events::retry::Fingerprint;
 use crate::resources::events::wire::{EventParam, check_initial};
 
 pub const TITLE_CHARS_MAX: usize = 2048;
@@ -60,15 +62,43 @@ struct Plan {
     events: Vec<Event>,
 }
 
-pub async fn create(State(app): State<App>, JsonBody(body): JsonBody<CreateSession>) -> Result<Json<Session>> {
-    let plan = plan(&app, body).await?;
-    // The client may go away; a session that was begun is finished.
+pub async fn create(State(app): State<App>, request: Request) -> Result<Response> {
+    let (fingerprint, bytes) = fingerprinted(request).await?;
+    let body: CreateSession = body::json(if bytes.is_empty() { b"{}" } else { &bytes })?;
+    // The client may go away; a session that was begun is finished, so that a retry finds it.
     let begun = tokio::spawn({
         let app = app.clone();
-        async move { begin(&app, plan).await }
+        async move {
+            let _turn = app.under_way.enter(&fingerprint).await;
+            if let Some(first) = first(&app, &fingerprint).await? {
+                return Ok(first);
+            }
+            let plan = plan(&app, body).await?;
+            begin(&app, plan, &fingerprint).await
+        }
     });
     let (row, current) = begun.await.map_err(ApiError::internal)??;
-    Ok(Json(Session::of(&app, &row, current).await?))
+    let session = Session::of(&app, &row, current).await?;
+    Ok(app.answered.watch(Json(session).into_response(), row.id))
+}
+
+/// The session that an earlier attempt at the same request made.
+async fn first(app: &App, fingerprint: &Fingerprint) -> Result<Option<(SessionRow, Current)>> {
+    if fingerprint.is_first_attempt() {
+        return Ok(None);
+    }
+    let Some(made) = app.catalog.row::<CreationRow>(fingerprint.hash()).await? else { return Ok(None) };
+    let CreationRow { session_id, at } = made.row;
+    if !fingerprint.wants(&session_id, moment(at), moment(app.clock.now()), &app.answered) {
+        return Ok(None);
+    }
+    let Some(row) = app.catalog.row::<SessionRow>(&session_id).await? else { return Ok(None) };
+    // Where nobody knew whether it started, the engine does.
+    catch_up::settle(app, &row.row).await?;
+    match app.catalog.row::<SessionRow>(&session_id).await?.filter(|read| read.row.is_there()) {
+        Some(read) => Ok(Some((read.row, super::read(app, &session_id).await?))),
+        None => Ok(None),
+    }
 }
 
 async fn plan(app: &App, body: CreateSession) -> Result<Plan> {
@@ -124,7 +154,7 @@ fn check_vaults(ids: Vec<String>) -> Result<Vec<String>> {
     Ok(ids)
 }
 
-async fn begin(app: &App, plan: Plan) -> Result<(SessionRow, Current)> {
+async fn begin(app: &App, plan: Plan, fingerprint: &Fingerprint) -> Result<(SessionRow, Current)> {
     let Plan { id, created_at, attributes, uploads, events } = plan;
     let harness = registry::default_harness();
     let summary = Summary::created(moment(created_at), attributes.clone(), harness.clone());
@@ -134,9 +164,11 @@ async fn begin(app: &App, plan: Plan) -> Result<(SessionRow, Current)> {
         created_at,
         agent_id: attributes.agent.agent_id.clone(),
         agent_version: attributes.agent.version,
+        creation: fingerprint.hash().to_owned(),
         started: false,
         archived_at: None,
         deleted: false,
+        sealed: None,
         projection: Some(Projection {
             summary: summary.clone(),
             status,
@@ -175,5 +207,7 @@ async fn begin(app: &App, plan: Plan) -> Result<(SessionRow, Current)> {
 async fn reserve(app: &App, row: &SessionRow, uploads: &[Upload], blobs: BTreeSet<Digest>) -> Result<()> {
     let batch = uploads.iter().fold(row::insert(Batch::new(), row), |batch, upload| upload.keep(batch));
     let batch = blobs.into_iter().fold(batch, |batch, digest| row::refer(batch, digest, &row.id));
+    let made = CreationRow { session_id: row.id.clone(), at: row.created_at };
+    let batch = batch.upsert(&row.creation, &made);
     Ok(app.catalog.write(batch, Durability::Synced).await?)
 }

@@ -54,7 +54,7 @@ async fn check_rests(app: &App, id: &str, what: &str) -> Result<()> {
 
 /// Tells the session to end and waits until its log says so.
 async fn close(app: &App, id: &str) -> Result<()> {
-    let followed = app.follower.session(id);
+    let followed = app.session(id);
     let mut updates = followed.subscribe();
     followed.follow();
     let close = Close { id: format!("close-{id}") };
@@ -103,7 +103,7 @@ pub async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<Js
 
 /// Removes everything of a session whose row says that it is deleted. What fails is done at the next start.
 pub async fn erase(app: &App, id: &str) -> Result<()> {
-    let runs = match app.follower.session(id).fresh().await {
+    let runs = match app.session(id).fresh().await {
         Ok(log) => {
             let has_hand = log.summary().is_some_and(|summary| summary.hand.is_some());
             let runs: BTreeSet<String> = log.manifest().segments.iter().map(|segment| segment.run_id.clone()).collect();
@@ -133,6 +133,7 @@ pub async fn erase(app: &App, id: &str) -> Result<()> {
 
 /// Removes the rows of a session: its files, what it needs of blobs, and then its own.
 pub async fn forget(app: &App, id: &str) -> Result<()> {
+    app.forget(id);
     loop {
         let blobs = row::referred(&*app.catalog, id, STRIDE).await?;
         if blobs.is_empty() {
@@ -151,7 +152,7 @@ pub async fn forget(app: &App, id: &str) -> Result<()> {
     }
     loop {
         let Some(read) = app.catalog.row::<SessionRow>(id).await? else { return Ok(()) };
-        match app.catalog.write(row::remove(Batch::new(), &read), Durability::Synced).await {
+        match app.catalog.write(row::remove(&*app.catalog, &read).await?, Durability::Synced).await {
             Err(CatalogError::Conflict { .. }) => {}
             written => return Ok(written?),
         }

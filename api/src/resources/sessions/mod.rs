@@ -45,7 +45,7 @@ async fn retrieve(State(app): State<App>, Path(id): Path<String>) -> Result<Json
 
 /// The session as its log says, read to its end.
 pub async fn read(app: &App, id: &str) -> Result<Current> {
-    let followed = app.follower.session(id);
+    let followed = app.session(id);
     let log = followed.fresh().await?;
     Current::of(&log).ok_or_else(|| ApiError::not_found("session", id))
 }

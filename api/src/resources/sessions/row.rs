@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use domain::content::BlobRef;
 use domain::{Status, Summary};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -24,12 +25,17 @@ pub struct SessionRow {
     pub created_at: Timestamp,
     pub agent_id: String,
     pub agent_version: u32,
+    /// The fingerprint of the request that made it.
+    pub creation: String,
     /// The workflow was started. Without it the id is only reserved.
     pub started: bool,
     pub archived_at: Option<Timestamp>,
     /// For clients the session is gone; what is left of it is on its way out.
     pub deleted: bool,
     pub projection: Option<Projection>,
+    /// The manifest of the whole log, once the session is over: histories may be gone by then.
+    #[serde(default)]
+    pub sealed: Option<BlobRef>,
 }
 
 /// What the log says, as far as it was read.
@@ -47,6 +53,18 @@ pub struct Projection {
 
 impl Record for SessionRow {
     const TABLE: Table = Table::new("sessions");
+    const VERSION: u32 = 1;
+}
+
+/// Which session a request made, by the request's fingerprint: what a retry of it gets.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct CreationRow {
+    pub session_id: String,
+    pub at: Timestamp,
+}
+
+impl Record for CreationRow {
+    const TABLE: Table = Table::new("session_creations");
     const VERSION: u32 = 1;
 }
 
@@ -116,7 +134,12 @@ pub async fn verify(catalog: &dyn Catalog, problems: &mut Vec<String>) -> Result
     listing::verify::<SessionRow>(catalog, BY_TIME, problems).await
 }
 
-/// Adds the removal of a session's row to a batch.
-pub fn remove(batch: Batch, read: &Versioned<SessionRow>) -> Batch {
-    index().remove(batch.remove(read), read.row.created_at, &read.row.id)
+/// Adds the removal of a session's row to a batch. A later session may have been made by the same request.
+pub async fn remove(catalog: &dyn Catalog, read: &Versioned<SessionRow>) -> Result<Batch, CatalogError> {
+    let batch = index().remove(Batch::new().remove(read), read.row.created_at, &read.row.id);
+    let made = catalog.row::<CreationRow>(&read.row.creation).await?;
+    Ok(match made.filter(|made| made.row.session_id == read.row.id) {
+        Some(made) => batch.remove(&made),
+        None => batch,
+    })
 }

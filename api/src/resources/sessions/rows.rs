@@ -2,18 +2,20 @@
 //!
 //! Lazy: a row that a crash took back is written again from the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use domain::content::BlobRef;
 use domain::ids;
 use domain::session::OutputFile;
 use domain::{Summary, Time};
 use jiff::Timestamp;
 use log::follow::Rows;
+use log::segment::Manifest;
 use log::{SessionLog, blobs};
 use store::catalog::Error as CatalogError;
-use store::{Batch, Blobs, Catalog, Durability, Versioned};
+use store::{Batch, Blobs, Catalog, Digest, Durability, Versioned};
 
 use super::current::Current;
 use super::row::{self, Projection};
@@ -66,6 +68,19 @@ impl SessionRows {
             let summary = current.summary.clone();
             let projection = Projection { summary, status: current.status, open, outputs: known };
             Some((row::SessionRow { projection: Some(projection), ..row.clone() }, batch))
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// The manifest and what it lists are needed as long as the session is.
+    async fn keep(&self, session_id: &str, blob: &BlobRef) -> Result<(), Error> {
+        let manifest: Manifest = blobs::get_json(&*self.blobs, blob).await?;
+        let segments = manifest.segments.iter().map(|segment| &segment.blob);
+        let needed: BTreeSet<Digest> = segments.chain([blob]).filter_map(|blob| blob.blob.parse().ok()).collect();
+        row::change(&*self.catalog, session_id, Durability::Synced, |row, batch| {
+            let batch = needed.iter().fold(batch, |batch, digest| row::refer(batch, *digest, session_id));
+            (!row.deleted).then(|| (row::SessionRow { sealed: Some(blob.clone()), ..row.clone() }, batch))
         })
         .await?;
         Ok(())
@@ -149,5 +164,18 @@ impl Rows for SessionRows {
             // The log has it: the next commit or the next start writes the row again.
             tracing::warn!(session_id, error = &error as &dyn std::error::Error, "session row not written");
         }
+    }
+
+    async fn keep_sealed(&self, session_id: &str, manifest: &BlobRef) -> bool {
+        let kept = self.keep(session_id, manifest).await;
+        if let Err(error) = &kept {
+            // The history is still there: the next reader seals again, to the same manifest.
+            tracing::warn!(session_id, error = error as &dyn std::error::Error, "sealed log not kept");
+        }
+        kept.is_ok()
+    }
+
+    async fn sealed(&self, session_id: &str) -> Option<BlobRef> {
+        self.catalog.row::<row::SessionRow>(session_id).await.ok()??.row.sealed
     }
 }

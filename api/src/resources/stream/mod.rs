@@ -55,7 +55,7 @@ pub async fn open(app: App, session_id: String, query: &Query, headers: &HeaderM
     let wanted = Wanted::of(query)?;
     let resume = headers.get(LAST_EVENT_ID).map(last_position).transpose()?;
     let live = app.deltas.listen(&session_id);
-    let followed = app.follower.session(&session_id);
+    let followed = app.session(&session_id);
     let (updates, next, previews) = {
         // Nobody publishes while the log is held: what is read here is told no more, what comes later is.
         let mut log = followed.fresh().await?;

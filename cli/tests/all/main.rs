@@ -1,0 +1,12 @@
+//! The program as people and scripts meet it: exit code, stdout, stderr.
+
+mod fake;
+mod feed;
+mod help;
+mod program;
+mod refused;
+mod run;
+mod serve;
+mod unreachable;
+mod usage;
+mod verify;

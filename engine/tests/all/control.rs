@@ -1,0 +1,270 @@
+//! What clients do to workflows and ask of them.
+
+use crate::fixture::{QUEUE, WorkerShape, beside_worker, client, describe, happened, memory, open};
+use crate::workflows::*;
+use std::time::Duration;
+use steadyhand_engine::{Limits, Options, Store};
+use temporalio_client::errors::WorkflowStartError;
+use temporalio_client::tonic::{Code, IntoRequest};
+use temporalio_client::{
+    Client, WorkflowGetResultOptions, WorkflowIdConflictPolicy, WorkflowIdReusePolicy, WorkflowQueryOptions,
+    WorkflowSignalOptions, WorkflowStartOptions, WorkflowTerminateOptions,
+};
+use temporalio_common::protos::temporal::api::common::v1::WorkflowExecution;
+use temporalio_common::protos::temporal::api::workflowservice::v1::*;
+
+fn options(id: &str) -> WorkflowStartOptions {
+    WorkflowStartOptions::new(QUEUE, id).task_timeout(Duration::from_secs(5)).build()
+}
+
+async fn mail(client: &Client, id: &str) -> Vec<String> {
+    let handle = client.get_workflow_handle::<Mailbox>(id);
+    handle.query(Mailbox::mail, (), WorkflowQueryOptions::default()).await.expect("an answer")
+}
+
+#[tokio::test]
+async fn queries_see_every_signal_before_them_also_after_the_end() {
+    let engine = memory();
+    let client = client(&engine).await;
+    beside_worker(&client, WorkerShape::default(), async {
+        let handle = client.start_workflow(Mailbox::run, (), options("asked")).await.expect("starts");
+        // Nothing has run yet: the query waits for the first workflow task.
+        assert!(mail(&client, "asked").await.is_empty());
+        for n in 0..20 {
+            handle.signal(Mailbox::post, n.to_string(), WorkflowSignalOptions::default()).await.expect("signals");
+            assert_eq!(mail(&client, "asked").await.len(), n + 1, "the query goes behind the signal");
+        }
+        handle.signal(Mailbox::post, "stop".to_owned(), WorkflowSignalOptions::default()).await.expect("signals");
+        handle.get_result(WorkflowGetResultOptions::default()).await.expect("completes");
+        assert_eq!(mail(&client, "asked").await.len(), 21, "a closed run is replayed");
+    })
+    .await;
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn without_a_cache_every_task_and_query_is_replayed_from_the_whole_history() {
+    let engine = open(Options { limits: Limits { page_max: 7, ..Limits::default() }, ..Options::new(Store::Memory) });
+    let client = client(&engine).await;
+    beside_worker(&client, WorkerShape { cached_workflows: 0 }, async {
+        let handle = client.start_workflow(Steps::run, (12, false), options("uncached")).await.expect("starts");
+        assert_eq!(handle.get_result(WorkflowGetResultOptions::default()).await.expect("completes"), 12);
+        let handle = client.start_workflow(Mailbox::run, (), options("asked")).await.expect("starts");
+        handle.signal(Mailbox::post, "a".to_owned(), WorkflowSignalOptions::default()).await.expect("signals");
+        assert_eq!(mail(&client, "asked").await, ["a"]);
+    })
+    .await;
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_workflow_id_is_used_again_as_the_policies_say() {
+    let engine = memory();
+    let client = client(&engine).await;
+    let start = async |reuse: WorkflowIdReusePolicy, conflict: WorkflowIdConflictPolicy| {
+        let options =
+            WorkflowStartOptions::new(QUEUE, "id").id_reuse_policy(reuse).id_conflict_policy(conflict).build();
+        let started = client.start_workflow(Mailbox::run, (), options).await;
+        started.map(|handle| handle.run_id().expect("a run id").to_owned())
+    };
+    use WorkflowIdConflictPolicy as Conflict;
+    use WorkflowIdReusePolicy as Reuse;
+    let first = start(Reuse::AllowDuplicate, Conflict::Fail).await.expect("nothing is in the way");
+    match start(Reuse::AllowDuplicate, Conflict::Fail).await {
+        Err(WorkflowStartError::AlreadyStarted { run_id, .. }) => assert_eq!(run_id.as_deref(), Some(first.as_str())),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(start(Reuse::AllowDuplicate, Conflict::UseExisting).await.expect("is given the first"), first);
+    let second = start(Reuse::AllowDuplicate, Conflict::TerminateExisting).await.expect("replaces the first");
+    assert_ne!(second, first);
+    assert!(start(Reuse::RejectDuplicate, Conflict::Fail).await.is_err());
+    let handle = client.get_workflow_handle::<Mailbox>("id");
+    handle.terminate(WorkflowTerminateOptions::default()).await.expect("terminates");
+    assert!(start(Reuse::RejectDuplicate, Conflict::Fail).await.is_err(), "closed, and still a duplicate");
+    let third =
+        start(Reuse::AllowDuplicateFailedOnly, Conflict::Fail).await.expect("a terminated run counts as failed");
+    let listed = list(&client, "WorkflowId = 'id'").await;
+    assert_eq!(listed.iter().map(|run| run.0.as_str()).collect::<Vec<_>>(), [third.as_str(), &second, &first]);
+    engine.shutdown().await;
+    assert!(engine.verify().expect("reads").is_sound());
+}
+
+#[tokio::test]
+async fn a_repeated_request_is_taken_once() {
+    let engine = memory();
+    let client = client(&engine).await;
+    let mut service = client.connection().workflow_service();
+    let start = SignalWithStartWorkflowExecutionRequest {
+        namespace: "default".to_owned(),
+        workflow_id: "once".to_owned(),
+        workflow_type: Some(temporalio_common::protos::temporal::api::common::v1::WorkflowType {
+            name: "Mailbox".into(),
+        }),
+        task_queue: Some(temporalio_common::protos::temporal::api::taskqueue::v1::TaskQueue {
+            name: QUEUE.to_owned(),
+            ..Default::default()
+        }),
+        signal_name: "post".to_owned(),
+        request_id: "r1".to_owned(),
+        ..Default::default()
+    };
+    let first =
+        service.signal_with_start_workflow_execution(start.clone().into_request()).await.expect("starts").into_inner();
+    assert!(first.started);
+    let again =
+        service.signal_with_start_workflow_execution(start.into_request()).await.expect("is known").into_inner();
+    assert_eq!((again.started, again.run_id), (false, first.run_id));
+    let signal = SignalWorkflowExecutionRequest {
+        namespace: "default".to_owned(),
+        workflow_execution: Some(WorkflowExecution { workflow_id: "once".to_owned(), run_id: String::new() }),
+        signal_name: "post".to_owned(),
+        request_id: "r2".to_owned(),
+        ..Default::default()
+    };
+    for _ in 0..3 {
+        service.signal_workflow_execution(signal.clone().into_request()).await.expect("signals");
+    }
+    let info = describe(&client, "once").await.workflow_execution_info.expect("an info");
+    assert_eq!(info.history_length, 4, "started, two signals, workflow task scheduled");
+    engine.shutdown().await;
+}
+
+/// Run ids and statuses that a query finds.
+async fn list(client: &Client, query: &str) -> Vec<(String, i32)> {
+    let mut found = Vec::new();
+    let mut next_page_token = Vec::new();
+    loop {
+        let request = ListWorkflowExecutionsRequest {
+            namespace: "default".to_owned(),
+            page_size: 2,
+            query: query.to_owned(),
+            next_page_token,
+        };
+        let mut service = client.connection().workflow_service();
+        let page = service.list_workflow_executions(request.into_request()).await.expect("lists").into_inner();
+        found.extend(page.executions.iter().map(|run| (run.execution.clone().unwrap_or_default().run_id, run.status)));
+        next_page_token = page.next_page_token;
+        if next_page_token.is_empty() {
+            return found;
+        }
+    }
+}
+
+#[tokio::test]
+async fn lists_and_counts_follow_what_happens() {
+    let engine = memory();
+    let client = client(&engine).await;
+    for n in 0..5 {
+        client.start_workflow(Mailbox::run, (), options(&format!("m{n}"))).await.expect("starts");
+    }
+    client
+        .get_workflow_handle::<Mailbox>("m1")
+        .terminate(WorkflowTerminateOptions::default())
+        .await
+        .expect("terminates");
+    assert_eq!(list(&client, "").await.len(), 5);
+    assert_eq!(list(&client, "ExecutionStatus = 'Running'").await.len(), 4);
+    assert_eq!(list(&client, "ExecutionStatus = 'Terminated' AND WorkflowId = 'm1'").await.len(), 1);
+    let mut service = client.connection().workflow_service();
+    let count = |query: &str| CountWorkflowExecutionsRequest { namespace: "default".into(), query: query.into() };
+    let grouped = service.count_workflow_executions(count("GROUP BY ExecutionStatus").into_request()).await;
+    let grouped = grouped.expect("counts").into_inner();
+    assert_eq!((grouped.count, grouped.groups.len()), (5, 2));
+    let delete = DeleteWorkflowExecutionRequest {
+        namespace: "default".to_owned(),
+        workflow_execution: Some(WorkflowExecution { workflow_id: "m2".to_owned(), run_id: String::new() }),
+    };
+    service.delete_workflow_execution(delete.clone().into_request()).await.expect("deletes an open run");
+    let gone = service.delete_workflow_execution(delete.into_request()).await.expect_err("is gone");
+    assert_eq!(gone.code(), Code::NotFound);
+    assert_eq!(list(&client, "").await.len(), 4);
+    engine.shutdown().await;
+    let report = engine.verify().expect("reads");
+    assert!(report.is_sound(), "{:#?}", report.problems);
+    assert_eq!((report.runs, report.open_runs), (4, 3));
+}
+
+#[tokio::test]
+async fn a_chain_of_runs_loses_no_signal() {
+    let engine = memory();
+    let client = client(&engine).await;
+    beside_worker(&client, WorkerShape::default(), async {
+        client.start_workflow(Hopping::run, (0, 60), options("hops")).await.expect("starts");
+        let handle = client.get_workflow_handle::<Hopping>("hops");
+        for _ in 0..60 {
+            handle.signal(Hopping::hop, 0, WorkflowSignalOptions::default()).await.expect("signals the newest run");
+        }
+        assert_eq!(handle.get_result(WorkflowGetResultOptions::default()).await.expect("completes"), 60);
+    })
+    .await;
+    engine.shutdown().await;
+    let report = engine.verify().expect("reads");
+    assert!(report.is_sound(), "{:#?}", report.problems);
+}
+
+#[tokio::test]
+async fn limits_are_kept_with_typed_errors() {
+    let limits = Limits { signals_max: 2, history_events_max: 30, id_bytes_max: 100, ..Limits::default() };
+    let engine = open(Options { limits, ..Options::new(Store::Memory) });
+    let client = client(&engine).await;
+    let long = client.start_workflow(Mailbox::run, (), options(&"x".repeat(101))).await;
+    assert!(matches!(long, Err(WorkflowStartError::Rpc(status)) if status.code() == Code::InvalidArgument));
+    let handle = client.start_workflow(Mailbox::run, (), options("few")).await.expect("starts");
+    for n in 0..3 {
+        let signaled = handle.signal(Mailbox::post, n.to_string(), WorkflowSignalOptions::default()).await;
+        assert_eq!(signaled.is_ok(), n < 2);
+    }
+    beside_worker(&client, WorkerShape::default(), async {
+        let handle = client.start_workflow(Steps::run, (50, false), options("long")).await.expect("starts");
+        handle.get_result(WorkflowGetResultOptions::default()).await.expect_err("is terminated");
+        happened(&handle, "WorkflowExecutionTerminated").await;
+        let handle = client.start_workflow(Steps::run, (2, false), options("short")).await.expect("starts");
+        handle.get_result(WorkflowGetResultOptions::default()).await.expect("the worker is well");
+    })
+    .await;
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_is_not_implemented_says_so() {
+    let engine = memory();
+    let client = client(&engine).await;
+    let mut service = client.connection().workflow_service();
+    let request = ListSchedulesRequest { namespace: "default".to_owned(), ..Default::default() };
+    let status = service.list_schedules(request.into_request()).await.expect_err("is not there");
+    assert_eq!((status.code(), status.message()), (Code::Unimplemented, "unknown method ListSchedules"));
+    let request = DescribeNamespaceRequest { namespace: "elsewhere".to_owned(), ..Default::default() };
+    let status = service.describe_namespace(request.into_request()).await.expect_err("is not there");
+    assert_eq!(status.code(), Code::NotFound);
+    let request = RegisterNamespaceRequest { namespace: "elsewhere".to_owned(), ..Default::default() };
+    service.register_namespace(request.clone().into_request()).await.expect("registers");
+    let again = service.register_namespace(request.into_request()).await.expect_err("is there already");
+    assert_eq!(again.code(), Code::AlreadyExists);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn many_runs_live_with_little_memory() {
+    let engine = open(Options { cached_runs_max: 1, ..Options::new(Store::Memory) });
+    let client = client(&engine).await;
+    beside_worker(&client, WorkerShape::default(), async {
+        for n in 0..40 {
+            client.start_workflow(Mailbox::run, (), options(&format!("m{n}"))).await.expect("starts");
+        }
+        for mail in ["a", "stop"] {
+            for n in 0..40 {
+                let handle = client.get_workflow_handle::<Mailbox>(format!("m{n}"));
+                handle.signal(Mailbox::post, mail.to_owned(), WorkflowSignalOptions::default()).await.expect("signals");
+            }
+        }
+        for n in 0..40 {
+            let handle = client.get_workflow_handle::<Mailbox>(format!("m{n}"));
+            let mail = handle.get_result(WorkflowGetResultOptions::default()).await.expect("completes");
+            assert_eq!(mail, ["a", "stop"]);
+        }
+    })
+    .await;
+    engine.shutdown().await;
+    let report = engine.verify().expect("reads");
+    assert!(report.is_sound(), "{:#?}", report.problems);
+}
