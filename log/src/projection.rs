@@ -94,10 +94,14 @@ impl Committed {
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RunEnd {
-    Continued { run_id: String },
+    Continued {
+        run_id: String,
+    },
     Completed,
     /// Terminated, timed out or failed: not by its own will.
-    Cut { reason: String },
+    Cut {
+        reason: String,
+    },
 }
 
 /// Reads one run, history event by history event.
@@ -114,7 +118,7 @@ pub struct Projection {
     /// Activity ids by the history event that scheduled them.
     scheduled: BTreeMap<i64, String>,
     results: BTreeMap<String, ActivityResult>,
-    /// Fingerprints of the POSTs in this run, with their event ids.
+    /// Fingerprints of the POSTs in this run and of late ones before it, with their event ids.
     pub posts: Vec<(String, Vec<String>)>,
 }
 
@@ -138,7 +142,9 @@ impl Projection {
             A::WorkflowExecutionStartedEventAttributes(started) => {
                 self.started(payload::first(started.input.as_ref(), "a session's input", id)?);
             }
-            A::WorkflowExecutionSignaledEventAttributes(signaled) => self.signaled(&signaled.signal_name, signaled, id)?,
+            A::WorkflowExecutionSignaledEventAttributes(signaled) => {
+                self.signaled(&signaled.signal_name, signaled, id)?
+            }
             A::ActivityTaskScheduledEventAttributes(scheduled) => {
                 self.scheduled.insert(id, scheduled.activity_id.clone());
             }
@@ -195,11 +201,12 @@ impl Projection {
                 self.summary = Some(Summary::created(created_at, attributes, harness));
                 self.mail = events.into_iter().map(|event| Mail::Event { event }).collect();
             }
-            Origin::Continued { state, previous_run_id, mailbox } => {
+            Origin::Continued { state, previous_run_id, mailbox, posts } => {
                 let mut summary = state.summary;
                 summary.unsealed.push(previous_run_id);
                 self.summary = Some(summary);
                 self.mail = mailbox;
+                self.posts = posts;
             }
         }
     }
