@@ -1,8 +1,6 @@
 //! The brain's activities, as a worker registers them.
 
-use crate::{
-    answer::Origin, beat::beating, call_model, decide, deltas::Deltas, log_cache::LogCache, model::Model,
-};
+use crate::{answer::Origin, beat::beating, call_model, decide, deltas::Deltas, log_cache::LogCache, model::Model};
 use domain::{
     Commit,
     fault::{self, Point},
@@ -57,7 +55,8 @@ impl BrainActivities {
     ) -> Result<ModelOutcome, ActivityError> {
         let info = ctx.info();
         let (activity_id, attempt) = (info.activity_id.clone(), info.attempt);
-        let span = info_span!("call_model", session_id = input.session_id, turn = input.turn, activity = activity_id, attempt);
+        let span =
+            info_span!("call_model", session_id = input.session_id, turn = input.turn, activity = activity_id, attempt);
         let origin = Origin { session_id: input.session_id.clone(), activity_id, attempt };
         fault::pass(Point::DecisionRecorded);
         let call = call_model::call_model(&self, origin, &input, ctx.cancelled().boxed());

@@ -5,11 +5,22 @@ use clap::{Parser, Subcommand};
 
 /// Run long agent tasks in durable sessions
 #[derive(Debug, Parser)]
-#[command(name = "steadyhand", version, max_term_width = 100)]
+#[command(name = "steadyhand", version, max_term_width = 100, after_long_help = EXIT_CODES)]
 pub struct Args {
     #[command(subcommand)]
     pub command: Command,
 }
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  something failed that no other code names
+  2  the command line or the configuration is wrong
+  3  no service answers, or the engine or the model cannot be reached
+  4  the service refused: the key, the id or the request
+  5  the task ended without success
+  6  data on disk is in use by another process, or damaged
+  7  this machine lacks something that is needed";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {

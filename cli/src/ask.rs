@@ -38,8 +38,9 @@ impl Answers {
 
     /// Asks until there is an answer; `None` when standard input has ended.
     pub async fn ask(&mut self, call: &Value) -> Option<Verdict> {
+        output::note(&format!("the agent wants to run {}", render::call_in_full(call)));
         loop {
-            output::raw(&format!("allow {}? [y, n, or n and why] ", render::summary(call)));
+            output::raw("allow? [y, n, or n and why] ");
             if let Some(verdict) = verdict(&self.lines.recv().await?) {
                 return Some(verdict);
             }

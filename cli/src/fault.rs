@@ -12,8 +12,11 @@ pub fn arm() -> anyhow::Result<()> {
     let fault: Fault = text.parse().hint(Code::Usage, format!("understand {}", env_vars::FAULT), "unset it")?;
     fault::arm(fault, || {
         tracing::warn!("stopped at the fault point that the environment names");
+        #[expect(unsafe_code, reason = "rustix signals processes, not the calling thread")]
         // SAFETY: no memory is involved. It is sent to this very thread, so nothing after it runs before the signal.
-        unsafe { libc::raise(libc::SIGSTOP) };
+        unsafe {
+            libc::raise(libc::SIGSTOP)
+        };
     });
     Ok(())
 }

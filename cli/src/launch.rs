@@ -45,7 +45,7 @@ pub async fn find_or_start(service: &Service) -> anyhow::Result<Client> {
 }
 
 /// The service of the data folder, if it announced itself and answers.
-async fn answering(service: &Service) -> anyhow::Result<Option<Client>> {
+pub async fn answering(service: &Service) -> anyhow::Result<Option<Client>> {
     if data_dir::running(&service.data()).is_none() {
         return Ok(None);
     }
@@ -95,6 +95,7 @@ fn spawn(data: &Path, log: File) -> anyhow::Result<Child> {
     let mut command = Command::new(program);
     command.arg("serve").arg("--data").arg(data);
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    #[expect(unsafe_code, reason = "std has no other way to start a child in a session of its own")]
     // SAFETY: between fork and exec only one system call is made, and it allocates nothing.
     unsafe {
         command.pre_exec(|| rustix::process::setsid().map(drop).map_err(Into::into));

@@ -1,6 +1,6 @@
 //! The only place that prints: data on stdout, everything else on stderr.
 
-use crate::error::Failed;
+use crate::{error::Failed, render};
 use serde_json::Value;
 use std::io::{self, IsTerminal as _, Write as _};
 
@@ -34,10 +34,10 @@ pub fn raw(text: &str) {
     let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
 }
 
-/// Something to know, beside the data.
+/// Something to know, beside the data. It may quote what somebody else wrote.
 pub fn note(text: &str) {
     // Nobody can be told that stderr is gone.
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let _ = writeln!(io::stderr().lock(), "{}", render::printable(text));
 }
 
 pub fn error(error: &Failed) {
@@ -54,5 +54,5 @@ pub fn said(answer: &Value, as_json: bool, text: &str) {
 
 /// What an agent said. A terminal gets nothing that it would act on, a file gets what was said.
 pub fn message(text: &str) {
-    if io::stdout().is_terminal() { line(&crate::render::printable(text)) } else { line(text) }
+    if io::stdout().is_terminal() { line(&render::printable(text)) } else { line(text) }
 }

@@ -112,7 +112,7 @@ impl Progress {
             Now::Writing(text) => format!("writing: {text}"),
             Now::Tools => {
                 let call = self.open.first().and_then(|id| self.calls.get(id));
-                let call = call.map_or_else(|| "tools".to_owned(), render::summary);
+                let call = call.map_or_else(|| "tools".to_owned(), render::call);
                 if self.open.len() > 1 { format!("{} tools: {call}", self.open.len()) } else { call }
             }
             Now::Retrying => "waiting to try the model again".to_owned(),

@@ -7,6 +7,8 @@ use serde_json::Value;
 
 /// Columns of the text behind the name of an event.
 const TEXT_COLUMNS: usize = 100;
+/// Characters of one value of a call that has to be answered for.
+const FULL_CHARS: usize = 10_000;
 
 /// A line of `session events` and `session watch`: position, time, type, and what it says.
 pub fn row(position: Option<u64>, event: &Value) -> String {
@@ -46,16 +48,12 @@ pub fn summary(event: &Value) -> String {
             None => format!("{} {}", field("result"), field("tool_use_id")),
         },
         "agent.tool_use" | "agent.mcp_tool_use" | "agent.custom_tool_use" => {
-            let name = match event["mcp_server_name"].as_str() {
-                Some(server) => format!("{server}/{}", field("name")),
-                None => field("name").to_owned(),
-            };
             let note = match field("evaluated_permission") {
                 "ask" => " (asks first)",
                 "deny" => " (denied)",
                 _ => "",
             };
-            format!("{name}{note}  {}", input(&event["input"]))
+            format!("{}{note}  {}", tool(event), input(&event["input"]))
         }
         "agent.tool_result" | "agent.mcp_tool_result" | "user.tool_result" | "user.custom_tool_result" => {
             let outcome = if event["is_error"] == true { "error" } else { "ok" };
@@ -90,6 +88,34 @@ pub fn text_of(content: &Value) -> String {
         None => format!("[{}]", block["type"].as_str().unwrap_or("?")),
     });
     texts.collect::<Vec<_>>().join("\n")
+}
+
+/// A tool call without what becomes of it, on one line.
+pub fn call(event: &Value) -> String {
+    one_line(&format!("{}  {}", tool(event), input(&event["input"])), TEXT_COLUMNS)
+}
+
+/// Everything that a tool was given, for whoever has to answer for it: what is cut short is said.
+pub fn call_in_full(event: &Value) -> String {
+    let mut lines = vec![printable(&tool(event))];
+    for (name, value) in event["input"].as_object().into_iter().flatten() {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let shown: String = text.chars().take(FULL_CHARS).collect();
+        let more = text.chars().count().saturating_sub(FULL_CHARS);
+        let more = if more > 0 { format!("\n[{} more characters]", grouped(more as u64)) } else { String::new() };
+        let shown = printable(&shown).replace('\n', "\n    ");
+        lines.push(format!("  {}: {shown}{more}", one_line(name, 40)));
+    }
+    lines.join("\n")
+}
+
+/// The name of a called tool, with the server that has it.
+fn tool(event: &Value) -> String {
+    let name = event["name"].as_str().unwrap_or_default();
+    match event["mcp_server_name"].as_str() {
+        Some(server) => format!("{server}/{name}"),
+        None => name.to_owned(),
+    }
 }
 
 /// What a tool was given: the one value that says it, where the tool is a known one.
@@ -264,6 +290,20 @@ mod tests {
             assert_eq!(summary(&event), expect, "{event}");
             assert_eq!(step(&event).as_deref(), expect_step, "{event}");
         }
+    }
+
+    #[test]
+    fn a_call_that_asks_hides_nothing() {
+        let command = format!("ls{}; rm -rf /\u{1b}[8m", " ".repeat(300));
+        let call = json!({"type": "agent.tool_use", "name": "bash", "evaluated_permission": "ask",
+                          "input": {"command": command, "timeout_ms": 5}});
+        assert_eq!(
+            call_in_full(&call),
+            format!("bash\n  command: ls{}; rm -rf /[8m\n  timeout_ms: 5", " ".repeat(300))
+        );
+        let call = json!({"name": "write", "input": {"content": format!("a\nb{}", "x".repeat(12_345))}});
+        assert!(call_in_full(&call).starts_with("write\n  content: a\n    bxxx"));
+        assert!(call_in_full(&call).ends_with("x\n[2,348 more characters]"));
     }
 
     #[test]

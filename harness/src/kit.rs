@@ -2,8 +2,7 @@
 //! keeps the log as readers see it, so that a harness or the frame can be driven through any schedule.
 
 use crate::{
-    SessionState,
-    context,
+    SessionState, context,
     frame::{self, HarnessError},
     intake::{Closing, Intake, Outcome, Waiting, result_digest},
     registry,
@@ -269,11 +268,8 @@ impl Session {
     pub fn tool_returns(&mut self, activity: &str, call: &Call, text: &str, hand_lost: bool) {
         let content = Content::text(text);
         let digest = ToolDigest { hand_lost, lost: hand_lost, ..result_digest(&call.tool_use_id, &content, hand_lost) };
-        let body = EventBody::AgentToolResult {
-            tool_use_id: call.tool_use_id.clone(),
-            content,
-            is_error: Some(hand_lost),
-        };
+        let body =
+            EventBody::AgentToolResult { tool_use_id: call.tool_use_id.clone(), content, is_error: Some(hand_lost) };
         let id = ids::derive("sevt", &[activity, "result"]);
         self.results.insert(activity.to_owned(), (vec![Event { id, body, processed_at: None }], None));
         self.finish(activity, Ok(Outcome::Tool { digest }));

@@ -241,11 +241,8 @@ impl Followed {
     async fn step(&self) -> Result<bool, Error> {
         let cursor = {
             let log = self.fresh().await?;
-            if !log.is_closed() && !(rests(&log) && self.updates.receiver_count() == 0) {
-                Some(log.cursor())
-            } else {
-                None
-            }
+            let is_wanted = !rests(&log) || self.updates.receiver_count() > 0;
+            (is_wanted && !log.is_closed()).then(|| log.cursor())
         };
         let Some((run, next)) = cursor else {
             self.seal().await?;
@@ -282,5 +279,7 @@ impl Followed {
 /// Nothing will happen until somebody sends something.
 fn rests(log: &SessionLog) -> bool {
     log.uncommitted().next().is_none()
-        && log.summary().is_none_or(|summary: &Summary| summary.status.is_idle() || summary.status == Status::Terminated)
+        && log
+            .summary()
+            .is_none_or(|summary: &Summary| summary.status.is_idle() || summary.status == Status::Terminated)
 }

@@ -13,10 +13,8 @@ use crate::error::{ApiError, Kind, Result};
 use crate::router::{Resource, Route};
 use crate::time;
 
-pub const RESOURCE: Resource = Resource {
-    name: "api keys",
-    routes: &[Route { path: "/v1/steadyhand/api_keys", methods: || post(create) }],
-};
+pub const RESOURCE: Resource =
+    Resource { name: "api keys", routes: &[Route { path: "/v1/steadyhand/api_keys", methods: || post(create) }] };
 
 const NAME_CHARS_MAX: usize = 256;
 

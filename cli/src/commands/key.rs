@@ -3,7 +3,7 @@
 use crate::{
     data_dir::{self, DataDir},
     error::{Code, Hint as _, failed},
-    output,
+    launch, output,
     service::Service,
 };
 use clap::{Args, Subcommand};
@@ -37,10 +37,14 @@ enum Command {
 impl Key {
     pub async fn run(self) -> anyhow::Result<()> {
         let Command::Create { name, json } = self.command;
-        let data = self.service.data();
-        let is_stopped = self.service.url().is_none() && data_dir::running(&data).is_none();
-        let key =
-            if is_stopped { create_here(&data, &name).await? } else { create_there(&self.service, &name).await? };
+        let client = match self.service.url() {
+            Some(_) => Some(self.service.client()?),
+            None => launch::answering(&self.service).await?,
+        };
+        let key = match client {
+            Some(client) => client.post(&["v1", "steadyhand", "api_keys"], &json!({"name": name})).await?,
+            None => create_here(&self.service.data(), &name).await?,
+        };
         if json {
             output::json(&key);
         } else {
@@ -48,10 +52,6 @@ impl Key {
         }
         Ok(())
     }
-}
-
-async fn create_there(service: &Service, name: &str) -> anyhow::Result<Value> {
-    service.client()?.post(&["v1", "steadyhand", "api_keys"], &json!({"name": name})).await
 }
 
 async fn create_here(root: &Path, name: &str) -> anyhow::Result<Value> {

@@ -96,7 +96,7 @@ impl Run {
             if bundle.uncommitted > 0 {
                 let count = bundle.uncommitted;
                 output::note(&format!(
-                    "{count} changed files are not committed, and the agent does not see the changes"
+                    "changes that are not committed stay here, and the agent does not see them: {count}"
                 ));
             }
             let file = file::upload(client, bundle.file.path()).await?;

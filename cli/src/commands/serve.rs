@@ -50,6 +50,9 @@ pub struct Serve {
     /// Offer the embedded engine to the temporal CLI and other SDKs, on this address
     #[arg(long, env = env_vars::ENGINE_LISTEN, value_name = "ADDR")]
     engine_listen: Option<SocketAddr>,
+    /// Print a configuration file with every key explained, and end
+    #[arg(long)]
+    print_config: bool,
     /// What to run in this process [default: all]
     #[arg(long, env = env_vars::ROLE, value_enum)]
     role: Option<Role>,
@@ -88,6 +91,10 @@ struct Settings {
 
 impl Serve {
     pub fn run(self) -> anyhow::Result<()> {
+        if self.print_config {
+            output::bytes(config::EXAMPLE.as_bytes());
+            return Ok(());
+        }
         let settings = self.settings()?;
         let _telemetry = telemetry::install(false)?;
         remote::install_tls();

@@ -1,5 +1,6 @@
 //! The program as people and scripts meet it: exit code, stdout, stderr.
 
+mod documents;
 mod fake;
 mod feed;
 mod help;
@@ -7,6 +8,7 @@ mod program;
 mod refused;
 mod run;
 mod serve;
+mod terminal;
 mod unreachable;
 mod usage;
 mod verify;

@@ -62,7 +62,8 @@ fn the_service_that_announced_itself_is_gone() {
     let shot = place.run(&["session", "list"]);
     shot.failed(3, &format!("error: no service answers at http://127.0.0.1:{port}"));
     shot.failed(3, "hint: start the service with `steadyhand serve`");
-    for command in COMMANDS {
+    // A key can also be made while nothing runs, where something ran before.
+    for command in COMMANDS.iter().filter(|command| command[0] != "key") {
         place.run(command).failed(3, "no service answers");
     }
 }

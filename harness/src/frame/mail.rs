@@ -136,11 +136,8 @@ pub fn end_calls(draft: &mut Draft<'_>, text: &str) {
 }
 
 fn confirm(draft: &mut Draft<'_>, id: &str, tool_use_id: &str, allow: bool, deny_message: Option<&str>) {
-    let waits = draft
-        .state
-        .blocked
-        .iter()
-        .any(|blocked| blocked.on == Blocker::Ask && blocked.call.tool_use_id == tool_use_id);
+    let waits =
+        draft.state.blocked.iter().any(|blocked| blocked.on == Blocker::Ask && blocked.call.tool_use_id == tool_use_id);
     if !waits {
         return draft.ignore(id);
     }

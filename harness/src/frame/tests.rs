@@ -4,11 +4,7 @@
 
 use crate::{kit::Session, state::Op};
 use domain::{
-    EventBody, Failure, Status, Step,
-    commit::Closed,
-    event::StopReason,
-    failure::FailureKind,
-    session::LogEntry,
+    EventBody, Failure, Status, Step, commit::Closed, event::StopReason, failure::FailureKind, session::LogEntry,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -258,7 +254,9 @@ fn check_rest(session: &Session) {
     assert_eq!(unanswered, asked.iter().map(String::as_str).collect::<Vec<_>>(), "open calls are asked for");
     if status == Status::RequiresAction {
         let stop = session.log.iter().rev().find_map(|entry| match &entry.event.body {
-            EventBody::SessionStatusIdle { stop_reason: StopReason::RequiresAction { event_ids }, .. } => Some(event_ids),
+            EventBody::SessionStatusIdle { stop_reason: StopReason::RequiresAction { event_ids }, .. } => {
+                Some(event_ids)
+            }
             _ => None,
         });
         assert!(stop.is_some(), "it says what it waits for");
