@@ -62,6 +62,10 @@ pub enum Origin<S> {
         previous_run_id: String,
         /// Accepted and not yet committed.
         mailbox: Vec<Mail>,
+        /// POSTs of earlier runs, oldest first, by fingerprint with the ids of their events: a retry that comes in a
+        /// later run gets the first answer too.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        posts: Vec<(String, Vec<String>)>,
     },
 }
 

@@ -118,7 +118,7 @@ pub struct Projection {
     /// Activity ids by the history event that scheduled them.
     scheduled: BTreeMap<i64, String>,
     results: BTreeMap<String, ActivityResult>,
-    /// Fingerprints of the POSTs in this run, with their event ids.
+    /// Fingerprints of the POSTs in this run and of late ones before it, with their event ids.
     pub posts: Vec<(String, Vec<String>)>,
 }
 
@@ -201,11 +201,12 @@ impl Projection {
                 self.summary = Some(Summary::created(created_at, attributes, harness));
                 self.mail = events.into_iter().map(|event| Mail::Event { event }).collect();
             }
-            Origin::Continued { state, previous_run_id, mailbox } => {
+            Origin::Continued { state, previous_run_id, mailbox, posts } => {
                 let mut summary = state.summary;
                 summary.unsealed.push(previous_run_id);
                 self.summary = Some(summary);
                 self.mail = mailbox;
+                self.posts = posts;
             }
         }
     }

@@ -102,8 +102,14 @@ impl Client {
         tokio::time::timeout(long::patience(), sending).await.with_context(|| format!("{text:?} is not accepted"))?
     }
 
-    /// `None`: nobody knows; try again.
-    async fn try_to_send(&self, session: &str, text: &str, mark: Mark, attempt: u32) -> anyhow::Result<Option<String>> {
+    /// Sends a message once; `attempt` counts from 0. `None`: nobody knows whether it was accepted; the service is back.
+    pub async fn try_to_send(
+        &self,
+        session: &str,
+        text: &str,
+        mark: Mark,
+        attempt: u32,
+    ) -> anyhow::Result<Option<String>> {
         let mut base = self.base.clone();
         let used = base.borrow_and_update().clone();
         let event = json!({"type": "user.message", "content": [{"type": "text", "text": text}]});

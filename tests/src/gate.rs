@@ -7,9 +7,10 @@ use std::{
     io::Write as _,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
-use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
 
 /// What the tool's script does, as the first thing: says that it runs, and waits for a line.
 pub const WAIT: &str = "mkfifo gate && touch started && read _ < gate";
@@ -19,7 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// A gate in some hand of a service.
 pub struct Gate {
     hands_dir: PathBuf,
-    changes: AsyncFd<OwnedFd>,
+    watches: Arc<OwnedFd>,
+    changes: watch::Receiver<()>,
 }
 
 /// An open gate; the tool finds it open as long as this lives.
@@ -29,19 +31,23 @@ pub struct Opened {
 
 impl Gate {
     pub fn new(hands_dir: &Path) -> anyhow::Result<Self> {
-        let changes = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-        #[expect(unsafe_code, reason = "tokio cannot know that the descriptor outlives its registration")]
-        // SAFETY: it owns the descriptor, which is open until it is dropped and is never exchanged.
-        let changes = unsafe { AsyncFd::register(changes)? };
-        Ok(Gate { hands_dir: hands_dir.to_owned(), changes })
+        let watches = Arc::new(inotify::init(CreateFlags::CLOEXEC)?);
+        let (tell, changes) = watch::channel(());
+        let watched = watches.clone();
+        std::thread::Builder::new().name("gate".to_owned()).spawn(move || {
+            let mut buffer = [0; 4096];
+            // What changed does not matter: everything is looked at again.
+            while rustix::io::read(&watched, &mut buffer).is_ok() && tell.send(()).is_ok() {}
+        })?;
+        Ok(Gate { hands_dir: hands_dir.to_owned(), watches, changes })
     }
 
     /// Until the tool runs. Gives its workspace.
-    pub async fn reached(&self) -> anyhow::Result<PathBuf> {
+    pub async fn reached(&mut self) -> anyhow::Result<PathBuf> {
         tokio::time::timeout(PATIENCE, self.started()).await.context("the tool does not run")?
     }
 
-    async fn started(&self) -> anyhow::Result<PathBuf> {
+    async fn started(&mut self) -> anyhow::Result<PathBuf> {
         loop {
             // Watched before it is looked at, so nothing falls in between.
             self.watch(&self.hands_dir);
@@ -53,17 +59,13 @@ impl Gate {
                     return Ok(workspace);
                 }
             }
-            let mut ready = self.changes.readable().await?;
-            let mut buffer = [0; 4096];
-            // What changed does not matter: everything is looked at again.
-            while rustix::io::read(&self.changes, &mut buffer).is_ok() {}
-            ready.clear_ready();
+            self.changes.changed().await.context("nobody watches any more")?;
         }
     }
 
     fn watch(&self, dir: &Path) {
         // A folder that is not there yet is told by the one above it.
-        let _ = inotify::add_watch(&self.changes, dir, WatchFlags::CREATE | WatchFlags::MOVED_TO);
+        let _ = inotify::add_watch(&self.watches, dir, WatchFlags::CREATE | WatchFlags::MOVED_TO);
     }
 }
 

@@ -14,7 +14,7 @@ use domain::{
 };
 use harness::{Intake, SessionState, Waiting, frame};
 use ops::Ops;
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 use temporalio_macros::{workflow, workflow_methods};
 use temporalio_workflow::{
     ContinueAsNewOptions, LocalActivityOptions, SyncWorkflowContext, WorkflowContext, WorkflowContextView,
@@ -27,6 +27,8 @@ pub struct SessionWorkflow {
     state: SessionState,
     /// Accepted and not yet committed, in order of arrival.
     mailbox: Vec<Mail>,
+    /// POSTs accepted lately, in this run or before it: as many as hold the ids that `SessionState` remembers.
+    posts: VecDeque<(String, Vec<String>)>,
     /// Signals that this run received.
     signals: u32,
 }
@@ -35,14 +37,17 @@ pub struct SessionWorkflow {
 impl SessionWorkflow {
     #[init]
     fn new(_ctx: &WorkflowContextView, input: SessionInput<SessionState>) -> Self {
-        let (state, mailbox) = match input.from {
+        let (state, mailbox, posts) = match input.from {
             Origin::Created { created_at, attributes, harness, events } => (
                 SessionState::created(&input.session_id, created_at, attributes, harness),
                 events.into_iter().map(|event| Mail::Event { event }).collect(),
+                VecDeque::new(),
             ),
-            Origin::Continued { state, previous_run_id, mailbox, .. } => (state.continued(&previous_run_id), mailbox),
+            Origin::Continued { state, previous_run_id, mailbox, posts } => {
+                (state.continued(&previous_run_id), mailbox, posts.into())
+            }
         };
-        SessionWorkflow { state, mailbox, signals: 0 }
+        SessionWorkflow { state, mailbox, posts, signals: 0 }
     }
 
     #[run(name = "SessionWorkflow")]
@@ -78,6 +83,9 @@ impl SessionWorkflow {
     #[signal(name = "events")]
     pub fn events(&mut self, _ctx: &mut SyncWorkflowContext<Self>, posted: Posted) {
         self.signals += 1;
+        if let Some(fingerprint) = posted.fingerprint {
+            self.remember(fingerprint, posted.events.iter().map(|event| event.id.clone()).collect());
+        }
         for event in posted.events {
             self.receive(Mail::Event { event });
         }
@@ -112,6 +120,14 @@ impl SessionWorkflow {
         }
     }
 
+    /// What a retry of a POST is recognised by, in this run or a later one. The oldest are forgotten.
+    fn remember(&mut self, fingerprint: String, ids: Vec<String>) {
+        self.posts.push_back((fingerprint, ids));
+        while self.posts.iter().map(|(_, ids)| ids.len()).sum::<usize>() > limits::SEEN_EVENT_IDS_MAX {
+            self.posts.pop_front();
+        }
+    }
+
     fn commit(&mut self, commit: &Commit, intake: &Intake) {
         self.state.apply(commit, intake);
         self.mailbox.retain(|mail| !commit.takes.iter().any(|take| take.mail() == Some(mail.id())));
@@ -133,6 +149,7 @@ impl SessionWorkflow {
                 state: Box::new(self.state.clone()),
                 previous_run_id: run_id.to_owned(),
                 mailbox: self.mailbox.clone(),
+                posts: self.posts.iter().cloned().collect(),
             },
         }
     }

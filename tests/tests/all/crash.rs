@@ -82,6 +82,39 @@ async fn the_brain_worker_dies_on_temporal() -> anyhow::Result<()> {
     on_temporal(Victim::Brain).await
 }
 
+/// The client learns late that it has to ask again: several runs after the one that accepted its message.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_finds_its_message_in_any_run() -> anyhow::Result<()> {
+    for mark in [Mark::RetryCount, Mark::IdempotencyKey] {
+        let script = "version = 1\n[[rules]]\nanswer = [{ text = \"Heard.\" }]\n";
+        let script = Script::from_toml(script, Path::new("retry.toml"))?;
+        let model = serve(TcpListener::bind("127.0.0.1:0").await?, script)?;
+        let fault = Some((Role::Serve, Fault { point: Point::EventAccepted, nth: 1 }));
+        let model_url = model.url();
+        let options = Options { layout: Layout::One, temporal: None, model_url, decisions_per_run: 1, fault };
+        let mut service = Service::start(options).await?;
+        let client = service.client();
+        let session = client.session().await?;
+        let first = tokio::spawn({
+            let (client, session) = (client.clone(), session.clone());
+            async move { client.try_to_send(&session, "once", mark, 0).await }
+        });
+        service.process(Role::Serve)?.stopped().await?;
+        service.kill_all().await?;
+        service.start_missing().await?;
+        ensure!(first.await??.is_none(), "the first attempt has no answer");
+        let rests = |events: &[LoggedEvent]| events.last().is_some_and(LoggedEvent::is_idle);
+        let events = client.until(&session, rests).await?;
+        let again = client.try_to_send(&session, "once", mark, 1).await?;
+        ensure!(again.as_deref() == Some(events[0].id.as_str()), "{mark:?}: the retry was taken for a new message");
+        ensure!(client.events(&session).await? == events, "{mark:?}: the retry changed something");
+        let dir = service.stop().await?;
+        let runs = afterwards::of_engine(dir.path(), &session, &events).await?;
+        ensure!(runs > 2, "several runs were to lie between message and retry, not {runs}");
+    }
+    Ok(())
+}
+
 async fn on_temporal(victim: Victim) -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     let namespaces: Vec<String> = (0..=MOMENTS.len()).map(namespace).collect();
@@ -211,7 +244,7 @@ async fn disturbed(
 ) -> anyhow::Result<Ended> {
     let client = service.client();
     let session = client.session().await?;
-    let gate = Gate::new(&service.hands_dir())?;
+    let mut gate = Gate::new(&service.hands_dir())?;
     let sending = tokio::spawn({
         let (client, session) = (client.clone(), session.clone());
         async move { client.send(&session, "go", Mark::RetryCount).await }
