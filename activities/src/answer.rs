@@ -299,7 +299,12 @@ mod tests {
         let permissions: Vec<_> = calls.iter().map(|call| (call.permission, call.refused.is_some())).collect();
         assert_eq!(
             permissions,
-            [(Permission::Allow, false), (Permission::Ask, false), (Permission::Allow, false), (Permission::Deny, true)]
+            [
+                (Permission::Allow, false),
+                (Permission::Ask, false),
+                (Permission::Allow, false),
+                (Permission::Deny, true)
+            ]
         );
         assert_eq!(parts.events[2].body.type_name(), "agent.custom_tool_use");
         assert_eq!(parts.tool_ids[&parts.events[0].id], "toolu_1");

@@ -1,10 +1,9 @@
 //! The brain's activities, as a worker registers them.
 
-use crate::{
-    answer::Origin, beat::beating, call_model, decide, deltas::Deltas, log_cache::LogCache, model::Model,
-};
+use crate::{answer::Origin, beat::beating, call_model, decide, deltas::Deltas, log_cache::LogCache, model::Model};
 use domain::{
     Commit,
+    fault::{self, Point},
     outcome::{ModelOutcome, SealOutcome},
     session::{ModelInput, SealInput},
 };
@@ -42,8 +41,10 @@ impl BrainActivities {
     #[activity(definition = contract::Decide)]
     pub async fn decide(self: Arc<Self>, _ctx: ActivityContext, input: DecideInput) -> Result<Commit, ActivityError> {
         let span = info_span!("decide", session_id = input.state.session_id, step = input.state.summary.n);
-        let decided = tokio::task::spawn_blocking(move || span.in_scope(|| decide::decide(&input)));
-        Ok(decided.await?)
+        fault::pass(Point::TaskStarted);
+        let decided = tokio::task::spawn_blocking(move || span.in_scope(|| decide::decide(&input))).await?;
+        fault::pass(Point::DecisionMade);
+        Ok(decided)
     }
 
     #[activity(definition = contract::CallModel)]
@@ -54,10 +55,14 @@ impl BrainActivities {
     ) -> Result<ModelOutcome, ActivityError> {
         let info = ctx.info();
         let (activity_id, attempt) = (info.activity_id.clone(), info.attempt);
-        let span = info_span!("call_model", session_id = input.session_id, turn = input.turn, activity = activity_id, attempt);
+        let span =
+            info_span!("call_model", session_id = input.session_id, turn = input.turn, activity = activity_id, attempt);
         let origin = Origin { session_id: input.session_id.clone(), activity_id, attempt };
+        fault::pass(Point::DecisionRecorded);
         let call = call_model::call_model(&self, origin, &input, ctx.cancelled().boxed());
-        match beating(&ctx, call).instrument(span).await? {
+        let answered = beating(&ctx, call).instrument(span).await?;
+        fault::pass(Point::ModelAnswered);
+        match answered {
             Some(outcome) => Ok(outcome),
             None => Err(ActivityError::cancelled()),
         }
@@ -67,8 +72,10 @@ impl BrainActivities {
     pub async fn seal(self: Arc<Self>, ctx: ActivityContext, input: SealInput) -> Result<SealOutcome, ActivityError> {
         let span = info_span!("seal", session_id = input.session_id, run_id = input.run_id);
         let run = Run { session_id: input.session_id, run_id: input.run_id };
+        fault::pass(Point::RunSealing);
         let sealing = segment::seal(&*self.reader, &*self.blobs, &run, input.manifest.as_ref());
         let manifest = beating(&ctx, sealing).instrument(span).await?;
+        fault::pass(Point::RunSealed);
         Ok(SealOutcome { run_id: run.run_id, manifest })
     }
 }

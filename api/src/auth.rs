@@ -34,6 +34,13 @@ pub struct Principal {
     pub key_id: Arc<str>,
 }
 
+impl Principal {
+    /// Whether this is whoever runs the service.
+    pub fn is_admin(&self) -> bool {
+        *self.key_id == *ADMIN_KEY_ID
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct KeyRow {
     id: String,

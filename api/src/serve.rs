@@ -6,12 +6,14 @@ use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 
 use crate::app::App;
+use crate::resources::sessions::catch_up::catch_up;
 use crate::router::router;
 
 /// How long requests may take to end once the service is closing.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// Serves until `shutdown` resolves; then takes no new connections, ends streams and waits for what is running.
+/// Serves until `shutdown` resolves; then takes no new connections, ends streams and waits for what is running. Beside
+/// the first requests it catches up with what an earlier service left half done.
 pub async fn serve(
     listener: TcpListener,
     app: App,
@@ -20,6 +22,14 @@ pub async fn serve(
     let listener = listener.tap_io(|connection| {
         if let Err(error) = connection.set_nodelay(true) {
             tracing::warn!(%error, "nagle's algorithm stays on");
+        }
+    });
+    let catching_up = tokio::spawn({
+        let app = app.clone();
+        async move {
+            if let Err(error) = catch_up(&app, app.clock.now()).await {
+                tracing::warn!(error = error.message(), "sessions of an earlier service not caught up with");
+            }
         }
     });
     let closing = app.closing();
@@ -35,11 +45,15 @@ pub async fn serve(
         closing.await;
         tokio::time::sleep(DRAIN_TIME_MAX).await;
     };
-    tokio::select! {
+    let served = tokio::select! {
         served = server => served,
         () = overdue => {
             tracing::warn!("requests still running at shutdown were cut off");
             Ok(())
         }
-    }
+    };
+    // What it did not come to is done at the next start. Cancelled is as good as done.
+    catching_up.abort();
+    let _ = catching_up.await;
+    served
 }

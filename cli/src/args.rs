@@ -5,14 +5,76 @@ use clap::{Parser, Subcommand};
 
 /// Run long agent tasks in durable sessions
 #[derive(Debug, Parser)]
-#[command(name = "steadyhand", version, max_term_width = 100)]
+#[command(name = "steadyhand", version, max_term_width = 100, after_long_help = EXIT_CODES)]
 pub struct Args {
     #[command(subcommand)]
     pub command: Command,
 }
 
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  something failed that no other code names
+  2  the command line or the configuration is wrong
+  3  no service answers, or the engine or the model cannot be reached
+  4  the service refused: the key, the id or the request
+  5  the task ended without success
+  6  data on disk is in use by another process, or damaged
+  7  this machine lacks something that is needed";
+
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Serve(commands::serve::Serve),
+    Run(commands::run::Run),
+    Session(commands::session::Session),
+    Agent(commands::agent::Agent),
+    Env(commands::env::Env),
+    File(commands::file::File),
+    Key(commands::key::Key),
+    Why(commands::why::Why),
+    Doctor(commands::doctor::Doctor),
+    Verify(commands::verify::Verify),
     Worker(commands::worker::Worker),
+    Completions(commands::completions::Completions),
+}
+
+/// An id as the API makes them: it becomes part of a path.
+pub fn id(text: &str) -> Result<String, String> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    if text.is_empty() || !text.chars().all(is_plain) {
+        return Err("an id has letters, digits, _ and - only".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn first_help_lines_are_imperative_and_have_no_full_stop() {
+        fn check(command: &clap::Command) {
+            let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+            assert!(
+                about.starts_with(char::is_uppercase) && !about.ends_with('.'),
+                "{}: {about:?}",
+                command.get_name()
+            );
+            command.get_subcommands().for_each(check);
+        }
+        check(&Args::command());
+    }
+
+    #[test]
+    fn ids_are_plain() {
+        for (text, is_id) in [("sesn_01aB-9", true), ("", false), ("..", false), ("a/b", false), ("a b", false)] {
+            assert_eq!(id(text).is_ok(), is_id, "{text:?}");
+        }
+    }
 }

@@ -11,6 +11,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// A file with every key, explained and commented out.
+pub const EXAMPLE: &str = include_str!("steadyhand.toml");
+
 /// `[serve]` of the file, under the names of the flags.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -60,8 +63,9 @@ pub fn load(named: Option<&Path>, data: &Path) -> anyhow::Result<File> {
             return Err(error).hint(Code::Usage, format!("read the configuration {}", path.display()), hint);
         }
     };
-    toml::from_str(&text)
-        .map_err(|error| failed(Code::Usage, format!("{}: {error}", path.display()), "docs/operations.md lists every key"))
+    toml::from_str(&text).map_err(|error| {
+        failed(Code::Usage, format!("{}: {error}", path.display()), "docs/operations.md lists every key")
+    })
 }
 
 /// `$XDG_DATA_HOME/steadyhand`, else `~/.local/share/steadyhand`.
@@ -69,4 +73,34 @@ pub fn default_data_dir() -> PathBuf {
     let base = std::env::var_os("XDG_DATA_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
     let home = std::env::var_os("HOME").map(PathBuf::from);
     base.or_else(|| home.map(|home| home.join(".local/share"))).unwrap_or_else(|| PathBuf::from(".")).join("steadyhand")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The example with its keys in force.
+    fn in_force() -> String {
+        let lines =
+            EXAMPLE.lines().map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn the_example_changes_nothing_and_every_key_in_it_is_one() {
+        let file: File = toml::from_str(EXAMPLE).unwrap();
+        assert_eq!(format!("{file:?}"), format!("{:?}", File::default()));
+        toml::from_str::<File>(&in_force()).unwrap();
+    }
+
+    #[test]
+    fn the_example_has_every_key() {
+        let refused = toml::from_str::<File>("serve.no-such-key = 1").unwrap_err().to_string();
+        let known = refused.split("expected one of ").nth(1).unwrap();
+        let known: std::collections::BTreeSet<_> = known.split('`').skip(1).step_by(2).collect();
+        let document: toml::Table = in_force().parse().unwrap();
+        let shown: std::collections::BTreeSet<_> =
+            document["serve"].as_table().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(shown, known);
+    }
 }

@@ -61,11 +61,12 @@ impl DataDir {
             format!("make the data folder {}", root.display()),
             "choose another with --data",
         )?;
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(root.join("lock")).hint(
-            Code::Data,
-            format!("write to the data folder {}", root.display()),
-            "it must belong to the user that runs the service",
-        )?;
+        let lock =
+            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(root.join("lock")).hint(
+                Code::Data,
+                format!("write to the data folder {}", root.display()),
+                "it must belong to the user that runs the service",
+            )?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             return Err(in_use(root));
         }
@@ -103,7 +104,8 @@ impl DataDir {
 }
 
 fn in_use(root: &Path) -> anyhow::Error {
-    let by = running(root).map_or(String::new(), |running| format!(" (process {}, http://{})", running.pid, running.addr));
+    let by =
+        running(root).map_or(String::new(), |running| format!(" (process {}, http://{})", running.pid, running.addr));
     failed(
         Code::Data,
         format!("the data folder {} is in use by another service{by}", root.display()),
@@ -123,7 +125,9 @@ fn secret(path: &Path, prefix: &str) -> anyhow::Result<String> {
     let mut text = String::new();
     match File::open(path).and_then(|mut file| file.read_to_string(&mut text)) {
         Ok(_) if !text.trim().is_empty() => return Ok(text.trim().to_owned()),
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).hint(Code::Data, problem, hint),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).hint(Code::Data, problem, hint);
+        }
         _ => {}
     }
     let made = format!("{prefix}{}", hex::encode(rand::random::<[u8; 32]>()));

@@ -22,6 +22,9 @@ pub const MODEL_SCRIPT: &str = "STEADYHAND_MODEL_SCRIPT";
 pub const HANDS_DIR: &str = "STEADYHAND_HANDS_DIR";
 pub const HANDS: &str = "STEADYHAND_HANDS";
 pub const DECISIONS_PER_RUN: &str = "STEADYHAND_DECISIONS_PER_RUN";
+/// For tests: `POINT[:N]` stops the process (SIGSTOP) at the n-th passage of a point of `domain::fault`, so that
+/// whoever started it can kill it, or another process, right there. Children do not inherit it.
+pub const FAULT: &str = "STEADYHAND_FAULT";
 /// `tracing` filter, as in `info,steadyhand=debug`.
 pub const LOG: &str = "STEADYHAND_LOG";
 /// Where spans are sent: the base URL of an OTLP/HTTP receiver.

@@ -1,17 +1,32 @@
 //! `steadyhand`: the one binary. Parses, assembles the other crates, prints, and says why something failed.
 
 mod args;
+mod ask;
+mod bundle;
+mod client;
 mod commands;
 mod config;
 mod connect;
 mod data_dir;
+mod document;
 mod env_vars;
 mod error;
+mod fault;
+mod feed;
 mod grpc;
+mod launch;
+mod live;
 mod node;
 mod output;
+mod presets;
+mod progress;
 mod remote;
+mod render;
+mod service;
+mod sessions_check;
+mod sse;
 mod supervisor;
+mod table;
 mod telemetry;
 
 use clap::Parser as _;
@@ -19,7 +34,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let args = args::Args::parse();
-    match commands::run(args) {
+    match fault::arm().and_then(|()| commands::run(args)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let error = error::Failed::from(error);

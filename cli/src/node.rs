@@ -173,7 +173,12 @@ mod tests {
     #[test]
     fn no_worker_starts_signals_or_ends_a_session() {
         for role in Role::ALL {
-            for rpc in ["StartWorkflowExecution", "SignalWorkflowExecution", "TerminateWorkflowExecution", "DeleteWorkflowExecution"] {
+            for rpc in [
+                "StartWorkflowExecution",
+                "SignalWorkflowExecution",
+                "TerminateWorkflowExecution",
+                "DeleteWorkflowExecution",
+            ] {
                 assert!(!role.allows(WORKFLOW_SERVICE, rpc), "{rpc} as {}", role.name());
             }
             assert!(!role.allows("temporal.api.operatorservice.v1.OperatorService", "DeleteNamespace"));

@@ -32,6 +32,7 @@ pub struct Remote {
 
 /// Connects by the socket that the parent gave as standard input.
 pub async fn inherited(identity: &str) -> anyhow::Result<Remote> {
+    #[expect(unsafe_code, reason = "the parent's socket is descriptor 0, and std lends it only as stdin")]
     // SAFETY: file descriptor 0 is open, and nothing else in this process uses it.
     let stdin = unsafe { OwnedFd::from_raw_fd(0) };
     let stream = std::os::unix::net::UnixStream::from(stdin);

@@ -34,7 +34,9 @@ pub async fn supervise(child: Child, node: Node, mut closing: watch::Receiver<bo
         match run_once(&child, &node, &mut closing, &up).await {
             Ok(ended) if *closing.borrow() => info!(role = child.role.name(), %ended, "worker ended"),
             Ok(ended) => warn!(role = child.role.name(), %ended, "worker died and is started again"),
-            Err(error) => warn!(role = child.role.name(), error = &error as &dyn std::error::Error, "worker not started"),
+            Err(error) => {
+                warn!(role = child.role.name(), error = &error as &dyn std::error::Error, "worker not started")
+            }
         }
         if born.elapsed() >= GROWN_UP {
             pause = PAUSE_FIRST;

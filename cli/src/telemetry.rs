@@ -13,7 +13,11 @@ pub struct Telemetry {
 
 /// Installs tracing for this process. `quiet` shows warnings only, unless the environment says otherwise.
 pub fn install(quiet: bool) -> anyhow::Result<Telemetry> {
-    let default = if quiet { "warn" } else { "info,fjall=warn,lsm_tree=warn,temporalio_sdk_core=warn,temporalio_client=warn,temporalio_sdk=warn" };
+    let default = if quiet {
+        "warn"
+    } else {
+        "info,fjall=warn,lsm_tree=warn,temporalio_sdk_core=warn,temporalio_client=warn,temporalio_sdk=warn"
+    };
     let filter = EnvFilter::try_from_env(env_vars::LOG).unwrap_or_else(|_| EnvFilter::new(default));
     let text = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(true).with_filter(filter);
     let provider = match std::env::var(env_vars::OTLP_ENDPOINT) {
@@ -21,7 +25,8 @@ pub fn install(quiet: bool) -> anyhow::Result<Telemetry> {
         _ => None,
     };
     let spans = provider.as_ref().map(|provider| {
-        let ours = tracing_subscriber::filter::filter_fn(|meta| meta.is_span() && meta.target().starts_with("steadyhand"));
+        let ours =
+            tracing_subscriber::filter::filter_fn(|meta| meta.is_span() && meta.target().starts_with("steadyhand"));
         tracing_opentelemetry::layer().with_tracer(provider.tracer("steadyhand")).with_filter(ours)
     });
     tracing_subscriber::registry().with(text).with(spans).init();

@@ -79,26 +79,58 @@ pub enum PrivateEntry {
     /// A turn begins: the events that follow are its input.
     TurnBegun {},
     /// An activity or a timer is over; its result counts, or what became of it.
-    ActivityClosed { activity: String, how: Closed },
+    ActivityClosed {
+        activity: String,
+        how: Closed,
+    },
     /// These were told to stop; their end is awaited.
-    Cancelling { activities: Vec<String> },
+    Cancelling {
+        activities: Vec<String>,
+    },
     /// Every confirmation is there: the allowed calls go on their way.
     Resumed {},
     /// An attribute change that the api accepted, by id; `dropped` when it came too late to apply.
-    Changed { id: String, dropped: bool },
-    SwapRequested { id: String, harness: HarnessRef },
-    Swapped { from: HarnessRef, to: HarnessRef },
-    CloseRequested { id: String },
-    HandProvisioned { hand: HandRef },
-    HandLost { hand: String, reason: String },
-    HandReleased { hand: String },
-    RunSealed { run_id: String, manifest: BlobRef },
+    Changed {
+        id: String,
+        dropped: bool,
+    },
+    SwapRequested {
+        id: String,
+        harness: HarnessRef,
+    },
+    Swapped {
+        from: HarnessRef,
+        to: HarnessRef,
+    },
+    CloseRequested {
+        id: String,
+    },
+    HandProvisioned {
+        hand: HandRef,
+    },
+    HandLost {
+        hand: String,
+        reason: String,
+    },
+    HandReleased {
+        hand: String,
+    },
+    RunSealed {
+        run_id: String,
+        manifest: BlobRef,
+    },
     /// The hand is asked what the turn left in it.
-    Collecting { activity: String },
+    Collecting {
+        activity: String,
+    },
     /// Files and the diff, as they were at idle.
-    Outputs { listing: BlobRef },
+    Outputs {
+        listing: BlobRef,
+    },
     /// The hand is given up for good.
-    Releasing { activity: String },
+    Releasing {
+        activity: String,
+    },
 }
 
 /// How an activity ended, as far as the workflow is concerned.

@@ -343,11 +343,8 @@ mod tests {
 
     #[test]
     fn retry_status_is_an_object() {
-        let error = ErrorBody {
-            kind: ErrorKind::ModelOverloaded,
-            message: "busy".into(),
-            retry_status: RetryStatus::Retrying,
-        };
+        let error =
+            ErrorBody { kind: ErrorKind::ModelOverloaded, message: "busy".into(), retry_status: RetryStatus::Retrying };
         assert_eq!(
             serde_json::to_value(error).unwrap(),
             json!({"type": "model_overloaded_error", "message": "busy", "retry_status": {"type": "retrying"}})

@@ -9,6 +9,7 @@ pub mod content;
 pub mod delta;
 pub mod event;
 pub mod failure;
+pub mod fault;
 pub mod ids;
 pub mod limits;
 pub mod model;

@@ -46,6 +46,7 @@ pub struct SessionInput<S = Value> {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "origin", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "there is one a run, and it is taken apart at once")]
 pub enum Origin<S> {
     /// The first run.
     Created {

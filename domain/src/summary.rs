@@ -148,10 +148,10 @@ impl Summary {
             }
             PrivateEntry::Swapped { to, .. } => self.harness = to.clone(),
             PrivateEntry::HandProvisioned { hand } => self.hand = Some(hand.clone()),
-            PrivateEntry::HandLost { hand, .. } | PrivateEntry::HandReleased { hand } => {
-                if self.hand.as_ref().is_some_and(|own| own.hand == *hand) {
-                    self.hand = None;
-                }
+            PrivateEntry::HandLost { hand, .. } | PrivateEntry::HandReleased { hand }
+                if self.hand.as_ref().is_some_and(|own| own.hand == *hand) =>
+            {
+                self.hand = None;
             }
             PrivateEntry::RunSealed { run_id, manifest } => {
                 self.unsealed.retain(|run| run != run_id);

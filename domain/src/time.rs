@@ -65,9 +65,11 @@ mod tests {
 
     #[test]
     fn text_and_back() {
-        for (ms, text) in
-            [(0, "1970-01-01T00:00:00.000Z"), (1_792_000_000_123, "2026-10-14T17:46:40.123Z"), (-1, "1969-12-31T23:59:59.999Z")]
-        {
+        for (ms, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (1_792_000_000_123, "2026-10-14T17:46:40.123Z"),
+            (-1, "1969-12-31T23:59:59.999Z"),
+        ] {
             assert_eq!(Time::from_ms(ms).to_string(), text);
             assert_eq!(Time::parse(text), Some(Time::from_ms(ms)));
         }

@@ -62,9 +62,7 @@ pub fn request(
         body["tools"] = agent
             .tools
             .iter()
-            .map(|tool| {
-                json!({"name": tool.name, "description": tool.description, "input_schema": tool.input_schema})
-            })
+            .map(|tool| json!({"name": tool.name, "description": tool.description, "input_schema": tool.input_schema}))
             .collect();
     }
     if let Some(effort) = &agent.model.effort {

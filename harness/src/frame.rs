@@ -8,11 +8,7 @@ mod draft;
 mod mail;
 mod turn;
 
-use crate::{
-    intake::Intake,
-    state::SessionState,
-    view::View,
-};
+use crate::{intake::Intake, state::SessionState, view::View};
 use domain::{Commit, Status};
 use draft::Draft;
 

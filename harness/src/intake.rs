@@ -38,6 +38,7 @@ impl Intake {
 /// One piece of mail without its content.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "waiting", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "a mailbox holds a few, and changes of attributes are rare")]
 pub enum Waiting {
     Message { id: String, bytes: u64 },
     System { id: String, bytes: u64 },

@@ -5,11 +5,13 @@
 //! * [`intake`]: what arrived since the last decision, as digests.
 //! * [`frame`]: orders what arrived and makes the events that are the same for every harness.
 //! * [`view`], [`registry`]: what a harness sees and returns, and which ones there are.
+//! * [`kit`]: a session for tests, without engine, model or clock.
 //! * [`context`]: strategies that turn a slice of the log into a model request.
 
 pub mod context;
 pub mod frame;
 pub mod intake;
+pub mod kit;
 mod loop_v1;
 pub mod registry;
 pub mod state;

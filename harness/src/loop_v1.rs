@@ -29,16 +29,16 @@ fn next(view: &View) -> Decision {
     }
     match &view.last {
         Some(Last::Failed { failure, tries }) => after_failure(view, failure, *tries),
-        Some(Last::Answer { stop_reason, refusal, .. }) if view.results.is_empty() => after_answer(stop_reason, refusal),
+        Some(Last::Answer { stop_reason, refusal, .. }) if view.results.is_empty() => {
+            after_answer(stop_reason, refusal)
+        }
         _ => Step::CallModel { strategy: None, suffix: Vec::new() }.into(),
     }
 }
 
 fn after_answer(stop_reason: &str, refusal: &Option<String>) -> Decision {
     match stop_reason {
-        "refusal" => {
-            Step::Idle { reason: IdleReason::Refusal { category: None, explanation: refusal.clone() } }.into()
-        }
+        "refusal" => Step::Idle { reason: IdleReason::Refusal { category: None, explanation: refusal.clone() } }.into(),
         // The provider paused a long turn of its own: send it back as it is.
         "pause_turn" => Step::CallModel { strategy: None, suffix: Vec::new() }.into(),
         _ => Step::Idle { reason: IdleReason::EndTurn {} }.into(),

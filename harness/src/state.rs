@@ -63,12 +63,25 @@ pub struct Pending {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Op {
-    CallModel { span_id: String, to: u64, strategy: StrategyRef, suffix: Vec<Value> },
+    CallModel {
+        span_id: String,
+        to: u64,
+        strategy: StrategyRef,
+        suffix: Vec<Value>,
+    },
     /// Waits for a hand while the session has none.
-    Execute { call: Call },
-    Provision { hand: String },
-    Timer { until: Time },
-    Seal { run_id: String },
+    Execute {
+        call: Call,
+    },
+    Provision {
+        hand: String,
+    },
+    Timer {
+        until: Time,
+    },
+    Seal {
+        run_id: String,
+    },
     Collect {},
     Release {},
 }

@@ -35,8 +35,7 @@ pub async fn put_json<T: Serialize + Sync>(blobs: &dyn Blobs, value: &T) -> Resu
 
 pub async fn put(blobs: &dyn Blobs, bytes: Bytes) -> Result<BlobRef, Error> {
     let size = bytes.len() as u64;
-    let digest =
-        blobs.put(bytes).await.map_err(|source| Error::Store { hash: "(new)".to_owned(), source })?;
+    let digest = blobs.put(bytes).await.map_err(|source| Error::Store { hash: "(new)".to_owned(), source })?;
     Ok(BlobRef { blob: digest.to_string(), bytes: size })
 }
 

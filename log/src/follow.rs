@@ -241,11 +241,8 @@ impl Followed {
     async fn step(&self) -> Result<bool, Error> {
         let cursor = {
             let log = self.fresh().await?;
-            if !log.is_closed() && !(rests(&log) && self.updates.receiver_count() == 0) {
-                Some(log.cursor())
-            } else {
-                None
-            }
+            let is_wanted = !rests(&log) || self.updates.receiver_count() > 0;
+            (is_wanted && !log.is_closed()).then(|| log.cursor())
         };
         let Some((run, next)) = cursor else {
             self.seal().await?;

@@ -18,11 +18,7 @@ pub struct Error {
     pub source: Option<serde_json::Error>,
 }
 
-pub fn first<T: DeserializeOwned>(
-    payloads: Option<&Payloads>,
-    what: &'static str,
-    event_id: i64,
-) -> Result<T, Error> {
+pub fn first<T: DeserializeOwned>(payloads: Option<&Payloads>, what: &'static str, event_id: i64) -> Result<T, Error> {
     one(payloads.and_then(|payloads| payloads.payloads.first()), what, event_id)
 }
 

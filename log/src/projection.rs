@@ -94,10 +94,14 @@ impl Committed {
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RunEnd {
-    Continued { run_id: String },
+    Continued {
+        run_id: String,
+    },
     Completed,
     /// Terminated, timed out or failed: not by its own will.
-    Cut { reason: String },
+    Cut {
+        reason: String,
+    },
 }
 
 /// Reads one run, history event by history event.
@@ -138,7 +142,9 @@ impl Projection {
             A::WorkflowExecutionStartedEventAttributes(started) => {
                 self.started(payload::first(started.input.as_ref(), "a session's input", id)?);
             }
-            A::WorkflowExecutionSignaledEventAttributes(signaled) => self.signaled(&signaled.signal_name, signaled, id)?,
+            A::WorkflowExecutionSignaledEventAttributes(signaled) => {
+                self.signaled(&signaled.signal_name, signaled, id)?
+            }
             A::ActivityTaskScheduledEventAttributes(scheduled) => {
                 self.scheduled.insert(id, scheduled.activity_id.clone());
             }

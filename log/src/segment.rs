@@ -149,7 +149,8 @@ async fn write(store: &dyn Blobs, run: &Run, commits: &[Committed], end: RunEnd)
     while start < commits.len() {
         let frame_from = to;
         let mut stop = start;
-        while stop < commits.len() && (stop == start || to - frame_from + commits[stop].public_events() <= FRAME_EVENTS) {
+        while stop < commits.len() && (stop == start || to - frame_from + commits[stop].public_events() <= FRAME_EVENTS)
+        {
             to += commits[stop].public_events();
             stop += 1;
         }

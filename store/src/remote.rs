@@ -91,8 +91,10 @@ impl Blobs for RemoteBlobs {
             return Err(Error::Corrupt { digest });
         }
         let bytes = bytes.freeze();
-        let chunks: Vec<_> =
-            (0..bytes.len()).step_by(CHUNK_BYTES).map(|at| Ok(bytes.slice(at..bytes.len().min(at + CHUNK_BYTES)))).collect();
+        let chunks: Vec<_> = (0..bytes.len())
+            .step_by(CHUNK_BYTES)
+            .map(|at| Ok(bytes.slice(at..bytes.len().min(at + CHUNK_BYTES))))
+            .collect();
         Ok(Reader { size, stream: stream::iter(chunks).boxed() })
     }
 

@@ -303,7 +303,7 @@ fn payloads(value: &impl Serialize) -> Payloads {
     Payloads { payloads: vec![payload] }
 }
 
-async fn cluster(temporal: &Temporal) -> anyhow::Result<Connection> {
+pub async fn cluster(temporal: &Temporal) -> anyhow::Result<Connection> {
     let url = Url::parse(&format!("http://{}", temporal.addr))?;
     Ok(Connection::connect(ConnectionOptions::new(url).build()).await?)
 }

@@ -22,11 +22,11 @@ pub struct Temporal {
 impl Temporal {
     /// In memory, or on a file that survives it.
     pub fn start(file: Option<&Path>) -> anyhow::Result<Self> {
-        let addr = free_addr()?;
-        Self::start_at(addr, file)
+        Self::start_at(free_addr()?, file, &[])
     }
 
-    pub fn start_at(addr: SocketAddr, file: Option<&Path>) -> anyhow::Result<Self> {
+    /// With these namespaces beside `default`.
+    pub fn start_at(addr: SocketAddr, file: Option<&Path>, namespaces: &[String]) -> anyhow::Result<Self> {
         let bin = temporal_bin()?;
         let mut command = Command::new(&bin);
         command
@@ -37,6 +37,9 @@ impl Temporal {
             .stderr(Stdio::null());
         if let Some(file) = file {
             command.arg("--db-filename").arg(file);
+        }
+        for namespace in namespaces {
+            command.args(["--namespace", namespace]);
         }
         let process = command.spawn().with_context(|| format!("start {}", bin.display()))?;
         let mut temporal = Temporal { process, addr };

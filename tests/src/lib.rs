@@ -1,5 +1,12 @@
 //! What the black-box tests and `bench` share: engines to run on, services to start, sessions to watch.
 
+pub mod afterwards;
 pub mod bed;
+pub mod client;
 pub mod engines;
+pub mod gate;
 pub mod hands;
+pub mod long;
+pub mod process;
+pub mod service;
+pub mod transcript;

@@ -66,8 +66,7 @@ impl WorkerThread {
 }
 
 async fn run(mut workers: Vec<Worker>, ready: oneshot::Sender<Shutdown>) -> Result<(), Error> {
-    let handles: Vec<Shutdown> =
-        workers.iter().map(|worker| Box::new(worker.shutdown_handle()) as Shutdown).collect();
+    let handles: Vec<Shutdown> = workers.iter().map(|worker| Box::new(worker.shutdown_handle()) as Shutdown).collect();
     let _ = ready.send(Box::new(move || handles.iter().for_each(|shutdown| shutdown())));
     let runs = workers.iter_mut().map(|worker| {
         Box::pin(async move { worker.run().await.map_err(|error| Error::Run(error.to_string())) })

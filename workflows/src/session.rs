@@ -7,7 +7,9 @@ mod ops;
 
 use crate::contract::{Brain, DecideInput};
 use domain::{
-    Commit, Status, Time, limits,
+    Commit, Status, Time,
+    fault::{self, Point},
+    limits,
     session::{Change, Close, Mail, Origin, Posted, SessionInput, Swap},
 };
 use harness::{Intake, SessionState, Waiting, frame};
@@ -52,9 +54,10 @@ impl SessionWorkflow {
             ops.reconcile(ctx);
             let intake = wait_until_due(ctx, &mut ops).await;
             let commit = decide(ctx, intake.clone()).await?;
-            let swapped = commit.takes.iter().any(|take| {
-                matches!(take, domain::Take::Private { entry: domain::PrivateEntry::Swapped { .. } })
-            });
+            let swapped = commit
+                .takes
+                .iter()
+                .any(|take| matches!(take, domain::Take::Private { entry: domain::PrivateEntry::Swapped { .. } }));
             ops.forget(&intake);
             ctx.state_mut(|session| session.commit(&commit, &intake));
 
@@ -65,6 +68,7 @@ impl SessionWorkflow {
                 }
                 if swapped || ctx.state(|session| session.is_run_long(decisions)) || ctx.continue_as_new_suggested() {
                     let input = ctx.state(|session| session.next_run(ctx.run_id()));
+                    fault::pass(Point::RunContinued);
                     ctx.continue_as_new(input, ContinueAsNewOptions::default())?;
                 }
             }

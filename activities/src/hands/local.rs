@@ -130,10 +130,8 @@ impl Provider for Local {
     async fn provision(&self, input: &ProvisionInput) -> Result<HandRef, Failure> {
         let internal =
             |error: &dyn std::error::Error| Failure::transient(FailureKind::Internal, hand::error_chain(error));
-        let staging = tempfile::Builder::new()
-            .prefix("steadyhand-staging-")
-            .tempdir()
-            .map_err(|error| internal(&error))?;
+        let staging =
+            tempfile::Builder::new().prefix("steadyhand-staging-").tempdir().map_err(|error| internal(&error))?;
         let spec = self.spec(input, staging.path()).await?;
         let made = spawn_blocking(move || local::provision(&spec)).await.map_err(|error| internal(&error))?;
         match made {

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use domain::{
     Content, Event, EventBody, Failure,
     content::{Block, Json},
+    fault::{self, Point},
     ids,
     limits::VIEW_RESULT_HEAD_BYTES,
     outcome::{CollectOutcome, ProvisionOutcome, ToolDigest, ToolOutcome},
@@ -118,7 +119,9 @@ impl HandsActivities {
         input: ProvisionInput,
     ) -> Result<ProvisionOutcome, ActivityError> {
         let span = info_span!("provision", session_id = input.session_id, hand_id = input.hand);
-        Ok(match beating(&ctx, self.provider.provision(&input)).instrument(span).await {
+        let provisioned = beating(&ctx, self.provider.provision(&input)).instrument(span).await;
+        fault::pass(Point::HandProvisioned);
+        Ok(match provisioned {
             Ok(hand) => ProvisionOutcome::Ready { hand },
             Err(failure) => ProvisionOutcome::Failed { failure },
         })
@@ -139,7 +142,9 @@ impl HandsActivities {
             activity = activity_id,
             attempt
         );
+        fault::pass(Point::ExecuteDispatched);
         let executed = beating(&ctx, self.run(&ctx, &input)).instrument(span).await?;
+        fault::pass(Point::ToolFinished);
         // The same for every attempt: what the journal gives back is the same event.
         let id = ids::derive(ids::prefix::EVENT, &[&input.session_id, &input.call.tool_use_id, "result"]);
         Ok(outcome(&*self.blobs, id, &input.call.tool_use_id, executed).await?)

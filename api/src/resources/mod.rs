@@ -1,6 +1,7 @@
 //! The resources of the API, one file or folder each: wire types, rows, handlers.
 
 pub mod agents;
+pub mod api_keys;
 pub mod environments;
 pub mod events;
 pub mod files;

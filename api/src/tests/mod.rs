@@ -1,6 +1,7 @@
 //! Black-box tests of the router, in process.
 
 mod agents;
+mod api_keys;
 mod coverage;
 mod engine;
 mod environments;

@@ -1,6 +1,7 @@
 //! The api on a real socket and on real stores.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
@@ -8,12 +9,13 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
-use store::{FjallCatalog, FolderBlobs};
+use store::{Durability, FjallCatalog, FolderBlobs};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use super::engine::FakeEngine;
 use super::{KEY, id};
+use crate::resources::sessions::row::{self, SessionRow};
 use crate::{App, Options};
 
 struct Service {
@@ -87,4 +89,31 @@ async fn closing_is_told_to_those_who_wait_for_it() {
     let closing = service.app.closing();
     service.stop().await;
     closing.await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_left_half_done_is_finished_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = start(folder.path()).await;
+    let (_, agent) = service.call("POST", "/v1/agents", r#"{"name":"a","model":"m"}"#).await;
+    let (_, environment) = service.call("POST", "/v1/environments", r#"{"name":"e"}"#).await;
+    let body = json!({"agent": id(&agent), "environment_id": id(&environment)}).to_string();
+    let (status, session) = service.call("POST", "/v1/sessions", body).await;
+    assert_eq!(status, 200, "{session}");
+    let session = id(&session);
+    // Deleted, and the service died before it was erased.
+    let deleted = row::change(&*service.app.catalog, &session, Durability::Synced, |row, batch| {
+        Some((SessionRow { deleted: true, ..row.clone() }, batch))
+    });
+    assert!(deleted.await.unwrap().is_some());
+    service.stop().await;
+
+    let service = start(folder.path()).await;
+    let erased = async {
+        while service.app.catalog.row::<SessionRow>(&session).await.unwrap().is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), erased).await.expect("the session is erased");
+    service.stop().await;
 }

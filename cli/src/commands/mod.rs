@@ -1,6 +1,16 @@
 //! One file a command.
 
+pub mod agent;
+pub mod completions;
+pub mod doctor;
+pub mod env;
+pub mod file;
+pub mod key;
+pub mod run;
 pub mod serve;
+pub mod session;
+pub mod verify;
+pub mod why;
 pub mod worker;
 
 use crate::args::{Args, Command};
@@ -8,6 +18,21 @@ use crate::args::{Args, Command};
 pub fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Serve(serve) => serve.run(),
+        Command::Run(run) => wait(run.run()),
+        Command::Session(session) => wait(session.run()),
+        Command::Agent(agent) => wait(agent.run()),
+        Command::Env(env) => wait(env.run()),
+        Command::File(file) => wait(file.run()),
+        Command::Key(key) => wait(key.run()),
+        Command::Why(why) => wait(why.run()),
+        Command::Doctor(doctor) => wait(doctor.run()),
+        Command::Verify(verify) => wait(verify.run()),
         Command::Worker(worker) => worker.run(),
+        Command::Completions(completions) => completions.run(),
     }
+}
+
+/// Runs a command that waits for others more than it works.
+fn wait(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
 }

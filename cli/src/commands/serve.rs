@@ -27,7 +27,7 @@ use store::{Blobs, Catalog, FjallCatalog, FolderBlobs};
 use temporalio_client::Connection;
 use tokio::{
     net::{TcpListener, UnixListener},
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
 };
 use tracing::{info, warn};
@@ -50,6 +50,9 @@ pub struct Serve {
     /// Offer the embedded engine to the temporal CLI and other SDKs, on this address
     #[arg(long, env = env_vars::ENGINE_LISTEN, value_name = "ADDR")]
     engine_listen: Option<SocketAddr>,
+    /// Print a configuration file with every key explained, and end
+    #[arg(long)]
+    print_config: bool,
     /// What to run in this process [default: all]
     #[arg(long, env = env_vars::ROLE, value_enum)]
     role: Option<Role>,
@@ -88,6 +91,10 @@ struct Settings {
 
 impl Serve {
     pub fn run(self) -> anyhow::Result<()> {
+        if self.print_config {
+            output::bytes(config::EXAMPLE.as_bytes());
+            return Ok(());
+        }
         let settings = self.settings()?;
         let _telemetry = telemetry::install(false)?;
         remote::install_tls();
@@ -175,6 +182,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         _ => None,
     };
 
+    // From here on: whoever reads the address may ask this process to end.
+    let signals = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     data.announce(addr)?;
     output::line(&format!("listening on http://{addr}"));
     let mut stopping = closing.clone();
@@ -182,7 +191,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         let _ = stopping.wait_for(|closing| *closing).await;
     };
     let mut serving = tokio::spawn(api::serve(listener, app, shutdown));
-    let ended = wait(&mut serving, brain.as_ref().map(|_| ())).await;
+    let ended = wait(&mut serving, signals).await;
 
     info!("closing");
     close.send_replace(true);
@@ -386,9 +395,8 @@ fn refuse_model_key() -> anyhow::Result<()> {
 /// Until somebody wants the service to end, or it cannot go on.
 async fn wait(
     serving: &mut tokio::task::JoinHandle<std::io::Result<()>>,
-    _brain: Option<()>,
+    (mut interrupt, mut terminate): (Signal, Signal),
 ) -> anyhow::Result<()> {
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tokio::select! {
         served = serving => {
             warn!("the API ended by itself");

@@ -111,8 +111,7 @@ impl Worker {
                 let model = model.make()?;
                 let remote = node.connect("steadyhand-brain").await?;
                 let reader = Arc::new(log::TemporalReader::new(remote.connection.clone(), &node.namespace));
-                let activities =
-                    BrainActivities::new(model, reader, remote.blobs.clone(), remote.deltas.clone());
+                let activities = BrainActivities::new(model, reader, remote.blobs.clone(), remote.deltas.clone());
                 let client = crate::connect::client(remote.connection.clone(), &node.namespace)?;
                 let worker = worker::brain::start(client, activities, worker::brain::Options::default()).await?;
                 until_ended(worker, remote).await

@@ -225,6 +225,7 @@ fn take_stdio() -> io::Result<(File, File)> {
     for entry in std::fs::read_dir("/proc/self/fd")? {
         let Some(fd) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
         if fd > 2 {
+            #[expect(unsafe_code, reason = "a number from /proc is all there is to name the descriptor by")]
             // SAFETY: the descriptor is only borrowed for this call; if it is closed already, the call says so.
             let fd = unsafe { BorrowedFd::borrow_raw(fd) };
             rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC)?;

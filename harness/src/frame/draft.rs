@@ -1,10 +1,6 @@
 //! A commit in the making, and the state as it will be after it.
 
-use crate::{
-    intake::Intake,
-    state::SessionState,
-    view,
-};
+use crate::{intake::Intake, state::SessionState, view};
 use domain::{
     Commit, Event, EventBody, PrivateEntry, Status, Step, Take, Time,
     commit::Closed,

@@ -10,21 +10,23 @@ use domain::{
     EventBody, PrivateEntry, Status, Usage,
     commit::Closed,
     event::StopReason,
-    session::{Change, Close, Swap},
+    session::{Change, Swap},
 };
 
 /// Whether some mail can be acted on now. What must wait (messages in a turn, an interrupt while tools are
 /// dying) is acted on when something else happens.
 pub fn is_due(state: &SessionState, intake: &Intake) -> bool {
     if state.summary.status == Status::Terminated {
-        return intake.mail.iter().any(|waiting| !matches!(waiting, Waiting::Close { .. }) || !state.closing);
+        return !intake.mail.is_empty();
     }
     intake.mail.iter().any(|waiting| match waiting {
         Waiting::Message { .. } | Waiting::System { .. } => state.summary.status == Status::Idle,
         Waiting::Interrupt { .. } => !is_stopping(state),
-        Waiting::Confirmation { .. } | Waiting::Answer { .. } | Waiting::Change { .. } => true,
-        Waiting::Swap { swap } => state.swap.as_ref() != Some(swap),
-        Waiting::Close { .. } => !state.closing || !is_stopping(state),
+        Waiting::Confirmation { .. }
+        | Waiting::Answer { .. }
+        | Waiting::Change { .. }
+        | Waiting::Swap { .. }
+        | Waiting::Close { .. } => true,
     })
 }
 
@@ -59,7 +61,7 @@ fn stop(draft: &mut Draft<'_>) {
         Waiting::Close { close } => Some(close),
         _ => None,
     }) {
-        close_requested(draft, close);
+        draft.note(PrivateEntry::CloseRequested { id: close.id.clone() });
     }
     let mut dying = Vec::new();
     for pending in draft.state.pending.clone() {
@@ -73,14 +75,15 @@ fn stop(draft: &mut Draft<'_>) {
                     model_usage: Usage::default(),
                 });
             }
-            Op::Timer { .. } => draft.closed(&pending.activity, Closed::Cancelled),
+            // A hand that comes too late has a lease that ends it.
+            Op::Timer { .. } | Op::Provision { .. } => draft.closed(&pending.activity, Closed::Cancelled),
             // Never dispatched: there is no hand yet, so nothing can have happened.
             Op::Execute { call } if draft.state.summary.hand.is_none() => {
                 draft.closed(&pending.activity, Closed::Cancelled);
                 draft.tool_error(&call.tool_use_id, INTERRUPTED);
             }
             Op::Execute { .. } if !pending.cancelling => dying.push(pending.activity),
-            Op::Execute { .. } | Op::Provision { .. } | Op::Seal { .. } | Op::Collect {} | Op::Release {} => {}
+            Op::Execute { .. } | Op::Seal { .. } | Op::Collect {} | Op::Release {} => {}
         }
     }
     if !dying.is_empty() {
@@ -91,12 +94,6 @@ fn stop(draft: &mut Draft<'_>) {
 /// Text of API.md 3.6: the call did not complete; asking again is the model's choice.
 const INTERRUPTED: &str =
     "The tool execution was interrupted by the user before it completed. Retry it if it is still needed.";
-
-fn close_requested(draft: &mut Draft<'_>, close: &Close) {
-    if !draft.state.closing {
-        draft.note(PrivateEntry::CloseRequested { id: close.id.clone() });
-    }
-}
 
 /// Applies the interrupts that wait, now that nothing is under way: open calls get results, the turn ends.
 /// Returns false when there is none.
@@ -139,11 +136,8 @@ pub fn end_calls(draft: &mut Draft<'_>, text: &str) {
 }
 
 fn confirm(draft: &mut Draft<'_>, id: &str, tool_use_id: &str, allow: bool, deny_message: Option<&str>) {
-    let waits = draft
-        .state
-        .blocked
-        .iter()
-        .any(|blocked| blocked.on == Blocker::Ask && blocked.call.tool_use_id == tool_use_id);
+    let waits =
+        draft.state.blocked.iter().any(|blocked| blocked.on == Blocker::Ask && blocked.call.tool_use_id == tool_use_id);
     if !waits {
         return draft.ignore(id);
     }
@@ -184,9 +178,7 @@ fn change(draft: &mut Draft<'_>, change: &Change) {
 }
 
 fn swap(draft: &mut Draft<'_>, swap: &Swap) {
-    if draft.state.swap.as_ref() != Some(swap) {
-        draft.note(PrivateEntry::SwapRequested { id: swap.id.clone(), harness: swap.harness.clone() });
-    }
+    draft.note(PrivateEntry::SwapRequested { id: swap.id.clone(), harness: swap.harness.clone() });
 }
 
 /// Mail to a session that is over: in the log, without effect.
@@ -194,8 +186,8 @@ fn late(draft: &mut Draft<'_>) {
     for waiting in &draft.intake.mail {
         match waiting {
             Waiting::Change { change } => draft.note(PrivateEntry::Changed { id: change.id.clone(), dropped: true }),
-            Waiting::Swap { .. } => {}
-            Waiting::Close { close } => close_requested(draft, close),
+            Waiting::Swap { swap } => self::swap(draft, swap),
+            Waiting::Close { close } => draft.note(PrivateEntry::CloseRequested { id: close.id.clone() }),
             other => draft.ignore(other.id()),
         }
     }

@@ -1,3 +1,7 @@
 //! All black-box tests, one binary. Every scenario about sessions runs on both engines.
 
+mod arrows;
+mod crash;
+mod kills;
 mod session;
+mod turns;

@@ -1,10 +1,6 @@
 //! Sessions on the bare bed: the workflow, the frame, the log. Each scenario runs on both engines.
 
-use domain::{
-    Content, EventBody, Status,
-    event::StopReason,
-    session::LogEntry,
-};
+use domain::{Content, EventBody, Status, event::StopReason, session::LogEntry};
 use steadyhand_tests::bed::{Bed, On, confirmation, custom_result, interrupt, message};
 
 /// One function a scenario, one test an engine.
@@ -109,7 +105,8 @@ async fn a_plain_turn(on: On) -> anyhow::Result<()> {
 }
 
 async fn messages_while_running_are_handled_in_order(on: On) -> anyhow::Result<()> {
-    let bed = Bed::new(on, "version = 1\n[[rules]]\ndelay_ms = 300\nanswer = [{ text = \"You said: {{user}}\" }]").await?;
+    let bed =
+        Bed::new(on, "version = 1\n[[rules]]\ndelay_ms = 300\nanswer = [{ text = \"You said: {{user}}\" }]").await?;
     bed.start("s1", vec![message("m1", "one")]).await?;
     bed.wait("s1", |log| log.summary().is_some_and(|summary| summary.status == Status::Running)).await?;
     bed.post("s1", vec![message("m2", "two")]).await?;
@@ -219,9 +216,8 @@ async fn a_confirmation_decides(on: On) -> anyhow::Result<()> {
     assert_eq!(bed.hands.effects(), 0, "nothing runs unasked");
 
     bed.post("s1", vec![confirmation("c1", &event_ids[0], None)]).await?;
-    let mut log = bed
-        .wait("s1", |log| log.uncommitted().next().is_none() && log.end_position() > entries.len() as u64)
-        .await?;
+    let mut log =
+        bed.wait("s1", |log| log.uncommitted().next().is_none() && log.end_position() > entries.len() as u64).await?;
     let asked_again = last_stop(&bed.entries(&mut log).await?);
     assert_eq!(asked_again, Some(StopReason::RequiresAction { event_ids: vec![event_ids[1].clone()] }));
 
@@ -281,8 +277,7 @@ async fn of_two_answers_the_first_wins(on: On) -> anyhow::Result<()> {
         })
         .await?;
     let entries = bed.entries(&mut log).await?;
-    let ignored: Vec<_> =
-        entries.iter().filter(|entry| entry.ignored).map(|entry| entry.event.id.as_str()).collect();
+    let ignored: Vec<_> = entries.iter().filter(|entry| entry.ignored).map(|entry| entry.event.id.as_str()).collect();
     assert_eq!(ignored, ["r2"], "in the log, without effect");
     let said: Vec<_> = entries.iter().filter(|entry| entry.event.body.type_name() == "agent.message").collect();
     assert!(!said.is_empty());
@@ -454,9 +449,7 @@ async fn runs_continue_and_the_log_reads_as_one(on: On) -> anyhow::Result<()> {
         expected += 14;
         bed.wait("s1", |log| log.end_position() >= expected).await?;
     }
-    let mut log = bed
-        .wait("s1", |log| log.manifest().segments.len() >= 3 && log.end_position() >= expected)
-        .await?;
+    let mut log = bed.wait("s1", |log| log.manifest().segments.len() >= 3 && log.end_position() >= expected).await?;
     let entries = bed.entries(&mut log).await?;
     assert_eq!(entries.len() as u64, expected);
     assert_eq!(bed.hands.effects(), 6);

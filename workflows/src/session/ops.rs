@@ -47,8 +47,7 @@ impl<'a> Ops<'a> {
             }
         }
         self.flying.retain(|flying| state.pending(&flying.activity).is_some());
-        let waiting: Vec<&Pending> =
-            state.pending.iter().filter(|pending| !self.is_known(&pending.activity)).collect();
+        let waiting: Vec<&Pending> = state.pending.iter().filter(|pending| !self.is_known(&pending.activity)).collect();
         for pending in waiting {
             let token = ctx.cancellation_token().child_token();
             if let Some(future) = start(ctx, &state, pending, token.clone()) {
@@ -116,7 +115,8 @@ fn start<'a>(
                 turn: state.summary.turn,
                 tries: state.tries,
             };
-            let options = activity.options(queue::BRAIN, limits::MODEL_CALL_TIMEOUT_MS, ActivityCancellationType::TryCancel);
+            let options =
+                activity.options(queue::BRAIN, limits::MODEL_CALL_TIMEOUT_MS, ActivityCancellationType::TryCancel);
             let call = ctx.execute_activity(Brain::call_model, input, options);
             Box::pin(async move {
                 let outcome = call.await.map_err(closed)?;

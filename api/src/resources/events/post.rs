@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use domain::fault::{self, Point};
 use domain::limits::{SIGNAL_BYTES_MAX, UNCOMMITTED_EVENTS_MAX};
 use domain::session::{Mail, Posted, signal};
 use domain::{Event, EventBody, Status, Time, ids as derived};
@@ -97,7 +98,7 @@ async fn take(app: &App, session_id: &str, bodies: Vec<EventBody>, fingerprint: 
     followed.follow();
     let request_id = &posted.events[0].id;
     match app.gateway.signal(session_id, signal::EVENTS, &posted, request_id).await {
-        Ok(()) => {}
+        Ok(()) => fault::pass(Point::EventAccepted),
         Err(gateway::Error::NotFound { .. }) => {
             return Err(ApiError::invalid("the session has ended and takes no more events").should_retry(false));
         }

@@ -1,0 +1,352 @@
+//! A test kit: a session without engine, model or clock. It plays the shell (mailbox, operations in flight) and
+//! keeps the log as readers see it, so that a harness or the frame can be driven through any schedule.
+
+use crate::{
+    SessionState, context,
+    frame::{self, HarnessError},
+    intake::{Closing, Intake, Outcome, Waiting, result_digest},
+    registry,
+    state::Op,
+    view::View,
+};
+use domain::{
+    Commit, Content, Event, EventBody, Failure, Take, Time, Usage,
+    agent::{AgentFacts, AgentSnapshot, ModelParams, Policy, StrategyRef, ToolFact, ToolKind},
+    commit::Closed,
+    content::{BlobRef, Json},
+    event::{Confirmation, Permission},
+    failure::FailureKind,
+    ids,
+    model::{ModelPrivate, Recipe},
+    outcome::{BlockDigest, Call, CollectOutcome, ModelDigest, ProvisionOutcome, ToolDigest},
+    session::{Attributes, Close, HandRef, LogEntry, Mail, Tuning},
+};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+pub const SESSION: &str = "sesn_test";
+
+/// Tools of the kit's agent: `bash` runs, `write` asks first, `lookup` is the client's.
+fn tools() -> Vec<ToolFact> {
+    let tool = |name: &str, kind, policy| ToolFact { name: name.to_owned(), kind, policy };
+    vec![
+        tool("bash", ToolKind::Builtin, Policy::AlwaysAllow),
+        tool("write", ToolKind::Builtin, Policy::AlwaysAsk),
+        tool("lookup", ToolKind::Custom, Policy::AlwaysAllow),
+    ]
+}
+
+pub fn attributes() -> Attributes {
+    Attributes {
+        title: None,
+        metadata: BTreeMap::new(),
+        environment_id: "env_test".to_owned(),
+        self_hosted: false,
+        vault_ids: Vec::new(),
+        resources: Vec::new(),
+        agent: AgentFacts {
+            agent_id: "agent_test".to_owned(),
+            version: 1,
+            name: "tester".to_owned(),
+            model: "model".to_owned(),
+            window_tokens: 200_000,
+            max_tokens: 1_000,
+            tools: tools(),
+            strategy: context::default_strategy(),
+            shims_off: Vec::new(),
+            snapshot: BlobRef { blob: "0".repeat(64), bytes: 0 },
+        },
+        tuning: Tuning::default(),
+    }
+}
+
+/// A session under test.
+pub struct Session {
+    pub state: SessionState,
+    pub mailbox: Vec<Mail>,
+    /// Over and not yet decided about.
+    closed: Vec<Closing>,
+    /// In flight, by activity id.
+    pub flying: Vec<(String, Op)>,
+    pub log: Vec<LogEntry>,
+    pub commits: Vec<(Commit, Intake)>,
+    now: Time,
+    /// Events and private parts of results that were delivered, by activity.
+    results: BTreeMap<String, (Vec<Event>, Option<ModelPrivate>)>,
+    next_id: u64,
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        let now = Time::from_ms(1_000);
+        Session {
+            state: SessionState::created(SESSION, now, attributes(), registry::default_harness()),
+            mailbox: Vec::new(),
+            closed: Vec::new(),
+            flying: Vec::new(),
+            log: Vec::new(),
+            commits: Vec::new(),
+            now,
+            results: BTreeMap::new(),
+            next_id: 0,
+        }
+    }
+}
+
+impl Session {
+    fn fresh_id(&mut self) -> String {
+        self.next_id += 1;
+        format!("sevt_{}", self.next_id)
+    }
+
+    fn send(&mut self, body: EventBody) -> String {
+        let id = self.fresh_id();
+        self.mailbox.push(Mail::Event { event: Event { id: id.clone(), body, processed_at: None } });
+        id
+    }
+
+    pub fn message(&mut self, text: &str) -> String {
+        self.send(EventBody::UserMessage { content: Content::text(text) })
+    }
+
+    pub fn interrupt(&mut self) -> String {
+        self.send(EventBody::UserInterrupt { session_thread_id: None })
+    }
+
+    pub fn confirm(&mut self, tool_use_id: &str, allow: bool) -> String {
+        self.send(EventBody::UserToolConfirmation {
+            tool_use_id: tool_use_id.to_owned(),
+            result: if allow { Confirmation::Allow } else { Confirmation::Deny },
+            deny_message: None,
+        })
+    }
+
+    pub fn answer(&mut self, tool_use_id: &str, text: &str) -> String {
+        self.send(EventBody::UserCustomToolResult {
+            custom_tool_use_id: tool_use_id.to_owned(),
+            content: Content::text(text),
+            is_error: None,
+        })
+    }
+
+    pub fn close(&mut self) {
+        let id = self.fresh_id();
+        self.mailbox.push(Mail::Close { close: Close { id } });
+    }
+
+    fn intake(&self) -> Intake {
+        Intake { now: self.now, mail: self.mailbox.iter().map(Waiting::of).collect(), closed: self.closed.clone() }
+    }
+
+    pub fn is_due(&self) -> bool {
+        frame::is_due(&self.state, &self.intake())
+    }
+
+    /// One decision with the session's own harness, folded and carried out as the shell would.
+    pub fn decide(&mut self) -> Commit {
+        let wanted = self.state.summary.harness.clone();
+        self.decide_with(&mut |view| match registry::find(&wanted) {
+            Some(harness) => Ok((harness.next)(view)),
+            None => Err(HarnessError { harness: wanted.to_string(), what: "is gone".to_owned() }),
+        })
+    }
+
+    pub fn decide_with(&mut self, ask: &mut dyn FnMut(&View) -> Result<crate::Decision, HarnessError>) -> Commit {
+        self.now = self.now.plus_ms(7);
+        let intake = self.intake();
+        let commit = frame::decide(&self.state, &intake, ask);
+        self.record(&commit);
+        self.state.apply(&commit, &intake);
+        self.closed.clear();
+        self.mailbox.retain(|mail| !commit.takes.iter().any(|take| take.mail() == Some(mail.id())));
+        self.flying.retain(|(activity, _)| self.state.pending(activity).is_some());
+        self.start();
+        self.commits.push((commit.clone(), intake));
+        commit
+    }
+
+    /// Decides as long as there is something to decide.
+    pub fn settle(&mut self) {
+        while self.is_due() {
+            let (commits, position) = (self.commits.len(), self.state.summary.position);
+            let commit = self.decide();
+            let did_something = !commit.takes.is_empty() || commit.step != (domain::Step::Continue {});
+            assert!(did_something, "decision {commits} at position {position} was due and did nothing");
+        }
+    }
+
+    /// What the shell would start.
+    fn start(&mut self) {
+        for pending in &self.state.pending {
+            let is_known = self.flying.iter().any(|(activity, _)| *activity == pending.activity);
+            let has_hand = !matches!(pending.op, Op::Execute { .. }) || self.state.summary.hand.is_some();
+            if !is_known && has_hand {
+                self.flying.push((pending.activity.clone(), pending.op.clone()));
+            }
+        }
+    }
+
+    fn record(&mut self, commit: &Commit) {
+        for take in &commit.takes {
+            let (event, private, ignored) = match take {
+                Take::Accepted { id, ignored } => {
+                    let mail = self.mailbox.iter().find(|mail| mail.id() == id).expect("a commit takes what is there");
+                    let Mail::Event { event } = mail else { panic!("only events are accepted") };
+                    (Event { processed_at: Some(commit.now), ..event.clone() }, None, *ignored)
+                }
+                Take::Result { activity, index } => {
+                    let (events, _) = &self.results[activity];
+                    (Event { processed_at: Some(commit.now), ..events[*index].clone() }, None, false)
+                }
+                Take::Inline { event, private } => {
+                    let private = private.as_ref().and_then(|activity| self.results[activity].1.clone());
+                    (event.clone(), private, false)
+                }
+                Take::Private { .. } => continue,
+            };
+            let position = self.log.len() as u64;
+            self.log.push(LogEntry { position, commit: commit.n, event, private, ignored });
+        }
+    }
+
+    /// Ends an operation that is in flight, or one that no longer is: a late completion.
+    pub fn finish(&mut self, activity: &str, outcome: Result<Outcome, Closed>) {
+        self.flying.retain(|(flying, _)| flying != activity);
+        self.closed.push(match outcome {
+            Ok(outcome) => Closing { activity: activity.to_owned(), how: Closed::Finished, outcome: Some(outcome) },
+            Err(how) => Closing { activity: activity.to_owned(), how, outcome: None },
+        });
+    }
+
+    /// A model's answer: some text, and calls of the named tools.
+    pub fn model_answers(&mut self, activity: &str, text: &str, calls: &[&str]) {
+        let mut events = vec![];
+        let mut blocks = vec![];
+        if !text.is_empty() {
+            blocks.push(json!({"type": "text", "text": text}));
+            let id = ids::activity_event(SESSION, activity, 1, 0);
+            let body = EventBody::AgentMessage { content: Content::text(text) };
+            events.push(Event { id, body, processed_at: None });
+        }
+        let mut made = Vec::new();
+        let mut tool_ids = BTreeMap::new();
+        for (index, name) in calls.iter().enumerate() {
+            let call = call(activity, index + 1, name);
+            let model_id = format!("toolu_{activity}_{index}");
+            blocks.push(json!({"type": "tool_use", "id": model_id, "name": name, "input": {}}));
+            tool_ids.insert(call.tool_use_id.clone(), model_id);
+            let (name, input) = ((*name).to_owned(), call.input.clone());
+            let body = match call.kind {
+                ToolKind::Custom => EventBody::AgentCustomToolUse { name, input },
+                _ => EventBody::AgentToolUse {
+                    name,
+                    input,
+                    evaluated_permission: Some(call.permission),
+                    evaluation: None,
+                },
+            };
+            events.push(Event { id: call.tool_use_id.clone(), body, processed_at: None });
+            made.push(call);
+        }
+        let digest = ModelDigest::Answer {
+            stop_reason: if calls.is_empty() { "end_turn" } else { "tool_use" }.to_owned(),
+            usage: Usage { input_tokens: 10, output_tokens: 5, ..Usage::default() },
+            blocks: blocks.iter().map(block_digest).collect(),
+            calls: made,
+            refusal: None,
+        };
+        let count = events.len();
+        self.results.insert(activity.to_owned(), (events, Some(private(blocks, tool_ids))));
+        self.finish(activity, Ok(Outcome::Model { digest, events: count }));
+    }
+
+    pub fn model_fails(&mut self, activity: &str, failure: Failure) {
+        self.results.insert(activity.to_owned(), (Vec::new(), None));
+        self.finish(activity, Ok(Outcome::Model { digest: ModelDigest::Failed { failure }, events: 0 }));
+    }
+
+    pub fn tool_returns(&mut self, activity: &str, call: &Call, text: &str, hand_lost: bool) {
+        let content = Content::text(text);
+        let digest = ToolDigest { hand_lost, lost: hand_lost, ..result_digest(&call.tool_use_id, &content, hand_lost) };
+        let body =
+            EventBody::AgentToolResult { tool_use_id: call.tool_use_id.clone(), content, is_error: Some(hand_lost) };
+        let id = ids::derive("sevt", &[activity, "result"]);
+        self.results.insert(activity.to_owned(), (vec![Event { id, body, processed_at: None }], None));
+        self.finish(activity, Ok(Outcome::Tool { digest }));
+    }
+
+    pub fn hand_is_ready(&mut self, activity: &str, hand: &str) {
+        let hand = HandRef { hand: hand.to_owned(), host: "host".to_owned(), epoch: 1 };
+        self.finish(activity, Ok(Outcome::Provision { outcome: ProvisionOutcome::Ready { hand } }));
+    }
+
+    pub fn hand_fails(&mut self, activity: &str) {
+        let failure = Failure::permanent(FailureKind::Request, "no sandbox here");
+        self.finish(activity, Ok(Outcome::Provision { outcome: ProvisionOutcome::Failed { failure } }));
+    }
+
+    pub fn collected(&mut self, activity: &str) {
+        self.finish(activity, Ok(Outcome::Collect { outcome: CollectOutcome { listing: None } }));
+    }
+
+    pub fn types(&self) -> Vec<&'static str> {
+        self.log.iter().map(|entry| entry.event.body.type_name()).collect()
+    }
+
+    /// The request that the model would get now.
+    pub fn request(&self) -> Value {
+        let agent = AgentSnapshot {
+            public: Value::Null,
+            model: ModelParams { id: "model".to_owned(), effort: None, speed: None, max_tokens: 10 },
+            system: None,
+            tools: Vec::new(),
+        };
+        let strategy: StrategyRef = context::default_strategy();
+        context::request(&self.log, &agent, &strategy, &[]).expect("the default strategy is there")
+    }
+}
+
+fn call(activity: &str, index: usize, name: &str) -> Call {
+    let fact = tools().into_iter().find(|tool| tool.name == name);
+    let permission = match fact.as_ref().map(|tool| tool.policy) {
+        Some(Policy::AlwaysAllow) => Permission::Allow,
+        Some(Policy::AlwaysAsk) => Permission::Ask,
+        None => Permission::Deny,
+    };
+    Call {
+        tool_use_id: ids::activity_event(SESSION, activity, 1, index),
+        name: name.to_owned(),
+        kind: fact.map_or(ToolKind::Builtin, |tool| tool.kind),
+        input: Json::Inline { value: json!({}) },
+        input_sha256: ids::content_hash(b"{}"),
+        permission,
+        refused: None,
+    }
+}
+
+fn block_digest(block: &Value) -> BlockDigest {
+    BlockDigest {
+        kind: block["type"].as_str().unwrap_or_default().to_owned(),
+        bytes: 10,
+        head: String::new(),
+        tail: String::new(),
+        tool: None,
+        input_sha256: None,
+    }
+}
+
+fn private(blocks: Vec<Value>, tool_ids: BTreeMap<String, String>) -> ModelPrivate {
+    ModelPrivate {
+        blocks: Json::Inline { value: Value::Array(blocks) },
+        tool_ids,
+        recipe: Recipe {
+            from: 0,
+            to: 0,
+            strategy: context::default_strategy(),
+            snapshot: BlobRef { blob: "0".repeat(64), bytes: 0 },
+            serializer: context::SERIALIZER,
+            suffix: Vec::new(),
+            request_sha256: String::new(),
+        },
+    }
+}

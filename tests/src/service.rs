@@ -1,0 +1,266 @@
+//! `steadyhand` as processes of its own: started, killed at any moment, started again on the same data.
+
+use crate::{
+    client::Client,
+    process::{Process, State},
+};
+use anyhow::{Context as _, bail};
+use domain::fault::Fault;
+use std::{
+    fs::File,
+    io::{BufRead as _, BufReader},
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{ChildStdout, Command, Stdio},
+    time::Duration,
+};
+use tempfile::TempDir;
+use tokio::sync::watch;
+
+/// How long a service may take until it listens.
+const START_MAX: Duration = Duration::from_secs(60);
+const FAULT: &str = "STEADYHAND_FAULT";
+const HOST: &str = "here";
+
+/// Which processes a service is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// `serve`, and the hand worker that it starts and supervises.
+    One,
+    /// `serve` without hands, and a hand worker started by hand.
+    Hand,
+    /// `serve --role api`, a brain worker and a hand worker.
+    Split,
+}
+
+/// Processes of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Serve,
+    Brain,
+    Hand,
+}
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub layout: Layout,
+    /// Address and namespace of a Temporal server; without one, the embedded engine.
+    pub temporal: Option<(SocketAddr, String)>,
+    pub model_url: String,
+    pub decisions_per_run: u64,
+    /// Where a process stops itself at its first start.
+    pub fault: Option<(Role, Fault)>,
+}
+
+pub struct Service {
+    options: Options,
+    dir: TempDir,
+    key: String,
+    base: watch::Sender<String>,
+    serve: Option<Process>,
+    brain: Option<Process>,
+    hand: Option<Process>,
+}
+
+impl Service {
+    /// On an empty data folder. Returns when it listens.
+    pub async fn start(options: Options) -> anyhow::Result<Self> {
+        let dir = tempfile::Builder::new().prefix("steadyhand-").tempdir()?;
+        std::fs::create_dir(dir.path().join("hands"))?;
+        // Everyone inside a sandbox passes through these.
+        for passage in [dir.path().to_owned(), dir.path().join("hands")] {
+            std::fs::set_permissions(passage, std::fs::Permissions::from_mode(0o755))?;
+        }
+        let base = watch::Sender::new(String::new());
+        let mut service = Service { options, dir, key: String::new(), base, serve: None, brain: None, hand: None };
+        service.start_missing().await?;
+        service.options.fault = None;
+        Ok(service)
+    }
+
+    /// Starts whatever does not run. After the first start nothing stops itself any more.
+    pub async fn start_missing(&mut self) -> anyhow::Result<()> {
+        if is_missing(&self.serve) {
+            self.start_serve().await?;
+        }
+        if self.options.layout == Layout::Split && is_missing(&self.brain) {
+            let mut command = self.worker(Role::Brain, "brain");
+            command.args(["--model-url", &self.options.model_url]);
+            self.brain = Some(Process::start("brain worker", &mut command)?.0);
+        }
+        if self.options.layout != Layout::One && is_missing(&self.hand) {
+            let mut command = self.worker(Role::Hand, "hand");
+            command.args(["--host", HOST]).arg("--hands-dir").arg(self.hands_dir());
+            self.hand = Some(Process::start("hand worker", &mut command)?.0);
+        }
+        Ok(())
+    }
+
+    async fn start_serve(&mut self) -> anyhow::Result<()> {
+        let mut command = self.command(Role::Serve);
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .arg(self.data_dir())
+            .arg("--hands-dir")
+            .arg(self.hands_dir())
+            .args(["--decisions-per-run", &self.options.decisions_per_run.to_string()]);
+        match self.options.layout {
+            Layout::One => command.args(["--model-url", &self.options.model_url]),
+            Layout::Hand => command.args(["--hands", "false", "--model-url", &self.options.model_url]),
+            Layout::Split => command.args(["--role", "api"]),
+        };
+        if let Some((addr, namespace)) = &self.options.temporal {
+            command.args(["--temporal", &addr.to_string(), "--namespace", namespace]);
+        }
+        let (process, stdout) = Process::start("serve", command.stdout(Stdio::piped()))?;
+        self.serve = Some(process);
+        let listening = tokio::task::spawn_blocking(move || first_line(stdout));
+        let line = tokio::time::timeout(START_MAX, listening).await.context("serve does not listen")???;
+        let Some(base) = line.strip_prefix("listening on ") else { bail!("serve said {line:?}") };
+        if self.key.is_empty() {
+            self.key = std::fs::read_to_string(self.data_dir().join("admin.key"))?.trim().to_owned();
+        }
+        self.base.send_replace(base.to_owned());
+        Ok(())
+    }
+
+    fn worker(&self, role: Role, name: &str) -> Command {
+        let mut command = self.command(role);
+        command.args(["worker", name, "--node"]).arg(self.data_dir().join("node.sock"));
+        command.arg("--token-file").arg(self.data_dir().join(format!("roles/{name}.token")));
+        if let Some((_, namespace)) = &self.options.temporal {
+            command.args(["--namespace", namespace]);
+        }
+        command
+    }
+
+    /// The program with nothing in its environment but what a test means.
+    fn command(&self, role: Role) -> Command {
+        let mut command = Command::new(program("steadyhand"));
+        command.env_clear().stdin(Stdio::null()).stdout(Stdio::null());
+        for name in ["PATH", "HOME", "STEADYHAND_LOG"] {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        match self.options.fault {
+            Some((at, fault)) if at == role => command.env(FAULT, fault.to_string()),
+            _ => &mut command,
+        };
+        let log = File::options().create(true).append(true).open(self.dir.path().join(format!("{role:?}.log")));
+        if let Ok(log) = log {
+            command.stderr(log);
+        }
+        command
+    }
+
+    pub fn client(&self) -> Client {
+        Client::new(self.base.subscribe(), &self.key)
+    }
+
+    pub fn process(&self, role: Role) -> anyhow::Result<&Process> {
+        let process = match role {
+            Role::Serve => &self.serve,
+            Role::Brain => &self.brain,
+            Role::Hand => &self.hand,
+        };
+        process.as_ref().with_context(|| format!("there is no {role:?} in layout {:?}", self.options.layout))
+    }
+
+    /// `kill -9` of all its processes at once.
+    pub async fn kill_all(&self) -> anyhow::Result<()> {
+        let processes: Vec<&Process> = [&self.serve, &self.brain, &self.hand].into_iter().flatten().collect();
+        futures::future::try_join_all(processes.iter().map(|process| process.kill())).await.map(drop)
+    }
+
+    /// Lets every process that is stopped go on.
+    pub fn go_on(&self) {
+        for process in [&self.serve, &self.brain, &self.hand].into_iter().flatten() {
+            if process.state() == State::Stopped {
+                process.go_on();
+            }
+        }
+    }
+
+    /// Ends it as an operator would, and its hands with it. Gives the folder with its data.
+    pub async fn stop(mut self) -> anyhow::Result<TempDir> {
+        for process in [self.brain.take(), self.hand.take(), self.serve.take()].into_iter().flatten() {
+            process.terminate().await?;
+        }
+        release_hands(&self.hands_dir());
+        let empty = tempfile::tempdir()?;
+        Ok(std::mem::replace(&mut self.dir, empty))
+    }
+
+    pub fn layout(&self) -> Layout {
+        self.options.layout
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        data_dir(self.dir.path())
+    }
+
+    pub fn hands_dir(&self) -> PathBuf {
+        self.dir.path().join("hands")
+    }
+
+    /// Side effects of tools in all its hands: the lines of the file `counter` in their workspaces.
+    pub fn effects(&self) -> usize {
+        let hands = std::fs::read_dir(self.hands_dir()).into_iter().flatten().flatten();
+        let counters = hands.map(|hand| std::fs::read_to_string(hand.path().join("workspace/counter")));
+        counters.map(|text| text.map_or(0, |text| text.lines().count())).sum()
+    }
+
+    /// The last lines that its processes logged: what to read when a test failed.
+    pub fn logs(&self) -> String {
+        let mut logs = String::new();
+        for role in [Role::Serve, Role::Brain, Role::Hand] {
+            let Ok(log) = std::fs::read_to_string(self.dir.path().join(format!("{role:?}.log"))) else { continue };
+            let lines: Vec<&str> = log.lines().collect();
+            logs.push_str(&format!("--- {role:?}\n{}\n", lines[lines.len().saturating_sub(30)..].join("\n")));
+        }
+        logs
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // The workers first, so that nobody makes a hand while they are released.
+        drop((self.hand.take(), self.brain.take(), self.serve.take()));
+        release_hands(&self.hands_dir());
+    }
+}
+
+pub fn data_dir(root: &Path) -> PathBuf {
+    root.join("data")
+}
+
+fn is_missing(process: &Option<Process>) -> bool {
+    process.as_ref().is_none_or(Process::has_ended)
+}
+
+fn first_line(stdout: Option<ChildStdout>) -> anyhow::Result<String> {
+    let mut line = String::new();
+    BufReader::new(stdout.context("its output is piped")?).read_line(&mut line)?;
+    Ok(line.trim_end().to_owned())
+}
+
+/// Hands outlive every worker: whoever is done with them has to say so.
+fn release_hands(hands_dir: &Path) {
+    for hand in std::fs::read_dir(hands_dir).into_iter().flatten().flatten() {
+        if let Ok(hand) = hand::local::attach(&hand.path()) {
+            // One that will not go ends with its lease.
+            let _ = hand::local::release(&hand);
+        }
+    }
+}
+
+/// A program of this workspace, built before the tests: it lies in the target folder that they were built into.
+fn program(name: &str) -> PathBuf {
+    let tests = std::env::current_exe().expect("a test knows its own path");
+    let built = tests.ancestors().nth(2).expect("tests lie in TARGET/PROFILE/deps");
+    let program = built.join(name);
+    assert!(program.is_file(), "{} is missing: build the workspace first, as scripts/test does", program.display());
+    program
+}
