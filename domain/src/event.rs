@@ -111,7 +111,7 @@ pub enum EventBody {
         /// The full public agent snapshot, by reference; the api puts the object in its place.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         agent: Option<Json>,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
         title: Option<Option<String>>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         metadata: Option<std::collections::BTreeMap<String, String>>,
@@ -296,6 +296,15 @@ pub enum RetryStatus {
     Terminal,
 }
 
+/// Reads a field that is there, so that null is a value of its own beside a field that is not.
+pub(crate) fn given<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    T::deserialize(deserializer).map(Some)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -320,6 +329,15 @@ mod tests {
             let value = serde_json::to_value(&event).unwrap();
             assert_eq!(value["type"], body.type_name());
             assert_eq!(serde_json::from_value::<Event>(value).unwrap(), event);
+        }
+    }
+
+    #[test]
+    fn a_title_that_was_cleared_is_not_one_that_stays() {
+        for title in [None, Some(None), Some(Some("new".to_owned()))] {
+            let body = EventBody::SessionUpdated { agent: None, title, metadata: None };
+            let value = serde_json::to_value(&body).unwrap();
+            assert_eq!(serde_json::from_value::<EventBody>(value).unwrap(), body);
         }
     }
 

@@ -161,7 +161,7 @@ pub struct Posted {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Change {
     pub id: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::event::given")]
     pub title: Option<Option<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<BTreeMap<String, String>>,
@@ -279,4 +279,18 @@ pub struct LogEntry {
     pub private: Option<ModelPrivate>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ignored: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_that_clears_the_title_survives_its_signal() {
+        for title in [None, Some(None), Some(Some("new".to_owned()))] {
+            let change = Change { id: "chg_1".into(), title, metadata: None, agent: None, resources: None };
+            let sent = serde_json::to_string(&change).unwrap();
+            assert_eq!(serde_json::from_str::<Change>(&sent).unwrap(), change);
+        }
+    }
 }

@@ -32,6 +32,9 @@ pub struct Summary {
     pub hand: Option<HandRef>,
     /// Listing of the files collected last.
     pub outputs: Option<BlobRef>,
+    /// The activity that is collecting them now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub collecting: Option<String>,
     pub manifest: Option<BlobRef>,
     /// Closed runs that the manifest does not name yet, oldest first.
     pub unsealed: Vec<String>,
@@ -80,6 +83,7 @@ impl Summary {
             running_since: None,
             hand: None,
             outputs: None,
+            collecting: None,
             manifest: None,
             unsealed: Vec::new(),
         }
@@ -153,6 +157,10 @@ impl Summary {
                 self.unsealed.retain(|run| run != run_id);
                 self.manifest = Some(manifest.clone());
             }
+            PrivateEntry::Collecting { activity } => self.collecting = Some(activity.clone()),
+            PrivateEntry::ActivityClosed { activity, .. } => {
+                self.collecting.take_if(|collecting| collecting == activity);
+            }
             PrivateEntry::Outputs { listing } => self.outputs = Some(listing.clone()),
             _ => {}
         }
@@ -166,5 +174,36 @@ impl Summary {
 
     pub fn active_ms_at(&self, now: Time) -> u64 {
         self.active_ms + self.running_since.map_or(0, |since| now.since(since))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commit::Closed;
+    use serde_json::json;
+
+    fn summary() -> Summary {
+        let blob = json!({"blob": "00", "bytes": 1});
+        let agent = json!({"agent_id": "agent_1", "version": 1, "name": "a", "model": "m", "window_tokens": 1000,
+            "max_tokens": 100, "tools": [], "strategy": {"name": "s", "version": 1}, "snapshot": blob});
+        let attributes = json!({"title": null, "environment_id": "env_1", "agent": agent});
+        let harness = json!({"name": "loop", "version": 1, "sha256": "00"});
+        let harness = serde_json::from_value(harness).unwrap();
+        Summary::created(Time::from_ms(0), serde_json::from_value(attributes).unwrap(), harness)
+    }
+
+    #[test]
+    fn a_collection_lasts_until_its_own_activity_is_over() {
+        let mut summary = summary();
+        let closed = |activity: &str| PrivateEntry::ActivityClosed { activity: activity.into(), how: Closed::Finished };
+        for (entry, expected) in [
+            (PrivateEntry::Collecting { activity: "collect-7".into() }, Some("collect-7")),
+            (closed("seal-3"), Some("collect-7")),
+            (closed("collect-7"), None),
+        ] {
+            summary.take(&Take::Private { entry }, Time::from_ms(1), |_| None);
+            assert_eq!(summary.collecting.as_deref(), expected);
+        }
     }
 }

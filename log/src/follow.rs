@@ -278,8 +278,10 @@ impl Followed {
 
 /// Nothing will happen until somebody sends something.
 fn rests(log: &SessionLog) -> bool {
-    log.uncommitted().next().is_none()
-        && log
-            .summary()
-            .is_none_or(|summary: &Summary| summary.status.is_idle() || summary.status == Status::Terminated)
+    let is_at_rest = |summary: &Summary| {
+        let works = !(summary.status.is_idle() || summary.status == Status::Terminated);
+        // What a turn left behind is collected when it is over, and told in the log as everything else.
+        !works && summary.collecting.is_none()
+    };
+    log.uncommitted().next().is_none() && log.summary().is_none_or(is_at_rest)
 }

@@ -69,11 +69,12 @@ def test_48_a_plain_turn(session):
 def test_49_usage_precedes_every_rest(session):
     session.say("hello")
     session.say("echo hello #bash")
+    session.say("fail for good")
+    session.say("never mind")
     session.begin("think for long", is_type("span.model_request_start"))
     session.interrupt()
-    session.say("fail for good")
     events = session.list()
-    assert len(of_type(events, "session.status_idle")) == 4
+    assert len(of_type(events, "session.status_idle")) == 5
     check_rests(events)
 
 
@@ -226,7 +227,7 @@ def test_58_an_interrupt_stops_a_model_request(session):
     assert stamped[-1].processed_at is not None
     assert session.get().status == "idle"
     check_spans(session.list())
-    assert text(only(session.say("hello"), "agent.message")) == "You said: hello"
+    assert text(only(session.say("never mind"), "agent.message")) == "As you wish."
 
 
 def test_58_an_interrupt_stops_an_answer_in_the_middle(session):
@@ -263,10 +264,10 @@ def test_59_a_message_behind_an_interrupt_is_the_next_turn(session):
     with session.stream() as stream:
         session.send(message("think for long"))
         stream.until(is_type("span.model_request_start"))
-        session.send(INTERRUPT, message("hello"))
+        session.send(INTERRUPT, message("never mind"))
         events = stream.until(is_type("agent.message"))
         stream.until(is_idle)
-    assert text(events[-1]) == "You said: hello"
+    assert text(events[-1]) == "As you wish."
     listed = session.list()
     check_spans(listed)
     check_rests(listed)
@@ -349,7 +350,7 @@ def test_a_failure_for_good_ends_the_turn_and_no_more(session):
     error = only(events, "session.error").error
     assert (error.type, error.retry_status.type) == ("model_request_failed_error", "exhausted")
     assert events[-1].stop_reason.type == "retries_exhausted"
-    assert text(only(session.say("hello"), "agent.message")) == "You said: hello"
+    assert text(only(session.say("never mind"), "agent.message")) == "As you wish."
 
 
 def test_a_refusal_is_a_reason_to_stop(session):

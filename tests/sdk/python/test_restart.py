@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 import anthropic
 import pytest
 
-from support import MODEL, TOOLSET, Session, Stream, is_idle, is_type, message, of_type, only, text, types
+from support import MODEL, TOOLSET, Session, is_idle, is_type, message, of_type, only, text, types
 
 
 class Service:
@@ -23,6 +24,7 @@ class Service:
         self._folder = folder
         self._command = [*shlex.split(os.environ["STEADYHAND_SDK_SERVE"]), "--listen", "127.0.0.1:0"]
         self._command += ["--data", str(folder / "data"), "--hands-dir", str(folder / "hands")]
+        self._clients = contextlib.ExitStack()
         self.start()
 
     def start(self) -> None:
@@ -34,14 +36,18 @@ class Service:
         assert line.startswith("listening on "), (line, (self._folder / "serve.log").read_text()[-2000:])
         address = line.removeprefix("listening on ").strip()
         key = (self._folder / "data" / "admin.key").read_text().strip()
-        self.client = anthropic.Anthropic(base_url=address, api_key=key, timeout=30, max_retries=0)
+        client = anthropic.Anthropic(base_url=address, api_key=key, timeout=30, max_retries=0)
+        self.client = self._clients.enter_context(client)
 
     def stop(self, how: signal.Signals) -> int:
-        self.client.close()
         self._process.send_signal(how)
         code = self._process.wait(30)
         self._process.stdout.close()
         return code
+
+    def close(self) -> None:
+        """Closes what clients left open: streams outlive the service that they came from."""
+        self._clients.close()
 
     def kill(self) -> None:
         assert self.stop(signal.SIGKILL) == -signal.SIGKILL
@@ -61,6 +67,7 @@ def service() -> Iterator[Service]:
     service = Service(folder)
     yield service
     assert service.stop(signal.SIGTERM) == 0, "a service that is told to end does so in good order"
+    service.close()
 
 
 def resume(service: Service, session: Session) -> tuple[Session, list]:
@@ -124,8 +131,7 @@ def test_62_what_was_acknowledged_survives(service):
 
 def test_62_an_open_stream_ends_when_the_service_does(service):
     session = service.session()
-    events = session.client.beta.sessions.events.stream(session.id)
-    with events:
+    with session.stream() as stream:
         assert service.stop(signal.SIGTERM) == 0
-        assert Stream(iter(events)).rest() == []
+        assert stream.rest() == []
     service.start()

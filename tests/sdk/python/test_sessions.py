@@ -144,6 +144,7 @@ def test_41_tools_can_be_changed_while_idle_only(client, make_session):
     with pytest.raises(anthropic.BadRequestError):
         client.beta.sessions.update(session.id, agent={"tools": []})
     session.interrupt()
+    assert text(only(session.say("never mind"), "agent.message")) == "As you wish."
     assert text(only(session.say("which tools"), "agent.message")) == "bash is offered"
     with session.stream() as stream:
         updated = client.beta.sessions.update(session.id, agent={"tools": [WEATHER]})
@@ -250,6 +251,7 @@ def test_46_a_deleted_session_is_gone(client, make_session):
     with pytest.raises(anthropic.BadRequestError):
         client.beta.sessions.delete(session.id)
     session.interrupt()
+    session.say("never mind")
     session.say("echo kept > kept.txt #bash")
     heard: list = []
     with session.stream() as one, session.stream() as other:

@@ -28,14 +28,14 @@ def test_01_no_key_is_refused_everywhere(http):
         ("GET", "/v1/sessions/sesn_x/events/stream"),
         ("GET", "/v1/files/file_x/content"),
     ]:
-        answer = httpx2.request(method, f"{http.base_url}{path.lstrip('/')}")
+        answer = httpx2.request(method, http.base_url.join(path))
         assert answer.status_code == 401, path
         assert answer.json()["error"]["type"] == "authentication_error"
 
 
 def test_02_a_key_is_accepted_as_x_api_key(client, http):
     headers = {"x-api-key": client.api_key, "anthropic-version": "2023-06-01"}
-    answer = httpx2.get(f"{http.base_url}v1/agents", headers=headers)
+    answer = httpx2.get(http.base_url.join("/v1/agents"), headers=headers)
     assert answer.status_code == 200
 
 

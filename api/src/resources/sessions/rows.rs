@@ -57,7 +57,8 @@ impl SessionRows {
                 replaced.insert(output.path.clone(), read);
             }
         }
-        let open = !(current.rests() || log.is_closed());
+        let rests = current.rests() && current.summary.collecting.is_none();
+        let open = !(rests || log.is_closed());
         let at = current.summary.last_time;
         row::change(&*self.catalog, session_id, Durability::Lazy, |row, batch| {
             if row.deleted {
