@@ -2,6 +2,8 @@
 //!
 //! `scripts/long kills` runs it longer: `STEADYHAND_KILLS` kills, from `STEADYHAND_SEED`.
 
+#![expect(clippy::print_stdout, reason = "figures for scripts/long, which keeps them as evidence")]
+
 use activities::model::scripted::{Script, Server, serve};
 use anyhow::{Context as _, ensure};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};

@@ -2,6 +2,8 @@
 //!
 //! `scripts/long turns` runs it longer: `STEADYHAND_TURN_CALLS` tool calls.
 
+#![expect(clippy::print_stdout, reason = "figures for scripts/long, which keeps them as evidence")]
+
 use activities::model::scripted::{Script, Server, serve};
 use anyhow::ensure;
 use std::{path::Path, time::Instant};
