@@ -221,7 +221,11 @@ async fn cell(victim: Victim, moment: Option<Moment>, temporal: Option<(SocketAd
     let dir = service.stop().await?;
     if is_embedded {
         let runs = afterwards::of_engine(dir.path(), &ended.session, &ended.events).await?;
-        ensure!(runs > 2, "the turn was to take several runs and took {runs}");
+        // A run is not continued while the one before it waits to be sealed, and a seal whose worker died waits for
+        // the heartbeat timeout: the rest of the turn may well fit into the run that it waits in.
+        let waits_to_be_sealed = matches!(moment, Some(Moment::At(Point::RunSealing | Point::RunSealed, _)));
+        let at_least = if waits_to_be_sealed { 2 } else { 3 };
+        ensure!(runs >= at_least, "the turn was to take {at_least} runs and took {runs}");
     }
     Ok(ended)
 }
