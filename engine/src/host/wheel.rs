@@ -59,7 +59,7 @@ impl Host {
                 warn!(error = &error as &dyn std::error::Error, "timers could not be read");
             }
             for run in self.take_due(now) {
-                if let Err(error) = self.wake(&run) {
+                if let Err(error) = self.wake(&run, now) {
                     let run_id = keys::run_id(&run);
                     warn!(run_id, error = &error as &dyn std::error::Error, "a run could not be woken");
                 }
@@ -69,6 +69,7 @@ impl Host {
                 near.entries.first().map_or(near.horizon, |first| first.0)
             };
             tokio::select! {
+                biased;
                 () = self.clock.sleep_until(next) => {}
                 () = self.wheel.changed.notified() => {}
             }
@@ -102,18 +103,19 @@ impl Host {
         std::mem::replace(&mut near.entries, later).into_iter().map(|entry| entry.1).collect()
     }
 
-    fn wake(self: &Arc<Self>, run: &RunKey) -> Result<(), Error> {
+    fn wake(self: &Arc<Self>, run: &RunKey, now: Time) -> Result<(), Error> {
         let Some(slot) = self.slot(run)? else { return Ok(()) };
-        if self.is_due(&slot) {
+        if is_due(&slot, now) {
             // Its effects follow when it is durable; nobody waits for it here.
             self.decide(&slot, Wake, Durability::Synced)?;
         }
         Ok(())
     }
+}
 
-    /// Whether the run still wants this wake-up: an entry may be older than the run's state.
-    fn is_due(&self, slot: &Slot) -> bool {
-        let wake_at = slot.run.lock().state.wake_at;
-        wake_at != 0 && wake_at <= self.clock.now().0 && !slot.is_deleted()
-    }
+/// Whether the run still wants this wake-up: an entry may be older than the run's state. `now` is when the entry was
+/// taken: the clock may have been set back since, and an entry is taken once.
+fn is_due(slot: &Slot, now: Time) -> bool {
+    let wake_at = slot.run.lock().state.wake_at;
+    wake_at != 0 && wake_at <= now.0 && !slot.is_deleted()
 }
