@@ -1,12 +1,17 @@
 //! What the host owes its callers when the store does not keep its word.
 
 use super::*;
-use crate::clock::SystemClock;
+use crate::clock::{SimulatedClock, SystemClock};
+use crate::core::completion::Complete;
 use crate::core::signal::Signal;
+use crate::core::workflow_task;
+use crate::pb::command::v1::{Command, command};
 use crate::pb::common::v1::{WorkflowExecution, WorkflowType};
 use crate::pb::enums::v1::WorkflowIdConflictPolicy;
 use crate::pb::taskqueue::v1::TaskQueue;
+use crate::store::committer::Commits;
 use crate::store::suite::Breaking;
+use crate::time::Time;
 use crate::store::{Entry, MemoryStore, Range, Reads, Space};
 use parking_lot::Mutex;
 
@@ -96,4 +101,52 @@ async fn a_write_that_failed_is_not_acknowledged_and_none_is_accepted_after_it()
         assert!(matches!(refused, Err(Error::Store(_))), "{refused:?}");
         assert_eq!(slot.seen(), seen, "readers see nothing of it");
     }
+}
+
+/// A host whose writes happen when the test says so.
+fn unattended(clock: &SimulatedClock) -> (Arc<Host>, Commits) {
+    let store = Arc::new(MemoryStore::default());
+    let (committer, commits) = Committer::unattended(store.clone());
+    let settings =
+        Settings { clock: Arc::new(clock.clone()), limits: Limits::default(), cached_runs_max: 10, seed: 7 };
+    (Arc::new(Host::new(store, Some(committer), settings)), commits)
+}
+
+/// Polls a start once, and again when what waits is written.
+async fn attended(
+    start: impl Future<Output = Result<StartOutcome, Error>>,
+    commits: &mut Commits,
+) -> (bool, StartOutcome) {
+    let mut start = Box::pin(start);
+    let waited = futures::poll!(&mut start).is_pending();
+    commits.turn();
+    (waited, start.await.expect("an outcome"))
+}
+
+/// Found by simulation: `UseExisting` answered with a run that was lost with the write that continued the old one as it.
+#[tokio::test]
+async fn nobody_hears_of_a_run_before_it_is_on_disk() {
+    let (host, mut commits) = unattended(&SimulatedClock::new(Time(1_700_000_000_000_000_000)));
+    attended(host.start(start("first", Default::default())), &mut commits).await;
+    let execution = WorkflowExecution { workflow_id: "w".into(), run_id: String::new() };
+    let slot = host.resolve("default", &execution).expect("is there");
+    let taken = workflow_task::Start { stamp: 1, identity: String::new(), from_sticky: false };
+    let (started, _done) = host.decide(&slot, taken, Durability::Journaled).expect("starts");
+    let again = command::Attributes::ContinueAsNewWorkflowExecutionCommandAttributes(Default::default());
+    let complete = Complete {
+        token: workflow_task::TaskRef::of(&started.task),
+        commands: vec![Command { attributes: Some(again), ..Default::default() }],
+        identity: String::new(),
+        sticky: None,
+        return_new_task: false,
+        force_new_task: false,
+        sdk_metadata: None,
+        metering_metadata: None,
+    };
+    let (_completed, _done) = host.decide(&slot, complete, Durability::Synced).expect("completes");
+    let second = start("second", WorkflowIdConflictPolicy::UseExisting);
+    let (waited, outcome) = attended(host.start(second), &mut commits).await;
+    assert!(waited, "the run that it is given was not on disk");
+    let next = slot.run.lock().state.successor.clone();
+    assert!(matches!(&outcome, StartOutcome::Existing { run_id, .. } if *run_id == next), "{outcome:?}");
 }

@@ -119,3 +119,52 @@ fn is_due(slot: &Slot, now: Time) -> bool {
     let wake_at = slot.run.lock().state.wake_at;
     wake_at != 0 && wake_at <= now.0 && !slot.is_deleted()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, SimulatedClock};
+    use crate::host::{Settings, Start};
+    use crate::options::Limits;
+    use crate::pb::history::v1::WorkflowExecutionStartedEventAttributes;
+    use crate::store::MemoryStore;
+    use crate::store::committer::Committer;
+    use crate::time::duration;
+    use std::time::Duration;
+
+    #[test]
+    fn a_clock_that_is_set_back_while_a_run_is_woken_loses_no_wake_up() {
+        let clock = SimulatedClock::new(Time(1_700_000_000_000_000_000));
+        let store = Arc::new(MemoryStore::default());
+        let (committer, mut commits) = Committer::unattended(store.clone());
+        let settings =
+            Settings { clock: Arc::new(clock.clone()), limits: Limits::default(), cached_runs_max: 10, seed: 7 };
+        let host = Arc::new(Host::new(store, Some(committer), settings));
+        host.look_ahead(clock.now()).expect("reads");
+        let start = Start {
+            namespace: "default".into(),
+            request_id: "r".into(),
+            started: WorkflowExecutionStartedEventAttributes {
+                workflow_id: "w".into(),
+                first_workflow_task_backoff: duration(10_000_000_000),
+                ..Default::default()
+            },
+            user_metadata: None,
+            reuse: Default::default(),
+            conflict: Default::default(),
+            signal: None,
+        };
+        let mut starting = Box::pin(host.start(start));
+        assert!(futures::FutureExt::now_or_never(&mut starting).is_none());
+        commits.turn();
+        clock.advance(Duration::from_secs(10));
+        let now = clock.now();
+        let due = host.take_due(now);
+        assert_eq!(due.len(), 1);
+        clock.set_back(Duration::from_secs(5));
+        due.iter().for_each(|run| host.wake(run, now).expect("wakes"));
+        commits.turn();
+        clock.advance(Duration::from_secs(5));
+        assert_eq!(host.take_due(clock.now()), due, "it is due again");
+    }
+}

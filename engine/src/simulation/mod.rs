@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use world::{SECOND, World};
 
 /// Steps in which things go wrong, and steps after that in which all must end.
-const STORMY_STEPS: u64 = 4_000;
+const STORMY_STEPS: u64 = 3_000;
 const CALM_STEPS: u64 = 200_000;
 
 /// What goes wrong in a simulation.
@@ -183,7 +183,7 @@ fn from_seeds_every_promise_is_kept_in_any_weather() {
         Some(seed) => {
             must_hold(seed, Weather::Storm);
         }
-        None => (0..200).for_each(|seed| {
+        None => (0..100).for_each(|seed| {
             must_hold(seed, Weather::Storm);
         }),
     }

@@ -25,6 +25,7 @@ pub struct Promises {
     handed_out: BTreeSet<(String, i64, i32, i64)>,
     /// Events that somebody read, encoded.
     read: BTreeMap<(String, i64), Vec<u8>>,
+    pub power_losses: u64,
     /// Whether the last client is content.
     pub finished: bool,
     pub broken: Vec<String>,
@@ -64,6 +65,7 @@ impl Promises {
 
     /// Starts are journaled, not synced: after power loss they may be repeated, and reads of them undone.
     pub fn power_was_lost(&mut self) {
+        self.power_losses += 1;
         self.handed_out.clear();
         self.read.clear();
     }

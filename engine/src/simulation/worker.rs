@@ -50,9 +50,10 @@ pub fn workflow_worker(world: &Rc<World>) {
                     identity: own.clone(),
                     ..Default::default()
                 };
+                let power_losses = world.promises.borrow().power_losses;
                 match world.call::<_, PollWorkflowTaskQueueResponse>("PollWorkflowTaskQueue", poll).await {
                     Ok(task) if !task.task_token.is_empty() => {
-                        let mut next = Some(task);
+                        let mut next = Some(Given { task, power_losses });
                         while let Some(task) = next {
                             if !world.calm.get() && world.dice.permille(40) {
                                 // The worker dies with its task, and another begins with nothing.
@@ -70,13 +71,15 @@ pub fn workflow_worker(world: &Rc<World>) {
     }
 }
 
-/// Processes one task; gives the next one that came with the answer.
-async fn work(
-    world: &Rc<World>,
-    cache: &Cache,
-    own: &str,
+/// A task, and how often power had been lost when it was asked for.
+struct Given {
     task: PollWorkflowTaskQueueResponse,
-) -> Option<PollWorkflowTaskQueueResponse> {
+    power_losses: u64,
+}
+
+/// Processes one task; gives the next one that came with the answer.
+async fn work(world: &Rc<World>, cache: &Cache, own: &str, task: Given) -> Option<Given> {
+    let Given { task, power_losses } = task;
     let events = history_of(world, cache, &task).await?;
     if task.query.is_some() {
         let answer = RespondQueryTaskCompletedRequest {
@@ -136,7 +139,8 @@ async fn work(
             if closes {
                 promises.closed(&run_id);
             }
-            if lacks_its_end {
+            // Without its power the engine may have given the same task out again, and this is an answer to both.
+            if lacks_its_end && promises.power_losses == power_losses {
                 promises.broken(format!("the history of task {started_event_id} of {run_id} lacked its end"));
             }
             drop(promises);
@@ -144,7 +148,7 @@ async fn work(
                 let world = world.clone();
                 world.clone().executor.spawn(Kind::Outside, async move { perform(&world, activity).await });
             }
-            answer.workflow_task
+            answer.workflow_task.map(|task| Given { task, power_losses })
         }
         Err(_) => {
             // What it thinks of the run may be wrong now.
@@ -223,7 +227,9 @@ fn check(world: &World, task: &PollWorkflowTaskQueueResponse, events: &[HistoryE
 /// What a workflow has under way, as its history shows it.
 #[derive(Default)]
 struct Under {
+    /// Without those that it asked to cancel: a second request would do nothing.
     activities: BTreeSet<i64>,
+    canceling: BTreeSet<i64>,
     timers: BTreeSet<String>,
     completed_tasks: u64,
     finish: bool,
@@ -241,8 +247,11 @@ impl Under {
                 Some(A::ActivityTaskFailedEventAttributes(a)) => under.ended(a.scheduled_event_id),
                 Some(A::ActivityTaskTimedOutEventAttributes(a)) => under.ended(a.scheduled_event_id),
                 Some(A::ActivityTaskCanceledEventAttributes(a)) => under.ended(a.scheduled_event_id),
-                // A second request would do nothing.
-                Some(A::ActivityTaskCancelRequestedEventAttributes(a)) => under.ended(a.scheduled_event_id),
+                Some(A::ActivityTaskCancelRequestedEventAttributes(a)) => {
+                    if under.activities.remove(&a.scheduled_event_id) {
+                        under.canceling.insert(a.scheduled_event_id);
+                    }
+                }
                 Some(A::TimerStartedEventAttributes(a)) => {
                     under.timers.insert(a.timer_id.clone());
                 }
@@ -262,6 +271,12 @@ impl Under {
 
     fn ended(&mut self, scheduled_event_id: i64) {
         self.activities.remove(&scheduled_event_id);
+        self.canceling.remove(&scheduled_event_id);
+    }
+
+    /// Nothing that it began is left to end.
+    fn is_idle(&self) -> bool {
+        self.activities.is_empty() && self.canceling.is_empty() && self.timers.is_empty()
     }
 }
 
@@ -302,11 +317,12 @@ fn decide(world: &World, events: &[HistoryEvent]) -> (Vec<Command>, Vec<String>)
     if !world.calm.get() && dice.permille(15) {
         commands.push(C::CancelTimerCommandAttributes(CancelTimerCommandAttributes { timer_id: "no such".into() }));
     }
-    if under.finish || under.completed_tasks > 40 {
+    // In the calm it waits for everything that it began: what the engine forgot keeps it open for good.
+    if (under.finish && under.is_idle()) || (!world.calm.get() && under.completed_tasks > 40) {
         commands.push(C::CompleteWorkflowExecutionCommandAttributes(Default::default()));
-    } else if dice.permille(40) {
+    } else if !world.calm.get() && dice.permille(40) {
         commands.push(C::ContinueAsNewWorkflowExecutionCommandAttributes(Default::default()));
-    } else if dice.permille(10) {
+    } else if !world.calm.get() && dice.permille(10) {
         let failure = Some(Failure { message: "simulated".into(), ..Default::default() });
         let fail = FailWorkflowExecutionCommandAttributes { failure };
         commands.push(C::FailWorkflowExecutionCommandAttributes(fail));
