@@ -11,8 +11,8 @@ use crate::pb::enums::v1::WorkflowIdConflictPolicy;
 use crate::pb::taskqueue::v1::TaskQueue;
 use crate::store::committer::Commits;
 use crate::store::suite::Breaking;
-use crate::time::Time;
 use crate::store::{Entry, MemoryStore, Range, Reads, Space};
+use crate::time::Time;
 use parking_lot::Mutex;
 
 fn start(request_id: &str, conflict: WorkflowIdConflictPolicy) -> Start {
@@ -107,8 +107,7 @@ async fn a_write_that_failed_is_not_acknowledged_and_none_is_accepted_after_it()
 fn unattended(clock: &SimulatedClock) -> (Arc<Host>, Commits) {
     let store = Arc::new(MemoryStore::default());
     let (committer, commits) = Committer::unattended(store.clone());
-    let settings =
-        Settings { clock: Arc::new(clock.clone()), limits: Limits::default(), cached_runs_max: 10, seed: 7 };
+    let settings = Settings { clock: Arc::new(clock.clone()), limits: Limits::default(), cached_runs_max: 10, seed: 7 };
     (Arc::new(Host::new(store, Some(committer), settings)), commits)
 }
 
