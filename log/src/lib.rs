@@ -19,7 +19,8 @@ pub mod segment;
 pub mod session_log;
 
 pub use client::TemporalReader;
+pub use domain::Committed;
 pub use follow::Follower;
 pub use history::HistoryReader;
-pub use projection::{Committed, Projection};
+pub use projection::Projection;
 pub use session_log::SessionLog;

@@ -5,12 +5,13 @@
 use crate::{
     blobs,
     history::{HistoryReader, Page, Run},
-    projection::{Committed, Projection, RunEnd},
+    projection::{Projection, RunEnd},
     segment::{self, Error, Manifest, Segment},
 };
 use bytes::Bytes;
 use domain::{
-    Event, Summary,
+    Committed, Event, Summary,
+    committed::Genesis,
     content::BlobRef,
     session::{LogEntry, Mail},
 };
@@ -23,6 +24,8 @@ pub struct SessionLog {
     session_id: String,
     manifest: Manifest,
     manifest_blob: Option<BlobRef>,
+    /// What the session began with, if the manifest does not say it yet.
+    genesis: Option<Genesis>,
     /// Commits of the runs after the manifest.
     tail: Vec<Arc<Committed>>,
     projection: Projection,
@@ -50,6 +53,7 @@ impl SessionLog {
             session_id: session_id.to_owned(),
             manifest: Manifest::default(),
             manifest_blob: None,
+            genesis: None,
             tail: Vec::new(),
             projection: Projection::default(),
             run,
@@ -86,6 +90,7 @@ impl SessionLog {
             session_id: session_id.to_owned(),
             manifest,
             manifest_blob: Some(blob.clone()),
+            genesis: None,
             tail: Vec::new(),
             projection,
             run: Run { session_id: session_id.to_owned(), run_id: String::new() },
@@ -111,8 +116,9 @@ impl SessionLog {
         self.use_manifest(store, summary.manifest.as_ref()).await?;
         for run_id in summary.unsealed {
             let run = Run { session_id: self.session_id.clone(), run_id };
-            let (commits, _) = segment::read_run(reader, &run).await?;
-            self.tail.extend(commits.into_iter().map(Arc::new));
+            let read = segment::read_run(reader, &run).await?;
+            self.genesis = self.genesis.take().or(read.genesis);
+            self.tail.extend(read.commits.into_iter().map(Arc::new));
         }
         Ok(())
     }
@@ -175,6 +181,7 @@ impl SessionLog {
         let Some(RunEnd::Continued { run_id }) = &self.projection.end else { return false };
         self.run.run_id.clone_from(run_id);
         self.next = Vec::new();
+        self.genesis = self.genesis.take().or_else(|| self.projection.genesis.take());
         self.projection = std::mem::take(&mut self.projection).next_run();
         true
     }
@@ -257,6 +264,11 @@ impl SessionLog {
         runs
     }
 
+    /// What the session began with.
+    pub fn genesis(&self) -> Option<&Genesis> {
+        self.manifest.genesis.as_ref().or(self.genesis.as_ref()).or(self.projection.genesis.as_ref())
+    }
+
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -274,6 +286,20 @@ impl SessionLog {
         }
         commits.extend(self.tail.iter().cloned());
         commits.retain(|committed| committed.position < to && committed.position + committed.public_events() > from);
+        Ok(commits)
+    }
+
+    /// Every commit read so far, also those without a public event, oldest first.
+    pub async fn every_commit(&mut self, store: &dyn Blobs) -> Result<Vec<Arc<Committed>>, Error> {
+        let mut commits: Vec<Arc<Committed>> = Vec::new();
+        for segment in self.manifest.segments.clone() {
+            let blob = self.segment_blob(store, &segment).await?;
+            for frame in &segment.frames {
+                commits.extend(segment::unpack(&segment, frame, &blob)?.into_iter().map(Arc::new));
+            }
+        }
+        let next = commits.last().map_or(0, |last| last.commit.n + 1);
+        commits.extend(self.tail.iter().filter(|committed| committed.commit.n >= next).cloned());
         Ok(commits)
     }
 
