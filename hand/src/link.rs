@@ -4,6 +4,7 @@
 //! nothing that comes out of a sandbox beyond what belongs to the call it is said of.
 
 use crate::protocol::ToolResult;
+use crate::sandbox::landlock;
 use crate::spec::Start;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -35,6 +36,10 @@ pub enum ToInit {
 
 #[derive(Serialize, Deserialize, Debug, Default)]
 pub struct Configure {
+    /// What to put on before anything else.
+    pub landlock: Option<landlock::Level>,
+    /// What its folders may hold, where no disk of its own says so.
+    pub disk_bytes: Option<u64>,
     /// None where an earlier sandbox of this hand has carried it out.
     pub recipe: Option<Recipe>,
     /// What was found then.

@@ -2,6 +2,7 @@
 
 use crate::limits;
 use crate::protocol::Layer;
+use crate::sandbox::landlock;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -9,10 +10,10 @@ use std::path::{Path, PathBuf};
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
-    /// Go on without the layers that need privileges (cgroups, own uid), and say so in the status.
+    /// Go on without the layers that need privileges (cgroups, own uid, own disk), and say so in the status.
     #[default]
     Dev,
-    /// Refuse unless every layer is on.
+    /// Refuse unless every layer is on; each hand has a disk of its own.
     Strict,
 }
 
@@ -55,7 +56,7 @@ impl Spec {
     }
 }
 
-/// Bounds of the sandbox as a whole, where cgroups can be used.
+/// Bounds of the sandbox as a whole: of the disk in every mode, of the rest where cgroups can be used.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
@@ -63,11 +64,19 @@ pub struct Limits {
     pub pids: u64,
     /// Hundredths of a core.
     pub cpu_percent: u64,
+    /// Workspace, outputs and home together.
+    #[serde(default = "disk_default")]
+    pub disk_bytes: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { memory_bytes: limits::MEMORY_BYTES, pids: limits::PIDS, cpu_percent: limits::CPU_PERCENT }
+        Self {
+            memory_bytes: limits::MEMORY_BYTES,
+            pids: limits::PIDS,
+            cpu_percent: limits::CPU_PERCENT,
+            disk_bytes: limits::DISK_BYTES,
+        }
     }
 }
 
@@ -143,6 +152,9 @@ pub struct Plan {
     pub owner_uid: u32,
     /// `cgroup.procs` files that the sandbox enters.
     pub cgroup_procs: Vec<PathBuf>,
+    /// What init puts on itself; none where this kernel has none, which the layers say.
+    #[serde(default)]
+    pub landlock: Option<landlock::Level>,
     pub layers: Vec<Layer>,
 }
 
@@ -165,6 +177,10 @@ pub fn is_hand_id(id: &str) -> bool {
 
 fn one() -> u64 {
     1
+}
+
+fn disk_default() -> u64 {
+    limits::DISK_BYTES
 }
 
 fn lease_default() -> u64 {
