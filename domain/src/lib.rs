@@ -7,6 +7,7 @@ pub mod agent;
 pub mod commit;
 pub mod content;
 pub mod delta;
+pub mod egress;
 pub mod event;
 pub mod failure;
 pub mod fault;

@@ -96,6 +96,7 @@ fn try_launch(spec: Spec) -> Result<HandRef, Error> {
     };
     if uid.is_some() {
         reachable(&spec.hands_dir)?;
+        spec.egress.as_ref().map_or(Ok(()), |egress| reachable(&egress.dir))?;
     }
     let disk = match spec.mode {
         Mode::Dev => probe::disk_watched(),
@@ -136,6 +137,16 @@ fn check(spec: &Spec) -> Result<(), Error> {
     }
     if spec.resources.repo.iter().filter_map(|repo| repo.name.as_deref()).any(|name| !is_plain_name(name)) {
         return Err(Error::Spec("the name of a repository is one plain folder name"));
+    }
+    if let Some(egress) = &spec.egress {
+        let plain = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if !egress.variables.iter().all(|(name, value)| plain(name) && plain(value)) {
+            return Err(Error::Spec("variables of the way out are of letters, digits and _"));
+        }
+        let bare = |text: &str| text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\' | b'#' | b';'));
+        if !egress.repositories.iter().all(|(url, path)| bare(url) && bare(path)) {
+            return Err(Error::Spec("a repository's URL has neither spaces nor quotes"));
+        }
     }
     if spec.resources.repo.is_some() && spec.resources.restore.is_some() {
         return Err(Error::Spec("a workspace is either cloned or restored"));

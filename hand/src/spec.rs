@@ -4,6 +4,7 @@ use crate::limits;
 use crate::protocol::Layer;
 use crate::sandbox::landlock;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// What to do where a layer of the sandbox cannot be put up.
@@ -38,6 +39,9 @@ pub struct Spec {
     pub limits: Limits,
     #[serde(default)]
     pub resources: Resources,
+    /// The way out; none: there is none.
+    #[serde(default)]
+    pub egress: Option<Egress>,
 }
 
 impl Spec {
@@ -52,6 +56,7 @@ impl Spec {
             lease_ms: lease_default(),
             limits: Limits::default(),
             resources: Resources::default(),
+            egress: None,
         }
     }
 }
@@ -78,6 +83,21 @@ impl Default for Limits {
             disk_bytes: limits::DISK_BYTES,
         }
     }
+}
+
+/// A proxy outside, and what the sandbox has to know to use it. Holds nothing that is secret.
+#[derive(Serialize, Deserialize, Clone, Debug, Default)]
+#[serde(deny_unknown_fields)]
+pub struct Egress {
+    /// A host folder with the socket `proxy.sock`. The folder is bound and not the socket, so that a proxy that is
+    /// started again is found again.
+    pub dir: PathBuf,
+    /// Placeholders of credentials, by the environment variable that has them inside.
+    #[serde(default)]
+    pub variables: BTreeMap<String, String>,
+    /// Repositories: the beginning of the URL that the agent knows, and the proxy's path for it.
+    #[serde(default)]
+    pub repositories: Vec<(String, String)>,
 }
 
 /// What is put into the sandbox before the first call.

@@ -4,6 +4,7 @@
 //! it end all other processes with one call. It holds no secret, reaches no network and trusts only its stdin, which
 //! no other process here can open. When stdin ends, so does the sandbox.
 
+mod bridge;
 mod collect;
 mod disk;
 mod processes;
@@ -94,6 +95,9 @@ pub fn run() -> Result<(), Error> {
     let processes = Processes::start().map_err(|e| Error::Start("reaper", e))?;
     let disk =
         Disk::watch(configure.disk_bytes, Arc::clone(&processes)).map_err(|e| Error::Start("disk's watch", e))?;
+    if configure.egress {
+        bridge::start().map_err(|e| Error::Start("bridge to the way out", e))?;
+    }
     let start = match prepare(&processes, configure) {
         Ok(start) => start,
         Err(message) => {

@@ -77,6 +77,7 @@ pub fn run(dir: &Path) -> Result<(), Error> {
     let configure = link::Configure {
         landlock: plan.landlock,
         disk_bytes: watched,
+        egress: plan.spec.egress.is_some(),
         recipe: (!done).then(|| recipe_of(&plan)),
         start: recipe,
     };
