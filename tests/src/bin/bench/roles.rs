@@ -6,7 +6,7 @@ use anyhow::bail;
 use engine::{Engine, Options, Store};
 use steadyhand_tests::bed::{NAMESPACE, embedded};
 use temporalio_client::{Client, ClientOptions, Connection, ConnectionOptions, GrpcCompression, Url};
-use tokio::{io::AsyncReadExt as _, net::TcpListener, sync::oneshot};
+use tokio::{net::TcpListener, sync::oneshot};
 use worker::WorkerThread;
 
 /// First argument of a child process.
@@ -64,7 +64,7 @@ pub async fn connect(addr: &str) -> anyhow::Result<Client> {
 }
 
 async fn input_ended() {
-    let mut input = tokio::io::stdin();
-    let mut ignored = [0; 64];
-    while input.read(&mut ignored).await.is_ok_and(|bytes| bytes > 0) {}
+    let reading = || std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+    // Whatever ends the input ends the process.
+    let _ = tokio::task::spawn_blocking(reading).await;
 }
