@@ -8,6 +8,7 @@ pub mod commit;
 pub mod committed;
 pub mod content;
 pub mod delta;
+pub mod egress;
 pub mod event;
 pub mod failure;
 pub mod fault;
