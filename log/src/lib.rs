@@ -17,6 +17,8 @@ mod payload;
 pub mod projection;
 pub mod segment;
 pub mod session_log;
+#[cfg(test)]
+mod testing;
 
 pub use client::TemporalReader;
 pub use follow::Follower;

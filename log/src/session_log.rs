@@ -23,13 +23,19 @@ pub struct SessionLog {
     session_id: String,
     manifest: Manifest,
     manifest_blob: Option<BlobRef>,
-    /// Commits of the runs after the manifest.
-    tail: Vec<Arc<Committed>>,
+    /// Commits of the runs after the manifest, oldest first.
+    tail: Vec<Unsealed>,
     projection: Projection,
     run: Run,
     next: Vec<u8>,
     /// The segment read last: slices are usually read in order.
     open: Option<(String, Bytes)>,
+}
+
+/// A commit, and the run whose segment will hold it.
+struct Unsealed {
+    run_id: Arc<str>,
+    committed: Arc<Committed>,
 }
 
 /// What reading on found.
@@ -112,7 +118,10 @@ impl SessionLog {
         for run_id in summary.unsealed {
             let run = Run { session_id: self.session_id.clone(), run_id };
             let (commits, _) = segment::read_run(reader, &run).await?;
-            self.tail.extend(commits.into_iter().map(Arc::new));
+            let run_id: Arc<str> = run.run_id.into();
+            self.tail.extend(
+                commits.into_iter().map(|committed| Unsealed { run_id: run_id.clone(), committed: committed.into() }),
+            );
         }
         Ok(())
     }
@@ -125,14 +134,10 @@ impl SessionLog {
         if let Some(blob) = blob {
             self.manifest = blobs::get_json(store, blob).await?;
             self.manifest_blob = Some(blob.clone());
-            let sealed = self.sealed_to();
-            self.tail.retain(|committed| committed.position + committed.public_events() > sealed);
+            let sealed = |run_id: &str| self.manifest.segments.iter().any(|segment| segment.run_id == run_id);
+            self.tail.retain(|unsealed| !sealed(&unsealed.run_id));
         }
         Ok(())
-    }
-
-    fn sealed_to(&self) -> u64 {
-        self.manifest.segments.last().map_or(0, |segment| segment.to)
     }
 
     /// Reads what is there, without waiting.
@@ -144,7 +149,7 @@ impl SessionLog {
         }
         loop {
             let fresh = reader.newer(&self.run, self.projection.event_id).await?;
-            self.absorb_into(&mut news, fresh)?;
+            self.absorb_into(&mut news, fresh.events)?;
             if !self.enter_next_run() {
                 break;
             }
@@ -196,7 +201,7 @@ impl SessionLog {
             let is_start = self.projection.event_id == 0;
             if let Some(committed) = self.projection.feed(&event)? {
                 let committed = Arc::new(committed);
-                self.tail.push(committed.clone());
+                self.tail.push(Unsealed { run_id: self.run.run_id.as_str().into(), committed: committed.clone() });
                 news.commits.push(committed);
             } else if !is_start {
                 // The mailbox of a run's start was told when it was accepted.
@@ -261,20 +266,53 @@ impl SessionLog {
         &self.manifest
     }
 
-    /// Commits that touch positions `[from, to)`, oldest first.
+    /// Commits that touch positions `[from, to)`, oldest first. One without public events touches the position of the
+    /// next event.
     pub async fn commits(&mut self, store: &dyn Blobs, from: u64, to: u64) -> Result<Vec<Arc<Committed>>, Error> {
         let mut commits = Vec::new();
+        // What ends at `from` may end in commits that have no events of their own.
         let segments: Vec<Segment> =
-            self.manifest.segments.iter().filter(|segment| segment.from < to && segment.to > from).cloned().collect();
+            self.manifest.segments.iter().filter(|segment| segment.from < to && segment.to >= from).cloned().collect();
         for segment in segments {
             let blob = self.segment_blob(store, &segment).await?;
-            for frame in segment.frames.iter().filter(|frame| frame.from < to && frame.to > from) {
+            for frame in segment.frames.iter().filter(|frame| frame.from < to && frame.to >= from) {
                 commits.extend(segment::unpack(&segment, frame, &blob)?.into_iter().map(Arc::new));
             }
         }
-        commits.extend(self.tail.iter().cloned());
-        commits.retain(|committed| committed.position < to && committed.position + committed.public_events() > from);
+        commits.extend(self.tail.iter().map(|unsealed| unsealed.committed.clone()));
+        commits.retain(|committed| {
+            committed.position < to && committed.position + committed.public_events().max(1) > from
+        });
         Ok(commits)
+    }
+
+    /// Shows every commit from number `n` on, not in order: a frame at a time, so that a long log is never whole in
+    /// memory.
+    pub async fn each_since(
+        &mut self,
+        store: &dyn Blobs,
+        n: u64,
+        mut see: impl FnMut(&Committed),
+    ) -> Result<(), Error> {
+        let next = self.summary().map_or(0, |summary| summary.n);
+        let mut oldest = self.tail.first().map_or(next, |unsealed| unsealed.committed.commit.n);
+        let unsealed = self.tail.iter().map(|unsealed| &*unsealed.committed);
+        unsealed.filter(|committed| committed.commit.n >= n).for_each(&mut see);
+        for segment in self.manifest.segments.clone().iter().rev() {
+            if oldest <= n {
+                break;
+            }
+            let blob = self.segment_blob(store, segment).await?;
+            for frame in segment.frames.iter().rev() {
+                let commits = segment::unpack(segment, frame, &blob)?;
+                commits.iter().filter(|committed| committed.commit.n >= n).for_each(&mut see);
+                oldest = commits.first().map_or(oldest, |first| first.commit.n);
+                if oldest <= n {
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn segment_blob(&mut self, store: &dyn Blobs, segment: &Segment) -> Result<Bytes, Error> {
@@ -295,3 +333,6 @@ impl SessionLog {
         Ok(entries.filter(|entry| (from..to).contains(&entry.position)).collect())
     }
 }
+
+#[cfg(test)]
+mod tests;
