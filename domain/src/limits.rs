@@ -58,5 +58,6 @@ pub const HEARTBEAT_INTERVAL_MS: u64 = 1_000;
 /// Milliseconds a native harness may think about one View; a decision takes microseconds.
 pub const HARNESS_TIMEOUT_MS: u64 = 2_000;
 
-/// Sessions whose decoded log a brain worker keeps.
-pub const CACHED_LOGS_MAX: usize = 256;
+/// Bytes of decoded logs that a brain worker keeps, and the api as many, as the JSON that they were read from: enough
+/// for hundreds of sessions whose older runs are sealed, or a few in the middle of a long run.
+pub const CACHED_LOG_BYTES_MAX: u64 = 64 * 1024 * 1024;

@@ -8,14 +8,13 @@ use domain::{
 };
 use parking_lot::Mutex;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use temporalio_common::protos::{
     constants::LOCAL_ACTIVITY_MARKER_NAME,
     temporal::api::{
         common::v1::{Payload, Payloads},
         history::v1::{
-            ActivityTaskCompletedEventAttributes, ActivityTaskScheduledEventAttributes, HistoryEvent,
-            MarkerRecordedEventAttributes, WorkflowExecutionContinuedAsNewEventAttributes,
+            HistoryEvent, MarkerRecordedEventAttributes, WorkflowExecutionContinuedAsNewEventAttributes,
             WorkflowExecutionStartedEventAttributes, history_event::Attributes as A,
         },
     },
@@ -67,14 +66,6 @@ impl Told {
             ..Default::default()
         };
         self.tell(A::MarkerRecordedEventAttributes(marker));
-    }
-
-    pub fn activity(&self, activity: &str, result: &Value) {
-        let scheduled = ActivityTaskScheduledEventAttributes { activity_id: activity.into(), ..Default::default() };
-        let scheduled_event_id = self.tell(A::ActivityTaskScheduledEventAttributes(scheduled));
-        let result = Some(payloads(result));
-        let completed = ActivityTaskCompletedEventAttributes { scheduled_event_id, result, ..Default::default() };
-        self.tell(A::ActivityTaskCompletedEventAttributes(completed));
     }
 
     /// The next run, as the session stands in `state`.

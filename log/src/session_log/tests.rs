@@ -1,6 +1,6 @@
 use super::*;
 use crate::testing::{SESSION, Told};
-use domain::{Content, EventBody, PrivateEntry, Take, session::StateHead};
+use domain::{Content, Event, EventBody, PrivateEntry, Take, session::StateHead};
 use store::MemoryBlobs;
 
 fn event(id: &str) -> Take {
@@ -62,4 +62,47 @@ async fn a_log_shows_every_commit_from_a_number_on() {
         seen.sort_unstable();
         assert_eq!(seen, (n..7).collect::<Vec<_>>());
     }
+}
+
+#[tokio::test]
+async fn a_sealed_run_may_go_before_and_while_its_log_is_read() {
+    let blobs = MemoryBlobs::new();
+    let told = Told::begun();
+    told.commit(0, vec![event("a")]);
+    let mut known = read(&told, &blobs).await;
+    told.commit(1, vec![event("b")]);
+    let summary = read(&told, &blobs).await.summary().unwrap().clone();
+    told.continue_as("r1", StateHead { summary }, Vec::new());
+    let run = Run { session_id: SESSION.into(), run_id: "r0".into() };
+    let manifest = segment::seal(&told, &blobs, &run, None).await.unwrap();
+    told.commit(2, vec![Take::Private { entry: PrivateEntry::RunSealed { run_id: "r0".into(), manifest } }]);
+    told.commit(3, vec![event("c")]);
+    let whole = read(&told, &blobs).await.slice(&blobs, 0, u64::MAX).await.unwrap();
+    told.drop_run("r0");
+
+    assert_eq!(read(&told, &blobs).await.slice(&blobs, 0, u64::MAX).await.unwrap(), whole);
+    let news = known.read_to_end(&told, &blobs).await.unwrap();
+    let numbers: Vec<u64> = news.commits.iter().map(|committed| committed.commit.n).collect();
+    assert_eq!(numbers, [1, 2, 3], "what was new is told, though the run that it was in is gone");
+    assert_eq!(known.slice(&blobs, 0, u64::MAX).await.unwrap(), whole);
+    told.commit(4, vec![event("d")]);
+    assert_eq!(known.read_to_end(&told, &blobs).await.unwrap().commits.len(), 1, "it goes on in the run it found");
+}
+
+#[tokio::test]
+async fn a_log_weighs_what_is_not_sealed_of_it() {
+    let blobs = MemoryBlobs::new();
+    let told = Told::begun();
+    told.commit(0, vec![event(&"a".repeat(100_000))]);
+    let log = read(&told, &blobs).await;
+    assert!((200_000..210_000).contains(&log.bytes()), "{}", log.bytes());
+    told.continue_as("r1", StateHead { summary: log.summary().unwrap().clone() }, Vec::new());
+    told.commit(1, vec![event("b")]);
+    let mut log = read(&told, &blobs).await;
+    assert!(log.bytes() > 200_000, "the run before is not sealed");
+    let run = Run { session_id: SESSION.into(), run_id: "r0".into() };
+    let manifest = segment::seal(&told, &blobs, &run, None).await.unwrap();
+    told.commit(2, vec![Take::Private { entry: PrivateEntry::RunSealed { run_id: "r0".into(), manifest } }]);
+    log.read_to_end(&told, &blobs).await.unwrap();
+    assert!(log.bytes() < 10_000, "{}", log.bytes());
 }
