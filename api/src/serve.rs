@@ -6,14 +6,14 @@ use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 
 use crate::app::App;
-use crate::resources::sessions::catch_up::catch_up;
 use crate::router::router;
+use crate::upkeep::keep_up;
 
 /// How long requests may take to end once the service is closing.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Serves until `shutdown` resolves; then takes no new connections, ends streams and waits for what is running. Beside
-/// the first requests it catches up with what an earlier service left half done.
+/// them it keeps up what nobody asks for, beginning with what an earlier service left half done.
 pub async fn serve(
     listener: TcpListener,
     app: App,
@@ -24,14 +24,7 @@ pub async fn serve(
             tracing::warn!(%error, "nagle's algorithm stays on");
         }
     });
-    let catching_up = tokio::spawn({
-        let app = app.clone();
-        async move {
-            if let Err(error) = catch_up(&app, app.clock.now()).await {
-                tracing::warn!(error = error.message(), "sessions of an earlier service not caught up with");
-            }
-        }
-    });
+    let upkeep = tokio::spawn(keep_up(app.clone(), app.clock.now()));
     let closing = app.closing();
     let close = {
         let app = app.clone();
@@ -53,7 +46,7 @@ pub async fn serve(
         }
     };
     // What it did not come to is done at the next start. Cancelled is as good as done.
-    catching_up.abort();
-    let _ = catching_up.await;
+    upkeep.abort();
+    let _ = upkeep.await;
     served
 }

@@ -74,5 +74,6 @@ pub const HARNESS_TIMEOUT_MS: u64 = 2_000;
 /// Modules of harnesses that a brain worker keeps compiled.
 pub const CACHED_HARNESSES_MAX: usize = 32;
 
-/// Sessions whose decoded log a brain worker keeps.
-pub const CACHED_LOGS_MAX: usize = 256;
+/// Bytes of decoded logs that a brain worker keeps, and the api as many, as the JSON that they were read from: enough
+/// for hundreds of sessions whose older runs are sealed, or a few in the middle of a long run.
+pub const CACHED_LOG_BYTES_MAX: u64 = 64 * 1024 * 1024;

@@ -96,6 +96,17 @@ pub async fn resolve_json(blobs: &dyn Blobs, json: &mut Json) -> Result<(), Erro
     Ok(())
 }
 
+/// The JSON value of an event that may be kept by reference.
+pub fn json(body: &EventBody) -> Option<&Json> {
+    match body {
+        EventBody::AgentToolUse { input, .. }
+        | EventBody::AgentCustomToolUse { input, .. }
+        | EventBody::AgentMcpToolUse { input, .. } => Some(input),
+        EventBody::SessionUpdated { agent: Some(agent), .. } => Some(agent),
+        _ => None,
+    }
+}
+
 fn json_mut(body: &mut EventBody) -> Option<&mut Json> {
     match body {
         EventBody::AgentToolUse { input, .. }

@@ -6,7 +6,6 @@ use temporalio_client::Connection;
 use temporalio_common::protos::temporal::api::{
     common::v1::WorkflowExecution,
     enums::v1::HistoryEventFilterType,
-    history::v1::HistoryEvent,
     workflowservice::v1::{
         DescribeWorkflowExecutionRequest, GetWorkflowExecutionHistoryRequest, GetWorkflowExecutionHistoryReverseRequest,
     },
@@ -63,7 +62,7 @@ impl HistoryReader for TemporalReader {
         Ok(Page { events, next: response.next_page_token })
     }
 
-    async fn newer(&self, run: &Run, known: i64) -> Result<Vec<HistoryEvent>, Error> {
+    async fn newer(&self, run: &Run, known: i64) -> Result<Page, Error> {
         let mut newest_first = Vec::new();
         let mut next_page_token = Vec::new();
         let mut maximum_page_size = NEWEST_PAGE_EVENTS;
@@ -88,7 +87,7 @@ impl HistoryReader for TemporalReader {
             next_page_token = response.next_page_token;
             if is_known || next_page_token.is_empty() {
                 newest_first.reverse();
-                return Ok(newest_first);
+                return Ok(Page { events: newest_first, ..Page::default() });
             }
         }
     }

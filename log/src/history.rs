@@ -40,7 +40,7 @@ pub trait HistoryReader: Send + Sync {
     async fn page(&self, run: &Run, next: Vec<u8>, wait: bool) -> Result<Page, Error>;
 
     /// The history events of a run after `known`, oldest first; read backwards, so that it costs what is new.
-    async fn newer(&self, run: &Run, known: i64) -> Result<Vec<HistoryEvent>, Error>;
+    async fn newer(&self, run: &Run, known: i64) -> Result<Page, Error>;
 
     /// The latest run, and how many history events it has.
     async fn latest_run(&self, session_id: &str) -> Result<(Run, i64), Error>;

@@ -6,6 +6,8 @@
 //! * [`session_log`]: both together: positional slices of the whole life of a session.
 //! * [`follow`]: follows a session and tells what happened, in order.
 //! * [`blobs`]: content by reference, and its way back.
+//! * [`recent`]: as many decoded logs as fit into memory.
+//! * [`references`]: which blobs a log needs.
 //!
 //! Nothing here starts or signals a workflow, and nothing depends on a harness.
 
@@ -15,8 +17,12 @@ pub mod follow;
 pub mod history;
 mod payload;
 pub mod projection;
+pub mod recent;
+pub mod references;
 pub mod segment;
 pub mod session_log;
+#[cfg(test)]
+mod testing;
 
 pub use client::TemporalReader;
 pub use domain::Committed;

@@ -159,6 +159,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             admin_key: Some(admin_key),
             builtin_tools: builtin_tools(),
             tuning: settings.tuning,
+            delete_sealed_runs: engine.is_some(),
             ..api::Options::default()
         },
     )

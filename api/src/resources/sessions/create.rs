@@ -174,6 +174,9 @@ async fn begin(app: &App, plan: Plan, fingerprint: &Fingerprint) -> Result<(Sess
             status,
             open: !events.is_empty(),
             outputs: Default::default(),
+            referred: 0,
+            noted: 0,
+            read_to: None,
         }),
     };
     let contents = events.iter().filter_map(|event| event.body.content()?.blob());
