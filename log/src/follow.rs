@@ -92,6 +92,7 @@ impl Reading {
     fn note(&mut self, news: &News) {
         news.commits.iter().for_each(|committed| self.unreferred.commit(committed));
         news.accepted.iter().for_each(|mail| self.unreferred.mail(mail));
+        news.claimed.iter().for_each(|blob| self.unreferred.blob(blob));
     }
 }
 
@@ -206,6 +207,7 @@ impl Followed {
         let referred = self.inner.rows.referred(&self.session_id).await;
         log.each_since(&*self.inner.blobs, referred, |committed| unreferred.commit(committed)).await?;
         log.uncommitted().for_each(|mail| unreferred.mail(mail));
+        log.take_claimed().iter().for_each(|blob| unreferred.blob(blob));
         let mut reading = Reading { log, unreferred };
         self.project(&mut reading).await;
         Ok(reading)

@@ -91,7 +91,7 @@ pub async fn seal(
         None => Manifest { session_id: run.session_id.clone(), ..Manifest::default() },
     };
     if !manifest.segments.iter().any(|segment| segment.run_id == run.run_id) {
-        let (commits, end) = read_run(reader, run).await?;
+        let Whole { commits, end, .. } = read_run(reader, run).await?;
         manifest.segments.push(write(store, run, &commits, end).await?);
     }
     Ok(blobs::put_json(store, &manifest).await?)
@@ -119,23 +119,32 @@ pub async fn seal_whole(
     Ok(blobs::put_json(store, &manifest).await?)
 }
 
+/// A closed run.
+pub struct Whole {
+    pub commits: Vec<Committed>,
+    pub end: RunEnd,
+    /// Blobs that payloads were claims to.
+    pub claimed: Vec<BlobRef>,
+}
+
 /// All commits of a closed run.
-pub async fn read_run(reader: &dyn HistoryReader, run: &Run) -> Result<(Vec<Committed>, RunEnd), Error> {
+pub async fn read_run(reader: &dyn HistoryReader, run: &Run) -> Result<Whole, Error> {
     let mut projection = Projection::default();
-    let mut commits = Vec::new();
+    let (mut commits, mut claimed) = (Vec::new(), Vec::new());
     let mut next = Vec::new();
     loop {
         let page = reader.page(run, next, false).await?;
         for event in &page.events {
             commits.extend(projection.feed(event)?);
         }
+        claimed.extend(page.claimed);
         next = page.next;
         if next.is_empty() {
             break;
         }
     }
     match projection.end {
-        Some(end) => Ok((commits, end)),
+        Some(end) => Ok(Whole { commits, end, claimed }),
         None => Err(Error::Open { session_id: run.session_id.clone(), run_id: run.run_id.clone() }),
     }
 }

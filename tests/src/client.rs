@@ -84,6 +84,15 @@ impl Client {
         Ok(serde_json::from_str::<Made>(&text)?.id)
     }
 
+    pub async fn delete(&self, session: &str) -> anyhow::Result<()> {
+        let answer = self.request(Method::DELETE, &format!("/v1/sessions/{session}")).send().await?;
+        let (status, text) = (answer.status(), answer.text().await?);
+        if status != StatusCode::OK {
+            bail!("DELETE {session}: {status}: {text}");
+        }
+        Ok(())
+    }
+
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let url = format!("{}{path}", *self.base.borrow());
         self.http.request(method, url).header("x-api-key", &self.key)
