@@ -1,6 +1,9 @@
 //! The brain's activities, as a worker registers them.
 
-use crate::{answer::Origin, beat::beating, call_model, decide, deltas::Deltas, log_cache::LogCache, model::Model};
+use crate::{
+    answer::Origin, beat::beating, call_model, decide, deltas::Deltas, harnesses::Harnesses, log_cache::LogCache,
+    model::Model,
+};
 use domain::{
     Commit,
     fault::{self, Point},
@@ -22,6 +25,7 @@ pub struct BrainActivities {
     pub(crate) blobs: Arc<dyn Blobs>,
     pub(crate) deltas: Arc<dyn Deltas>,
     pub(crate) logs: LogCache,
+    harnesses: Harnesses,
 }
 
 impl BrainActivities {
@@ -32,7 +36,8 @@ impl BrainActivities {
         deltas: Arc<dyn Deltas>,
     ) -> Self {
         let logs = LogCache::new(reader.clone(), blobs.clone());
-        BrainActivities { model, reader, blobs, deltas, logs }
+        let harnesses = Harnesses::new(blobs.clone());
+        BrainActivities { model, reader, blobs, deltas, logs, harnesses }
     }
 }
 
@@ -42,7 +47,8 @@ impl BrainActivities {
     pub async fn decide(self: Arc<Self>, _ctx: ActivityContext, input: DecideInput) -> Result<Commit, ActivityError> {
         let span = info_span!("decide", session_id = input.state.session_id, step = input.state.summary.n);
         fault::pass(Point::TaskStarted);
-        let decided = tokio::task::spawn_blocking(move || span.in_scope(|| decide::decide(&input))).await?;
+        let found = self.harnesses.find(&input.state.summary.harness).await?;
+        let decided = tokio::task::spawn_blocking(move || span.in_scope(|| decide::decide(&input, &found))).await?;
         fault::pass(Point::DecisionMade);
         Ok(decided)
     }

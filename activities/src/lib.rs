@@ -13,6 +13,7 @@ mod call_model;
 mod decide;
 pub mod deltas;
 pub mod hands;
+pub mod harnesses;
 pub mod log_cache;
 pub mod model;
 

@@ -30,6 +30,19 @@ pub const SEEN_EVENT_IDS_MAX: usize = 1_000;
 pub const VIEW_BYTES_MAX: usize = 64 * 1024;
 pub const MEMO_BYTES_MAX: usize = 8 * 1024;
 
+/// A harness that is data, in bytes: a few times what a Rust one with a JSON parser takes.
+pub const HARNESS_MODULE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Linear memory of such a harness: the View, parsed generously, and its stack.
+pub const HARNESS_MEMORY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Instructions it may take for one decision: a few for each byte of the largest View, some hundred times over,
+/// and still below half a second.
+pub const HARNESS_FUEL_MAX: u64 = 40_000_000;
+/// Its answer, in bytes: a memo and a suffix fit in several times.
+pub const DECISION_BYTES_MAX: usize = 64 * 1024;
+
+/// Summaries without an answer in between after which a turn ends, whatever the harness says.
+pub const COMPACTIONS_MAX: u32 = 10;
+
 /// First and last bytes of a text block in a View.
 pub const VIEW_TEXT_EDGE_BYTES: usize = 2 * 1024;
 /// First bytes of a tool result in a View.
@@ -61,6 +74,9 @@ pub const HEARTBEAT_INTERVAL_MS: u64 = 1_000;
 
 /// Milliseconds a native harness may think about one View; a decision takes microseconds.
 pub const HARNESS_TIMEOUT_MS: u64 = 2_000;
+
+/// Modules of harnesses that a brain worker keeps compiled.
+pub const CACHED_HARNESSES_MAX: usize = 32;
 
 /// Bytes of decoded logs that a brain worker keeps, and the api as many, as the JSON that they were read from: enough
 /// for hundreds of sessions whose older runs are sealed, or a few in the middle of a long run.

@@ -6,7 +6,7 @@ use crate::{
     Event, Summary, Time,
     agent::{AgentFacts, HarnessRef, StrategyRef},
     content::{BlobRef, Json},
-    model::ModelPrivate,
+    model::{ModelPrivate, Purpose, Range},
     outcome::Call,
 };
 use serde::{Deserialize, Serialize};
@@ -209,6 +209,11 @@ pub struct ModelInput {
     pub runs: Vec<String>,
     pub from: u64,
     pub to: u64,
+    /// Ranges before `from` that the strategy is given too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keep: Vec<Range>,
+    #[serde(default, skip_serializing_if = "Purpose::is_answer")]
+    pub purpose: Purpose,
     pub agent: AgentFacts,
     pub strategy: StrategyRef,
     pub suffix: Vec<Value>,

@@ -18,6 +18,10 @@ use temporalio_common::protos::temporal::api::{
 };
 use tonic::{Code, IntoRequest, Status};
 
+/// Mostly little or nothing is new: the first page back is short, and each further one longer.
+const NEWEST_PAGE_EVENTS: i32 = 4;
+const PAGE_GROWTH: i32 = 8;
+
 #[derive(Clone)]
 pub struct TemporalReader {
     connection: Connection,
@@ -75,13 +79,15 @@ impl HistoryReader for TemporalReader {
     async fn newer(&self, run: &Run, known: i64) -> Result<Page, Error> {
         let mut newest_first = Vec::new();
         let mut next_page_token = Vec::new();
+        let mut maximum_page_size = NEWEST_PAGE_EVENTS;
         loop {
             let request = GetWorkflowExecutionHistoryReverseRequest {
                 namespace: self.namespace.clone(),
                 execution: execution(&run.session_id, &run.run_id),
                 next_page_token,
-                ..Default::default()
+                maximum_page_size,
             };
+            maximum_page_size = maximum_page_size.saturating_mul(PAGE_GROWTH);
             let response = self
                 .connection
                 .workflow_service()

@@ -28,7 +28,8 @@ mod testing;
 
 pub use claim::ClaimCheck;
 pub use client::TemporalReader;
+pub use domain::Committed;
 pub use follow::Follower;
 pub use history::HistoryReader;
-pub use projection::{Committed, Projection};
+pub use projection::Projection;
 pub use session_log::SessionLog;

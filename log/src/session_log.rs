@@ -5,12 +5,13 @@
 use crate::{
     blobs,
     history::{self, HistoryReader, Page, Run},
-    projection::{Committed, Projection, RunEnd},
+    projection::{Projection, RunEnd},
     segment::{self, Error, Manifest, Segment},
 };
 use bytes::Bytes;
 use domain::{
-    Summary,
+    Committed, Summary,
+    committed::Genesis,
     content::BlobRef,
     session::{LogEntry, Mail},
 };
@@ -24,6 +25,8 @@ pub struct SessionLog {
     session_id: String,
     manifest: Manifest,
     manifest_blob: Option<BlobRef>,
+    /// What the session began with, if the manifest does not say it yet.
+    genesis: Option<Genesis>,
     /// Commits of the runs after the manifest, oldest first.
     tail: Vec<Unsealed>,
     /// Of the tail, as JSON.
@@ -88,6 +91,7 @@ impl SessionLog {
             session_id: session_id.to_owned(),
             manifest: Manifest::default(),
             manifest_blob: None,
+            genesis: None,
             tail: Vec::new(),
             tail_bytes: 0,
             projection: Projection::default(),
@@ -124,6 +128,7 @@ impl SessionLog {
             session_id: session_id.to_owned(),
             manifest,
             manifest_blob: Some(blob.clone()),
+            genesis: None,
             tail: Vec::new(),
             tail_bytes: 0,
             projection,
@@ -151,8 +156,9 @@ impl SessionLog {
         let mut before = Vec::new();
         for run_id in unsealed {
             let run = Run { session_id: self.session_id.clone(), run_id };
-            let segment::Whole { commits, claimed, .. } = segment::read_run(reader, &run).await?;
+            let segment::ClosedRun { commits, genesis, claimed, .. } = segment::read_run(reader, &run).await?;
             self.claimed.extend(claimed);
+            self.genesis = self.genesis.take().or(genesis);
             let run_id: Arc<str> = run.run_id.into();
             before.extend(commits.into_iter().map(|committed| Unsealed::new(run_id.clone(), committed.into())));
         }
@@ -241,6 +247,7 @@ impl SessionLog {
         let Some(RunEnd::Continued { run_id }) = &self.projection.end else { return false };
         self.run.run_id.clone_from(run_id);
         self.next = Vec::new();
+        self.genesis = self.genesis.take().or_else(|| self.projection.genesis.take());
         self.projection = std::mem::take(&mut self.projection).next_run();
         true
     }
@@ -331,6 +338,11 @@ impl SessionLog {
         runs
     }
 
+    /// What the session began with.
+    pub fn genesis(&self) -> Option<&Genesis> {
+        self.manifest.genesis.as_ref().or(self.genesis.as_ref()).or(self.projection.genesis.as_ref())
+    }
+
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -382,6 +394,19 @@ impl SessionLog {
             }
         }
         Ok(())
+    }
+
+    /// Every commit read so far, also those without a public event, oldest first.
+    pub async fn every_commit(&mut self, store: &dyn Blobs) -> Result<Vec<Arc<Committed>>, Error> {
+        let mut commits: Vec<Arc<Committed>> = Vec::new();
+        for segment in self.manifest.segments.clone() {
+            let blob = self.segment_blob(store, &segment).await?;
+            for frame in &segment.frames {
+                commits.extend(segment::unpack(&segment, frame, &blob)?.into_iter().map(Arc::new));
+            }
+        }
+        commits.extend(self.tail.iter().map(|unsealed| unsealed.committed.clone()));
+        Ok(commits)
     }
 
     async fn segment_blob(&mut self, store: &dyn Blobs, segment: &Segment) -> Result<Bytes, Error> {

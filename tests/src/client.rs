@@ -75,7 +75,8 @@ impl Client {
         self.make("/v1/sessions", &json!({"agent": agent, "environment_id": environment})).await
     }
 
-    async fn make(&self, path: &str, body: &Value) -> anyhow::Result<String> {
+    /// Makes something that has an id.
+    pub async fn make(&self, path: &str, body: &Value) -> anyhow::Result<String> {
         let answer = self.request(Method::POST, path).json(body).send().await?;
         let (status, text) = (answer.status(), answer.text().await?);
         if status != StatusCode::OK {
@@ -93,7 +94,8 @@ impl Client {
         Ok(())
     }
 
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    /// A request of the service as it runs now, with the key.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let url = format!("{}{path}", *self.base.borrow());
         self.http.request(method, url).header("x-api-key", &self.key)
     }

@@ -273,11 +273,9 @@ fn release_hands(hands_dir: &Path) {
     }
 }
 
-/// A program of this workspace, built before the tests: it lies in the target folder that they were built into.
-fn program(name: &str) -> PathBuf {
-    let tests = std::env::current_exe().expect("a test knows its own path");
-    let built = tests.ancestors().nth(2).expect("tests lie in TARGET/PROFILE/deps");
-    let program = built.join(name);
-    assert!(program.is_file(), "{} is missing: build the workspace first, as scripts/test does", program.display());
-    program
+/// A program of this workspace, built before whoever asks: it lies beside them or, for a test, in the folder above.
+pub fn program(name: &str) -> PathBuf {
+    let own = std::env::current_exe().expect("a program knows its own path");
+    let beside = own.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|program| program.is_file());
+    beside.unwrap_or_else(|| panic!("{name} is not beside {}: build the workspace first", own.display()))
 }

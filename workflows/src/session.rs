@@ -139,7 +139,8 @@ impl SessionWorkflow {
 
     fn is_run_long(&self, decisions: u64) -> bool {
         let tuned = self.state.summary.attributes.tuning.decisions_per_run;
-        self.signals >= limits::SIGNALS_PER_RUN_MAX || (tuned > 0 && decisions >= tuned)
+        // Sealing the run before takes a decision: with one alone, a session at rest would continue for ever.
+        self.signals >= limits::SIGNALS_PER_RUN_MAX || (tuned > 0 && decisions >= tuned.max(2))
     }
 
     fn next_run(&self, run_id: &str) -> SessionInput<SessionState> {

@@ -11,8 +11,8 @@ use store::{Batch, Digest, Durability};
 use temporalio_client::tonic::Status;
 
 use super::events::{begun, user};
-use super::{Api, id};
 use super::story::Story;
+use super::{Api, id};
 use crate::resources::sessions::row::{self, SessionRow};
 use crate::resources::sessions::sealed_runs;
 use crate::upkeep::round;

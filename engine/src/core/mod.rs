@@ -13,6 +13,7 @@ pub mod completion;
 pub mod deadline;
 pub mod history;
 pub mod ids;
+pub mod ledger;
 pub mod recover;
 pub mod retry;
 pub mod signal;
@@ -114,6 +115,8 @@ pub fn apply<I: Input>(run: &mut Run, input: I, at: &At<'_>) -> Result<(I::Reply
         Ok(reply) => {
             settle(&mut tx);
             let effects = tx.effects;
+            #[cfg(debug_assertions)]
+            ledger::check(ledger::Ledger::of(&before), &effects.events, &run.state);
             run.signal_ids.extend(effects.signal_ids.iter().cloned());
             Ok((reply, effects))
         }
@@ -134,8 +137,6 @@ fn settle(tx: &mut Tx<'_>) {
     if let Some(successor) = &mut tx.effects.successor {
         deadline::arm(&mut successor.0.state);
     }
-    #[cfg(debug_assertions)]
-    history::lint_appended(&tx.effects.events, tx.state);
 }
 
 /// A failure made by the engine itself.

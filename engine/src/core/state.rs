@@ -62,7 +62,7 @@ pub struct RunState {
     pub status: i32,
     #[prost(int64, tag = "21")]
     pub closed_at: i64,
-    /// The run that took over: continue-as-new or a retry.
+    /// The run that took over: continue-as-new, a retry, or a start that replaced this one.
     #[prost(string, tag = "22")]
     pub successor: String,
     #[prost(bool, tag = "23")]

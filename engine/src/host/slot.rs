@@ -24,6 +24,11 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// Of a run that is not stored yet.
+    pub fn nothing() -> Self {
+        Seen { next_event_id: 1, is_open: true, is_deleted: false }
+    }
+
     pub fn of(state: &RunState) -> Self {
         Seen { next_event_id: state.next_event_id, is_open: state.is_open(), is_deleted: false }
     }
@@ -39,7 +44,7 @@ impl Slot {
     /// A run that is about to be stored: readers see nothing of it yet.
     pub fn unwritten(run: Run) -> Option<Self> {
         let key = keys::run(&run.state.run_id)?;
-        Some(Slot::with(key, run, Seen { next_event_id: 1, is_open: true, is_deleted: false }))
+        Some(Slot::with(key, run, Seen::nothing()))
     }
 
     fn with(key: RunKey, run: Run, seen: Seen) -> Self {

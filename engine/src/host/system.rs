@@ -1,7 +1,7 @@
 //! What concerns no single run: namespaces, syncing, shutting down.
 
 use super::{Error, Host, wait};
-use crate::store::{self, Batch, Durability, Range, Space};
+use crate::store::{self, Batch, Durability, Range, Reads, Space};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -22,7 +22,15 @@ impl Host {
 
     /// Returns when everything that was handed to the store is on disk.
     pub async fn sync(self: &Arc<Self>) -> Result<(), Error> {
-        self.write(Batch::default()).await
+        match self.committer {
+            Some(_) => self.write(Batch::default()).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The store at one moment.
+    pub fn snapshot(&self) -> Result<Box<dyn Reads>, Error> {
+        Ok(self.store.snapshot()?)
     }
 
     /// Closes the store, after which only errors are answered.
@@ -31,6 +39,9 @@ impl Host {
     }
 
     async fn write(self: &Arc<Self>, batch: Batch) -> Result<(), Error> {
+        if self.committer.is_none() {
+            return Err(store::Error::ReadOnly.into());
+        }
         let (done, waits) = oneshot::channel();
         let host = self.clone();
         let after = move |result: Result<(), Arc<store::Error>>| {
@@ -39,7 +50,7 @@ impl Host {
             }
             let _nobody_waits = done.send(result);
         };
-        self.committer.submit(batch, Durability::Synced, Box::new(after));
+        self.submit(batch, Durability::Synced, Box::new(after));
         wait(waits).await
     }
 

@@ -1,6 +1,6 @@
 //! What clients do to workflows and ask of them.
 
-use crate::fixture::{QUEUE, WorkerShape, beside_worker, client, describe, happened, memory, open};
+use crate::fixture::{QUEUE, WorkerShape, beside_worker, client, describe, happened, history, memory, open};
 use crate::workflows::*;
 use std::time::Duration;
 use steadyhand_engine::{Limits, Options, Store};
@@ -200,6 +200,45 @@ async fn a_chain_of_runs_loses_no_signal() {
     engine.shutdown().await;
     let report = engine.verify().expect("reads");
     assert!(report.is_sound(), "{:#?}", report.problems);
+}
+
+#[tokio::test]
+async fn a_history_read_backwards_in_pages_is_the_history() {
+    let engine = memory();
+    let client = client(&engine).await;
+    beside_worker(&client, WorkerShape::default(), async {
+        let handle = client.start_workflow(Steps::run, (9, false), options("long")).await.expect("starts");
+        handle.get_result(WorkflowGetResultOptions::default()).await.expect("completes");
+        let forward = history(&handle).await;
+        let execution = WorkflowExecution { workflow_id: "long".to_owned(), run_id: String::new() };
+        for maximum_page_size in [1, 7, 1000] {
+            let (mut backward, mut pages, mut next_page_token) = (Vec::new(), 0, Vec::new());
+            loop {
+                let request = GetWorkflowExecutionHistoryReverseRequest {
+                    namespace: "default".to_owned(),
+                    execution: Some(execution.clone()),
+                    maximum_page_size,
+                    next_page_token,
+                };
+                let mut service = client.connection().workflow_service();
+                let page = service.get_workflow_execution_history_reverse(request.into_request()).await;
+                let page = page.expect("a page").into_inner();
+                let events = page.history.unwrap_or_default().events;
+                assert!(events.len() <= maximum_page_size as usize);
+                backward.extend(events);
+                pages += 1;
+                next_page_token = page.next_page_token;
+                if next_page_token.is_empty() {
+                    break;
+                }
+            }
+            assert!(pages >= forward.len().div_ceil(maximum_page_size as usize), "{pages} pages");
+            backward.reverse();
+            assert_eq!(backward, forward, "pages of {maximum_page_size}");
+        }
+    })
+    .await;
+    engine.shutdown().await;
 }
 
 #[tokio::test]

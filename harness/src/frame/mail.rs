@@ -67,7 +67,7 @@ fn stop(draft: &mut Draft<'_>) {
     for pending in draft.state.pending.clone() {
         match &pending.op {
             // An answer that is still coming is not waited for; nothing outside depends on it.
-            Op::CallModel { span_id, .. } => {
+            Op::CallModel { span_id, .. } | Op::Compact { span_id, .. } => {
                 draft.closed(&pending.activity, Closed::Cancelled);
                 draft.emit(EventBody::SpanModelRequestEnd {
                     model_request_start_id: span_id.clone(),
@@ -77,8 +77,8 @@ fn stop(draft: &mut Draft<'_>) {
             }
             // A hand that comes too late has a lease that ends it.
             Op::Timer { .. } | Op::Provision { .. } => draft.closed(&pending.activity, Closed::Cancelled),
-            // Never dispatched: there is no hand yet, so nothing can have happened.
-            Op::Execute { call } if draft.state.summary.hand.is_none() => {
+            // Never dispatched: nothing can have happened.
+            Op::Execute { call } if !pending.dispatched => {
                 draft.closed(&pending.activity, Closed::Cancelled);
                 draft.tool_error(&call.tool_use_id, INTERRUPTED);
             }

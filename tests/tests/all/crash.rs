@@ -91,7 +91,7 @@ async fn a_retry_finds_its_message_in_any_run() -> anyhow::Result<()> {
         let model = serve(TcpListener::bind("127.0.0.1:0").await?, script)?;
         let fault = Some((Role::Serve, Fault { point: Point::EventAccepted, nth: 1 }));
         let model_url = model.url();
-        let options = Options { layout: Layout::One, temporal: None, model_url, decisions_per_run: 1, fault };
+        let options = Options { layout: Layout::One, temporal: None, model_url, decisions_per_run: 2, fault };
         let mut service = Service::start(options).await?;
         let client = service.client();
         let session = client.session().await?;
@@ -110,7 +110,7 @@ async fn a_retry_finds_its_message_in_any_run() -> anyhow::Result<()> {
         ensure!(client.events(&session).await? == events, "{mark:?}: the retry changed something");
         let dir = service.stop().await?;
         let runs = afterwards::of_engine(dir.path(), &session, &events).await?;
-        ensure!(runs > 2, "several runs were to lie between message and retry, not {runs}");
+        ensure!(runs > 1, "the message was to be accepted in an earlier run than the retry");
     }
     Ok(())
 }

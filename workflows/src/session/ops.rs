@@ -3,15 +3,18 @@
 use super::SessionWorkflow;
 use crate::contract::{Brain, Hands};
 use domain::{
+    agent::StrategyRef,
     commit::Closed,
     limits,
+    model::Purpose,
     session::{ExecuteInput, HandInput, ModelInput, ProvisionInput, SealInput, queue},
 };
 use futures::future::LocalBoxFuture;
 use harness::{
     Closing, Intake, Outcome, SessionState,
-    state::{Op, Pending},
+    state::{Op, Pending, Slice},
 };
+use serde_json::Value;
 use std::{
     task::{Context, Poll},
     time::Duration,
@@ -99,29 +102,13 @@ fn start<'a>(
 ) -> Option<LocalBoxFuture<'a, Ended>> {
     let activity = Activity { id: pending.activity.clone(), token };
     Some(match &pending.op {
-        Op::CallModel { span_id, to, strategy, suffix } => {
-            let mut runs = state.summary.unsealed.clone();
-            runs.push(ctx.run_id().to_owned());
-            let input = ModelInput {
-                session_id: state.session_id.clone(),
-                manifest: state.summary.manifest.clone(),
-                runs,
-                from: 0,
-                to: *to,
-                agent: state.summary.attributes.agent.clone(),
-                strategy: strategy.clone(),
-                suffix: suffix.clone(),
-                span_id: span_id.clone(),
-                turn: state.summary.turn,
-                tries: state.tries,
-            };
-            let options =
-                activity.options(queue::BRAIN, limits::MODEL_CALL_TIMEOUT_MS, ActivityCancellationType::TryCancel);
-            let call = ctx.execute_activity(Brain::call_model, input, options);
-            Box::pin(async move {
-                let outcome = call.await.map_err(closed)?;
-                Ok(Outcome::Model { digest: outcome.digest, events: outcome.events.len() })
-            })
+        Op::CallModel { span_id, slice, strategy, suffix } => {
+            let request = Request { span_id, slice, strategy, suffix, purpose: Purpose::Answer };
+            call_model(ctx, state, activity, request)
+        }
+        Op::Compact { span_id, slice, strategy } => {
+            let request = Request { span_id, slice, strategy, suffix: &[], purpose: Purpose::Summary };
+            call_model(ctx, state, activity, request)
         }
         Op::Execute { call } => {
             // Started when the hand is there.
@@ -185,6 +172,46 @@ fn start<'a>(
                 }
             })
         }
+    })
+}
+
+/// A model request, whatever it is for.
+struct Request<'r> {
+    span_id: &'r str,
+    slice: &'r Slice,
+    strategy: &'r StrategyRef,
+    suffix: &'r [Value],
+    purpose: Purpose,
+}
+
+fn call_model<'a>(
+    ctx: &'a WorkflowContext<SessionWorkflow>,
+    state: &SessionState,
+    activity: Activity,
+    request: Request<'_>,
+) -> LocalBoxFuture<'a, Ended> {
+    let mut runs = state.summary.unsealed.clone();
+    runs.push(ctx.run_id().to_owned());
+    let input = ModelInput {
+        session_id: state.session_id.clone(),
+        manifest: state.summary.manifest.clone(),
+        runs,
+        from: request.slice.from,
+        to: request.slice.to,
+        keep: request.slice.keep.clone(),
+        purpose: request.purpose,
+        agent: state.summary.attributes.agent.clone(),
+        strategy: request.strategy.clone(),
+        suffix: request.suffix.to_vec(),
+        span_id: request.span_id.to_owned(),
+        turn: state.summary.turn,
+        tries: state.tries,
+    };
+    let options = activity.options(queue::BRAIN, limits::MODEL_CALL_TIMEOUT_MS, ActivityCancellationType::TryCancel);
+    let call = ctx.execute_activity(Brain::call_model, input, options);
+    Box::pin(async move {
+        let outcome = call.await.map_err(closed)?;
+        Ok(Outcome::Model { digest: outcome.digest, events: outcome.events.len() })
     })
 }
 
