@@ -98,10 +98,10 @@ impl App {
             clock: options.clock.clone(),
             delete_sealed_runs: options.delete_sealed_runs,
         };
-        let reader = Arc::new(TemporalReader::new(connection.clone(), namespace.as_str()));
+        let reader = Arc::new(TemporalReader::new(connection.clone(), namespace.as_str(), blobs.clone()));
         Ok(Self {
             keys: Keys::new(catalog.clone(), options.admin_key.as_deref()),
-            gateway: Gateway::new(connection, &namespace),
+            gateway: Gateway::new(connection, &namespace, blobs.clone()),
             follower: Follower::new(reader, blobs.clone(), Arc::new(rows)),
             deltas: Hub::default(),
             clock: options.clock,

@@ -53,7 +53,7 @@ async fn session(
     needed.manifest(log.manifest());
     log.summary().into_iter().for_each(|summary| needed.summary(summary));
     log.uncommitted().for_each(|mail| needed.mail(mail));
-    needed.read_listings(blobs).await?;
+    needed.resolve(blobs).await?;
     for digest in needed.blobs {
         if blobs.has(digest).await?.is_none() {
             report.problems.push(format!("session {id}: blob {digest} is not there"));

@@ -16,6 +16,10 @@ pub const UNCOMMITTED_EVENTS_MAX: usize = 100;
 /// A signal is one history event; below 1 MiB keeps clear of Temporal's 2 MiB payload limit.
 pub const SIGNAL_BYTES_MAX: usize = 1024 * 1024;
 
+/// A payload from this size on becomes a claim to a blob: far enough below the 2 MiB that a server takes, and so that
+/// the commands of one workflow task stay below the 4 MiB of a gRPC message.
+pub const PAYLOAD_BYTES_MAX: usize = 512 * 1024;
+
 /// Signals in one run before it continues as new (Temporal refuses the 10,001st).
 pub const SIGNALS_PER_RUN_MAX: u32 = 2_000;
 

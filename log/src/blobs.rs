@@ -25,6 +25,12 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
+    #[error("blob {hash} is not the payload that was claimed")]
+    Claim {
+        hash: String,
+        #[source]
+        source: prost::DecodeError,
+    },
 }
 
 /// Puts a value as JSON; the same value gives the same reference.

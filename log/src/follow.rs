@@ -92,6 +92,7 @@ impl Reading {
     fn note(&mut self, news: &News) {
         news.commits.iter().for_each(|committed| self.unreferred.commit(committed));
         news.accepted.iter().for_each(|mail| self.unreferred.mail(mail));
+        news.claimed.iter().for_each(|blob| self.unreferred.blob(blob));
     }
 }
 
@@ -205,7 +206,9 @@ impl Followed {
         let mut unreferred = Needed::default();
         let referred = self.inner.rows.referred(&self.session_id).await;
         log.each_since(&*self.inner.blobs, referred, |committed| unreferred.commit(committed)).await?;
+        log.summary().into_iter().for_each(|summary| unreferred.summary(summary));
         log.uncommitted().for_each(|mail| unreferred.mail(mail));
+        log.take_claimed().iter().for_each(|blob| unreferred.blob(blob));
         let mut reading = Reading { log, unreferred };
         self.project(&mut reading).await;
         Ok(reading)
@@ -213,8 +216,8 @@ impl Followed {
 
     /// Into the row. What could not be written is written with what comes next.
     async fn project(&self, reading: &mut Reading) {
-        if let Err(error) = reading.unreferred.read_listings(&*self.inner.blobs).await {
-            warn!(error = &error as &dyn std::error::Error, "outputs of a session cannot be read");
+        if let Err(error) = reading.unreferred.resolve(&*self.inner.blobs).await {
+            warn!(error = &error as &dyn std::error::Error, "blobs of a session cannot be looked at");
             return;
         }
         if self.inner.rows.project(&self.session_id, &reading.log, &reading.unreferred).await {

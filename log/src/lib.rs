@@ -5,6 +5,7 @@
 //! * [`segment`]: closed runs as immutable blobs, and the manifest that lists them.
 //! * [`session_log`]: both together: positional slices of the whole life of a session.
 //! * [`follow`]: follows a session and tells what happened, in order.
+//! * [`claim`]: payloads by reference, where content was not enough.
 //! * [`blobs`]: content by reference, and its way back.
 //! * [`recent`]: as many decoded logs as fit into memory.
 //! * [`references`]: which blobs a log needs.
@@ -12,6 +13,7 @@
 //! Nothing here starts or signals a workflow, and nothing depends on a harness.
 
 pub mod blobs;
+pub mod claim;
 pub mod client;
 pub mod follow;
 pub mod history;
@@ -24,6 +26,7 @@ pub mod session_log;
 #[cfg(test)]
 mod testing;
 
+pub use claim::ClaimCheck;
 pub use client::TemporalReader;
 pub use domain::Committed;
 pub use follow::Follower;

@@ -12,6 +12,7 @@ use crate::{
 };
 use domain::{
     Committed, Content, Event, PrivateEntry, Summary, Take,
+    agent::HarnessRef,
     committed::ActivityResult,
     content::{BlobRef, Json},
     outcome::ModelDigest,
@@ -21,11 +22,13 @@ use serde::Deserialize as _;
 use std::collections::BTreeSet;
 use store::{Blobs, Digest, blobs::Error as StoreError};
 
-/// Blobs by digest, and listings that name more of them.
+/// Blobs by digest, and what leads to more of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Needed {
     pub blobs: BTreeSet<Digest>,
     listings: BTreeSet<Digest>,
+    /// What harnesses are known by: the digest of a module among the blobs, or of source that was compiled in.
+    harnesses: BTreeSet<Digest>,
 }
 
 impl Needed {
@@ -49,6 +52,7 @@ impl Needed {
                 Take::Inline { event, .. } => self.event(event),
                 Take::Private { entry: PrivateEntry::RunSealed { manifest, .. } } => self.blob(manifest),
                 Take::Private { entry: PrivateEntry::Outputs { listing } } => self.listing(listing),
+                Take::Private { entry: PrivateEntry::SwapRequested { harness, .. } } => self.harness(harness),
                 Take::Accepted { .. } | Take::Result { .. } | Take::Private { .. } => {}
             }
         }
@@ -77,7 +81,8 @@ impl Needed {
                 self.blob(&agent.facts.snapshot);
                 self.json(&agent.public);
             }
-            Mail::Change { .. } | Mail::Swap { .. } | Mail::Close { .. } => {}
+            Mail::Swap { swap } => self.harness(&swap.harness),
+            Mail::Change { .. } | Mail::Close { .. } => {}
         }
     }
 
@@ -111,14 +116,26 @@ impl Needed {
             }
         }
         summary.manifest.iter().for_each(|manifest| self.blob(manifest));
+        self.harness(&summary.harness);
+    }
+
+    fn harness(&mut self, harness: &HarnessRef) {
+        self.harnesses.extend(harness.sha256.parse::<Digest>());
     }
 
     pub fn manifest(&mut self, manifest: &Manifest) {
         manifest.segments.iter().for_each(|segment| self.blob(&segment.blob));
     }
 
-    /// Reads the listings: the diff that each one names has no row of its own.
-    pub async fn read_listings(&mut self, store: &dyn Blobs) -> Result<(), Error> {
+    /// Follows what leads to more: listings, whose diffs have no row of their own, and harnesses that are modules.
+    pub async fn resolve(&mut self, store: &dyn Blobs) -> Result<(), Error> {
+        while let Some(digest) = self.harnesses.first().copied() {
+            let found = store.has(digest).await;
+            if found.map_err(|source| Error::Store { hash: digest.to_string(), source })?.is_some() {
+                self.blobs.insert(digest);
+            }
+            self.harnesses.remove(&digest);
+        }
         while let Some(digest) = self.listings.first().copied() {
             let listing = BlobRef { blob: digest.to_string(), bytes: 0 };
             match blobs::get_json::<Vec<OutputFile>>(store, &listing).await {
@@ -161,7 +178,7 @@ mod tests {
             memo: None,
             view_version: 1,
             view_hash: None,
-            queued: 0,
+            queued: Default::default(),
         };
         Committed {
             commit,
@@ -243,9 +260,23 @@ mod tests {
         let mut needed = Needed::default();
         needed.listing(&listing);
         needed.listing(&blob("a listing that is gone"));
-        needed.read_listings(&store).await.unwrap();
+        needed.resolve(&store).await.unwrap();
         let mut expected = digests(&["diff", "a listing that is gone"]);
         expected.insert(listing.blob.parse().unwrap());
         assert_eq!(needed.blobs, expected);
+    }
+
+    #[tokio::test]
+    async fn a_harness_is_kept_where_it_is_a_module() {
+        let store = MemoryBlobs::new();
+        let module = store.put("a module".into()).await.unwrap();
+        let mut needed = Needed::default();
+        for sha256 in [module, Digest::of(b"source of this build")] {
+            let harness = HarnessRef { name: "mine".into(), version: 1, sha256: sha256.to_string() };
+            let entry = PrivateEntry::SwapRequested { id: "swap_1".into(), harness };
+            needed.commit(&committed(vec![Take::Private { entry }], json!([]), json!([])));
+        }
+        needed.resolve(&store).await.unwrap();
+        assert_eq!(needed.blobs, BTreeSet::from([module]));
     }
 }

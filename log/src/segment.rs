@@ -129,25 +129,28 @@ pub struct ClosedRun {
     pub end: RunEnd,
     /// There in the first run of a session.
     pub genesis: Option<Genesis>,
+    /// Blobs that payloads were claims to.
+    pub claimed: Vec<BlobRef>,
 }
 
 /// All commits of a closed run.
 pub async fn read_run(reader: &dyn HistoryReader, run: &Run) -> Result<ClosedRun, Error> {
     let mut projection = Projection::default();
-    let mut commits = Vec::new();
+    let (mut commits, mut claimed) = (Vec::new(), Vec::new());
     let mut next = Vec::new();
     loop {
         let page = reader.page(run, next, false).await?;
         for event in &page.events {
             commits.extend(projection.feed(event)?);
         }
+        claimed.extend(page.claimed);
         next = page.next;
         if next.is_empty() {
             break;
         }
     }
     match projection.end {
-        Some(end) => Ok(ClosedRun { commits, end, genesis: projection.genesis }),
+        Some(end) => Ok(ClosedRun { commits, end, genesis: projection.genesis, claimed }),
         None => Err(Error::Open { session_id: run.session_id.clone(), run_id: run.run_id.clone() }),
     }
 }

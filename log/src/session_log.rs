@@ -34,6 +34,8 @@ pub struct SessionLog {
     projection: Projection,
     run: Run,
     next: Vec<u8>,
+    /// Blobs that payloads were claims to, found when the log was opened.
+    claimed: Vec<BlobRef>,
     /// The segment read last: slices are usually read in order.
     open: Option<(String, Bytes)>,
 }
@@ -75,6 +77,8 @@ pub struct News {
     pub commits: Vec<Arc<Committed>>,
     /// Accepted since the last time and not committed.
     pub accepted: Vec<Mail>,
+    /// Blobs that payloads of this history were claims to.
+    pub claimed: Vec<BlobRef>,
     /// The session is over: no further history can come.
     pub closed: bool,
 }
@@ -93,12 +97,14 @@ impl SessionLog {
             projection: Projection::default(),
             run,
             next: Vec::new(),
+            claimed: Vec::new(),
             open: None,
         };
         // Waiting pages leave a token behind that can be waited on; they do not wait before the present end.
         while log.projection.event_id < history_events {
             let page = reader.page(&log.run, std::mem::take(&mut log.next), true).await?;
             log.next = page.next;
+            log.claimed.extend(page.claimed);
             log.absorb_into(&mut News::default(), page.events)?;
             if log.next.is_empty() {
                 break;
@@ -106,7 +112,8 @@ impl SessionLog {
         }
         log.use_newest_manifest(store).await?;
         log.read_before(reader).await?;
-        log.read_to_end(reader, store).await?;
+        let news = log.read_to_end(reader, store).await?;
+        log.claimed.extend(news.claimed);
         Ok(log)
     }
 
@@ -127,6 +134,7 @@ impl SessionLog {
             projection,
             run: Run { session_id: session_id.to_owned(), run_id: String::new() },
             next: Vec::new(),
+            claimed: Vec::new(),
             open: None,
         })
     }
@@ -148,10 +156,11 @@ impl SessionLog {
         let mut before = Vec::new();
         for run_id in unsealed {
             let run = Run { session_id: self.session_id.clone(), run_id };
-            let read = segment::read_run(reader, &run).await?;
-            self.genesis = self.genesis.take().or(read.genesis);
+            let segment::ClosedRun { commits, genesis, claimed, .. } = segment::read_run(reader, &run).await?;
+            self.claimed.extend(claimed);
+            self.genesis = self.genesis.take().or(genesis);
             let run_id: Arc<str> = run.run_id.into();
-            before.extend(read.commits.into_iter().map(|committed| Unsealed::new(run_id.clone(), committed.into())));
+            before.extend(commits.into_iter().map(|committed| Unsealed::new(run_id.clone(), committed.into())));
         }
         self.tail_bytes += before.iter().map(|unsealed| unsealed.bytes).sum::<u64>();
         self.tail.splice(0..0, before);
@@ -186,6 +195,7 @@ impl SessionLog {
                 Err(history::Error::NotFound { .. }) => return self.read_again(reader, store, news).await,
                 fresh => fresh?,
             };
+            news.claimed.extend(fresh.claimed);
             self.absorb_into(&mut news, fresh.events)?;
             if !self.enter_next_run() {
                 break;
@@ -211,6 +221,7 @@ impl SessionLog {
         commits.sort_by_key(|committed| committed.commit.n);
         news.commits.extend(commits);
         news.accepted.extend(self.uncommitted().filter(|waiting| !mail.contains(waiting.id())).cloned());
+        news.claimed.extend(self.take_claimed());
         news.closed = self.is_closed();
         Ok(news)
     }
@@ -223,7 +234,7 @@ impl SessionLog {
         if !fits {
             return Ok(None);
         }
-        let mut news = News::default();
+        let mut news = News { claimed: page.claimed, ..News::default() };
         self.absorb_into(&mut news, page.events.into_iter().filter(|event| event.event_id > known))?;
         self.next = page.next;
         self.enter_next_run();
@@ -262,6 +273,11 @@ impl SessionLog {
             }
         }
         Ok(())
+    }
+
+    /// Blobs that payloads in the unsealed histories were claims to, as they were when the log was opened; once.
+    pub fn take_claimed(&mut self) -> Vec<BlobRef> {
+        std::mem::take(&mut self.claimed)
     }
 
     /// The run that was read last, and how many history events of it.
@@ -351,26 +367,6 @@ impl SessionLog {
         Ok(commits)
     }
 
-    /// Every commit read so far, also those without a public event, oldest first.
-    pub async fn every_commit(&mut self, store: &dyn Blobs) -> Result<Vec<Arc<Committed>>, Error> {
-        let mut commits: Vec<Arc<Committed>> = Vec::new();
-        for segment in self.manifest.segments.clone() {
-            let blob = self.segment_blob(store, &segment).await?;
-            for frame in &segment.frames {
-                commits.extend(segment::unpack(&segment, frame, &blob)?.into_iter().map(Arc::new));
-            }
-        }
-        let next = commits.last().map_or(0, |last| last.commit.n + 1);
-        commits.extend(
-            self.tail
-                .iter()
-                .map(|unsealed| &unsealed.committed)
-                .filter(|committed| committed.commit.n >= next)
-                .cloned(),
-        );
-        Ok(commits)
-    }
-
     /// Shows every commit from number `n` on, not in order: a frame at a time, so that a long log is never whole in
     /// memory.
     pub async fn each_since(
@@ -398,6 +394,19 @@ impl SessionLog {
             }
         }
         Ok(())
+    }
+
+    /// Every commit read so far, also those without a public event, oldest first.
+    pub async fn every_commit(&mut self, store: &dyn Blobs) -> Result<Vec<Arc<Committed>>, Error> {
+        let mut commits: Vec<Arc<Committed>> = Vec::new();
+        for segment in self.manifest.segments.clone() {
+            let blob = self.segment_blob(store, &segment).await?;
+            for frame in &segment.frames {
+                commits.extend(segment::unpack(&segment, frame, &blob)?.into_iter().map(Arc::new));
+            }
+        }
+        commits.extend(self.tail.iter().map(|unsealed| unsealed.committed.clone()));
+        Ok(commits)
     }
 
     async fn segment_blob(&mut self, store: &dyn Blobs, segment: &Segment) -> Result<Bytes, Error> {

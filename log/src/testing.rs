@@ -58,8 +58,16 @@ impl Told {
 
     pub fn commit(&self, n: u64, takes: Vec<Take>) {
         let now = Time::from_ms(n as i64);
-        let commit =
-            Commit { n, now, takes, step: Step::Continue {}, memo: None, view_version: 1, view_hash: None, queued: 0 };
+        let commit = Commit {
+            n,
+            now,
+            takes,
+            step: Step::Continue {},
+            memo: None,
+            view_version: 1,
+            view_hash: None,
+            queued: Default::default(),
+        };
         let details = [("result".to_owned(), payloads(&commit))].into();
         let marker = MarkerRecordedEventAttributes {
             marker_name: LOCAL_ACTIVITY_MARKER_NAME.into(),

@@ -12,16 +12,17 @@ use activities::{
         scripted::{Script, Scripted},
     },
 };
+use anyhow::Context as _;
 use bytes::Bytes;
 use domain::{
     Content, Event, EventBody, Status, Time,
     agent::{AgentFacts, AgentSnapshot, ModelParams, Policy, ToolFact, ToolKind, ToolSpec},
     event::Confirmation,
-    session::{Attributes, LogEntry, Origin, Posted, SessionInput, Tuning, WORKFLOW_TYPE, queue, signal},
+    session::{self, LogEntry, Origin, Posted, SessionInput, Tuning, WORKFLOW_TYPE, queue, signal},
 };
 use engine::Engine;
 use http::HeaderMap;
-use log::{HistoryReader, SessionLog, TemporalReader};
+use log::{ClaimCheck, HistoryReader, SessionLog, TemporalReader};
 use serde::Serialize;
 use serde_json::Value;
 use std::{sync::Arc, time::Duration};
@@ -32,8 +33,11 @@ use temporalio_client::{
 };
 use temporalio_common::protos::temporal::api::{
     common::v1::{Payload, Payloads, WorkflowExecution, WorkflowType},
+    history::v1::{HistoryEvent, history_event::Attributes},
     taskqueue::v1::TaskQueue,
-    workflowservice::v1::{SignalWorkflowExecutionRequest, StartWorkflowExecutionRequest},
+    workflowservice::v1::{
+        GetWorkflowExecutionHistoryRequest, SignalWorkflowExecutionRequest, StartWorkflowExecutionRequest,
+    },
 };
 use tonic::IntoRequest as _;
 
@@ -73,7 +77,8 @@ impl Bed {
             }
         };
         let blobs: Arc<dyn Blobs> = Arc::new(MemoryBlobs::new());
-        let reader: Arc<dyn HistoryReader> = Arc::new(TemporalReader::new(connection.clone(), NAMESPACE));
+        let reader: Arc<dyn HistoryReader> =
+            Arc::new(TemporalReader::new(connection.clone(), NAMESPACE, blobs.clone()));
         let mut bed = Bed {
             connection,
             blobs,
@@ -94,9 +99,14 @@ impl Bed {
         let model = Scripted::new(Script::from_toml(script, std::path::Path::new("script.toml"))?, Timeouts::default());
         let activities =
             BrainActivities::new(Arc::new(model), self.reader.clone(), self.blobs.clone(), Arc::new(NoDeltas));
-        let client = Client::new(self.connection.clone(), ClientOptions::new(NAMESPACE).build())?;
+        let client = self.client(self.connection.clone())?;
         self.worker = Some(worker::brain::start(client, activities, worker::brain::Options::default()).await?);
         Ok(())
+    }
+
+    fn client(&self, connection: Connection) -> anyhow::Result<Client> {
+        let converter = ClaimCheck::converter(self.blobs.clone());
+        Ok(Client::new(connection, ClientOptions::new(NAMESPACE).data_converter(converter).build())?)
     }
 
     pub async fn stop_brain(&mut self) -> anyhow::Result<()> {
@@ -115,7 +125,7 @@ impl Bed {
             (None, Some(temporal)) => cluster(temporal).await?,
             (None, None) => unreachable!("a bed has an engine"),
         };
-        let client = Client::new(connection, ClientOptions::new(NAMESPACE).build())?;
+        let client = self.client(connection)?;
         let options = worker::hands::Options::default();
         let worker = worker::hands::start(client, HOST, self.hands.clone(), self.blobs.clone(), options).await?;
         self.hand_worker = Some(worker);
@@ -154,7 +164,7 @@ impl Bed {
             shims_off: Vec::new(),
             snapshot: blob,
         };
-        let attributes = Attributes {
+        let attributes = session::Attributes {
             title: None,
             metadata: Default::default(),
             environment_id: "env_1".into(),
@@ -178,7 +188,7 @@ impl Bed {
             workflow_id: session_id.into(),
             workflow_type: Some(WorkflowType { name: WORKFLOW_TYPE.into() }),
             task_queue: Some(TaskQueue { name: queue::BRAIN.into(), ..Default::default() }),
-            input: Some(payloads(&input)),
+            input: Some(self.payloads(&input).await?),
             request_id: session_id.into(),
             ..Default::default()
         };
@@ -195,11 +205,40 @@ impl Bed {
             namespace: NAMESPACE.into(),
             workflow_execution: Some(WorkflowExecution { workflow_id: session_id.into(), run_id: String::new() }),
             signal_name: name.into(),
-            input: Some(payloads(input)),
+            input: Some(self.payloads(input).await?),
             ..Default::default()
         };
         self.connection.workflow_service().signal_workflow_execution(request.into_request()).await?;
         Ok(())
+    }
+
+    /// As the api sends them.
+    async fn payloads(&self, value: &impl Serialize) -> anyhow::Result<Payloads> {
+        let metadata = [("encoding".to_owned(), b"json/plain".to_vec())].into();
+        let payload = Payload { metadata, data: serde_json::to_vec(value)?, ..Default::default() };
+        Ok(Payloads { payloads: vec![ClaimCheck::new(self.blobs.clone()).check(payload).await?] })
+    }
+
+    /// How large the input of the latest run is in its history, and how large what it stands for.
+    pub async fn input_bytes(&self, session_id: &str) -> anyhow::Result<(usize, usize)> {
+        let (run, _) = self.reader.latest_run(session_id).await?;
+        let request = GetWorkflowExecutionHistoryRequest {
+            namespace: NAMESPACE.into(),
+            execution: Some(WorkflowExecution { workflow_id: run.session_id.clone(), run_id: run.run_id.clone() }),
+            maximum_page_size: 1,
+            ..Default::default()
+        };
+        let mut service = self.connection.workflow_service();
+        let raw = service.get_workflow_execution_history(request.into_request()).await?.into_inner();
+        let whole = self.reader.page(&run, Vec::new(), false).await?;
+        let bytes = |event: Option<&HistoryEvent>| match event?.attributes.as_ref()? {
+            Attributes::WorkflowExecutionStartedEventAttributes(started) => {
+                Some(started.input.as_ref()?.payloads.first()?.data.len())
+            }
+            _ => None,
+        };
+        let raw = raw.history.unwrap_or_default().events;
+        bytes(raw.first()).zip(bytes(whole.events.first())).context("a run begins with its input")
     }
 
     /// The log once `until` holds of it.
@@ -292,15 +331,6 @@ fn snapshot() -> AgentSnapshot {
             tool("lookup", ToolKind::Custom, Policy::AlwaysAllow),
         ],
     }
-}
-
-fn payloads(value: &impl Serialize) -> Payloads {
-    let payload = Payload {
-        metadata: [("encoding".to_owned(), b"json/plain".to_vec())].into(),
-        data: serde_json::to_vec(value).expect("inputs have string keys only"),
-        ..Default::default()
-    };
-    Payloads { payloads: vec![payload] }
 }
 
 pub async fn cluster(temporal: &Temporal) -> anyhow::Result<Connection> {

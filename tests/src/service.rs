@@ -183,11 +183,28 @@ impl Service {
         }
     }
 
-    /// Ends it as an operator would, and its hands with it. Gives the folder with its data.
-    pub async fn stop(mut self) -> anyhow::Result<TempDir> {
+    /// Ends its processes as an operator would. What is on disk stays, and so do its hands.
+    pub async fn rest(&mut self) -> anyhow::Result<()> {
         for process in [self.brain.take(), self.hand.take(), self.serve.take()].into_iter().flatten() {
             process.terminate().await?;
         }
+        Ok(())
+    }
+
+    /// Whether `steadyhand verify` finds its data folder whole, while it rests.
+    pub async fn verify(&self) -> anyhow::Result<()> {
+        let mut command = Command::new(program("steadyhand"));
+        command.args(["verify", "--data"]).arg(self.data_dir()).env_clear().stdin(Stdio::null());
+        let output = tokio::task::spawn_blocking(move || command.output()).await??;
+        if !output.status.success() {
+            bail!("not whole: {}", String::from_utf8_lossy(&output.stdout));
+        }
+        Ok(())
+    }
+
+    /// Ends it as an operator would, and its hands with it. Gives the folder with its data.
+    pub async fn stop(mut self) -> anyhow::Result<TempDir> {
+        self.rest().await?;
         release_hands(&self.hands_dir());
         let empty = tempfile::tempdir()?;
         Ok(std::mem::replace(&mut self.dir, empty))

@@ -278,10 +278,10 @@ async fn brain(
     stores: &Stores,
     app: &App,
 ) -> anyhow::Result<worker::WorkerThread> {
-    let reader = Arc::new(log::TemporalReader::new(connection.clone(), &settings.namespace));
+    let reader = Arc::new(log::TemporalReader::new(connection.clone(), &settings.namespace, stores.blobs.clone()));
     let deltas = Arc::new(HubDeltas(app.deltas.clone()));
     let activities = BrainActivities::new(model, reader, stores.blobs.clone(), deltas);
-    let client = connect::client(connection.clone(), &settings.namespace)?;
+    let client = connect::client(connection.clone(), &settings.namespace, stores.blobs.clone())?;
     Ok(worker::brain::start(client, activities, worker::brain::Options::default()).await?)
 }
 

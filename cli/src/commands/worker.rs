@@ -110,9 +110,10 @@ impl Worker {
             Role::Brain { node, model } => {
                 let model = model.make()?;
                 let remote = node.connect("steadyhand-brain").await?;
-                let reader = Arc::new(log::TemporalReader::new(remote.connection.clone(), &node.namespace));
+                let (connection, blobs) = (remote.connection.clone(), remote.blobs.clone());
+                let reader = Arc::new(log::TemporalReader::new(connection, &node.namespace, blobs));
                 let activities = BrainActivities::new(model, reader, remote.blobs.clone(), remote.deltas.clone());
-                let client = crate::connect::client(remote.connection.clone(), &node.namespace)?;
+                let client = crate::connect::client(remote.connection.clone(), &node.namespace, remote.blobs.clone())?;
                 let worker = worker::brain::start(client, activities, worker::brain::Options::default()).await?;
                 until_ended(worker, remote).await
             }
@@ -120,7 +121,7 @@ impl Worker {
                 let program = hand_program.map_or_else(hand_program_beside, Ok)?;
                 let remote = node.connect("steadyhand-hand").await?;
                 let provider = Arc::new(Local::new(&host, hands_dir, program, remote.blobs.clone()));
-                let client = crate::connect::client(remote.connection.clone(), &node.namespace)?;
+                let client = crate::connect::client(remote.connection.clone(), &node.namespace, remote.blobs.clone())?;
                 let options = worker::hands::Options::default();
                 let worker = worker::hands::start(client, &host, provider, remote.blobs.clone(), options).await?;
                 until_ended(worker, remote).await

@@ -1,6 +1,6 @@
 //! Sessions on the bare bed: the workflow, the frame, the log. Each scenario runs on both engines.
 
-use domain::{Content, EventBody, Status, event::StopReason, session::LogEntry};
+use domain::{Content, EventBody, Status, content::Json, event::StopReason, session::LogEntry};
 use steadyhand_tests::bed::{Bed, On, confirmation, custom_result, interrupt, message};
 
 /// One function a scenario, one test an engine.
@@ -40,6 +40,7 @@ on_both![
     runs_continue_and_the_log_reads_as_one,
     a_session_outlives_its_brain,
     a_closed_session_ends,
+    what_no_server_takes_in_one_piece_passes,
 ];
 
 const TURN_END: [&str; 3] = ["session.thread_status_idle", "session.usage", "session.status_idle"];
@@ -485,5 +486,48 @@ async fn a_closed_session_ends(on: On) -> anyhow::Result<()> {
     let types = bed.types(&mut log).await?;
     assert_eq!(types.last(), Some(&"session.status_terminated"));
     assert!(log.summary().is_some_and(|summary| summary.hand.is_none()), "the hand was released");
+    bed.end().await
+}
+
+/// Calls of one answer that wait for somebody outside: each is small enough for the state, together they are not.
+const CALLS: usize = 600;
+/// What a server takes in one payload.
+const PAYLOAD_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+async fn what_no_server_takes_in_one_piece_passes(on: On) -> anyhow::Result<()> {
+    let key = "k".repeat(3_800);
+    let call = format!(r#"{{ tool = "lookup", input = {{ key = "{key}" }} }}"#);
+    let answer = vec![call; CALLS].join(", ");
+    let script = format!(
+        "version = 1\n[[rules]]\nwhen = {{ turn = 0, results = 0 }}\nanswer = [{answer}]\n\
+         [[rules]]\nanswer = [{{ text = \"ok\" }}]\n"
+    );
+    let mut bed = Bed::new(on, &script).await?;
+    bed.tuning.decisions_per_run = 3;
+    let said = "m".repeat(700_000);
+    bed.start("s1", vec![]).await?;
+    bed.post("s1", vec![message("m1", &said)]).await?;
+    let mut log = bed.idle("s1").await?;
+    let Some(StopReason::RequiresAction { event_ids }) = last_stop(&bed.entries(&mut log).await?) else {
+        panic!("it asks")
+    };
+    assert_eq!(event_ids.len(), CALLS);
+    // One more decision than a run is to have: the next one begins with what is left of the state.
+    bed.post("s1", vec![custom_result("r1", &event_ids[0], "42")]).await?;
+    bed.wait("s1", |log| !log.manifest().segments.is_empty()).await?;
+    let (in_history, whole) = bed.input_bytes("s1").await?;
+    assert!(whole > PAYLOAD_BYTES_MAX, "the state has only {whole} bytes");
+    assert!(in_history < 1_000, "history has {in_history} bytes of the state");
+
+    bed.post("s1", vec![interrupt("i1")]).await?;
+    let mut log = bed.wait("s1", |log| log.summary().is_some_and(|summary| summary.status == Status::Idle)).await?;
+    let entries = bed.entries(&mut log).await?;
+    assert_eq!(entries[0].event.body, EventBody::UserMessage { content: Content::text(&said) });
+    let uses = entries.iter().filter_map(|entry| match &entry.event.body {
+        EventBody::AgentCustomToolUse { input: Json::Inline { value }, .. } => Some(value["key"] == *key),
+        _ => None,
+    });
+    assert_eq!(uses.collect::<Vec<_>>(), [true; CALLS]);
+    assert_eq!(tool_results(&entries).len(), CALLS - 1, "the interrupt answers what was left");
     bed.end().await
 }
