@@ -14,7 +14,7 @@ pub fn decide(input: &DecideInput) -> domain::Commit {
     frame::decide(&input.state, &input.intake, &mut |view| {
         let failed = |what: &str| HarnessError { harness: wanted.to_string(), what: what.to_owned() };
         let Some(harness) = registry::find(&wanted) else {
-            return Err(failed("is not in this build; swap the session to one that is (steadyhand session swap)"));
+            return Err(failed("is not in this build; a build that has it takes the session up again"));
         };
         bounded(harness.next, view).map_err(failed)
     })

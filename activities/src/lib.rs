@@ -15,6 +15,7 @@ pub mod deltas;
 pub mod hands;
 pub mod log_cache;
 pub mod model;
+mod turn;
 
 pub use brain::BrainActivities;
 pub use deltas::Deltas;

@@ -23,6 +23,6 @@ pub use commit::{Commit, PrivateEntry, Step, Take};
 pub use content::{Block, Content};
 pub use event::{Event, EventBody};
 pub use failure::{Failure, RetryClass};
-pub use summary::{Status, Summary};
+pub use summary::{Status, Summary, TurnBegin};
 pub use time::Time;
 pub use usage::Usage;

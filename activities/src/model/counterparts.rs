@@ -1,6 +1,6 @@
-//! The clients against model servers that nobody here wrote. Each runs when the environment names its program, as the
-//! test script does: `STEADYHAND_LLMOCK` (PyPI llmock) and `STEADYHAND_AIMOCK` (npm @copilotkit/aimock, whose program
-//! is `llmock` too).
+//! The clients against model servers that nobody here wrote. The environment names their programs, as `scripts/test`
+//! does: `STEADYHAND_LLMOCK` (PyPI llmock) and `STEADYHAND_AIMOCK` (npm @copilotkit/aimock, whose program is `llmock`
+//! too). Without them these tests fail: what was not tried against strangers does not work.
 
 use std::{process::Stdio, sync::Arc, time::Duration};
 
@@ -24,8 +24,9 @@ struct Program {
 
 impl Program {
     /// Starts it on a free port and waits until it says where it listens.
-    async fn start(variable: &str, arguments: &[&str]) -> Option<Program> {
-        let path = std::env::var_os(variable)?;
+    async fn start(variable: &str, arguments: &[&str]) -> Program {
+        let path = std::env::var_os(variable);
+        let path = path.unwrap_or_else(|| panic!("{variable} is not set: run the tests through scripts/test"));
         let mut child = Command::new(path)
             .args(arguments)
             .stdin(Stdio::null())
@@ -52,7 +53,7 @@ impl Program {
         // Read on, so that it never waits for a full pipe.
         tokio::spawn(async move { while let Ok(Some(_)) = out.next_line().await {} });
         tokio::spawn(async move { while let Ok(Some(_)) = err.next_line().await {} });
-        Some(Program { url, _child: child })
+        Program { url, _child: child }
     }
 }
 
@@ -96,7 +97,7 @@ fn plain_client() -> reqwest::Client {
 #[tokio::test]
 async fn llmock_finds_no_fault_with_either_client() {
     use FailureClass::*;
-    let Some(server) = Program::start("STEADYHAND_LLMOCK", &["serve", "--port", "0"]).await else { return };
+    let server = Program::start("STEADYHAND_LLMOCK", &["serve", "--port", "0"]).await;
     let http = plain_client();
     let admin = |path: &str| format!("{}/_llmock/{path}", server.url);
     let stream_fault =
@@ -129,7 +130,7 @@ async fn llmock_finds_no_fault_with_either_client() {
 
 #[tokio::test]
 async fn llmock_tool_calls_reach_both_clients() {
-    let Some(server) = Program::start("STEADYHAND_LLMOCK", &["serve", "--port", "0"]).await else { return };
+    let server = Program::start("STEADYHAND_LLMOCK", &["serve", "--port", "0"]).await;
     let http = plain_client();
     for (backend, path) in [("anthropic", "anthropic"), ("openai", "v1")] {
         let calls = json!([{"name": "bash", "arguments": {"command": "ls"}}, {"name": "bash", "arguments": {}}]);
@@ -170,7 +171,7 @@ async fn aimock_plays_two_turns_with_thinking_and_parallel_tools() {
     ]});
     std::fs::write(&fixtures, script.to_string()).unwrap();
     let arguments = ["-p", "0", "-c", "3", "--strict", "-f", fixtures.to_str().unwrap()];
-    let Some(server) = Program::start("STEADYHAND_AIMOCK", &arguments).await else { return };
+    let server = Program::start("STEADYHAND_AIMOCK", &arguments).await;
     for backend in ["anthropic", "openai"] {
         let client = client(backend, &server.url);
         let question = json!({"role": "user", "content": "look"});

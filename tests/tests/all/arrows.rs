@@ -50,7 +50,6 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("opentelemetry", &["cli"]),
     ("opentelemetry_sdk", &["cli"]),
     ("opentelemetry-otlp", &["cli"]),
-    ("tracing-opentelemetry", &["cli"]),
     // The walls of a sandbox.
     ("seccompiler", &["hand"]),
     // Signals to a thread, and terminals of tests, for which rustix has nothing.

@@ -4,4 +4,5 @@ mod arrows;
 mod crash;
 mod kills;
 mod session;
+mod traces;
 mod turns;
