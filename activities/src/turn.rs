@@ -81,8 +81,11 @@ mod tests {
     use domain::session::{Change, Mail};
     use harness::{SessionState, kit::Session, registry};
 
-    /// What each decision belongs to, and which turns it ended.
-    fn told(session: &Session) -> Vec<(Option<String>, Vec<(String, &'static str)>)> {
+    /// What a decision belongs to, and which turns it ended.
+    type Told = (Option<String>, Vec<(String, &'static str)>);
+
+    /// Of each decision.
+    fn told(session: &Session) -> Vec<Told> {
         let created = harness::kit::attributes();
         let mut state = SessionState::created(
             harness::kit::SESSION,

@@ -273,7 +273,7 @@ fn release_hands(hands_dir: &Path) {
 }
 
 /// A program of this workspace, built before the tests: it lies in the target folder that they were built into.
-fn program(name: &str) -> PathBuf {
+pub fn program(name: &str) -> PathBuf {
     let tests = std::env::current_exe().expect("a test knows its own path");
     let built = tests.ancestors().nth(2).expect("tests lie in TARGET/PROFILE/deps");
     let program = built.join(name);

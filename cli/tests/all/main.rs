@@ -1,5 +1,7 @@
 //! The program as people and scripts meet it: exit code, stdout, stderr.
 
+mod bad_input;
+mod disk;
 mod documents;
 mod fake;
 mod feed;

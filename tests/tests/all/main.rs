@@ -2,6 +2,7 @@
 
 mod arrows;
 mod crash;
+mod endings;
 mod kills;
 mod session;
 mod traces;
