@@ -221,9 +221,8 @@ impl IntoResponse for ApiError {
 }
 
 fn is_disk_full(error: &(dyn Error + 'static)) -> bool {
-    let chain = std::iter::successors(Some(error), |error| error.source());
-    let mut io = chain.filter_map(|error| error.downcast_ref::<std::io::Error>());
-    io.any(|error| error.kind() == std::io::ErrorKind::StorageFull)
+    let io = error.downcast_ref::<std::io::Error>();
+    io.is_some_and(|io| io.kind() == std::io::ErrorKind::StorageFull) || error.source().is_some_and(is_disk_full)
 }
 
 impl From<store::catalog::Error> for ApiError {
