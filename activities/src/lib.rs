@@ -16,6 +16,7 @@ pub mod hands;
 pub mod harnesses;
 pub mod log_cache;
 pub mod model;
+mod turn;
 
 pub use brain::BrainActivities;
 pub use deltas::Deltas;

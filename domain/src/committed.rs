@@ -83,7 +83,7 @@ impl Committed {
                     Mail::Event { event } if event.id == *id => Some(event.clone()),
                     _ => None,
                 })?;
-                // Results of tools were stamped on receipt and keep that time (API.md 3.1).
+                // Results of tools were stamped on receipt and keep that time.
                 event.processed_at.get_or_insert(self.commit.now);
                 Some((event, None, *ignored))
             }

@@ -26,6 +26,6 @@ pub use committed::Committed;
 pub use content::{Block, Content};
 pub use event::{Event, EventBody};
 pub use failure::{Failure, RetryClass};
-pub use summary::{Status, Summary};
+pub use summary::{Status, Summary, TurnBegin};
 pub use time::Time;
 pub use usage::Usage;

@@ -26,7 +26,7 @@ pub const SIGNALS_PER_RUN_MAX: u32 = 2_000;
 /// Event ids remembered across runs to drop redelivered signals.
 pub const SEEN_EVENT_IDS_MAX: usize = 1_000;
 
-/// What a harness may see and keep (DESIGN.md section 5).
+/// What a harness may see and keep.
 pub const VIEW_BYTES_MAX: usize = 64 * 1024;
 pub const MEMO_BYTES_MAX: usize = 8 * 1024;
 
@@ -48,7 +48,7 @@ pub const VIEW_TEXT_EDGE_BYTES: usize = 2 * 1024;
 /// First bytes of a tool result in a View.
 pub const VIEW_RESULT_HEAD_BYTES: usize = 512;
 
-/// A JSON body of the HTTP API, in bytes (API.md 1.8).
+/// A JSON body of the HTTP API, in bytes.
 pub const BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Activities of the brain and of hands beat every second; five silent seconds mean a lost worker.
@@ -60,8 +60,12 @@ pub const MODEL_CALL_TIMEOUT_MS: u64 = 15 * 60 * 1_000;
 /// A decision that takes longer than this is not coming back (measured: 0.33 ms).
 pub const DECIDE_TIMEOUT_MS: u64 = 10_000;
 
-/// Longest tool timeout (600 s, API.md 4.1) and the 60 s that are added to it.
+/// Longest tool timeout (600 s) and the 60 s that are added to it.
 pub const EXECUTE_TIMEOUT_MS: u64 = (600 + 60) * 1_000;
+
+/// Milliseconds within which the one host that has a hand has to take a call. Its worker is back sooner after a restart; a
+/// call that it does not take twice in a row is lost, and its hand with it.
+pub const HOST_WAIT_MS: u64 = 30_000;
 
 /// Cloning a repository and copying files into a hand, milliseconds.
 pub const PROVISION_TIMEOUT_MS: u64 = 10 * 60 * 1_000;

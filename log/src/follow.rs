@@ -263,7 +263,8 @@ impl Followed {
         following.asked += 1;
         if !std::mem::replace(&mut following.is_on, true) {
             let followed = self.clone();
-            let span = info_span!("follow", session_id = self.session_id);
+            // It outlives the request that it began with.
+            let span = info_span!(parent: None, "follow", session_id = self.session_id);
             tokio::spawn(async move { followed.read_on().await }.instrument(span));
         }
     }

@@ -18,7 +18,9 @@ use domain::{
     Content, Event, EventBody, Status, Time,
     agent::{AgentFacts, AgentSnapshot, ModelParams, Policy, ToolFact, ToolKind, ToolSpec},
     event::Confirmation,
-    session::{self, LogEntry, Origin, Posted, SessionInput, Tuning, WORKFLOW_TYPE, queue, signal},
+    session::{
+        Attributes as SessionAttributes, LogEntry, Origin, Posted, SessionInput, Tuning, WORKFLOW_TYPE, queue, signal,
+    },
 };
 use engine::Engine;
 use http::HeaderMap;
@@ -110,7 +112,7 @@ impl Bed {
     }
 
     pub async fn stop_brain(&mut self) -> anyhow::Result<()> {
-        if let Some(mut worker) = self.worker.take() {
+        if let Some(worker) = self.worker.take() {
             worker.shutdown();
             worker.ended().await;
             worker.join()?;
@@ -119,7 +121,7 @@ impl Bed {
     }
 
     /// On a connection of its own, as in a process of its own.
-    async fn start_hands(&mut self) -> anyhow::Result<()> {
+    pub async fn start_hands(&mut self) -> anyhow::Result<()> {
         let connection = match (&self.engine, &self.temporal) {
             (Some(engine), _) => embedded(engine.clone()).await?,
             (None, Some(temporal)) => cluster(temporal).await?,
@@ -132,13 +134,18 @@ impl Bed {
         Ok(())
     }
 
-    pub async fn end(mut self) -> anyhow::Result<()> {
-        self.stop_brain().await?;
-        if let Some(mut worker) = self.hand_worker.take() {
+    pub async fn stop_hands(&mut self) -> anyhow::Result<()> {
+        if let Some(worker) = self.hand_worker.take() {
             worker.shutdown();
             worker.ended().await;
             worker.join()?;
         }
+        Ok(())
+    }
+
+    pub async fn end(mut self) -> anyhow::Result<()> {
+        self.stop_brain().await?;
+        self.stop_hands().await?;
         if let Some(engine) = self.engine.take() {
             engine.shutdown().await;
         }
@@ -164,7 +171,7 @@ impl Bed {
             shims_off: Vec::new(),
             snapshot: blob,
         };
-        let attributes = session::Attributes {
+        let attributes = SessionAttributes {
             title: None,
             metadata: Default::default(),
             environment_id: "env_1".into(),
@@ -255,6 +262,22 @@ impl Bed {
             anyhow::Ok(log)
         };
         tokio::time::timeout(Duration::from_secs(60), waiting).await?
+    }
+
+    /// Until the session's latest run has such a history event.
+    pub async fn recorded(&self, session_id: &str, is_it: impl Fn(&Attributes) -> bool) -> anyhow::Result<()> {
+        let reading = async {
+            let (run, _) = self.reader.latest_run(session_id).await?;
+            let mut next = Vec::new();
+            loop {
+                let page = self.reader.page(&run, next, true).await?;
+                if page.events.iter().filter_map(|event| event.attributes.as_ref()).any(&is_it) {
+                    return anyhow::Ok(());
+                }
+                next = page.next;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), reading).await?
     }
 
     /// The log when nothing is left to do.

@@ -89,7 +89,7 @@ impl<'a> Draft<'a> {
         self.emit(EventBody::SessionThreadStatusRunning { session_thread_id, agent_name });
     }
 
-    /// Idle events in the order of API.md 3.5: thread, usage, session.
+    /// Idle events in the order that the API promises: thread, usage, session.
     pub fn idle(&mut self, stop_reason: StopReason, stop_details: Option<StopDetails>) {
         let (session_thread_id, agent_name) = self.thread();
         self.emit(EventBody::SessionThreadStatusIdle {

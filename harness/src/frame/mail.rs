@@ -91,7 +91,7 @@ fn stop(draft: &mut Draft<'_>) {
     }
 }
 
-/// Text of API.md 3.6: the call did not complete; asking again is the model's choice.
+/// The call did not complete; asking again is the model's choice.
 const INTERRUPTED: &str =
     "The tool execution was interrupted by the user before it completed. Retry it if it is still needed.";
 
@@ -155,7 +155,7 @@ fn answer(draft: &mut Draft<'_>, id: &str, tool_use_id: &str) {
     let waits = draft.state.blocked.iter().any(|blocked| {
         matches!(blocked.on, Blocker::Custom | Blocker::SelfHosted) && blocked.call.tool_use_id == tool_use_id
     });
-    // A result may come before its call was dispatched: "as soon as the use event appears" (API.md 3.3).
+    // A result may come before its call was dispatched: "as soon as the use event appears".
     let early = draft.state.calls.iter().any(|call| call.tool_use_id == tool_use_id);
     if waits || early { draft.accept(id) } else { draft.ignore(id) }
 }

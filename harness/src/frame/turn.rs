@@ -13,7 +13,7 @@ use domain::{
     event::{ErrorBody, ErrorKind, Permission, RetryStatus, StopDetails, StopReason},
     ids,
     limits::{COMPACTIONS_MAX, MEMO_BYTES_MAX},
-    outcome::{ModelDigest, ProvisionOutcome, ToolDigest},
+    outcome::{ModelDigest, ProvisionOutcome},
 };
 
 /// Takes the end of one activity or timer into the log. What no state waits for is not taken at all.
@@ -28,16 +28,22 @@ pub fn close(draft: &mut Draft<'_>, closing: &Closing) {
                 (Closed::Finished, Some(Outcome::Tool { digest })) => {
                     draft.take(Take::Result { activity: activity.to_owned(), index: 0 });
                     draft.closed(activity, Closed::Finished);
-                    return hand_lost(draft, digest);
+                    if digest.hand_lost {
+                        hand_lost(draft, "its sandbox is gone");
+                    }
+                    return;
                 }
                 (Closed::Cancelled, _) => "the call was cancelled before its worker confirmed its end",
-                _ => "the worker that ran the call is gone",
+                _ => "the machine that has the sandbox does not answer",
             };
             draft.closed(activity, closing.how.clone());
             draft.tool_error(
                 &call.tool_use_id,
                 format!("lost: {lost}. It may or may not have taken effect; check before running it again."),
             );
+            if matches!(closing.how, Closed::Failed { .. }) {
+                hand_lost(draft, "its host does not answer");
+            }
         }
         Op::Provision { .. } => close_provision(draft, closing),
         Op::Timer { .. } => {
@@ -136,13 +142,9 @@ fn close_provision(draft: &mut Draft<'_>, closing: &Closing) {
     }
 }
 
-fn hand_lost(draft: &mut Draft<'_>, digest: &ToolDigest) {
-    if !digest.hand_lost {
-        return;
-    }
+fn hand_lost(draft: &mut Draft<'_>, reason: &str) {
     if let Some(hand) = draft.state.summary.hand.clone() {
-        let reason = "its sandbox is gone".to_owned();
-        draft.note(PrivateEntry::HandLost { hand: hand.hand, reason });
+        draft.note(PrivateEntry::HandLost { hand: hand.hand, reason: reason.to_owned() });
     }
 }
 
@@ -341,7 +343,7 @@ fn end_turn(draft: &mut Draft<'_>, reason: IdleReason) {
     mail::end_calls(draft, "The tool was not run: the turn ended.");
     let spent = reason == (IdleReason::RetriesExhausted {});
     if spent {
-        // Queued inputs are flushed (API.md 3.7): in the log, but they start nothing.
+        // Queued inputs are flushed: in the log, but they start nothing.
         take_inputs(draft);
     }
     draft.set_step(Step::Idle { reason: reason.clone() });

@@ -3,6 +3,8 @@
 mod arrows;
 mod crash;
 mod data;
+mod endings;
 mod kills;
 mod session;
+mod traces;
 mod turns;

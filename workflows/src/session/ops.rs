@@ -7,7 +7,7 @@ use domain::{
     commit::Closed,
     limits,
     model::Purpose,
-    session::{ExecuteInput, HandInput, ModelInput, ProvisionInput, SealInput, queue},
+    session::{ExecuteInput, HandInput, HandRef, ModelInput, ProvisionInput, SealInput, queue},
 };
 use futures::future::LocalBoxFuture;
 use harness::{
@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 use temporalio_workflow::{
-    ActivityCancellationType, ActivityExecutionError, ActivityOptions, TimerOptions, TimerResult,
+    ActivityCancellationType, ActivityExecutionError, ActivityOptions, TimeoutType, TimerOptions, TimerResult,
     WorkflowCancellationToken, WorkflowContext,
 };
 
@@ -101,6 +101,7 @@ fn start<'a>(
     token: WorkflowCancellationToken,
 ) -> Option<LocalBoxFuture<'a, Ended>> {
     let activity = Activity { id: pending.activity.clone(), token };
+    let turn_event = turn_event(state);
     Some(match &pending.op {
         Op::CallModel { span_id, slice, strategy, suffix } => {
             let request = Request { span_id, slice, strategy, suffix, purpose: Purpose::Answer };
@@ -113,15 +114,18 @@ fn start<'a>(
         Op::Execute { call } => {
             // Started when the hand is there.
             let hand = state.summary.hand.clone()?;
-            let queue = queue::hand_host(&hand.host);
-            let input = ExecuteInput { session_id: state.session_id.clone(), hand, call: call.clone() };
-            let options = activity.options(
-                &queue,
-                limits::EXECUTE_TIMEOUT_MS,
-                ActivityCancellationType::WaitCancellationCompleted,
-            );
-            let call = ctx.execute_activity(Hands::execute, input, options);
-            Box::pin(async move { Ok(Outcome::Tool { digest: call.await.map_err(closed)?.digest }) })
+            let host = Host::of(state, &hand);
+            let input = ExecuteInput { session_id: state.session_id.clone(), hand, call: call.clone(), turn_event };
+            let dispatch = move || {
+                let options = activity.on_host(
+                    &host,
+                    limits::EXECUTE_TIMEOUT_MS,
+                    ActivityCancellationType::WaitCancellationCompleted,
+                );
+                ctx.execute_activity(Hands::execute, input.clone(), options)
+            };
+            let first = dispatch();
+            Box::pin(async move { Ok(Outcome::Tool { digest: twice(first, dispatch).await?.digest }) })
         }
         Op::Provision { hand } => {
             let input = ProvisionInput {
@@ -129,6 +133,7 @@ fn start<'a>(
                 hand: hand.clone(),
                 environment_id: state.summary.attributes.environment_id.clone(),
                 resources: state.summary.attributes.resources.clone(),
+                turn_event,
             };
             let options =
                 activity.options(queue::HANDS, limits::PROVISION_TIMEOUT_MS, ActivityCancellationType::TryCancel);
@@ -140,23 +145,32 @@ fn start<'a>(
                 session_id: state.session_id.clone(),
                 run_id: run_id.clone(),
                 manifest: state.summary.manifest.clone(),
+                turn_event,
             };
             let options = activity.options(queue::BRAIN, limits::SEAL_TIMEOUT_MS, ActivityCancellationType::TryCancel);
             let call = ctx.execute_activity(Brain::seal, input, options);
             Box::pin(async move { Ok(Outcome::Seal { outcome: call.await.map_err(closed)? }) })
         }
         Op::Collect {} => {
-            let (input, queue) = hand_input(state)?;
-            let options = activity.options(&queue, limits::PROVISION_TIMEOUT_MS, ActivityCancellationType::TryCancel);
-            let call = ctx.execute_activity(Hands::collect, input, options);
-            Box::pin(async move { Ok(Outcome::Collect { outcome: call.await.map_err(closed)? }) })
+            let (input, host) = hand_input(state, turn_event)?;
+            let dispatch = move || {
+                let options =
+                    activity.on_host(&host, limits::PROVISION_TIMEOUT_MS, ActivityCancellationType::TryCancel);
+                ctx.execute_activity(Hands::collect, input.clone(), options)
+            };
+            let first = dispatch();
+            Box::pin(async move { Ok(Outcome::Collect { outcome: twice(first, dispatch).await? }) })
         }
         Op::Release {} => {
-            let (input, queue) = hand_input(state)?;
-            let options = activity.options(&queue, limits::PROVISION_TIMEOUT_MS, ActivityCancellationType::TryCancel);
-            let call = ctx.execute_activity(Hands::release, input, options);
+            let (input, host) = hand_input(state, turn_event)?;
+            let dispatch = move || {
+                let options =
+                    activity.on_host(&host, limits::PROVISION_TIMEOUT_MS, ActivityCancellationType::TryCancel);
+                ctx.execute_activity(Hands::release, input.clone(), options)
+            };
+            let first = dispatch();
             Box::pin(async move {
-                call.await.map_err(closed)?;
+                twice(first, dispatch).await?;
                 Ok(Outcome::Done {})
             })
         }
@@ -173,6 +187,11 @@ fn start<'a>(
             })
         }
     })
+}
+
+/// The event that began the turn: its trace is named after it.
+fn turn_event(state: &SessionState) -> Option<String> {
+    state.summary.began.as_ref().map(|began| began.event.clone())
 }
 
 /// A model request, whatever it is for.
@@ -206,6 +225,7 @@ fn call_model<'a>(
         span_id: request.span_id.to_owned(),
         turn: state.summary.turn,
         tries: state.tries,
+        turn_event: turn_event(state),
     };
     let options = activity.options(queue::BRAIN, limits::MODEL_CALL_TIMEOUT_MS, ActivityCancellationType::TryCancel);
     let call = ctx.execute_activity(Brain::call_model, input, options);
@@ -215,11 +235,44 @@ fn call_model<'a>(
     })
 }
 
-fn hand_input(state: &SessionState) -> Option<(HandInput, String)> {
+fn hand_input(state: &SessionState, turn_event: Option<String>) -> Option<(HandInput, Host)> {
     let hand = state.summary.hand.clone()?;
-    let queue = queue::hand_host(&hand.host);
+    let host = Host::of(state, &hand);
     let last_listing = state.summary.outputs.as_ref().map(|listing| listing.blob.clone());
-    Some((HandInput { session_id: state.session_id.clone(), hand, last_listing }, queue))
+    Some((HandInput { session_id: state.session_id.clone(), hand, last_listing, turn_event }, host))
+}
+
+/// The one machine that has a hand.
+struct Host {
+    queue: String,
+    /// How long its worker has to take something.
+    takes_within: Duration,
+}
+
+impl Host {
+    fn of(state: &SessionState, hand: &HandRef) -> Self {
+        let takes_within = state.summary.attributes.tuning.host_wait();
+        Host { queue: queue::hand_host(&hand.host), takes_within }
+    }
+}
+
+/// The worker of a host may be on its way back: what nobody took in time is dispatched once more. Whatever it is, the
+/// hand's journal makes that safe.
+async fn twice<T, First, Again>(first: First, again: impl FnOnce() -> Again) -> Result<T, Closed>
+where
+    First: Future<Output = Result<T, ActivityExecutionError>>,
+    Again: Future<Output = Result<T, ActivityExecutionError>>,
+{
+    match first.await {
+        Err(error) if is_untaken(&error) => again().await,
+        ended => ended,
+    }
+    .map_err(closed)
+}
+
+/// No worker took it in time.
+fn is_untaken(error: &ActivityExecutionError) -> bool {
+    error.as_timeout().is_some_and(|timeout| timeout.timeout_type() == TimeoutType::ScheduleToStart)
 }
 
 struct Activity {
@@ -229,15 +282,22 @@ struct Activity {
 
 impl Activity {
     /// Unlimited attempts: only a lost worker is a failure, everything else is a result.
-    fn options(self, queue: &str, start_to_close_ms: u64, cancellation: ActivityCancellationType) -> ActivityOptions {
+    fn options(&self, queue: &str, start_to_close_ms: u64, cancellation: ActivityCancellationType) -> ActivityOptions {
         ActivityOptions::with_start_to_close_timeout(Duration::from_millis(start_to_close_ms))
-            .activity_id(self.id)
+            .activity_id(self.id.clone())
             .task_queue(queue.to_owned())
             .heartbeat_timeout(Duration::from_millis(limits::HEARTBEAT_TIMEOUT_MS))
             .cancellation_type(cancellation)
-            .cancellation_token(self.token)
+            .cancellation_token(self.token.clone())
             .do_not_eagerly_execute(true)
             .build()
+    }
+
+    /// For what only one host can take.
+    fn on_host(&self, host: &Host, start_to_close_ms: u64, cancellation: ActivityCancellationType) -> ActivityOptions {
+        let mut options = self.options(&host.queue, start_to_close_ms, cancellation);
+        options.schedule_to_start_timeout = Some(host.takes_within);
+        options
     }
 }
 
