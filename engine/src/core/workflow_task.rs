@@ -169,6 +169,9 @@ fn suggestions(tx: &Tx<'_>) -> Vec<i32> {
     if tx.state.next_event_id >= tx.at.limits.suggest_history_events {
         reasons.push(SuggestContinueAsNewReason::TooManyHistoryEvents as i32);
     }
+    if tx.state.updates.len() * 10 > tx.at.limits.updates_max * 9 {
+        reasons.push(SuggestContinueAsNewReason::TooManyUpdates as i32);
+    }
     reasons
 }
 

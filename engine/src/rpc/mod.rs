@@ -12,6 +12,7 @@ mod status;
 mod system;
 mod token;
 mod undelivered;
+mod update;
 mod visibility;
 mod worker;
 mod workflow;
@@ -82,6 +83,8 @@ methods! {
         RespondActivityTaskCanceledById => activity::respond_canceled_by_id,
         RecordActivityTaskHeartbeat => activity::heartbeat,
         RecordActivityTaskHeartbeatById => activity::heartbeat_by_id,
+        UpdateWorkflowExecution => update::update,
+        PollWorkflowExecutionUpdate => update::poll,
         QueryWorkflow => query::query,
         RespondQueryTaskCompleted => query::respond,
         GetWorkflowExecutionHistory => history::get,

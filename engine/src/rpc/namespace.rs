@@ -43,6 +43,8 @@ fn response(call: &Call, name: &str, description: &str) -> DescribeNamespaceResp
             id: id(name),
             capabilities: Some(namespace_info::Capabilities {
                 worker_poll_complete_on_shutdown: true,
+                sync_update: true,
+                async_update: true,
                 ..Default::default()
             }),
             limits: Some(namespace_info::Limits {
