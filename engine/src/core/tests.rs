@@ -339,6 +339,7 @@ fn rule_6_every_field_of_a_token_is_checked() {
         TaskRef { started_event_id: 9, ..good.clone() },
         TaskRef { attempt: 2, ..good.clone() },
         TaskRef { started_at: 1, ..good.clone() },
+        TaskRef { stamp: 9, ..good.clone() },
     ];
     for token in wrong {
         let result = bench.complete_with(&started, vec![], |complete| complete.token = token);
@@ -348,6 +349,21 @@ fn rule_6_every_field_of_a_token_is_checked() {
     assert_eq!(bench.complete(&started, vec![]), Err(Refusal::WorkflowTaskNotFound), "once");
     let stale = workflow_task::Start { stamp: 1, identity: String::new(), from_sticky: false };
     assert_eq!(bench.apply(stale), Err(Refusal::WorkflowTaskNotFound));
+}
+
+/// Found by simulation: an answer to an attempt that a restart had ended was taken for an answer to the next.
+#[test]
+fn rule_6_a_repeated_attempt_is_not_the_one_before_even_if_both_started_at_the_same_moment() {
+    let mut bench = Bench::new();
+    let first = bench.start();
+    bench.fail_task(&first);
+    let before = bench.start();
+    bench.apply(Recover).expect("recovers");
+    let after = bench.start();
+    let ids = |started: &Started| (started.task.started_event_id, started.task.attempt, started.task.started_at);
+    assert_eq!(ids(&before), ids(&after));
+    assert_eq!(bench.complete(&before, vec![]), Err(Refusal::WorkflowTaskNotFound));
+    bench.complete(&after, vec![]).expect("completes");
 }
 
 #[test]

@@ -102,6 +102,7 @@ fn response(call: &Call, slot: &Slot, task: Task) -> Reply<PollWorkflowTaskQueue
         attempt: task.attempt,
         started_at: task.started_at,
         query_id: String::new(),
+        stamp: task.stamp,
     };
     Ok(PollWorkflowTaskQueueResponse {
         task_token: token.encode_to_vec(),
