@@ -97,7 +97,9 @@ methods! {
         GetSearchAttributes => visibility::search_attributes,
         ShutdownWorker => worker::shutdown;
     "temporal.api.operatorservice.v1.OperatorService"
-        ListSearchAttributes => visibility::operator_search_attributes;
+        ListSearchAttributes => visibility::list_search_attributes,
+        AddSearchAttributes => visibility::add_search_attributes,
+        RemoveSearchAttributes => visibility::remove_search_attributes;
     "grpc.health.v1.Health"
         Check => system::health;
 }
