@@ -216,13 +216,15 @@ impl Host {
 
     /// Sees that requests which no workflow task carries get one.
     pub(super) fn dispatch_updates(self: &Arc<Self>, slot: &Arc<Slot>) {
-        let waits = |waiting: &Waiting| waiting.request.is_some();
-        if !slot.updates.lock().0.values().any(waits) {
+        let any_wait = || slot.updates.lock().0.values().any(|waiting| waiting.request.is_some());
+        if !any_wait() {
             return;
         }
         let needs_one = {
             let run = slot.run.lock();
-            run.state.is_open() && run.state.task.is_none() && !run.state.is_delayed(self.clock.now())
+            let could = run.state.is_open() && run.state.task.is_none() && !run.state.is_delayed(self.clock.now());
+            // Asked again while nothing can happen to the run: a task may just have been completed with the last of them.
+            could && any_wait()
         };
         if needs_one {
             // Not waited for: if it fails, so does everything else.
