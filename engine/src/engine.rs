@@ -123,5 +123,11 @@ fn parts(
     let host = Arc::new(Host::new(store, committer, Settings { clock, limits, cached_runs_max, seed }));
     let stored = host.stored_namespaces().map_err(|source| Error::Read(source.into()))?;
     let configured = namespaces.into_iter().map(|name| (name, String::new()));
-    Ok((host, Arc::new(Namespaces::new(configured.chain(stored)))))
+    let names: Vec<_> = configured.chain(stored).collect();
+    let namespaces = Namespaces::new(names.iter().cloned());
+    for (name, _) in names {
+        let attributes = host.stored_attributes(&name).map_err(|source| Error::Read(source.into()))?;
+        namespaces.add_attributes(&name, attributes);
+    }
+    Ok((host, Arc::new(namespaces)))
 }

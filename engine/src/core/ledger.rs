@@ -18,6 +18,8 @@ pub struct Ledger {
     /// By the event that scheduled them; the event that started them, if there is one.
     activities: BTreeMap<i64, Option<i64>>,
     timers: BTreeMap<String, Timer>,
+    /// Accepted and not answered, by the events that say so.
+    updates: BTreeSet<i64>,
     closed_event_id: i64,
 }
 
@@ -58,6 +60,7 @@ impl Ledger {
             completed_event_id: 0,
             activities,
             timers,
+            updates: open_updates(state),
             closed_event_id: state.close_event_id,
         }
     }
@@ -140,6 +143,10 @@ impl Ledger {
         wrong.extend(both.map(|scheduled| format!("activity {scheduled} has ended and is pending")));
         let both = state.timers.keys().find(|id| !timers.insert(id));
         wrong.extend(both.map(|id| format!("timer {id} has fired and is running")));
+        if state.is_open() && self.updates != open_updates(state) {
+            let expected = open_updates(state);
+            wrong.push(format!("history leaves the updates {:?} open and the state {expected:?}", self.updates));
+        }
         if !activities.iter().eq(self.activities.keys()) {
             let open: Vec<_> = self.activities.keys().collect();
             wrong.push(format!("history leaves the activities {open:?} open and the state {activities:?}"));
@@ -225,6 +232,14 @@ impl Ledger {
                     return Err(format!("fires the timer {} {} ns early", a.timer_id, timer.fires_at - now));
                 }
             }
+            WorkflowExecutionUpdateAcceptedEventAttributes(_) => {
+                self.updates.insert(event.event_id);
+            }
+            WorkflowExecutionUpdateCompletedEventAttributes(a) => {
+                if !self.updates.remove(&a.accepted_event_id) {
+                    return Err(format!("answers the update of {}, which is not open", a.accepted_event_id));
+                }
+            }
             TimerCanceledEventAttributes(a) => {
                 self.end_timer(&a.timer_id, a.started_event_id)?;
             }
@@ -257,6 +272,11 @@ impl Ledger {
             None => Err(format!("ends the timer {id}, which does not run")),
         }
     }
+}
+
+fn open_updates(state: &RunState) -> BTreeSet<i64> {
+    let open = state.updates.values().filter(|update| update.completed_event_id == 0);
+    open.map(|update| update.accepted_event_id).collect()
 }
 
 /// The workflow task as far as history shows it: a repeated attempt is not in it.

@@ -20,6 +20,7 @@ pub mod signal;
 pub mod state;
 pub mod terminate;
 pub mod timer;
+pub mod update;
 pub mod workflow_task;
 
 #[cfg(test)]
@@ -59,6 +60,8 @@ pub struct Effects {
     pub signal_ids: Vec<String>,
     /// A new run of the same workflow id, stored in the same write.
     pub successor: Option<Box<(Run, Effects)>>,
+    /// What became of updates.
+    pub updates: Vec<(String, update::News)>,
     /// Whether what a list shows of this run changed.
     pub listed: bool,
 }

@@ -11,6 +11,7 @@ mod record;
 mod recovery;
 mod slot;
 mod system;
+mod updates;
 mod wheel;
 
 pub use create::{Start, StartOutcome};
@@ -19,6 +20,7 @@ pub use query::{Answer, QueryError};
 pub use record::info as run_info;
 pub use recovery::recovered;
 pub use slot::{Seen, Slot};
+pub use updates::{Stage, Unanswered, Until, UpdateError};
 
 pub(crate) use history::read as read_history;
 
@@ -178,6 +180,7 @@ impl Host {
             seen: Seen::of(&run.state),
             wake_at: run.state.wake_at,
             work: effects.work,
+            updates: effects.updates,
         };
         let (done, waits) = oneshot::channel();
         let (host, slot) = (self.clone(), slot.clone());
@@ -206,7 +209,7 @@ impl Host {
     }
 
     /// Sets in motion what a durable transition left to do.
-    fn publish(&self, slot: &Arc<Slot>, published: Published) {
+    fn publish(self: &Arc<Self>, slot: &Arc<Slot>, published: Published) {
         slot.publish(published.seen);
         if published.wake_at != 0 {
             self.wheel.arm(crate::time::Time(published.wake_at), slot.key);
@@ -214,6 +217,8 @@ impl Host {
         for work in published.work {
             self.queues.push(&published.namespace, slot.key, work);
         }
+        self.tell_updates(slot, published.updates);
+        self.dispatch_updates(slot);
         self.dispatch_queries(slot);
     }
 
@@ -241,6 +246,12 @@ impl Host {
         }
     }
 
+    /// An id that a client left to us.
+    pub fn fresh_id(&self) -> String {
+        let (high, low) = self.draw();
+        core::ids::ordered_from(self.clock.now(), high, low)
+    }
+
     /// Random-looking bits that follow from the engine's seed.
     fn draw(&self) -> (u64, u64) {
         let n = self.ids_made.fetch_add(1, Ordering::Relaxed);
@@ -255,11 +266,18 @@ struct Published {
     seen: Seen,
     wake_at: i64,
     work: Vec<core::Work>,
+    updates: Vec<(String, core::update::News)>,
 }
 
 impl Published {
     fn of(run: Run, work: Vec<core::Work>) -> Self {
-        Published { seen: Seen::of(&run.state), wake_at: run.state.wake_at, namespace: run.state.namespace, work }
+        Published {
+            seen: Seen::of(&run.state),
+            wake_at: run.state.wake_at,
+            namespace: run.state.namespace,
+            work,
+            updates: Vec::new(),
+        }
     }
 }
 

@@ -59,8 +59,7 @@ impl Host {
         query: WorkflowQuery,
         deadline: Time,
     ) -> Result<Answer, QueryError> {
-        let (high, low) = self.draw();
-        let id = crate::core::ids::ordered_from(self.clock.now(), high, low);
+        let id = self.fresh_id();
         let (answer, mut answered) = oneshot::channel();
         {
             let mut queries = slot.queries.lock();
@@ -88,7 +87,7 @@ impl Host {
         }
     }
 
-    async fn until(&self, deadline: Time) {
+    pub(super) async fn until(&self, deadline: Time) {
         while self.clock.now() < deadline {
             self.clock.sleep_until(deadline).await;
         }

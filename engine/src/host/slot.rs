@@ -1,6 +1,7 @@
-//! One run in memory: its state behind its own lock, what of it is durable, and the queries that wait for it.
+//! One run in memory: its state behind its own lock, what of it is durable, and the queries and updates that wait for it.
 
 use super::query::Queries;
+use super::updates::Updates;
 use crate::core::state::{Run, RunState};
 use crate::store::keys::{self, RunKey};
 use parking_lot::Mutex;
@@ -11,6 +12,7 @@ pub struct Slot {
     pub key: RunKey,
     pub run: Mutex<Run>,
     pub(super) queries: Mutex<Queries>,
+    pub(super) updates: Mutex<Updates>,
     seen: watch::Sender<Seen>,
     deleted: AtomicBool,
 }
@@ -52,6 +54,7 @@ impl Slot {
             key,
             run: Mutex::new(run),
             queries: Mutex::default(),
+            updates: Mutex::default(),
             seen: watch::Sender::new(seen),
             deleted: AtomicBool::new(false),
         }

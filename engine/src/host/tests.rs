@@ -135,6 +135,7 @@ async fn nobody_hears_of_a_run_before_it_is_on_disk() {
     let complete = Complete {
         token: workflow_task::TaskRef::of(&started.task),
         commands: vec![Command { attributes: Some(again), ..Default::default() }],
+        messages: vec![],
         identity: String::new(),
         sticky: None,
         return_new_task: false,

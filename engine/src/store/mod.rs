@@ -37,10 +37,12 @@ pub enum Space {
     ByWorkflow,
     /// Namespaces that were registered.
     Namespace,
+    /// Search attributes that namespaces registered.
+    Attribute,
 }
 
 impl Space {
-    pub const ALL: [Space; 9] = [
+    pub const ALL: [Space; 10] = [
         Space::History,
         Space::Run,
         Space::Signal,
@@ -50,6 +52,7 @@ impl Space {
         Space::Listed,
         Space::ByWorkflow,
         Space::Namespace,
+        Space::Attribute,
     ];
 
     pub fn name(self) -> &'static str {
@@ -63,6 +66,7 @@ impl Space {
             Space::Listed => "listed",
             Space::ByWorkflow => "by_workflow",
             Space::Namespace => "namespace",
+            Space::Attribute => "attribute",
         }
     }
 }
