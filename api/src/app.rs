@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::auth::Keys;
 use crate::deltas::Hub;
+use crate::egress::Egress;
 use crate::gateway::Gateway;
 use crate::ids;
 use crate::recent::Recent;
@@ -35,6 +36,8 @@ pub struct App {
     pub builtin_tools: Arc<[BuiltinTool]>,
     /// What new sessions are tuned to.
     pub tuning: Tuning,
+    /// None where this service runs no hands.
+    pub egress: Option<Arc<dyn Egress>>,
     recent: Recent,
     pub(crate) answered: Answered,
     pub(crate) under_way: UnderWay,
@@ -47,12 +50,13 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
     pub builtin_tools: Arc<[BuiltinTool]>,
     pub tuning: Tuning,
+    pub egress: Option<Arc<dyn Egress>>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let builtin_tools = Arc::new([]);
-        Self { admin_key: None, clock: Arc::new(SystemClock), builtin_tools, tuning: Tuning::default() }
+        Self { admin_key: None, clock: Arc::new(SystemClock), builtin_tools, tuning: Tuning::default(), egress: None }
     }
 }
 
@@ -96,6 +100,7 @@ impl App {
             clock: options.clock,
             builtin_tools: options.builtin_tools,
             tuning: options.tuning,
+            egress: options.egress,
             recent: Recent::default(),
             answered: Answered::default(),
             under_way: UnderWay::default(),
