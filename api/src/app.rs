@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::auth::Keys;
 use crate::deltas::Hub;
+use crate::egress::Egress;
 use crate::gateway::Gateway;
 use crate::ids;
 use crate::resources::events::retry::{Answered, UnderWay};
@@ -34,6 +35,8 @@ pub struct App {
     pub builtin_tools: Arc<[BuiltinTool]>,
     /// What new sessions are tuned to.
     pub tuning: Tuning,
+    /// None where this service runs no hands.
+    pub egress: Option<Arc<dyn Egress>>,
     pub(crate) answered: Answered,
     pub(crate) under_way: UnderWay,
     closing: Arc<watch::Sender<bool>>,
@@ -47,6 +50,7 @@ pub struct Options {
     pub tuning: Tuning,
     /// The engine keeps histories for ever: those of runs that were sealed are deleted.
     pub delete_sealed_runs: bool,
+    pub egress: Option<Arc<dyn Egress>>,
 }
 
 impl Default for Options {
@@ -58,6 +62,7 @@ impl Default for Options {
             builtin_tools,
             tuning: Tuning::default(),
             delete_sealed_runs: false,
+            egress: None,
         }
     }
 }
@@ -107,6 +112,7 @@ impl App {
             clock: options.clock,
             builtin_tools: options.builtin_tools,
             tuning: options.tuning,
+            egress: options.egress,
             answered: Answered::default(),
             under_way: UnderWay::default(),
             closing: Arc::new(watch::channel(false).0),

@@ -37,6 +37,7 @@ pub struct ServeFile {
     pub model_script: Option<PathBuf>,
     pub hands_dir: Option<PathBuf>,
     pub hands: Option<bool>,
+    pub private_addresses: Option<Vec<String>>,
     pub decisions_per_run: Option<u64>,
     pub otlp_endpoint: Option<Collector>,
 }
@@ -45,7 +46,7 @@ pub struct ServeFile {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
-    /// The HTTP API, the engine, a brain worker, and a hand worker as a child
+    /// The HTTP API, the engine, a brain worker, and as children a hand worker and egress
     All,
     /// The HTTP API and the engine; workers are started by hand
     Api,

@@ -20,6 +20,8 @@ pub const MODEL_URL: &str = "STEADYHAND_MODEL_URL";
 pub const MODEL_API: &str = "STEADYHAND_MODEL_API";
 pub const MODEL_SCRIPT: &str = "STEADYHAND_MODEL_SCRIPT";
 pub const HANDS_DIR: &str = "STEADYHAND_HANDS_DIR";
+/// Addresses that are not public, for sandboxes whose environment names them.
+pub const PRIVATE_ADDRESSES: &str = "STEADYHAND_PRIVATE_ADDRESSES";
 pub const HANDS: &str = "STEADYHAND_HANDS";
 pub const DECISIONS_PER_RUN: &str = "STEADYHAND_DECISIONS_PER_RUN";
 /// For tests: `POINT[:N]` stops the process (SIGSTOP) at the n-th passage of a point of `domain::fault`, so that

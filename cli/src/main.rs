@@ -28,6 +28,7 @@ mod sse;
 mod supervisor;
 mod table;
 mod telemetry;
+mod way_out;
 
 use clap::Parser as _;
 use std::process::ExitCode;

@@ -32,12 +32,17 @@ pub struct Remote {
 
 /// Connects by the socket that the parent gave as standard input.
 pub async fn inherited(identity: &str) -> anyhow::Result<Remote> {
+    open(parents_socket()?, None, identity).await
+}
+
+/// The socket that the parent gave as standard input. Taken once.
+pub fn parents_socket() -> std::io::Result<UnixStream> {
     #[expect(unsafe_code, reason = "the parent's socket is descriptor 0, and std lends it only as stdin")]
     // SAFETY: file descriptor 0 is open, and nothing else in this process uses it.
     let stdin = unsafe { OwnedFd::from_raw_fd(0) };
     let stream = std::os::unix::net::UnixStream::from(stdin);
     stream.set_nonblocking(true)?;
-    open(UnixStream::from_std(stream)?, None, identity).await
+    UnixStream::from_std(stream)
 }
 
 /// Connects by path, with a role's token.

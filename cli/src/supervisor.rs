@@ -1,7 +1,6 @@
 //! Children of `serve`: started with an empty environment and a socket of their own, started again when they die,
 //! gone when the service is.
 
-use crate::node::{Node, Peer};
 use std::{
     ffi::OsString,
     os::fd::OwnedFd,
@@ -9,7 +8,7 @@ use std::{
     process::Stdio,
     time::{Duration, Instant},
 };
-use tokio::{net::UnixStream, process::Command, sync::watch};
+use tokio::{net::UnixStream, process::Command, sync::watch, task::JoinHandle};
 use tracing::{info, warn};
 
 /// Pause before a child that died is started again: grows while it dies young.
@@ -21,21 +20,26 @@ const GROWN_UP: Duration = Duration::from_secs(10);
 const GRACE: Duration = Duration::from_secs(5);
 
 pub struct Child {
-    pub peer: Peer,
+    /// As logs call it.
+    pub name: &'static str,
     pub program: PathBuf,
     pub args: Vec<OsString>,
+    /// Another user to run it as, where that can be chosen.
+    pub uid: Option<u32>,
+    /// Serves our end of its socket, as often as it is started; the socket ends with the task.
+    pub serve: Box<dyn Fn(UnixStream) -> JoinHandle<()> + Send + Sync>,
 }
 
 /// Keeps one child running until `closing` turns true; `up` turns true when it was first started.
-pub async fn supervise(child: Child, node: Node, mut closing: watch::Receiver<bool>, up: watch::Sender<bool>) {
+pub async fn supervise(child: Child, mut closing: watch::Receiver<bool>, up: watch::Sender<bool>) {
     let mut pause = PAUSE_FIRST;
     while !*closing.borrow() {
         let born = Instant::now();
-        match run_once(&child, &node, &mut closing, &up).await {
-            Ok(ended) if *closing.borrow() => info!(role = child.peer.role.name(), %ended, "worker ended"),
-            Ok(ended) => warn!(role = child.peer.role.name(), %ended, "worker died and is started again"),
+        match run_once(&child, &mut closing, &up).await {
+            Ok(ended) if *closing.borrow() => info!(role = child.name, %ended, "worker ended"),
+            Ok(ended) => warn!(role = child.name, %ended, "worker died and is started again"),
             Err(error) => {
-                warn!(role = child.peer.role.name(), error = &error as &dyn std::error::Error, "worker not started")
+                warn!(role = child.name, error = &error as &dyn std::error::Error, "worker not started")
             }
         }
         if born.elapsed() >= GROWN_UP {
@@ -55,21 +59,20 @@ async fn closed(closing: &mut watch::Receiver<bool>) {
 
 async fn run_once(
     child: &Child,
-    node: &Node,
     closing: &mut watch::Receiver<bool>,
     up: &watch::Sender<bool>,
 ) -> std::io::Result<String> {
     let (ours, theirs) = UnixStream::pair()?;
     let theirs = theirs.into_std()?;
     theirs.set_nonblocking(false)?;
-    let mut process = Command::new(&child.program)
-        .args(&child.args)
-        .env_clear()
-        .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .kill_on_drop(true)
-        .spawn()?;
-    info!(role = child.peer.role.name(), pid = process.id(), "worker started");
-    let served = tokio::spawn(node.clone().serve(ours, Some(child.peer.clone())));
+    let mut command = Command::new(&child.program);
+    command.args(&child.args).env_clear().stdin(Stdio::from(OwnedFd::from(theirs))).kill_on_drop(true);
+    if let Some(uid) = child.uid {
+        command.uid(uid).gid(uid).current_dir("/");
+    }
+    let mut process = command.spawn()?;
+    info!(role = child.name, pid = process.id(), "worker started");
+    let served = (child.serve)(ours);
     up.send_replace(true);
     let ended = tokio::select! {
         ended = process.wait() => ended?.to_string(),

@@ -3,6 +3,7 @@
 //! Nothing here gives a secret back: there is a request to put one, and none to get one.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// All that a session may reach. Whatever is not in it is denied.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
@@ -81,6 +82,19 @@ impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Secret(..)")
     }
+}
+
+/// Names in a session's folder, which a sandbox sees.
+pub const SOCKET: &str = "proxy.sock";
+pub const CLIENT: &str = "client.json";
+
+/// What a sandbox has to be set up with to use its socket: [`CLIENT`]. Holds nothing that is secret.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Client {
+    /// Environment variables with the placeholders of their credentials.
+    pub variables: BTreeMap<String, String>,
+    /// Repositories: the URL that the agent knows, and the proxy's path for it.
+    pub repositories: Vec<(String, String)>,
 }
 
 /// One JSON line to egress.

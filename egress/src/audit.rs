@@ -59,6 +59,11 @@ pub enum Entry {
     KeyRotated {
         vaults: u64,
     },
+    /// Entries of a session that were too many to write down.
+    LeftOut {
+        session_id: String,
+        count: u64,
+    },
     PolicySet {
         session_id: String,
     },

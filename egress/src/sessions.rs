@@ -4,25 +4,23 @@
 
 use crate::audit::Entry;
 use crate::proxy::{self, Proxy, Session};
-use domain::egress::Policy;
-use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use domain::egress::{CLIENT, Client, Policy, SOCKET};
+use serde::Serialize;
+use std::collections::HashMap;
 use std::fs::{DirBuilder, File, Permissions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, watch};
-use tokio_util::sync::CancellationToken;
 
 /// Connections of one session at a time.
 const CONNECTIONS: usize = 128;
-
-/// Names in the folder that a sandbox sees.
-pub const SOCKET: &str = "proxy.sock";
-pub const CLIENT: &str = "client.json";
+/// Before the next try where none could be accepted.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
 #[derive(thiserror::Error, Debug)]
 pub enum Error {
@@ -34,24 +32,14 @@ pub enum Error {
     Io(PathBuf, #[source] io::Error),
 }
 
-/// What a sandbox has to be set up with to use its socket. Holds nothing that is secret.
-#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
-pub struct Client {
-    /// Environment variables with the placeholders of their credentials.
-    pub variables: BTreeMap<String, String>,
-    /// Repositories: the URL that the agent knows, and the proxy's path for it.
-    pub repositories: Vec<(String, String)>,
-}
-
-impl Client {
-    fn of(policy: &Policy) -> Self {
-        let variables = policy.variables.iter().map(|variable| (variable.name.clone(), variable.placeholder.clone()));
-        let repositories = policy.repositories.iter().enumerate();
-        let url = |url: &str| url.trim_end_matches('/').trim_end_matches(".git").to_owned();
-        Self {
-            variables: variables.collect(),
-            repositories: repositories.map(|(n, repo)| (url(&repo.url), format!("/git/{n}"))).collect(),
-        }
+/// What a sandbox of that policy has to know.
+fn client_of(policy: &Policy) -> Client {
+    let variables = policy.variables.iter().map(|variable| (variable.name.clone(), variable.placeholder.clone()));
+    let repositories = policy.repositories.iter().enumerate();
+    let url = |url: &str| url.trim_end_matches('/').trim_end_matches(".git").to_owned();
+    Client {
+        variables: variables.collect(),
+        repositories: repositories.map(|(n, repo)| (url(&repo.url), format!("/git/{n}"))).collect(),
     }
 }
 
@@ -116,7 +104,7 @@ impl Sessions {
     pub fn drop_session(&self, id: &str) -> Result<(), Error> {
         check_id(id)?;
         if let Some(open) = self.open.lock().expect("no holder panics").remove(id) {
-            open.session.borrow().over.cancel();
+            open.session.borrow().end(&self.proxy.audit);
             open.listening.abort();
         }
         for path in [self.folder(id).join(SOCKET), self.folder(id).join(CLIENT), self.policy_path(id)] {
@@ -137,11 +125,11 @@ impl Sessions {
     }
 
     fn enforce(&self, id: &str, policy: Policy) -> Result<(), Error> {
-        let client = Client::of(&policy);
-        let session = Arc::new(Session { id: id.to_owned(), policy, over: CancellationToken::new() });
+        let client = client_of(&policy);
+        let session = Arc::new(Session::new(id, policy));
         let mut open = self.open.lock().expect("no holder panics");
         if let Some(known) = open.get(id) {
-            known.session.send_replace(session).over.cancel();
+            known.session.send_replace(session).end(&self.proxy.audit);
         } else {
             let listener = self.listen(id)?;
             let (sender, receiver) = watch::channel(session);
@@ -171,7 +159,7 @@ impl Sessions {
 impl Drop for Sessions {
     fn drop(&mut self) {
         for open in self.open.lock().expect("no holder panics").values() {
-            open.session.borrow().over.cancel();
+            open.session.borrow().end(&self.proxy.audit);
             open.listening.abort();
         }
     }
@@ -191,7 +179,8 @@ async fn accept(
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "connection out of a sandbox not accepted");
-                tokio::task::yield_now().await;
+                // Out of descriptors, most likely: some are given back meanwhile.
+                tokio::time::sleep(ACCEPT_AGAIN).await;
                 continue;
             }
         };

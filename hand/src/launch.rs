@@ -148,6 +148,16 @@ fn check(spec: &Spec) -> Result<(), Error> {
             return Err(Error::Spec("a repository's URL has neither spaces nor quotes"));
         }
     }
+    let word = |text: &str| !text.is_empty() && !text.starts_with('-') && text.bytes().all(|b| b.is_ascii_graphic());
+    for clone in &spec.resources.clones {
+        let checkout = clone.checkout.as_deref().is_none_or(word);
+        if !word(&clone.url) || !checkout || !is_plain_relative(&clone.path) {
+            return Err(Error::Spec("a clone has a URL, a relative path without `..`, and a branch or commit"));
+        }
+    }
+    if !spec.resources.clones.is_empty() && spec.egress.is_none() {
+        return Err(Error::Spec("without a way out nothing can be cloned"));
+    }
     if spec.resources.repo.is_some() && spec.resources.restore.is_some() {
         return Err(Error::Spec("a workspace is either cloned or restored"));
     }

@@ -68,6 +68,8 @@ pub const SNAPSHOT_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 
 /// Unprivileged host uids that hands get when the service runs as root, one each.
 pub const UIDS: std::ops::RangeInclusive<u32> = 61_000..=64_999;
+/// The host uid of egress when the service runs as root; no hand has it.
+pub const EGRESS_UID: u32 = 60_999;
 /// Memory of one sandbox, swap included.
 pub const MEMORY_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 /// Processes and threads of one sandbox.

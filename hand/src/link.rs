@@ -5,7 +5,7 @@
 
 use crate::protocol::ToolResult;
 use crate::sandbox::landlock;
-use crate::spec::Start;
+use crate::spec::{CloneOf, Start};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -52,6 +52,9 @@ pub struct Configure {
 pub struct Recipe {
     /// Clone the bundle to this folder.
     pub clone_to: Option<PathBuf>,
+    /// Clone these through the way out.
+    #[serde(default)]
+    pub clones: Vec<CloneOf>,
     /// Unpack the snapshot.
     pub restore: bool,
     /// What the snapshot said about its repository.

@@ -110,6 +110,9 @@ pub struct Resources {
     /// Cloned inside the sandbox.
     #[serde(default)]
     pub repo: Option<Repo>,
+    /// Cloned inside the sandbox through the way out, which adds what is needed to be let in.
+    #[serde(default)]
+    pub clones: Vec<CloneOf>,
     /// A snapshot of an earlier hand, unpacked inside the sandbox instead of cloning.
     #[serde(default)]
     pub restore: Option<Restore>,
@@ -132,6 +135,18 @@ pub struct Repo {
     /// The folder below /workspace; none clones into /workspace itself.
     #[serde(default)]
     pub name: Option<String>,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct CloneOf {
+    /// As the agent knows it.
+    pub url: String,
+    /// Below /workspace; no `..`.
+    pub path: PathBuf,
+    /// A branch, or a commit that is on one; none is the repository's own choice.
+    #[serde(default)]
+    pub checkout: Option<String>,
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug)]

@@ -49,6 +49,8 @@ pub struct Options {
     pub temporal: Option<(SocketAddr, String)>,
     pub model_url: String,
     pub decisions_per_run: u64,
+    /// Addresses that sandboxes may reach although they are not public.
+    pub private_addresses: Vec<SocketAddr>,
     /// Where a process stops itself at its first start.
     pub fault: Option<(Role, Fault)>,
 }
@@ -119,6 +121,9 @@ impl Service {
             Layout::Split => command.args(["--role", "api"]),
         };
         self.traced(&mut command);
+        for address in &self.options.private_addresses {
+            command.args(["--private-addresses", &address.to_string()]);
+        }
         if let Some((addr, namespace)) = &self.options.temporal {
             command.args(["--temporal", &addr.to_string(), "--namespace", namespace]);
         }

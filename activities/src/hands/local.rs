@@ -5,14 +5,14 @@ use async_trait::async_trait;
 use domain::{
     Failure,
     content::Block,
+    egress::{CLIENT, Client},
     failure::FailureKind,
     session::{HandRef, OutputFile, ProvisionInput, Resource, ResourceKind},
 };
 use hand::{
-    client::{self, Client},
-    local,
+    client, local,
     protocol::{Refusal, Settled, State, ToolResult},
-    spec::{FileResource, Repo, Spec},
+    spec::{Egress, FileResource, Repo, Spec},
 };
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use store::Blobs;
@@ -28,12 +28,19 @@ pub struct Local {
     hands_dir: PathBuf,
     program: PathBuf,
     blobs: Arc<dyn Blobs>,
+    /// Sockets of sessions, one folder each; none where there is no egress.
+    ways_out: Option<PathBuf>,
 }
 
 impl Local {
     /// `host` names this machine in task queues; `program` is the `steadyhand-hand` binary.
     pub fn new(host: impl Into<String>, hands_dir: PathBuf, program: PathBuf, blobs: Arc<dyn Blobs>) -> Self {
-        Local { host: host.into(), hands_dir, program, blobs }
+        Local { host: host.into(), hands_dir, program, blobs, ways_out: None }
+    }
+
+    /// Sandboxes of sessions that have a folder there get a way out.
+    pub fn with_ways_out(self, ways_out: Option<PathBuf>) -> Self {
+        Local { ways_out, ..self }
     }
 
     fn reference(&self, hand: &HandRef) -> hand::spec::HandRef {
@@ -46,14 +53,14 @@ impl Local {
     async fn ask<T: Send + 'static>(
         &self,
         hand: &HandRef,
-        ask: impl Fn(&mut Client, u64) -> Result<T, client::Error> + Send + 'static,
+        ask: impl Fn(&mut client::Client, u64) -> Result<T, client::Error> + Send + 'static,
     ) -> Result<T, Error> {
         let known = self.reference(hand);
         let asked = spawn_blocking(move || {
-            match Client::connect(&known.socket).and_then(|mut client| ask(&mut client, known.epoch)) {
+            match client::Client::connect(&known.socket).and_then(|mut client| ask(&mut client, known.epoch)) {
                 Err(client::Error::Gone(_) | client::Error::Broken(_)) => {
                     let revived = local::revive(&known.dir).map_err(Error::Revive)?;
-                    let mut client = Client::connect(&revived.socket)?;
+                    let mut client = client::Client::connect(&revived.socket)?;
                     Ok(ask(&mut client, known.epoch)?)
                 }
                 other => Ok(other?),
@@ -67,7 +74,22 @@ impl Local {
         for resource in &input.resources {
             self.stage(&mut spec, resource, staging).await?;
         }
+        spec.egress = self.way_out(&input.session_id).await?;
         Ok(spec)
+    }
+
+    /// What egress has put there for the session. Without it the sandbox has no network at all.
+    async fn way_out(&self, session_id: &str) -> Result<Option<Egress>, Failure> {
+        let Some(dir) = self.ways_out.as_ref().map(|ways_out| ways_out.join(session_id)) else { return Ok(None) };
+        let internal = |error: &dyn std::error::Error| {
+            Failure::transient(FailureKind::Internal, format!("find the way out: {}", hand::error_chain(error)))
+        };
+        let bytes = match tokio::fs::read(dir.join(CLIENT)).await {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            read => read.map_err(|error| internal(&error))?,
+        };
+        let Client { variables, repositories } = serde_json::from_slice(&bytes).map_err(|error| internal(&error))?;
+        Ok(Some(Egress { dir, variables, repositories }))
     }
 
     /// Copies a resource's bytes out of the blobs to where the launcher can read them.

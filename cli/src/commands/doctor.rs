@@ -8,8 +8,9 @@ use crate::{
     service::Service,
 };
 use clap::Args;
+use hand::protocol::{Layer, Need};
 use rustix::fs::statvfs;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::{
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::Path,
@@ -50,16 +51,6 @@ enum State {
     Off,
     /// Does not work without it.
     Missing,
-}
-
-/// A layer of the sandbox, as `steadyhand-hand probe` prints it.
-#[derive(Debug, Deserialize)]
-struct Layer {
-    name: String,
-    on: bool,
-    required: bool,
-    why: String,
-    fix: String,
 }
 
 impl Doctor {
@@ -126,17 +117,22 @@ async fn sandbox() -> Vec<Finding> {
 }
 
 fn finding(layer: Layer) -> Finding {
-    let state = match (layer.on, layer.required) {
+    let state = match (layer.on, layer.need) {
         (true, _) => State::Ok,
-        (false, true) => State::Missing,
-        (false, false) => State::Off,
+        (false, Need::Always) => State::Missing,
+        (false, Need::Strict | Need::Advice) => State::Off,
     };
     Finding { name: layer.name, state, why: layer.why, fix: layer.fix }
 }
 
-/// Said openly, whatever an environment's networking is called.
+/// What stands between secrets and whoever breaks out of a sandbox.
 fn egress() -> Finding {
-    Finding::new("egress", State::Off, "there is none yet: sandboxes have no network, in every environment", "")
+    if rustix::process::geteuid().is_root() {
+        let why = format!("a process of its own, as user {}", hand::limits::EGRESS_UID);
+        return Finding::new("egress", State::Ok, why, "");
+    }
+    let why = "a process of its own that shares the user of the service, which is not root";
+    Finding::new("egress", State::Off, why, "run the service as root, which then gives it a user of its own")
 }
 
 async fn git() -> Finding {
@@ -209,15 +205,24 @@ mod tests {
 
     #[test]
     fn only_a_required_layer_is_missing() {
-        for (on, required, state) in [
-            (true, true, State::Ok),
-            (true, false, State::Ok),
-            (false, true, State::Missing),
-            (false, false, State::Off),
+        for (on, need, state) in [
+            (true, Need::Always, State::Ok),
+            (true, Need::Strict, State::Ok),
+            (false, Need::Always, State::Missing),
+            (false, Need::Strict, State::Off),
+            (false, Need::Advice, State::Off),
         ] {
-            let layer = Layer { name: "l".into(), on, required, why: "w".into(), fix: "f".into() };
+            let layer = Layer { name: "l".into(), on, need, why: "w".into(), fix: "f".into() };
             assert_eq!(finding(layer).state, state);
         }
+    }
+
+    /// What the program prints is what is read here: they are built apart.
+    #[test]
+    fn a_probe_is_understood() {
+        let layers = hand::probe::probe();
+        let text = serde_json::to_vec(&layers).unwrap();
+        assert_eq!(serde_json::from_slice::<Vec<Layer>>(&text).unwrap(), layers);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod completions;
 pub mod doctor;
+pub mod egress;
 pub mod env;
 pub mod file;
 pub mod key;

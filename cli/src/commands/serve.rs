@@ -7,15 +7,17 @@ use crate::{
     data_dir::{self, DataDir},
     env_vars,
     error::{Code, Hint as _, failed},
-    node::{self, Node, Peer},
+    node::{self, Node},
     output, remote,
     supervisor::{self, Child},
     telemetry::{self, Collector},
+    way_out::WayOut,
 };
 use activities::{BrainActivities, Deltas};
 use api::{App, resources::sessions::BuiltinTool};
 use clap::Args;
 use domain::{delta::Delta, session::Tuning};
+use egress::address::Listed;
 use engine::Engine;
 use std::{
     collections::BTreeMap,
@@ -68,6 +70,10 @@ pub struct Serve {
     /// Folder of the sandboxes [default: DATA/hands; as root /var/lib/steadyhand/hands]
     #[arg(long, env = env_vars::HANDS_DIR, value_name = "DIR")]
     hands_dir: Option<PathBuf>,
+    /// Addresses that are not public and that sandboxes may reach all the same, if their environment names them: ADDRESS,
+    /// ADDRESS:PORT or a network like 10.0.0.0/8
+    #[arg(long, env = env_vars::PRIVATE_ADDRESSES, value_name = "LIST", value_delimiter = ',')]
+    private_addresses: Option<Vec<String>>,
     /// Whether to run a hand worker [default: true]
     #[arg(long, env = env_vars::HANDS, value_name = "BOOL")]
     hands: Option<bool>,
@@ -89,6 +95,7 @@ struct Settings {
     model: ModelArgs,
     hands_dir: PathBuf,
     hands: bool,
+    private_addresses: Vec<String>,
     tuning: Tuning,
     collector: Option<Collector>,
 }
@@ -127,6 +134,7 @@ impl Serve {
             },
             hands_dir: self.hands_dir.or(file.hands_dir).unwrap_or_else(default_hands),
             hands: self.hands.or(file.hands).unwrap_or(true),
+            private_addresses: private_addresses(self.private_addresses.or(file.private_addresses))?,
             tuning: Tuning {
                 decisions_per_run: self.decisions_per_run.or(file.decisions_per_run).unwrap_or(0),
                 ..Tuning::default()
@@ -135,6 +143,18 @@ impl Serve {
             data,
         })
     }
+}
+
+fn private_addresses(listed: Option<Vec<String>>) -> anyhow::Result<Vec<String>> {
+    let listed = listed.unwrap_or_default();
+    for address in &listed {
+        address.parse::<Listed>().hint(
+            Code::Usage,
+            "use --private-addresses",
+            "give addresses, ADDRESS:PORT or networks, separated by commas",
+        )?;
+    }
+    Ok(listed)
 }
 
 async fn serve(settings: Settings) -> anyhow::Result<()> {
@@ -158,6 +178,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     )?;
     let addr = listener.local_addr()?;
 
+    let runs_hands = settings.role == Role::All && settings.hands;
+    let way_out = if runs_hands { WayOut::prepare(&settings.hands_dir, &host(data.root())?)? } else { None };
     let (engine, rpc, connection) = engine(&settings, data.root()).await?;
     let app = App::open(
         stores.catalog.clone(),
@@ -168,6 +190,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             builtin_tools: builtin_tools(),
             tuning: settings.tuning,
             delete_sealed_runs: engine.is_some(),
+            egress: way_out.as_ref().map(WayOut::link),
             ..api::Options::default()
         },
     )
@@ -181,11 +204,14 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         Some(model) => Some(brain(&settings, model, &connection, &stores, &app).await?),
         None => None,
     };
-    let hands = if settings.role == Role::All && settings.hands {
-        Some(hands(&settings, data.root(), node, closing.clone()).await?)
-    } else {
-        None
-    };
+    let mut children = Vec::new();
+    if runs_hands {
+        let ways_out = way_out.as_ref().map(WayOut::sockets);
+        if let Some(way_out) = way_out {
+            children.push(supervised(way_out.child(&settings.private_addresses), closing.clone()).await?);
+        }
+        children.push(hands(&settings, data.root(), node, ways_out, closing.clone()).await?);
+    }
     let outside = match (&engine, settings.engine_listen) {
         (Some(engine), Some(addr)) => Some(offer_engine(engine.clone(), addr, closing.clone()).await?),
         _ => None,
@@ -216,8 +242,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         }
         None => Ok(()),
     };
-    if let Some(hands) = hands {
-        let _ = hands.await;
+    for child in children {
+        let _ = child.await;
     }
     listening.abort();
     if let Some(engine) = engine {
@@ -316,13 +342,9 @@ async fn hands(
     settings: &Settings,
     root: &Path,
     node: Node,
+    ways_out: Option<PathBuf>,
     closing: watch::Receiver<bool>,
 ) -> anyhow::Result<tokio::task::JoinHandle<()>> {
-    std::fs::create_dir_all(&settings.hands_dir).hint(
-        Code::Data,
-        format!("make the folder of the sandboxes {}", settings.hands_dir.display()),
-        "choose another with --hands-dir, or run without hands: --hands false",
-    )?;
     let host = host(root)?;
     let mut args: Vec<OsString> = vec![
         "worker".into(),
@@ -342,10 +364,19 @@ async fn hands(
     if let Some(collector) = &settings.collector {
         args.extend(["--otlp-endpoint".into(), collector.url().into()]);
     }
-    let peer = Peer { role: node::Role::Hand, host: Some(host) };
-    let child = Child { peer, program: std::env::current_exe()?, args };
+    if let Some(ways_out) = ways_out {
+        args.extend(["--ways-out".into(), ways_out.into_os_string()]);
+    }
+    let peer = node::Peer { role: node::Role::Hand, host: Some(host) };
+    let serve = move |stream| tokio::spawn(node.clone().serve(stream, Some(peer.clone())));
+    let program = std::env::current_exe()?;
+    supervised(Child { name: "hand", program, args, uid: None, serve: Box::new(serve) }, closing).await
+}
+
+/// Starts a child and keeps it running; returns once it was first started.
+async fn supervised(child: Child, closing: watch::Receiver<bool>) -> anyhow::Result<tokio::task::JoinHandle<()>> {
     let (up, mut is_up) = watch::channel(false);
-    let supervised = tokio::spawn(supervisor::supervise(child, node, closing, up));
+    let supervised = tokio::spawn(supervisor::supervise(child, closing, up));
     let _ = is_up.wait_for(|up| *up).await;
     Ok(supervised)
 }

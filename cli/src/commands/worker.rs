@@ -46,7 +46,13 @@ enum Role {
         /// The program that runs around and inside sandboxes [default: beside this one]
         #[arg(long)]
         hand_program: Option<PathBuf>,
+        /// Folder with the sockets that egress has for sessions; without it sandboxes have no network
+        #[arg(long, value_name = "DIR")]
+        ways_out: Option<PathBuf>,
     },
+    /// Keep secrets, and lead sandboxes to what their environment allows; started by `serve`
+    #[command(hide = true)]
+    Egress(super::egress::Egress),
 }
 
 #[derive(Debug, Args)]
@@ -123,6 +129,7 @@ impl Worker {
         let service = match self.role {
             Role::Brain { .. } => "steadyhand-brain",
             Role::Hand { .. } => "steadyhand-hand",
+            Role::Egress(_) => "steadyhand-egress",
         };
         let _telemetry = telemetry::install(service, self.traces.collector()?.as_ref())?;
         let runtime = tokio::runtime::Runtime::new()?;
@@ -144,10 +151,12 @@ impl Worker {
                 let worker = worker::brain::start(client, activities, worker::brain::Options::default()).await?;
                 until_ended(worker, remote).await
             }
-            Role::Hand { node, host, hands_dir, hand_program } => {
+            Role::Egress(egress) => egress.run().await,
+            Role::Hand { node, host, hands_dir, hand_program, ways_out } => {
                 let program = hand_program.map_or_else(hand_program_beside, Ok)?;
                 let remote = node.connect("steadyhand-hand").await?;
-                let provider = Arc::new(Local::new(&host, hands_dir, program, remote.blobs.clone()));
+                let provider = Local::new(&host, hands_dir, program, remote.blobs.clone()).with_ways_out(ways_out);
+                let provider = Arc::new(provider);
                 let client = crate::connect::client(remote.connection.clone(), &node.namespace, remote.blobs.clone())?;
                 let options = worker::hands::Options::default();
                 let worker = worker::hands::start(client, &host, provider, remote.blobs.clone(), options).await?;

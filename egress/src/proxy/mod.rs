@@ -23,8 +23,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
@@ -49,6 +49,54 @@ pub struct Session {
     pub policy: Policy,
     /// The policy is no longer in force.
     pub over: CancellationToken,
+    noted: Mutex<Noted>,
+}
+
+/// How much of a session is written down: a sandbox that knocks without end must not fill the disk.
+struct Noted {
+    since: Instant,
+    count: u32,
+    left_out: u64,
+}
+
+const NOTED_FOR: Duration = Duration::from_secs(60);
+const NOTED_MAX: u32 = 600;
+
+impl Session {
+    pub fn new(id: &str, policy: Policy) -> Self {
+        let noted = Noted { since: Instant::now(), count: 0, left_out: 0 };
+        Self { id: id.to_owned(), policy, over: CancellationToken::new(), noted: Mutex::new(noted) }
+    }
+
+    /// Write an entry into the audit log, or count it among those that were left out, which is written down later.
+    fn note(&self, audit: &Audit, entry: Entry) {
+        let mut noted = self.noted.lock().expect("no holder panics");
+        if noted.since.elapsed() >= NOTED_FOR {
+            *noted = Noted { since: Instant::now(), count: 0, left_out: noted.tell(&self.id, audit) };
+        }
+        noted.count += 1;
+        if noted.count <= NOTED_MAX {
+            audit.note(entry);
+        } else {
+            noted.left_out += 1;
+        }
+    }
+
+    /// The policy ends: connections are cut, and what was left out of the audit log is counted in it.
+    pub fn end(&self, audit: &Audit) {
+        self.over.cancel();
+        let mut noted = self.noted.lock().expect("no holder panics");
+        noted.left_out = noted.tell(&self.id, audit);
+    }
+}
+
+impl Noted {
+    fn tell(&self, session_id: &str, audit: &Audit) -> u64 {
+        if self.left_out > 0 {
+            audit.note(Entry::LeftOut { session_id: session_id.to_owned(), count: self.left_out });
+        }
+        0
+    }
 }
 
 /// An answer of the proxy itself. Its words are for whoever runs the command inside.
@@ -117,7 +165,7 @@ async fn answer(proxy: &Arc<Proxy>, session: &Arc<Session>, request: Request<Inc
     outcome.unwrap_or_else(|refusal| {
         if refusal.status.is_client_error() {
             let (session_id, why) = (session.id.clone(), refusal.words.clone());
-            proxy.audit.note(Entry::Denied { session_id, host, port, why });
+            session.note(&proxy.audit, Entry::Denied { session_id, host, port, why });
         }
         let text = format!("steadyhand egress: {}\n", refusal.words);
         let mut response = Response::new(full(text));

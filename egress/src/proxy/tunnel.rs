@@ -29,7 +29,7 @@ pub async fn open(
             () = session.over.cancelled() => (0, 0),
         };
         let (session_id, (sent, received)) = (session.id.clone(), copied);
-        proxy.audit.note(Entry::Connected { session_id, host: checked.host, port, sent, received });
+        session.note(&proxy.audit, Entry::Connected { session_id, host: checked.host, port, sent, received });
     });
     Ok(Response::new(full("")))
 }

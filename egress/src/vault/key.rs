@@ -51,6 +51,12 @@ impl MasterKey {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             Err(e) => return Err(failed(e)),
         }
+        Self::from_existing(path)
+    }
+
+    /// The key in this file, which must be there: keys of before are not made.
+    pub fn from_existing(path: &Path) -> Result<Self, Error> {
+        let failed = |e| Error::File(path.to_owned(), e);
         let mut file = File::open(path).map_err(failed)?;
         if file.metadata().map_err(failed)?.mode() & 0o077 != 0 {
             return Err(Error::Readable(path.to_owned()));

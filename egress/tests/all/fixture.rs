@@ -1,14 +1,13 @@
 //! One egress with one session, and a hand whose only way out it is.
 
 use async_trait::async_trait;
-use domain::egress::{CredentialId, Networking, Policy, Reply, Request, Secret};
+use domain::egress::{CLIENT, Client, CredentialId, Networking, Policy, Reply, Request, Secret};
 use egress::control::{Egress, Options};
 use egress::resolve::{Resolver, System};
-use egress::sessions::{CLIENT, Client};
 use egress::vault::key::MasterKey;
 use hand::local;
 use hand::protocol::ToolResult;
-use hand::spec::{HandRef, Spec};
+use hand::spec::{HandRef, Resources, Spec};
 use serde_json::json;
 use std::io;
 use std::net::SocketAddr;
@@ -103,12 +102,17 @@ impl World {
 
     /// A hand of the session as its policy is now.
     pub fn hand(&self) -> Hand {
+        Hand::at(self.hand_with(Resources::default()).unwrap())
+    }
+
+    pub fn hand_with(&self, resources: Resources) -> Result<HandRef, local::Error> {
         let dir = self.egress().folder(SESSION);
         let client: Client = serde_json::from_slice(&std::fs::read(dir.join(CLIENT)).unwrap()).unwrap();
         let Client { variables, repositories } = client;
         let mut spec = Spec::new("h", self.path("hands"), hand_program());
         spec.egress = Some(hand::spec::Egress { dir, variables, repositories });
-        Hand { at: local::provision(&spec).unwrap(), next: AtomicU64::new(0) }
+        spec.resources = resources;
+        local::provision(&spec)
     }
 }
 
@@ -132,6 +136,10 @@ pub struct Hand {
 }
 
 impl Hand {
+    pub fn at(at: HandRef) -> Self {
+        Self { at, next: AtomicU64::new(0) }
+    }
+
     pub fn bash(&self, command: &str) -> ToolResult {
         let id = format!("c{}", self.next.fetch_add(1, Ordering::Relaxed));
         let mut client = hand::client::Client::connect(&self.at.socket).unwrap();

@@ -3,6 +3,7 @@
 use crate::fixture::{CANARY, Hand, World};
 use crate::servers::{self, Seen};
 use domain::egress::{Policy, Repository};
+use hand::spec::{CloneOf, HandRef, Resources};
 use std::path::Path;
 use std::process::Command;
 use tokio::runtime::Runtime;
@@ -119,6 +120,41 @@ fn a_repository_without_refs_to_push_to_is_only_read() {
     ));
     let refused = forge.hand.bash("git push origin agent/x 2>&1");
     assert!(refused.is_error && refused.text().contains("403"), "{}", refused.text());
+}
+
+#[test]
+fn a_repository_is_cloned_when_the_hand_is_made_and_what_cannot_be_says_why() {
+    let forge = forge(&["refs/heads/agent/*"]);
+    let Forge { world, hand, url, root, .. } = forge;
+    drop(hand);
+    let bare = root.path().join("acme/app.git");
+    git(&bare, &["branch", "agent/old", "main"]);
+    let clone = |url: &str, checkout: Option<&str>| Resources {
+        clones: vec![CloneOf { url: url.into(), path: "src/app".into(), checkout: checkout.map(str::to_owned) }],
+        ..Resources::default()
+    };
+    for (url, checkout, said) in [
+        (format!("{url}-other"), None, "403"),
+        (url.clone(), Some("none"), "check out none"),
+        ("--upload-pack=x".into(), None, "a clone has a URL"),
+    ] {
+        let failed = hand::error_chain(&world.hand_with(clone(&url, checkout)).unwrap_err());
+        assert!(failed.contains(said) && !failed.contains("CANARY"), "{failed}");
+        let left = HandRef {
+            hand_id: "h".into(),
+            dir: world.path("hands/h"),
+            socket: world.path("hands/h/shim.sock"),
+            epoch: 1,
+        };
+        hand::local::release(&left).unwrap();
+    }
+    let hand = Hand::at(world.hand_with(clone(&url, Some("agent/old"))).unwrap());
+    assert_eq!(
+        hand.sh("cd src/app; cat a.txt; git branch --show-current; git config remote.origin.url"),
+        format!("one\nagent/old\n{url}\n")
+    );
+    hand.sh("git commit -q --allow-empty -m more; git push -q 2>&1; git pull -q");
+    assert_eq!(git(&bare, &["log", "-1", "--format=%s", "agent/old"]), "more\n");
 }
 
 /// Looks wherever a process inside can look: environments, command lines, memory, files, the configuration of git.

@@ -125,3 +125,36 @@ fn a_policy_and_the_way_to_it_outlive_the_process_and_not_the_session() {
     assert_eq!(hand.get(&url), "000");
     assert!(!world.path("egress/policies").join(format!("{SESSION}.json")).exists());
 }
+
+#[test]
+fn http_2_goes_through_a_tunnel() {
+    let runtime = Runtime::new().unwrap();
+    let origin = servers::http2(&runtime);
+    let port = origin.port();
+    let world = World::new(runtime, &[origin]);
+    world.policy(limited(&[format!("allowed.test:{port}")]));
+    let hand = world.hand();
+    let ask = |host: &str| {
+        hand.bash(&format!("curl -s -m 20 -p --http2-prior-knowledge http://{host}:{port}/path; echo \" $?\"")).text()
+    };
+    assert_eq!(ask("allowed.test"), "HTTP/2.0 /path 0\n");
+    assert_eq!(ask("other.test"), " 56\n", "the tunnel is refused");
+}
+
+#[test]
+fn a_sandbox_that_knocks_without_end_does_not_fill_the_audit_log() {
+    let runtime = Runtime::new().unwrap();
+    let world = World::new(runtime, &[]);
+    world.policy(Policy::default());
+    let hand = world.hand();
+    let knock = "import socket\ns = socket.create_connection(('127.0.0.1', 3128))\nf = s.makefile('rwb')\n\
+        for n in range(2000):\n  f.write(b'GET http://h%d.test/ HTTP/1.1\\r\\nHost: h%d.test\\r\\n\\r\\n' % (n, n)); f.flush()\n  \
+        length = 0\n  while (line := f.readline()) != b'\\r\\n':\n    if line.lower().startswith(b'content-length:'): length = int(line[15:])\n  \
+        f.read(length)\nprint('knocked')\n";
+    std::fs::write(hand.file("workspace/knock.py"), knock).unwrap();
+    assert_eq!(hand.sh("python3 knock.py"), "knocked\n");
+    world.policy(Policy::default());
+    let audit = world.audit();
+    assert!(audit.matches(r#""event":"denied""#).count() <= 1200, "{}", audit.len());
+    assert!(audit.contains(r#""event":"left_out""#), "what is left out is counted");
+}

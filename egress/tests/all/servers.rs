@@ -39,6 +39,25 @@ where
     addr
 }
 
+/// Speaks HTTP/2 and nothing else.
+pub fn http2(runtime: &Runtime) -> SocketAddr {
+    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+    let addr = listener.local_addr().unwrap();
+    runtime.spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let service = service_fn(|request: Request<Incoming>| async move {
+                let text = format!("{:?} {}", request.version(), request.uri().path());
+                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(text))))
+            });
+            let executor = hyper_util::rt::TokioExecutor::new();
+            tokio::spawn(
+                hyper::server::conn::http2::Builder::new(executor).serve_connection(TokioIo::new(stream), service),
+            );
+        }
+    });
+    addr
+}
+
 /// The headers that each request came with.
 pub type Seen = Arc<Mutex<Vec<String>>>;
 

@@ -4,7 +4,7 @@ use super::processes::{Exit, Processes};
 use crate::limits::RECIPE_TIMEOUT;
 use crate::link::{Recipe, inside};
 use crate::removal::remove_tree;
-use crate::spec::Start;
+use crate::spec::{CloneOf, Start};
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -27,9 +27,27 @@ pub fn carry_out(processes: &Processes, recipe: &Recipe) -> Result<Option<Start>
         run(processes, &mut tar, RECIPE_TIMEOUT, "unpack the snapshot")?;
         return Ok(recipe.restored_start.clone());
     }
+    for repository in &recipe.clones {
+        clone_from(processes, repository)?;
+    }
     match &recipe.clone_to {
         None => Ok(None),
         Some(dir) => clone(processes, dir).map(Some),
+    }
+}
+
+/// The URL stays the remote's: pulling and pushing go the same way as this.
+fn clone_from(processes: &Processes, repository: &CloneOf) -> Result<(), String> {
+    let CloneOf { url, path, checkout } = repository;
+    let dir = Path::new(inside::WORKSPACE).join(path);
+    let what = format!("clone {url}");
+    run(processes, git(Path::new("/")).args(["clone", "-q", "--", url]).arg(&dir), RECIPE_TIMEOUT, &what)?;
+    match checkout {
+        Some(checkout) => {
+            let what = format!("check out {checkout} of {url}");
+            run(processes, git(&dir).args(["checkout", "-q", checkout, "--"]), RECIPE_TIMEOUT, &what)
+        }
+        None => Ok(()),
     }
 }
 

@@ -148,6 +148,7 @@ fn recipe_of(plan: &Plan) -> link::Recipe {
     });
     link::Recipe {
         clone_to,
+        clones: resources.clones.clone(),
         restore: resources.restore.is_some(),
         restored_start: resources.restore.as_ref().and_then(|restore| restore.start.clone()),
     }

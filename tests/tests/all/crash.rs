@@ -91,7 +91,14 @@ async fn a_retry_finds_its_message_in_any_run() -> anyhow::Result<()> {
         let model = serve(TcpListener::bind("127.0.0.1:0").await?, script)?;
         let fault = Some((Role::Serve, Fault { point: Point::EventAccepted, nth: 1 }));
         let model_url = model.url();
-        let options = Options { layout: Layout::One, temporal: None, model_url, decisions_per_run: 2, fault };
+        let options = Options {
+            layout: Layout::One,
+            temporal: None,
+            model_url,
+            decisions_per_run: 2,
+            private_addresses: vec![],
+            fault,
+        };
         let mut service = Service::start(options).await?;
         let client = service.client();
         let session = client.session().await?;
@@ -212,7 +219,14 @@ async fn cell(victim: Victim, moment: Option<Moment>, temporal: Option<(SocketAd
         _ => None,
     };
     let is_embedded = temporal.is_none();
-    let options = Options { layout, temporal, model_url: model.url(), decisions_per_run: DECISIONS_PER_RUN, fault };
+    let options = Options {
+        layout,
+        temporal,
+        model_url: model.url(),
+        decisions_per_run: DECISIONS_PER_RUN,
+        private_addresses: vec![],
+        fault,
+    };
     let mut service = Service::start(options).await?;
     let ended = match disturbed(&mut service, victim, moment, &model).await {
         Ok(ended) => ended,

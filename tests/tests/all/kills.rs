@@ -56,6 +56,7 @@ async fn nothing_acknowledged_is_lost_or_doubled() -> anyhow::Result<()> {
         temporal: None,
         model_url: model.url(),
         decisions_per_run: DECISIONS_PER_RUN,
+        private_addresses: vec![],
         fault: None,
     })
     .await?;

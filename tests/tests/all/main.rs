@@ -3,6 +3,7 @@
 mod arrows;
 mod crash;
 mod data;
+mod egress;
 mod endings;
 mod kills;
 mod session;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
+use domain::egress::Policy;
 use domain::session::{Attributes, Origin, Resource, SessionInput};
 use domain::{Event, Status, Summary, Time};
 use harness::registry;
@@ -21,6 +22,7 @@ use super::uploads::{self, ResourceParam, Upload};
 use super::{agent, catch_up, moment};
 use crate::app::App;
 use crate::body;
+use crate::egress;
 use crate::error::{ApiError, Result};
 use crate::gateway;
 use crate::ids;
@@ -62,6 +64,8 @@ struct Plan {
     attributes: Attributes,
     uploads: Vec<Upload>,
     events: Vec<Event>,
+    /// What its sandboxes may reach.
+    policy: Option<Policy>,
 }
 
 pub async fn create(State(app): State<App>, request: Request) -> Result<Response> {
@@ -137,7 +141,7 @@ async fn plan(app: &App, body: CreateSession) -> Result<Plan> {
         agent: agent::keep(app, &agent).await?,
         tuning: app.tuning,
     };
-    Ok(Plan { id, created_at, attributes, uploads, events })
+    Ok(Plan { id, created_at, attributes, uploads, events, policy: egress::policy(&environment.config) })
 }
 
 pub fn check_title(title: Option<&str>) -> Result<()> {
@@ -160,7 +164,7 @@ fn check_vaults(ids: Vec<String>) -> Result<Vec<String>> {
 }
 
 async fn begin(app: &App, plan: Plan, fingerprint: &Fingerprint) -> Result<(SessionRow, Current)> {
-    let Plan { id, created_at, attributes, uploads, events } = plan;
+    let Plan { id, created_at, attributes, uploads, events, policy } = plan;
     let harness = registry::default_harness();
     let summary = Summary::created(moment(created_at), attributes.clone(), harness.clone());
     let status = if events.is_empty() { Status::Idle } else { Status::Running };
@@ -188,6 +192,10 @@ async fn begin(app: &App, plan: Plan, fingerprint: &Fingerprint) -> Result<(Sess
     let blobs = contents.chain([&attributes.agent.snapshot]).filter_map(|blob| blob.blob.parse().ok());
     let blobs = blobs.chain(uploads.iter().filter_map(Upload::blob)).collect();
     reserve(app, &row, &uploads, blobs).await?;
+    if let Err(error) = egress::open(app, &id, policy).await {
+        super::end::forget(app, &id).await?;
+        return Err(error);
+    }
     let works = !events.is_empty();
     let created_at: Time = moment(created_at);
     let input =

@@ -15,6 +15,7 @@ use tokio::sync::broadcast::error::RecvError;
 use super::object::Session;
 use super::row::{self, SessionRow};
 use crate::app::App;
+use crate::egress;
 use crate::error::{ApiError, Result};
 use crate::gateway;
 use crate::resources::files::{self, FileRow};
@@ -32,6 +33,7 @@ pub async fn archive(State(app): State<App>, Path(id): Path<String>) -> Result<J
     }
     check_rests(&app, &id, "archived").await?;
     close(&app, &id).await?;
+    egress::close(&app, &id).await;
     let now = app.clock.now();
     let archived = row::change(&*app.catalog, &id, Durability::Synced, |row, batch| {
         let archived_at = row.archived_at.or(Some(now));
@@ -149,6 +151,7 @@ fn holds_hand(log: &SessionLog) -> bool {
 /// Removes the rows of a session: its files, what it needs of blobs, and then its own.
 pub async fn forget(app: &App, id: &str) -> Result<()> {
     app.forget(id);
+    egress::close(app, id).await;
     loop {
         let blobs = row::referred(&*app.catalog, id, STRIDE).await?;
         if blobs.is_empty() {

@@ -12,7 +12,15 @@ use steadyhand_tests::{
 /// A service of one process and its hand worker, on an empty folder, with the model at `model_url`.
 pub async fn start(model_url: &str) -> anyhow::Result<Service> {
     let model_url = model_url.to_owned();
-    Service::start(Options { layout: Layout::One, temporal: None, model_url, decisions_per_run: 0, fault: None }).await
+    Service::start(Options {
+        layout: Layout::One,
+        temporal: None,
+        model_url,
+        decisions_per_run: 0,
+        private_addresses: vec![],
+        fault: None,
+    })
+    .await
 }
 
 /// Where sessions are made: an agent with all tools, and an environment.

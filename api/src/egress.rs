@@ -1,0 +1,52 @@
+//! The api's side of egress: sessions' policies go there before their workflow starts, and go away with them.
+
+use async_trait::async_trait;
+use domain::egress::{Networking, Policy, Reply, Request};
+
+use crate::app::App;
+use crate::error::{ApiError, Result};
+use crate::resources::environments::config::{self, Config};
+
+/// Whoever has the socket of egress. Nothing secret ever comes back over it.
+#[async_trait]
+pub trait Egress: Send + Sync {
+    async fn ask(&self, request: Request) -> std::io::Result<Reply>;
+}
+
+/// What a session of this environment may reach; none where its tools run elsewhere.
+pub fn policy(config: &Config) -> Option<Policy> {
+    let Config::Cloud { networking, .. } = config else { return None };
+    let networking = match networking.clone() {
+        config::Networking::Unrestricted => Networking::Unrestricted,
+        config::Networking::Limited { allowed_hosts, allow_mcp_servers, allow_package_managers } => {
+            Networking::Limited { allowed_hosts, allow_mcp_servers, allow_package_managers }
+        }
+    };
+    Some(Policy { networking, ..Policy::default() })
+}
+
+/// Has the policy in force, or refuses: a session whose policy nobody enforces does not start.
+pub async fn open(app: &App, session_id: &str, policy: Option<Policy>) -> Result<()> {
+    let (Some(egress), Some(policy)) = (&app.egress, policy) else { return Ok(()) };
+    match egress.ask(Request::SetPolicy { session_id: session_id.to_owned(), policy }).await {
+        Ok(Reply::Done) => Ok(()),
+        Ok(reply) => {
+            tracing::error!(session_id, ?reply, "policy not taken");
+            Err(ApiError::unavailable("the session's networking could not be set up"))
+        }
+        Err(error) => {
+            tracing::warn!(session_id, error = &error as &dyn std::error::Error, "egress not reached");
+            Err(ApiError::unavailable("the session's networking cannot be set up right now: try again"))
+        }
+    }
+}
+
+/// The session has ended. What cannot be told now is harmless: a policy without sandboxes lets nobody out.
+pub async fn close(app: &App, session_id: &str) {
+    let Some(egress) = &app.egress else { return };
+    match egress.ask(Request::DropSession { session_id: session_id.to_owned() }).await {
+        Ok(Reply::Done) => {}
+        Ok(reply) => tracing::warn!(session_id, ?reply, "policy not dropped"),
+        Err(error) => tracing::warn!(session_id, error = &error as &dyn std::error::Error, "policy not dropped"),
+    }
+}
