@@ -79,7 +79,7 @@ enum Verdict {
 enum Replaced {
     Now(String, Done),
     /// It closed by itself meanwhile.
-    Closed(Start, OwnedMutexGuard<()>),
+    Closed(Box<Start>, OwnedMutexGuard<()>),
 }
 
 impl Host {
@@ -107,7 +107,7 @@ impl Host {
                         wait(done).await?;
                         Ok(StartOutcome::Started { run_id })
                     }
-                    Replaced::Closed(start, lock) => self.create(start, lock).await,
+                    Replaced::Closed(start, lock) => self.create(*start, lock).await,
                 }
             }
             Verdict::Signal(slot) => {
@@ -175,7 +175,7 @@ impl Host {
         self.check_writable()?;
         let mut run = slot.run.lock();
         if !run.state.is_open() || slot.is_deleted() {
-            return Ok(Replaced::Closed(start, lock));
+            return Ok(Replaced::Closed(Box::new(start), lock));
         }
         let at = At { now: self.clock.now(), limits: &self.limits, started: None };
         let before = record::Before::of(&run.state);

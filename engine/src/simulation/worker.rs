@@ -248,9 +248,7 @@ impl Under {
                 Some(A::ActivityTaskTimedOutEventAttributes(a)) => under.ended(a.scheduled_event_id),
                 Some(A::ActivityTaskCanceledEventAttributes(a)) => under.ended(a.scheduled_event_id),
                 Some(A::ActivityTaskCancelRequestedEventAttributes(a)) => {
-                    if under.activities.remove(&a.scheduled_event_id) {
-                        under.canceling.insert(a.scheduled_event_id);
-                    }
+                    under.canceling.extend(under.activities.take(&a.scheduled_event_id));
                 }
                 Some(A::TimerStartedEventAttributes(a)) => {
                     under.timers.insert(a.timer_id.clone());
