@@ -16,7 +16,6 @@ pub mod metadata;
 pub mod page;
 pub mod query;
 mod reading;
-mod recent;
 pub mod references;
 pub mod resources;
 pub mod router;
@@ -27,6 +26,7 @@ pub mod sweep;
 #[cfg(test)]
 mod tests;
 pub mod time;
+pub mod upkeep;
 pub mod verify;
 
 pub use app::{App, Engine, Options};

@@ -4,6 +4,7 @@
 use crate::{
     env_vars,
     error::{Code, Hint, failed},
+    telemetry::Collector,
 };
 use serde::Deserialize;
 use std::{
@@ -37,6 +38,7 @@ pub struct ServeFile {
     pub hands_dir: Option<PathBuf>,
     pub hands: Option<bool>,
     pub decisions_per_run: Option<u64>,
+    pub otlp_endpoint: Option<Collector>,
 }
 
 /// Which roles `serve` runs in its process.

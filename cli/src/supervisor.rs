@@ -1,7 +1,7 @@
 //! Children of `serve`: started with an empty environment and a socket of their own, started again when they die,
 //! gone when the service is.
 
-use crate::node::{Node, Role};
+use crate::node::{Node, Peer};
 use std::{
     ffi::OsString,
     os::fd::OwnedFd,
@@ -21,7 +21,7 @@ const GROWN_UP: Duration = Duration::from_secs(10);
 const GRACE: Duration = Duration::from_secs(5);
 
 pub struct Child {
-    pub role: Role,
+    pub peer: Peer,
     pub program: PathBuf,
     pub args: Vec<OsString>,
 }
@@ -32,10 +32,10 @@ pub async fn supervise(child: Child, node: Node, mut closing: watch::Receiver<bo
     while !*closing.borrow() {
         let born = Instant::now();
         match run_once(&child, &node, &mut closing, &up).await {
-            Ok(ended) if *closing.borrow() => info!(role = child.role.name(), %ended, "worker ended"),
-            Ok(ended) => warn!(role = child.role.name(), %ended, "worker died and is started again"),
+            Ok(ended) if *closing.borrow() => info!(role = child.peer.role.name(), %ended, "worker ended"),
+            Ok(ended) => warn!(role = child.peer.role.name(), %ended, "worker died and is started again"),
             Err(error) => {
-                warn!(role = child.role.name(), error = &error as &dyn std::error::Error, "worker not started")
+                warn!(role = child.peer.role.name(), error = &error as &dyn std::error::Error, "worker not started")
             }
         }
         if born.elapsed() >= GROWN_UP {
@@ -68,8 +68,8 @@ async fn run_once(
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .kill_on_drop(true)
         .spawn()?;
-    info!(role = child.role.name(), pid = process.id(), "worker started");
-    let served = tokio::spawn(node.clone().serve(ours, Some(child.role)));
+    info!(role = child.peer.role.name(), pid = process.id(), "worker started");
+    let served = tokio::spawn(node.clone().serve(ours, Some(child.peer.clone())));
     up.send_replace(true);
     let ended = tokio::select! {
         ended = process.wait() => ended?.to_string(),

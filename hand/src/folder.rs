@@ -60,6 +60,16 @@ impl Folder {
         self.0.join("spool")
     }
 
+    /// The filesystem of a hand that has one of its own.
+    pub fn image(&self) -> PathBuf {
+        self.0.join("disk.img")
+    }
+
+    /// Where it is mounted.
+    pub fn disk(&self) -> PathBuf {
+        self.0.join("disk")
+    }
+
     pub fn workspace(&self) -> PathBuf {
         self.0.join("workspace")
     }

@@ -5,16 +5,17 @@
 
 use crate::client::Client;
 use crate::folder::{self, Folder};
+use crate::image;
 use crate::limits;
 use crate::link::inside;
 use crate::probe;
 use crate::protocol::{Layer, Need};
-use crate::sandbox::cgroup;
+use crate::sandbox::{cgroup, landlock};
 use crate::spec::{HandRef, Mode, Plan, Resources, Spec, is_hand_id, is_plain_name, is_plain_relative};
 use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, File, Permissions};
 use std::io::{self, BufRead, BufReader, Read};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -95,15 +96,20 @@ fn try_launch(spec: Spec) -> Result<HandRef, Error> {
     };
     if uid.is_some() {
         reachable(&spec.hands_dir)?;
+        spec.egress.as_ref().map_or(Ok(()), |egress| reachable(&egress.dir))?;
     }
-    fill(&folder, &spec.resources, uid)?;
+    let disk = match spec.mode {
+        Mode::Dev => probe::disk_watched(),
+        Mode::Strict => probe::disk_own(image::mount(&folder, spec.limits.disk_bytes)),
+    };
+    fill(&folder, &spec.resources, uid, spec.mode == Mode::Strict && disk.on)?;
     let cgroup_name = cgroup::name(&spec.hand_id, folder.path());
     let groups = cgroup::create(&cgroup_name, uid, &spec.limits);
     if let Some(procs) = &groups.shim_procs {
         std::fs::write(procs, "0").map_err(|e| Error::Make(procs.clone(), e))?;
     }
     layers.extend(groups.layers);
-    layers.extend(probe::others());
+    layers.extend(probe::others(disk));
     if spec.mode == Mode::Strict {
         let off: Vec<_> = layers.iter().filter(|layer| !layer.on && layer.need != Need::Advice).cloned().collect();
         if !off.is_empty() {
@@ -112,7 +118,8 @@ fn try_launch(spec: Spec) -> Result<HandRef, Error> {
         }
     }
     let owner_uid = rustix::process::getuid().as_raw();
-    let plan = Plan { spec, uid, owner_uid, cgroup_procs: groups.procs, layers };
+    let landlock = landlock::level();
+    let plan = Plan { spec, uid, owner_uid, cgroup_procs: groups.procs, landlock, layers };
     let text = serde_json::to_vec(&plan).expect("a plan has only string keys");
     folder::replace(&folder.plan(), &text).map_err(|e| Error::Make(folder.plan(), e))?;
     give(&folder.plan(), uid)?;
@@ -130,6 +137,16 @@ fn check(spec: &Spec) -> Result<(), Error> {
     }
     if spec.resources.repo.iter().filter_map(|repo| repo.name.as_deref()).any(|name| !is_plain_name(name)) {
         return Err(Error::Spec("the name of a repository is one plain folder name"));
+    }
+    if let Some(egress) = &spec.egress {
+        let plain = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if !egress.variables.iter().all(|(name, value)| plain(name) && plain(value)) {
+            return Err(Error::Spec("variables of the way out are of letters, digits and _"));
+        }
+        let bare = |text: &str| text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\' | b'#' | b';'));
+        if !egress.repositories.iter().all(|(url, path)| bare(url) && bare(path)) {
+            return Err(Error::Spec("a repository's URL has neither spaces nor quotes"));
+        }
     }
     if spec.resources.repo.is_some() && spec.resources.restore.is_some() {
         return Err(Error::Spec("a workspace is either cloned or restored"));
@@ -198,11 +215,19 @@ fn reachable(hands_dir: &Path) -> Result<(), Error> {
 }
 
 /// Make what is not there yet; an earlier launch may have ended anywhere.
-fn fill(folder: &Folder, resources: &Resources, uid: Option<u32>) -> Result<(), Error> {
+fn fill(folder: &Folder, resources: &Resources, uid: Option<u32>, own_disk: bool) -> Result<(), Error> {
     let own = [folder.journal(), folder.blobs(), folder.spool(), folder.recipe()];
-    let filled = [folder.workspace(), folder.outputs(), folder.home()];
-    for dir in own.iter().chain(&filled) {
+    for dir in &own {
         make_dir(dir, 0o700, uid)?;
+    }
+    for dir in [folder.workspace(), folder.outputs(), folder.home()] {
+        if own_disk && !dir.exists() {
+            let name = dir.file_name().expect("it is a folder of the hand");
+            make_dir(&folder.disk().join(name), 0o700, uid)?;
+            symlink(Path::new("disk").join(name), &dir).map_err(|e| Error::Make(dir, e))?;
+        } else {
+            make_dir(&dir, 0o700, uid)?;
+        }
     }
     // Its owner stays whoever launches: inside it is read-only, and outside nobody else needs to write there.
     make_dir(&folder.uploads(), 0o755, None)?;

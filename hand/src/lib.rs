@@ -7,6 +7,7 @@
 
 pub mod client;
 mod folder;
+mod image;
 pub mod init;
 mod journal;
 pub mod launch;

@@ -74,6 +74,8 @@ pub const MEMORY_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 pub const PIDS: u64 = 512;
 /// Processor time of one sandbox, in hundredths of a core.
 pub const CPU_PERCENT: u64 = 200;
+/// Workspace, outputs and home of one hand together.
+pub const DISK_BYTES: u64 = 10 * 1024 * 1024 * 1024;
 /// /tmp and /dev/shm, each.
 pub const TMPFS_BYTES: u64 = 64 * 1024 * 1024;
 /// /run holds next to nothing.

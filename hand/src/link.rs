@@ -4,6 +4,7 @@
 //! nothing that comes out of a sandbox beyond what belongs to the call it is said of.
 
 use crate::protocol::ToolResult;
+use crate::sandbox::landlock;
 use crate::spec::Start;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -35,6 +36,12 @@ pub enum ToInit {
 
 #[derive(Serialize, Deserialize, Debug, Default)]
 pub struct Configure {
+    /// What to put on before anything else.
+    pub landlock: Option<landlock::Level>,
+    /// What its folders may hold, where no disk of its own says so.
+    pub disk_bytes: Option<u64>,
+    /// Whether there is a way out to lead to.
+    pub egress: bool,
     /// None where an earlier sandbox of this hand has carried it out.
     pub recipe: Option<Recipe>,
     /// What was found then.
@@ -94,6 +101,11 @@ pub mod inside {
     /// Whole outputs of calls, kept by the shim.
     pub const SPOOL: &str = "/mnt/session/tool_output";
     pub const HOME: &str = "/home/agent";
+    /// The folder with the socket of the way out.
+    pub const EGRESS: &str = "/run/egress";
+    pub const EGRESS_SOCKET: &str = "proxy.sock";
+    /// Where programs inside find the way out, on loopback.
+    pub const PROXY_PORT: u16 = 3128;
     /// What the recipe is carried out from.
     pub const RECIPE: &str = "/run/recipe";
     pub const BUNDLE: &str = "repo.bundle";

@@ -178,6 +178,7 @@ fn clear(folder: &Folder) -> io::Result<()> {
         (Some(hands_dir), Some(hand_id)) => (hands_dir, hand_id),
         _ => return Err(io::ErrorKind::InvalidInput.into()),
     };
+    crate::image::unmount(folder).map_err(io::Error::other)?;
     crate::removal::remove_tree(folder.path())?;
     cgroup::remove(&cgroup::name(hand_id, folder.path()));
     launch::release_uid(hands_dir, hand_id)

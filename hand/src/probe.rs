@@ -2,9 +2,10 @@
 //!
 //! Nothing is guessed: a sandbox is started with the very options that hands get.
 
+use crate::image;
 use crate::limits;
 use crate::protocol::{Layer, Need};
-use crate::sandbox::{args, bwrap, cgroup, seccomp};
+use crate::sandbox::{args, bwrap, cgroup, landlock, seccomp};
 use crate::spec::Limits;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -16,7 +17,7 @@ pub fn probe() -> Vec<Layer> {
     let name = format!("probe-{}", std::process::id());
     layers.extend(cgroup::create(&name, None, &Limits::default()).layers);
     cgroup::remove(&name);
-    layers.extend(others());
+    layers.extend(others(disk_own(image::probe())));
     layers
 }
 
@@ -58,8 +59,21 @@ pub fn required() -> Vec<Layer> {
 }
 
 /// What is neither required nor tried by making it.
-pub fn others() -> Vec<Layer> {
-    vec![own_uid(), disk_quota(), static_program()]
+pub fn others(disk: Layer) -> Vec<Layer> {
+    vec![second_wall(), own_uid(), disk, static_program()]
+}
+
+/// Landlock is put on inside; here it is asked whether the kernel would hold it.
+fn second_wall() -> Layer {
+    let (on, why, fix) = match landlock::level() {
+        Some(level) => (true, format!("holds {}", level.name()), ""),
+        None => (
+            false,
+            "this kernel does not hold its rules for files".to_owned(),
+            "Linux 6.2 or later with landlock among the kernel's `lsm=`",
+        ),
+    };
+    layer("landlock", Need::Strict, on, why, fix)
 }
 
 /// Whether a host uid of its own can be given to each hand.
@@ -74,10 +88,23 @@ fn own_uid() -> Layer {
     layer("own_uid", Need::Strict, root, why, fix)
 }
 
-/// Said openly: nothing bounds what a hand writes to disk but the size of one file.
-fn disk_quota() -> Layer {
-    let why = format!("only single files are bounded, at {} bytes", limits::FILE_SIZE_BYTES);
-    layer("disk_quota", Need::Advice, false, why, "put the hands' folder on a filesystem of its own")
+/// A disk of its own for each hand, as strict mode has it.
+pub fn disk_own(tried: Result<(), image::Error>) -> Layer {
+    let (on, why, fix) = match tried {
+        Ok(()) => (true, "in strict mode each hand has a filesystem of its own".to_owned(), ""),
+        Err(e) => (
+            false,
+            crate::error_chain(&e),
+            "run the service as root on a system with e2fsprogs and loop devices; without it disks are only watched",
+        ),
+    };
+    layer("disk_quota", Need::Strict, on, why, fix)
+}
+
+/// Said openly: a look once a second stops accidents, and nobody who means it.
+pub fn disk_watched() -> Layer {
+    let why = "use of the disk is looked at and not bounded by the kernel".to_owned();
+    layer("disk_quota", Need::Strict, false, why, "strict mode, as root")
 }
 
 /// A dynamic program takes the sandbox's first process from libraries of the host's /usr.

@@ -2,17 +2,19 @@
 
 use crate::limits;
 use crate::protocol::Layer;
+use crate::sandbox::landlock;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// What to do where a layer of the sandbox cannot be put up.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
-    /// Go on without the layers that need privileges (cgroups, own uid), and say so in the status.
+    /// Go on without the layers that need privileges (cgroups, own uid, own disk), and say so in the status.
     #[default]
     Dev,
-    /// Refuse unless every layer is on.
+    /// Refuse unless every layer is on; each hand has a disk of its own.
     Strict,
 }
 
@@ -37,6 +39,9 @@ pub struct Spec {
     pub limits: Limits,
     #[serde(default)]
     pub resources: Resources,
+    /// The way out; none: there is none.
+    #[serde(default)]
+    pub egress: Option<Egress>,
 }
 
 impl Spec {
@@ -51,11 +56,12 @@ impl Spec {
             lease_ms: lease_default(),
             limits: Limits::default(),
             resources: Resources::default(),
+            egress: None,
         }
     }
 }
 
-/// Bounds of the sandbox as a whole, where cgroups can be used.
+/// Bounds of the sandbox as a whole: of the disk in every mode, of the rest where cgroups can be used.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
@@ -63,12 +69,35 @@ pub struct Limits {
     pub pids: u64,
     /// Hundredths of a core.
     pub cpu_percent: u64,
+    /// Workspace, outputs and home together.
+    #[serde(default = "disk_default")]
+    pub disk_bytes: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { memory_bytes: limits::MEMORY_BYTES, pids: limits::PIDS, cpu_percent: limits::CPU_PERCENT }
+        Self {
+            memory_bytes: limits::MEMORY_BYTES,
+            pids: limits::PIDS,
+            cpu_percent: limits::CPU_PERCENT,
+            disk_bytes: limits::DISK_BYTES,
+        }
     }
+}
+
+/// A proxy outside, and what the sandbox has to know to use it. Holds nothing that is secret.
+#[derive(Serialize, Deserialize, Clone, Debug, Default)]
+#[serde(deny_unknown_fields)]
+pub struct Egress {
+    /// A host folder with the socket `proxy.sock`. The folder is bound and not the socket, so that a proxy that is
+    /// started again is found again.
+    pub dir: PathBuf,
+    /// Placeholders of credentials, by the environment variable that has them inside.
+    #[serde(default)]
+    pub variables: BTreeMap<String, String>,
+    /// Repositories: the beginning of the URL that the agent knows, and the proxy's path for it.
+    #[serde(default)]
+    pub repositories: Vec<(String, String)>,
 }
 
 /// What is put into the sandbox before the first call.
@@ -143,6 +172,9 @@ pub struct Plan {
     pub owner_uid: u32,
     /// `cgroup.procs` files that the sandbox enters.
     pub cgroup_procs: Vec<PathBuf>,
+    /// What init puts on itself; none where this kernel has none, which the layers say.
+    #[serde(default)]
+    pub landlock: Option<landlock::Level>,
     pub layers: Vec<Layer>,
 }
 
@@ -165,6 +197,10 @@ pub fn is_hand_id(id: &str) -> bool {
 
 fn one() -> u64 {
     1
+}
+
+fn disk_default() -> u64 {
+    limits::DISK_BYTES
 }
 
 fn lease_default() -> u64 {

@@ -4,7 +4,7 @@ use crate::{bed, client::LoggedEvent, service::data_dir};
 use anyhow::ensure;
 use engine::{Engine, Options, Store};
 use log::{SessionLog, TemporalReader};
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 use store::FolderBlobs;
 use temporalio_client::Connection;
 
@@ -27,7 +27,7 @@ pub async fn of_log(
     events: &[LoggedEvent],
 ) -> anyhow::Result<usize> {
     let blobs = FolderBlobs::open(&data_dir(dir).join("blobs"))?;
-    let reader = TemporalReader::new(connection, namespace);
+    let reader = TemporalReader::new(connection, namespace, Arc::new(blobs.clone()));
     let mut log = SessionLog::open(&reader, &blobs, session).await?;
     let entries = log.slice(&blobs, 0, u64::MAX).await?;
     ensure!(

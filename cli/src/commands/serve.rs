@@ -1,16 +1,16 @@
 //! `steadyhand serve`: the service. Assembles api, engine and brain in this process, and the hand worker as a child.
 
-use super::worker::{ModelArgs, hand_program_beside};
+use super::worker::{ModelArgs, TraceArgs, hand_program_beside};
 use crate::{
     config::{self, Role},
     connect::{self, Rpc},
     data_dir::{self, DataDir},
     env_vars,
     error::{Code, Hint as _, failed},
-    node::{self, Node},
+    node::{self, Node, Peer},
     output, remote,
     supervisor::{self, Child},
-    telemetry,
+    telemetry::{self, Collector},
 };
 use activities::{BrainActivities, Deltas};
 use api::{App, resources::sessions::BuiltinTool};
@@ -19,6 +19,7 @@ use domain::{delta::Delta, session::Tuning};
 use engine::Engine;
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -73,6 +74,8 @@ pub struct Serve {
     /// Decisions after which a run of a session continues as new; 0: when the engine suggests it [default: 0]
     #[arg(long, env = env_vars::DECISIONS_PER_RUN, value_name = "N", hide_short_help = true)]
     decisions_per_run: Option<u64>,
+    #[command(flatten)]
+    traces: TraceArgs,
 }
 
 /// What holds after flags, environment, file and defaults.
@@ -87,6 +90,7 @@ struct Settings {
     hands_dir: PathBuf,
     hands: bool,
     tuning: Tuning,
+    collector: Option<Collector>,
 }
 
 impl Serve {
@@ -96,7 +100,7 @@ impl Serve {
             return Ok(());
         }
         let settings = self.settings()?;
-        let _telemetry = telemetry::install(false)?;
+        let _telemetry = telemetry::install("steadyhand", settings.collector.as_ref())?;
         remote::install_tls();
         tokio::runtime::Runtime::new()?.block_on(serve(settings))
     }
@@ -123,7 +127,11 @@ impl Serve {
             },
             hands_dir: self.hands_dir.or(file.hands_dir).unwrap_or_else(default_hands),
             hands: self.hands.or(file.hands).unwrap_or(true),
-            tuning: Tuning { decisions_per_run: self.decisions_per_run.or(file.decisions_per_run).unwrap_or(0) },
+            tuning: Tuning {
+                decisions_per_run: self.decisions_per_run.or(file.decisions_per_run).unwrap_or(0),
+                ..Tuning::default()
+            },
+            collector: self.traces.collector()?.or(file.otlp_endpoint),
             data,
         })
     }
@@ -159,15 +167,16 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             admin_key: Some(admin_key),
             builtin_tools: builtin_tools(),
             tuning: settings.tuning,
+            delete_sealed_runs: engine.is_some(),
             ..api::Options::default()
         },
     )
     .await?;
 
     let (close, closing) = watch::channel(false);
-    let node = node(&data, rpc, &stores, &app)?;
-    let socket = bind_node(data.root())?;
-    let listening = tokio::spawn(node.clone().listen(socket));
+    let node = node(&settings, &data, rpc, &stores, &app)?;
+    let listening = tokio::spawn(node.clone().listen(bind(&data_dir::node_socket(data.root()))?));
+    let local = bind(&data_dir::api_socket(data.root()))?;
     let brain = match model {
         Some(model) => Some(brain(&settings, model, &connection, &stores, &app).await?),
         None => None,
@@ -190,8 +199,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let shutdown = async move {
         let _ = stopping.wait_for(|closing| *closing).await;
     };
-    let mut serving = tokio::spawn(api::serve(listener, app, shutdown));
-    let ended = wait(&mut serving, signals).await;
+    let mut serving = tokio::spawn(api::serve(listener, local, app, shutdown));
+    let ended = wait(&mut serving, brain.as_ref(), signals).await;
 
     info!("closing");
     close.send_replace(true);
@@ -199,11 +208,14 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     if !serving.is_finished() {
         let _ = serving.await;
     }
-    if let Some(mut brain) = brain {
-        brain.shutdown();
-        brain.ended().await;
-        brain.join()?;
-    }
+    let thought = match brain {
+        Some(brain) => {
+            brain.shutdown();
+            brain.ended().await;
+            brain.join()
+        }
+        None => Ok(()),
+    };
     if let Some(hands) = hands {
         let _ = hands.await;
     }
@@ -214,7 +226,14 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     if let Some(outside) = outside {
         let _ = outside.await;
     }
-    let _ = std::fs::remove_file(data_dir::node_socket(data.root()));
+    for socket in [data_dir::node_socket(data.root()), data_dir::api_socket(data.root())] {
+        let _ = std::fs::remove_file(socket);
+    }
+    thought.hint(
+        Code::Failed,
+        "run the brain worker",
+        "without it no session goes on, so the service ends: start it again; with --temporal, does the namespace exist?",
+    )?;
     ended
 }
 
@@ -249,24 +268,24 @@ async fn engine(settings: &Settings, root: &Path) -> anyhow::Result<(Option<Engi
     Ok((Some(engine.clone()), Rpc::Embedded(engine), connection))
 }
 
-fn node(data: &DataDir, rpc: Rpc, stores: &Stores, app: &App) -> anyhow::Result<Node> {
+fn node(settings: &Settings, data: &DataDir, rpc: Rpc, stores: &Stores, app: &App) -> anyhow::Result<Node> {
     let mut tokens = BTreeMap::new();
     for role in node::Role::ALL {
         tokens.insert(data.role_token(role.name())?, role);
     }
     let hub = app.deltas.clone();
     let publish = Arc::new(move |delta: Delta| hub.publish(delta));
-    Ok(Node::new(rpc, stores.blobs.clone(), publish, tokens))
+    Ok(Node::new(rpc, &settings.namespace, stores.blobs.clone(), publish, tokens))
 }
 
-fn bind_node(root: &Path) -> anyhow::Result<UnixListener> {
+/// A socket in the data folder that only its owner can connect to.
+fn bind(path: &Path) -> anyhow::Result<UnixListener> {
     use std::os::unix::fs::PermissionsExt as _;
-    let path = data_dir::node_socket(root);
     // This process holds the folder, so a socket that is there is nobody's.
-    let _ = std::fs::remove_file(&path);
+    let _ = std::fs::remove_file(path);
     let hint = "a unix socket's path may have about 100 characters: choose a shorter --data";
-    let listener = UnixListener::bind(&path).hint(Code::Data, format!("listen on {}", path.display()), hint)?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    let listener = UnixListener::bind(path).hint(Code::Data, format!("listen on {}", path.display()), hint)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     Ok(listener)
 }
 
@@ -277,10 +296,10 @@ async fn brain(
     stores: &Stores,
     app: &App,
 ) -> anyhow::Result<worker::WorkerThread> {
-    let reader = Arc::new(log::TemporalReader::new(connection.clone(), &settings.namespace));
+    let reader = Arc::new(log::TemporalReader::new(connection.clone(), &settings.namespace, stores.blobs.clone()));
     let deltas = Arc::new(HubDeltas(app.deltas.clone()));
     let activities = BrainActivities::new(model, reader, stores.blobs.clone(), deltas);
-    let client = connect::client(connection.clone(), &settings.namespace)?;
+    let client = connect::client(connection.clone(), &settings.namespace, stores.blobs.clone())?;
     Ok(worker::brain::start(client, activities, worker::brain::Options::default()).await?)
 }
 
@@ -304,14 +323,15 @@ async fn hands(
         format!("make the folder of the sandboxes {}", settings.hands_dir.display()),
         "choose another with --hands-dir, or run without hands: --hands false",
     )?;
-    let args = [
+    let host = host(root)?;
+    let mut args: Vec<OsString> = vec![
         "worker".into(),
         "hand".into(),
         "--inherited".into(),
         "--node".into(),
         "-".into(),
         "--host".into(),
-        host(root)?.into(),
+        host.clone().into(),
         "--namespace".into(),
         settings.namespace.clone().into(),
         "--hands-dir".into(),
@@ -319,7 +339,11 @@ async fn hands(
         "--hand-program".into(),
         hand_program_beside()?.into_os_string(),
     ];
-    let child = Child { role: node::Role::Hand, program: std::env::current_exe()?, args: args.into() };
+    if let Some(collector) = &settings.collector {
+        args.extend(["--otlp-endpoint".into(), collector.url().into()]);
+    }
+    let peer = Peer { role: node::Role::Hand, host: Some(host) };
+    let child = Child { peer, program: std::env::current_exe()?, args };
     let (up, mut is_up) = watch::channel(false);
     let supervised = tokio::spawn(supervisor::supervise(child, node, closing, up));
     let _ = is_up.wait_for(|up| *up).await;
@@ -395,9 +419,20 @@ fn refuse_model_key() -> anyhow::Result<()> {
 /// Until somebody wants the service to end, or it cannot go on.
 async fn wait(
     serving: &mut tokio::task::JoinHandle<std::io::Result<()>>,
+    brain: Option<&worker::WorkerThread>,
     (mut interrupt, mut terminate): (Signal, Signal),
 ) -> anyhow::Result<()> {
+    let thinking = async {
+        match brain {
+            Some(brain) => brain.ended().await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
+        () = thinking => {
+            warn!("the brain worker ended by itself");
+            Err(failed(Code::Failed, "the brain worker ended by itself", "the log says what it did last: start the service again"))
+        }
         served = serving => {
             warn!("the API ended by itself");
             Ok(served??)

@@ -57,7 +57,7 @@ impl Verify {
         let engine = engine(&data, &self.namespace, &mut found).await;
         if let (Some((catalog, blobs)), Some(engine)) = (&stores, &engine) {
             let connection = connect::embedded(engine.clone(), "steadyhand verify").await?;
-            let reader = TemporalReader::new(connection, &self.namespace);
+            let reader = TemporalReader::new(connection, &self.namespace, blobs.clone());
             let report = sessions_check::check(&**catalog, &**blobs, &reader).await;
             found.sessions = format!("{} sessions, {} events", report.sessions, report.events);
             found.problems.extend(report.problems);

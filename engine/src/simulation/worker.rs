@@ -247,9 +247,7 @@ impl Under {
                 Some(A::ActivityTaskFailedEventAttributes(a)) => under.ended(a.scheduled_event_id),
                 Some(A::ActivityTaskTimedOutEventAttributes(a)) => under.ended(a.scheduled_event_id),
                 Some(A::ActivityTaskCanceledEventAttributes(a)) => under.ended(a.scheduled_event_id),
-                Some(A::ActivityTaskCancelRequestedEventAttributes(a)) => {
-                    under.canceling.extend(under.activities.take(&a.scheduled_event_id));
-                }
+                Some(A::ActivityTaskCancelRequestedEventAttributes(a)) => under.canceling(a.scheduled_event_id),
                 Some(A::TimerStartedEventAttributes(a)) => {
                     under.timers.insert(a.timer_id.clone());
                 }
@@ -265,6 +263,12 @@ impl Under {
             }
         }
         under
+    }
+
+    fn canceling(&mut self, scheduled_event_id: i64) {
+        if self.activities.remove(&scheduled_event_id) {
+            self.canceling.insert(scheduled_event_id);
+        }
     }
 
     fn ended(&mut self, scheduled_event_id: i64) {

@@ -4,7 +4,9 @@
 //! it end all other processes with one call. It holds no secret, reaches no network and trusts only its stdin, which
 //! no other process here can open. When stdin ends, so does the sandbox.
 
+mod bridge;
 mod collect;
+mod disk;
 mod processes;
 mod recipe;
 pub(crate) mod shell;
@@ -13,9 +15,11 @@ mod snapshot;
 use crate::limits;
 use crate::link::{Configure, FromInit, SANDBOX, ToInit, inside};
 use crate::protocol::ToolResult;
+use crate::sandbox::landlock;
 use crate::spec::Start;
 use crate::tools::{self, Files, Run, Stop, output};
 use crate::wire::{self, Frame};
+use disk::Disk;
 use processes::Processes;
 use serde_json::Value;
 use shell::{Ask, Shell, ShellCall};
@@ -61,6 +65,8 @@ impl Outbox {
 struct Init {
     outbox: Outbox,
     processes: Arc<Processes>,
+    /// None where the kernel bounds the disk.
+    disk: Option<Arc<Disk>>,
     shell: Shell,
     files: Files,
     start: Mutex<Option<Start>>,
@@ -72,12 +78,26 @@ pub fn run() -> Result<(), Error> {
     if !rustix::process::getpid().is_init() {
         return Err(Error::NotInit);
     }
+    // While our own files under /proc are still ours to open.
+    let first_to_go = shell::FirstToGo::open();
     let (stdin, stdout) = take_stdio().map_err(Error::Harden)?;
     let outbox = Outbox(Arc::new(Mutex::new(stdout)));
     let mut from_shim = BufReader::new(stdin);
     let Some((_, ToInit::Configure(configure))) = next(&mut from_shim)? else { return Ok(()) };
 
+    if let Some(level) = configure.landlock
+        && let Err(e) = landlock::restrict(level)
+    {
+        let message = format!("put up landlock: {}", crate::error_chain(&e));
+        outbox.say(SANDBOX, &FromInit::Failed { message });
+        return Ok(());
+    }
     let processes = Processes::start().map_err(|e| Error::Start("reaper", e))?;
+    let disk =
+        Disk::watch(configure.disk_bytes, Arc::clone(&processes)).map_err(|e| Error::Start("disk's watch", e))?;
+    if configure.egress {
+        bridge::start().map_err(|e| Error::Start("bridge to the way out", e))?;
+    }
     let start = match prepare(&processes, configure) {
         Ok(start) => start,
         Err(message) => {
@@ -85,7 +105,7 @@ pub fn run() -> Result<(), Error> {
             return Ok(());
         }
     };
-    let shell = Shell::start(Arc::clone(&processes), inside::WORKSPACE.into())
+    let shell = Shell::start(Arc::clone(&processes), inside::WORKSPACE.into(), first_to_go, disk.clone())
         .map_err(|e| Error::Start("shell's keeper", e))?;
     let files = Files::new(
         inside::WORKSPACE.into(),
@@ -94,7 +114,7 @@ pub fn run() -> Result<(), Error> {
     outbox.say(SANDBOX, &FromInit::Ready { start: start.clone() });
 
     let running = Mutex::new(HashMap::new());
-    let init = Arc::new(Init { outbox, processes, shell, files, start: Mutex::new(start), running });
+    let init = Arc::new(Init { outbox, processes, disk, shell, files, start: Mutex::new(start), running });
     while let Some((call, message)) = next(&mut from_shim)? {
         init.clone().take(call, message);
     }
@@ -132,7 +152,9 @@ impl Init {
             }
             ToInit::Call { name, input, timeout_ms, spool } => match tools::find(&name).map(|tool| &tool.run) {
                 None => self.finish(call, ToolResult::error(format!("unknown tool: {name:.100}"))),
-                Some(Run::Files(run)) => self.files_call(call, *run, input, timeout_ms),
+                Some(kind @ (Run::Files(run) | Run::Writes(run))) => {
+                    self.files_call(call, *run, matches!(kind, Run::Writes(_)), input, timeout_ms);
+                }
                 Some(Run::Shell(parse)) => match parse(input) {
                     Ok(ask) => self.shell_call(call, ask, timeout_ms, spool),
                     Err(refused) => self.finish(call, ToolResult::error(refused.to_string())),
@@ -152,11 +174,21 @@ impl Init {
         self.shell.ask(ask, ShellCall { stop, limit_ms, spool, call, outbox, done });
     }
 
-    fn files_call(self: Arc<Self>, call: u64, run: tools::RunFiles, input: Value, timeout_ms: Option<u64>) {
+    fn files_call(
+        self: Arc<Self>,
+        call: u64,
+        run: tools::RunFiles,
+        writes: bool,
+        input: Value,
+        timeout_ms: Option<u64>,
+    ) {
         let timeout_ms = timeout_ms.unwrap_or(limits::CALL_TIMEOUT_DEFAULT_MS).min(limits::CALL_TIMEOUT_MAX_MS);
         let stop = self.begin(call, Some(Instant::now() + Duration::from_millis(timeout_ms)));
         self.outbox.say(call, &FromInit::Started { timeout_ms });
-        let work = move |init: &Init| run(&init.files, &stop, input);
+        let work = move |init: &Init| match init.disk.as_ref().filter(|_| writes).and_then(|disk| disk.refuses()) {
+            Some(full) => Err(tools::Refused(full)),
+            None => run(&init.files, &stop, input),
+        };
         let after = move |init: &Init, result: Option<Result<ToolResult, tools::Refused>>| {
             let result = match result {
                 Some(Ok(result)) => output::capped(result),
@@ -172,13 +204,20 @@ impl Init {
     }
 
     fn begin(&self, call: u64, deadline: Option<Instant>) -> Arc<Stop> {
+        if let Some(disk) = &self.disk {
+            disk.call_begins();
+        }
         let stop = Arc::new(Stop::new(deadline));
         self.running.lock().expect("no holder panics").insert(call, Arc::clone(&stop));
         stop
     }
 
     fn finish(&self, call: u64, result: ToolResult) {
-        self.running.lock().expect("no holder panics").remove(&call);
+        if self.running.lock().expect("no holder panics").remove(&call).is_some()
+            && let Some(disk) = &self.disk
+        {
+            disk.call_ended();
+        }
         self.outbox.say(call, &FromInit::Done { result, lost: self.shell.is_lost() });
     }
 

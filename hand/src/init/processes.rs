@@ -65,6 +65,11 @@ impl Processes {
         Ok(child)
     }
 
+    /// How many there are beside this one.
+    pub fn count(&self) -> usize {
+        pids().count()
+    }
+
     /// How one of ours ended, and forget it; none if it still runs at the deadline.
     pub fn wait(&self, pid: u32, deadline: Instant) -> Option<Exit> {
         let mut state = self.lock();
@@ -160,10 +165,12 @@ fn signal_all(signal: Signal) {
 
 /// What runs beside us, by name.
 fn names() -> Vec<String> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
-        .filter(|&pid| pid != 1)
+    pids()
         .filter_map(|pid| Some(std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned()))
         .collect()
+}
+
+fn pids() -> impl Iterator<Item = u32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).filter(|&pid| pid != 1)
 }

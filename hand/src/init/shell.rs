@@ -6,6 +6,7 @@
 //! call is bash's report, never the end of the pipe: a background job may hold that for as long as it likes.
 
 use super::Outbox;
+use super::disk::Disk;
 use super::processes::{Exit, Processes};
 use crate::limits;
 use crate::link::FromInit;
@@ -15,8 +16,10 @@ use crate::tools::{Stop, Stopped};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -69,13 +72,20 @@ impl Job {
 
 impl Shell {
     /// Start the keeper; bash itself starts with the first command, in `workdir`.
-    pub fn start(processes: Arc<Processes>, workdir: PathBuf) -> io::Result<Self> {
+    pub fn start(
+        processes: Arc<Processes>,
+        workdir: PathBuf,
+        first_to_go: FirstToGo,
+        disk: Option<Arc<Disk>>,
+    ) -> io::Result<Self> {
         let wake = Arc::new(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let (jobs, queue) = mpsc::channel();
         let lost = Arc::new(AtomicBool::new(false));
         let mut keeper = Keeper {
             processes,
             workdir,
+            first_to_go,
+            disk,
             wake: Arc::clone(&wake),
             queue,
             waiting: VecDeque::new(),
@@ -109,9 +119,35 @@ impl Shell {
     }
 }
 
+/// When memory runs out, what the model started goes first and not process 1.
+///
+/// The mark is inherited, so it is worn while bash is started and taken off again; the file is opened before Landlock
+/// closes /proc to writing, for us and for all others.
+pub struct FirstToGo(Option<(File, String)>);
+
+impl FirstToGo {
+    /// Best effort: without the file the whole sandbox may end, which the shim sees.
+    pub fn open() -> Self {
+        let mut file = File::options().read(true).write(true).open("/proc/self/oom_score_adj").ok();
+        let mut own = String::new();
+        let read = file.as_mut().and_then(|file| file.read_to_string(&mut own).ok());
+        Self(read.and(file).map(|file| (file, own)))
+    }
+
+    fn marked<T>(&self, start: impl FnOnce() -> T) -> T {
+        let mark = |value: &str| self.0.as_ref().map(|(file, _)| file.write_at(value.as_bytes(), 0));
+        mark("500");
+        let started = start();
+        mark(self.0.as_ref().map_or("", |(_, own)| own.trim()));
+        started
+    }
+}
+
 struct Keeper {
     processes: Arc<Processes>,
     workdir: PathBuf,
+    first_to_go: FirstToGo,
+    disk: Option<Arc<Disk>>,
     wake: Arc<OwnedFd>,
     queue: mpsc::Receiver<Job>,
     waiting: VecDeque<Job>,
@@ -217,7 +253,10 @@ impl Keeper {
                 Some(format!("command {}{after}; {}", reason.words(), ended.unwrap_or_else(|lost| lost)))
             }
         };
-        self.result(call, note, matches!(end, End::Code(0) | End::ShellGone(Some(Exit::Code(0)))))
+        let full = self.disk.as_ref().and_then(|disk| disk.news());
+        let good = full.is_none() && matches!(end, End::Code(0) | End::ShellGone(Some(Exit::Code(0))));
+        let notes: Vec<_> = full.into_iter().chain(note).collect();
+        self.result(call, (!notes.is_empty()).then(|| notes.join("; ")), good)
     }
 
     fn result(&mut self, call: &ShellCall, note: Option<String>, good: bool) -> ToolResult {
@@ -245,10 +284,7 @@ impl Keeper {
         let mut command = Command::new("/bin/bash");
         command.args(["--noprofile", "--norc"]).current_dir(&self.workdir);
         command.stdin(OwnedFd::from(theirs)).stdout(write.try_clone()?).stderr(Stdio::from(write));
-        let pid = self.processes.spawn(&mut command)?.id();
-        // When memory runs out, what the model started goes first and not this process. Best effort: a kernel without
-        // the file ends the whole sandbox, which the shim sees.
-        std::fs::write(format!("/proc/{pid}/oom_score_adj"), "500").ok();
+        let pid = self.first_to_go.marked(|| self.processes.spawn(&mut command))?.id();
         let ended = Pid::from_raw(pid.cast_signed()).ok_or(io::ErrorKind::NotFound)?;
         let ended = pidfd_open(ended, PidfdFlags::empty())?;
         Ok(Bash { pid, output, control, ended })

@@ -3,9 +3,12 @@
 use crate::folder::Folder;
 use crate::limits;
 use crate::link::inside;
+use crate::spec::Egress;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
+
+pub const GITCONFIG: &str = "/etc/gitconfig";
 
 /// Files of /etc that exist in every sandbox, made up so that the host's are never seen.
 pub const ETC: &[(&str, &str)] = &[
@@ -14,10 +17,18 @@ pub const ETC: &[(&str, &str)] = &[
     ("/etc/hosts", "127.0.0.1 localhost hand\n::1 localhost\n"),
     ("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
     (
-        "/etc/gitconfig",
+        GITCONFIG,
         "[user]\n\tname = agent\n\temail = agent@hand\n[safe]\n\tdirectory = *\n[init]\n\tdefaultBranch = main\n",
     ),
 ];
+
+/// What git is told beside [`ETC`]: the session's repositories are reached through the proxy, under their own URLs.
+pub fn git_routes(egress: &Egress) -> String {
+    let route = |(url, path): &(String, String)| {
+        format!("[url \"http://127.0.0.1:{}{path}\"]\n\tinsteadOf = {url}\n", inside::PROXY_PORT)
+    };
+    egress.repositories.iter().map(route).collect()
+}
 
 /// Descriptors that bubblewrap reads while it puts the sandbox up.
 pub struct Descriptors<'a> {
@@ -80,7 +91,7 @@ pub fn base() -> Args {
 }
 
 /// Everything for one hand.
-pub fn full(folder: &Folder, fds: &Descriptors<'_>) -> Args {
+pub fn full(folder: &Folder, egress: Option<&Egress>, fds: &Descriptors<'_>) -> Args {
     let mut args = base();
     for path in ["/etc/alternatives", "/etc/ld.so.cache", "/etc/ssl/certs"] {
         args.mount("--ro-bind-try", path, path);
@@ -101,6 +112,9 @@ pub fn full(folder: &Folder, fds: &Descriptors<'_>) -> Args {
     args.mount("--ro-bind", folder.uploads(), inside::UPLOADS);
     args.mount("--ro-bind", folder.spool(), inside::SPOOL);
     args.mount("--ro-bind", folder.recipe(), inside::RECIPE);
+    if let Some(egress) = egress {
+        args.mount("--ro-bind", &egress.dir, inside::EGRESS);
+    }
     // Both are tmpfs without a size of their own, so nobody may write there.
     args.add(["--remount-ro", "/dev", "--remount-ro", "/"]);
     for (name, value) in [
@@ -109,8 +123,22 @@ pub fn full(folder: &Folder, fds: &Descriptors<'_>) -> Args {
         ("USER", "agent"),
         ("LANG", "C.UTF-8"),
         ("TERM", "dumb"),
+        // A git that was built for another prefix would not look there.
+        ("GIT_CONFIG_SYSTEM", GITCONFIG),
     ] {
         args.add(["--setenv", name, value]);
+    }
+    if let Some(egress) = egress {
+        let proxy = format!("http://127.0.0.1:{}", inside::PROXY_PORT);
+        for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"] {
+            args.add(["--setenv", name, &proxy]);
+        }
+        for name in ["no_proxy", "NO_PROXY"] {
+            args.add(["--setenv", name, "localhost,127.0.0.1,::1"]);
+        }
+        for (name, value) in &egress.variables {
+            args.add(["--setenv", name, value]);
+        }
     }
     args.add(["--chdir", inside::WORKSPACE]);
     for file in fds.seccomp {

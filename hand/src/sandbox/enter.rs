@@ -63,14 +63,16 @@ pub fn run(dir: &Path) -> Result<Infallible, Error> {
     }
 
     let mut etc = Vec::new();
-    for (_, content) in ETC {
-        etc.push(in_memory(content.as_bytes()).map_err(Error::Options)?);
+    let egress = plan.spec.egress.as_ref();
+    for (path, content) in ETC {
+        let routes = egress.filter(|_| *path == args::GITCONFIG).map(args::git_routes).unwrap_or_default();
+        etc.push(in_memory(format!("{content}{routes}").as_bytes()).map_err(Error::Options)?);
     }
     let mut seccomp = Vec::new();
     for filter in seccomp::filters()? {
         seccomp.push(in_memory(&filter).map_err(Error::Options)?);
     }
-    let options = args::full(&folder, &Descriptors { etc: &etc, seccomp: &seccomp });
+    let options = args::full(&folder, egress, &Descriptors { etc: &etc, seccomp: &seccomp });
     let options = in_memory(&options.to_bytes()).map_err(Error::Options)?;
     // By descriptor, as the binary's own path need not be reachable for this uid, nor be known inside.
     let program = File::open("/proc/self/exe").and_then(inherited).map_err(Error::Options)?;

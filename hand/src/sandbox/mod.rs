@@ -5,6 +5,7 @@
 pub mod args;
 pub mod cgroup;
 pub mod enter;
+pub mod landlock;
 pub mod seccomp;
 
 use std::path::{Path, PathBuf};

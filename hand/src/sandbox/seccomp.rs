@@ -1,8 +1,8 @@
 //! The system calls that nothing in a sandbox needs and that have led out of sandboxes before.
 //!
 //! A deny list, in three filters as each has one answer: EPERM for most; ENOSYS for clone3, so that libc falls back to
-//! clone, whose flags a filter can read; EAFNOSUPPORT for all sockets but unix, inet, inet6 and netlink, as a network
-//! namespace does not hold the others (AF_VSOCK reaches the hypervisor). Every foreign ABI is killed.
+//! clone, whose flags a filter can read; EAFNOSUPPORT for all sockets but unix, inet, inet6 and
+//! netlink for routes, as a network namespace does not hold the others (AF_VSOCK reaches the hypervisor). Every foreign ABI is killed.
 
 use libc::{c_long, sock_filter};
 use seccompiler::{
@@ -113,15 +113,21 @@ pub fn filters() -> Result<Vec<Vec<u8>>, Error> {
         TERMINAL_INPUT.iter().map(|&op| rule(vec![(1, SeccompCmpOp::MaskedEq(LOW_32), op)])).collect();
     denied.insert(libc::SYS_ioctl, ioctl?);
 
+    let netlink = u64::from(libc::AF_NETLINK.unsigned_abs());
     let other_family =
         rule(FAMILIES.iter().map(|&family| (0, SeccompCmpOp::Ne, u64::from(family.unsigned_abs()))).collect())?;
-    let sockets = [libc::SYS_socket, libc::SYS_socketpair].map(|call| (call, vec![other_family.clone()]));
+    let other_netlink = rule(vec![
+        (0, SeccompCmpOp::Eq, netlink),
+        (2, SeccompCmpOp::Ne, u64::from(libc::NETLINK_ROUTE.unsigned_abs())),
+    ])?;
+    let sockets =
+        [(libc::SYS_socket, vec![other_family.clone(), other_netlink]), (libc::SYS_socketpair, vec![other_family])];
     let clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
 
     Ok(vec![
         bytes(&foreign_abi(filter(denied, libc::EPERM)?)),
         bytes(&filter(clone3, libc::ENOSYS)?),
-        bytes(&filter(sockets.into(), libc::EAFNOSUPPORT)?),
+        bytes(&filter(BTreeMap::from(sockets), libc::EAFNOSUPPORT)?),
     ])
 }
 

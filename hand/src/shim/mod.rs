@@ -73,7 +73,14 @@ pub fn run(dir: &Path) -> Result<(), Error> {
     let (mut child, pipes) = sandbox::spawn(&folder).map_err(Error::Sandbox)?;
     let recipe = journal.noted::<Start>("start")?;
     let done = journal.noted::<bool>("prepared")?.is_some();
-    let configure = link::Configure { recipe: (!done).then(|| recipe_of(&plan)), start: recipe };
+    let watched = (!folder.image().exists()).then_some(plan.spec.limits.disk_bytes);
+    let configure = link::Configure {
+        landlock: plan.landlock,
+        disk_bytes: watched,
+        egress: plan.spec.egress.is_some(),
+        recipe: (!done).then(|| recipe_of(&plan)),
+        start: recipe,
+    };
     let (sandbox, from_init, start) = match sandbox::prepare(pipes, configure) {
         Ok(prepared) => prepared,
         Err(why) => {

@@ -12,7 +12,7 @@ pub const TOOL: Tool = Tool {
                   once, whitespace included, unless replace_all is true. Paths are relative to the working \
                   directory, or absolute.",
     schema,
-    run: Run::Files(run),
+    run: Run::Writes(run),
 };
 
 #[derive(Deserialize)]

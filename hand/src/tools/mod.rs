@@ -36,6 +36,8 @@ pub struct Tool {
 /// What a tool works with decides how it may be run: file tools side by side, the shell one call at a time.
 pub(crate) enum Run {
     Files(RunFiles),
+    /// As these, and refused where the disk is full.
+    Writes(RunFiles),
     /// What the input asks of the shell, whose keeper then runs it.
     Shell(fn(Value) -> Result<Ask, Refused>),
 }
@@ -158,7 +160,9 @@ pub(crate) mod testing {
 
         pub fn run(&self, name: &str, input: Value) -> ToolResult {
             let stop = Stop::new(Some(Instant::now() + Duration::from_secs(60)));
-            let Some(Tool { run: Run::Files(run), .. }) = find(name) else { panic!("{name} is no file tool") };
+            let Some(Tool { run: Run::Files(run) | Run::Writes(run), .. }) = find(name) else {
+                panic!("{name} is no file tool")
+            };
             run(&self.files, &stop, input).unwrap_or_else(|refused| ToolResult::error(refused.0))
         }
 
@@ -205,7 +209,7 @@ mod tests {
     #[test]
     fn file_tools_refuse_what_is_not_in_their_schema() {
         let bench = Bench::new();
-        for tool in TOOLS.iter().filter(|tool| matches!(tool.run, Run::Files(_))) {
+        for tool in TOOLS.iter().filter(|tool| matches!(tool.run, Run::Files(_) | Run::Writes(_))) {
             let mut input =
                 json!({"file_path": "a", "content": "", "old_string": "a", "new_string": "b", "pattern": "a"});
             let known = (tool.schema)()["properties"].as_object().unwrap().clone();

@@ -10,7 +10,7 @@ pub const TOOL: Tool = Tool {
     description: "Write a file with the given content. Makes the directories above it and overwrites what is there. \
                   Paths are relative to the working directory, or absolute.",
     schema,
-    run: Run::Files(run),
+    run: Run::Writes(run),
 };
 
 #[derive(Deserialize)]

@@ -9,7 +9,9 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde_json::{Value, json};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_steadyhand-hand");
@@ -117,6 +119,24 @@ pub fn wait_line(fifo: &Path) -> String {
 
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+/// What a command says in a sandbox of namespaces alone, without the filter and without Landlock: for showing that it
+/// is these that hold.
+pub fn without_filters(command: &str) -> String {
+    let mut bwrap = Command::new(hand::sandbox::bwrap().unwrap());
+    bwrap.args(hand::sandbox::args::base().words()).args(["--tmpfs", "/tmp", "--tmpfs", "/workspace"]);
+    bwrap.args(["--chdir", "/workspace", "--", "/bin/bash", "-c"]).arg(format!("exec 2>&1; {command}\n"));
+    if is_root() {
+        bwrap.uid(naive_uid()).gid(naive_uid());
+    }
+    let output = bwrap.current_dir("/").stdin(Stdio::null()).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A plain user that no hand runs as, nor another of these tests.
+pub fn naive_uid() -> u32 {
+    1_000_000 + std::process::id()
 }
 
 /// A process of the host that is not our child.

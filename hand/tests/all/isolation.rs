@@ -1,7 +1,6 @@
 //! What the model's code can reach from inside, however clever: nothing of the host, of the shim or of another hand.
 
-use crate::fixture::{Hand, Hands, is_root, parse};
-use hand::spec::Limits;
+use crate::fixture::{Hand, Hands, is_root};
 use serde_json::json;
 use std::collections::BTreeMap;
 
@@ -27,14 +26,16 @@ fn system_calls_that_lead_out_are_denied() {
     for (name, errno) in &got {
         let expect = match *name {
             "clone3" => ENOSYS,
-            "socket_vsock" | "socket_packet" | "socket_alg" | "socket_xdp" => EAFNOSUPPORT,
-            "socket_unix" | "socket_inet" | "socket_inet6" | "socketpair_unix" => 0,
+            "socket_vsock" | "socket_packet" | "socket_alg" | "socket_xdp" | "netlink_audit" | "netlink_netfilter" => {
+                EAFNOSUPPORT
+            }
+            "socket_unix" | "socket_inet" | "socket_inet6" | "socketpair_unix" | "netlink_route" => 0,
             "open_tty" => ENXIO,
             _ => EPERM,
         };
         assert_eq!(*errno, expect, "{name}");
     }
-    assert_eq!(got.len(), 43, "every try has said something: {said}");
+    assert_eq!(got.len(), 46, "every try has said something: {said}");
 }
 
 #[test]
@@ -57,7 +58,7 @@ fn no_environment_or_command_line_tells_anything() {
     let hand = hands.hand("h");
     let said =
         hand.sh("env; cat /proc/*/environ 2>/dev/null | tr '\\0' '\\n'; echo; cat /proc/*/cmdline | tr '\\0' ' '");
-    let allowed = ["PATH", "HOME", "USER", "LANG", "TERM", "PWD", "OLDPWD", "SHLVL", "_"];
+    let allowed = ["PATH", "HOME", "USER", "LANG", "TERM", "GIT_CONFIG_SYSTEM", "PWD", "OLDPWD", "SHLVL", "_"];
     for (name, _) in said.lines().filter_map(|line| line.split_once('=')) {
         assert!(allowed.contains(&name), "{name}: {said}");
     }
@@ -165,6 +166,32 @@ fn only_its_own_folders_are_writable_and_nothing_of_the_host_is_there() {
 }
 
 #[test]
+fn landlock_holds_where_the_mounts_would_not() {
+    let hands = Hands::new();
+    let hand = hands.hand("h");
+    let status = hand.client().status().unwrap();
+    let on = status.layers.iter().any(|layer| layer.name == "landlock" && layer.on);
+    // Both are the agent's own and so open to it but for this layer: a process's own files, and a device of no number.
+    let said =
+        hand.bash("echo renamed >/proc/self/comm; mknod w c 0 0 && echo MADE; cat /proc/1/oom_score_adj; true").text();
+    let without = crate::fixture::without_filters("echo renamed >/proc/self/comm; mknod /tmp/w c 0 0 && echo MADE");
+    assert!(without.contains("MADE") && !without.contains("denied"), "the control: {without}");
+    if on {
+        assert_eq!(said.matches("Permission denied").count(), 2, "{said}");
+        assert!(!said.contains("MADE"), "{said}");
+    } else {
+        assert!(said.contains("MADE"), "the status says that it is off: {said}");
+    }
+    // What needs writing can be written, renamed across folders and linked.
+    assert_eq!(
+        hand.sh("mkdir a b; echo x >a/f; mv a/f b/f; ln b/f a/g; mkfifo p; echo y >>/dev/null; : >/tmp/t; truncate -s 1 b/f; cat a/g | wc -c"),
+        "1\n"
+    );
+    // Processes of the model go first when memory runs out, and process 1 is not among them.
+    assert_eq!(hand.sh("cat /proc/self/oom_score_adj; cat /proc/1/oom_score_adj"), "500\n0\n");
+}
+
+#[test]
 fn signals_reach_neither_process_1_nor_the_shim() {
     let hands = Hands::new();
     let hand = hands.hand("h");
@@ -207,45 +234,6 @@ fn file_tools_do_not_leave_their_roots() {
         "wrote 1 bytes to /mnt/session/outputs/o"
     );
     assert!(hand.tool("write", json!({"file_path": "/mnt/session/uploads/o", "content": "x"})).is_error);
-}
-
-#[test]
-fn memory_and_processes_end_inside() {
-    if !is_root() {
-        // Without root there is no cgroup to put a limit on; the status says so.
-        return;
-    }
-    let hands = Hands::new();
-    let limits = Limits { memory_bytes: 128 << 20, pids: 48, cpu_percent: 100 };
-    let hand = hands.hand_within("h", limits);
-    let status = hand.client().status().unwrap();
-    let on: Vec<_> = status.layers.iter().filter(|layer| layer.on).map(|layer| layer.name.as_str()).collect();
-    assert!(on.contains(&"cgroup_memory") && on.contains(&"cgroup_pids") && on.contains(&"own_uid"), "{on:?}");
-
-    let hog = hand.bash("x=$(head -c 1000000000 /dev/zero | tr '\\0' x); echo ${#x}");
-    assert!(hog.is_error, "{}", hog.text());
-    assert_eq!(hand.sh("echo fine"), "fine\n");
-
-    let input = json!({"command": "bomb() { bomb | bomb & }; bomb; sleep 100", "timeout_ms": 3000});
-    let bomb = parse(&hand.call("bomb", "bash", input));
-    assert!(bomb.is_error && bomb.text().contains("timed out"), "{}", bomb.text());
-    assert_eq!(hand.sh("set -- /proc/[0-9]*; echo $#"), "2\n");
-}
-
-#[test]
-fn where_no_process_has_room_the_shell_can_still_be_restarted() {
-    if !is_root() {
-        // As above.
-        return;
-    }
-    let hands = Hands::new();
-    let hand = hands.hand_within("h", Limits { pids: 48, ..Limits::default() });
-    probe(&hand);
-    assert_eq!(hand.sh("mkfifo full; ./probe fill >full & read line <full; echo $line"), "full\n");
-    let refused = hand.tool("read", json!({"file_path": "probe.c"}));
-    assert!(refused.is_error && refused.text().contains("no room"), "{}", refused.text());
-    assert_eq!(hand.tool("bash", json!({"restart": true})).text(), "bash session restarted");
-    assert_eq!(hand.sh("set -- /proc/[0-9]*; echo $#"), "2\n");
 }
 
 #[test]

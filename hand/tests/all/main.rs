@@ -3,6 +3,7 @@
 //! As root every hand gets a uid of its own and cgroups; as a plain user the same tests run without both.
 
 mod crash;
+mod disk;
 mod fixture;
 mod isolation;
 mod limits;

@@ -22,6 +22,12 @@ static void family(const char *name, int family) {
     if (fd >= 0) close(fd);
 }
 
+static void netlink(const char *name, int protocol) {
+    int fd = socket(AF_NETLINK, SOCK_RAW, protocol);
+    printf("netlink_%s %d\n", name, fd < 0 ? errno : 0);
+    if (fd >= 0) close(fd);
+}
+
 int main(int argc, char **argv) {
     if (argc > 1 && !strcmp(argv[1], "fill")) {
         // As many processes as there is room for; all of them stay.
@@ -84,6 +90,9 @@ int main(int argc, char **argv) {
     family("unix", AF_UNIX);
     family("inet", AF_INET);
     family("inet6", AF_INET6);
+    netlink("route", 0);
+    netlink("audit", 9);
+    netlink("netfilter", 12);
     int pair[2];
     printf("socketpair_unix %d\n", socketpair(AF_UNIX, SOCK_STREAM, 0, pair) < 0 ? errno : 0);
     int tty = open("/dev/tty", O_RDWR);

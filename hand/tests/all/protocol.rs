@@ -141,6 +141,7 @@ fn the_status_tells_every_layer() {
         "bubblewrap",
         "namespaces",
         "seccomp",
+        "landlock",
         "own_uid",
         "cgroup_memory",
         "cgroup_pids",

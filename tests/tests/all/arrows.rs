@@ -19,17 +19,18 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("harness", &["domain"]),
     ("workflows", &["domain", "harness"]),
     ("hand", &[]),
+    ("egress", &["domain"]),
     ("activities", &["domain", "store", "log", "harness", "workflows", "hand"]),
     ("api", &["domain", "store", "log", "harness"]),
     ("worker", &["domain", "store", "workflows", "activities"]),
-    ("cli", &["domain", "store", "log", "engine", "harness", "api", "activities", "worker", "hand"]),
+    ("cli", &["domain", "store", "log", "engine", "harness", "api", "activities", "worker", "hand", "egress"]),
 ];
 
 /// Who may name a crate from outside in its `[dependencies]`. `tests` may name all.
 const OUTSIDE: &[(&str, &[&str])] = &[
     // Determinism is a crate boundary: workflow code cannot even name what would break it.
-    ("tokio", &["store", "log", "engine", "activities", "api", "worker", "cli"]),
-    ("rand", &["api", "cli"]),
+    ("tokio", &["store", "log", "engine", "activities", "egress", "api", "worker", "cli"]),
+    ("rand", &["api", "cli", "egress"]),
     ("uuid", &["engine"]),
     // Who talks to a Temporal server, and as what.
     ("temporalio-sdk", &["activities", "worker"]),
@@ -50,9 +51,11 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("opentelemetry", &["cli"]),
     ("opentelemetry_sdk", &["cli"]),
     ("opentelemetry-otlp", &["cli"]),
-    ("tracing-opentelemetry", &["cli"]),
     // The walls of a sandbox.
     ("seccompiler", &["hand"]),
+    ("landlock", &["hand"]),
+    // Secrets at rest.
+    ("chacha20poly1305", &["egress"]),
     // Signals to a thread, and terminals of tests, for which rustix has nothing.
     ("libc", &["cli", "hand"]),
 ];

@@ -2,6 +2,9 @@
 
 mod arrows;
 mod crash;
+mod data;
+mod endings;
 mod kills;
 mod session;
+mod traces;
 mod turns;

@@ -66,12 +66,12 @@ async fn measure(names: &[&str]) -> anyhow::Result<()> {
     let wanted: BTreeSet<&str> = names.iter().copied().collect();
     let known: BTreeSet<&str> = MEASURES.iter().flat_map(|measure| measure.metrics).copied().collect();
     if let Some(unknown) = wanted.difference(&known).next() {
-        let known: Vec<&str> = known.into_iter().collect();
+        let known: Vec<&str> = known.iter().copied().collect();
         bail!("there is no metric {unknown:?}; there are {}", known.join(", "));
     }
     metric::warn_of_memory_disk()?;
     let is_wanted = |name: &str| wanted.is_empty() || wanted.contains(name);
-    let mut failed = Vec::new();
+    let mut failed: Vec<&str> = Vec::new();
     for measure in MEASURES.iter().filter(|measure| measure.metrics.iter().any(|name| is_wanted(name))) {
         match (measure.run)().await {
             Ok(metrics) => metrics.iter().filter(|metric| is_wanted(metric.name)).for_each(Metric::print),

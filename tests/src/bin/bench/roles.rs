@@ -6,7 +6,7 @@ use anyhow::bail;
 use engine::{Engine, Options, Store};
 use steadyhand_tests::bed::{NAMESPACE, embedded};
 use temporalio_client::{Client, ClientOptions, Connection, ConnectionOptions, GrpcCompression, Url};
-use tokio::{io::AsyncReadExt as _, net::TcpListener, sync::oneshot};
+use tokio::{net::TcpListener, sync::oneshot};
 use worker::WorkerThread;
 
 /// First argument of a child process.
@@ -31,7 +31,7 @@ async fn node(dir: &str) -> anyhow::Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let addr = listener.local_addr()?;
     let client = Client::new(embedded(engine.clone()).await?, ClientOptions::new(NAMESPACE).build())?;
-    let mut workflows = WorkerThread::start("workflows", move || Ok(vec![workload::workflow_worker(client)?])).await?;
+    let workflows = WorkerThread::start("workflows", move || Ok(vec![workload::workflow_worker(client)?])).await?;
     let (stop, stopped) = oneshot::channel::<()>();
     let serving = tokio::spawn(engine::serve::grpc(engine.clone(), listener, async {
         let _ = stopped.await;
@@ -48,7 +48,7 @@ async fn node(dir: &str) -> anyhow::Result<()> {
 
 async fn steps(addr: &str) -> anyhow::Result<()> {
     let client = connect(addr).await?;
-    let mut steps = WorkerThread::start("steps", move || Ok(vec![workload::step_worker(client)?])).await?;
+    let steps = WorkerThread::start("steps", move || Ok(vec![workload::step_worker(client)?])).await?;
     println!("{READY}");
     input_ended().await;
     steps.shutdown();
@@ -64,7 +64,7 @@ pub async fn connect(addr: &str) -> anyhow::Result<Client> {
 }
 
 async fn input_ended() {
-    let mut input = tokio::io::stdin();
-    let mut ignored = [0; 64];
-    while input.read(&mut ignored).await.is_ok_and(|bytes| bytes > 0) {}
+    let reading = || std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+    // Whatever ends the input ends the process.
+    let _ = tokio::task::spawn_blocking(reading).await;
 }

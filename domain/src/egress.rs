@@ -1,0 +1,139 @@
+//! What the service tells egress, and what a session may reach: the shapes on `egress.sock`.
+//!
+//! Nothing here gives a secret back: there is a request to put one, and none to get one.
+
+use serde::{Deserialize, Serialize};
+
+/// All that a session may reach. Whatever is not in it is denied.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    #[serde(default)]
+    pub networking: Networking,
+    /// Hosts of the agent's MCP servers, for `allow_mcp_servers`.
+    #[serde(default)]
+    pub mcp_hosts: Vec<String>,
+    #[serde(default)]
+    pub repositories: Vec<Repository>,
+    #[serde(default)]
+    pub variables: Vec<Variable>,
+}
+
+/// As environments have it, and nothing at all.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Networking {
+    #[default]
+    None,
+    /// Every public address.
+    Unrestricted,
+    Limited {
+        /// `example.com`, `*.example.com`, either with `:port`; without one, 80 and 443.
+        #[serde(default)]
+        allowed_hosts: Vec<String>,
+        #[serde(default)]
+        allow_mcp_servers: bool,
+        #[serde(default)]
+        allow_package_managers: bool,
+    },
+}
+
+/// A git repository that the session reaches through the proxy, which adds the authorization.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Repository {
+    /// As the agent knows it; without user, query and fragment.
+    pub url: String,
+    /// A credential in the vault; none for a public repository.
+    #[serde(default)]
+    pub credential: Option<CredentialId>,
+    /// Refs that may be pushed to, `*` at the end for all below; none for a repository that is only read.
+    #[serde(default)]
+    pub push: Vec<String>,
+}
+
+/// A credential that the sandbox knows by a placeholder alone.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Variable {
+    /// The environment variable inside.
+    pub name: String,
+    /// Its value inside.
+    pub placeholder: String,
+    /// The one host that is sent the credential in its place.
+    pub host: String,
+    pub credential: CredentialId,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(deny_unknown_fields)]
+pub struct CredentialId {
+    pub vault: String,
+    pub credential: String,
+}
+
+/// Bytes that may be sent and stored, and never shown.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// One JSON line to egress.
+#[derive(Serialize, Deserialize, Clone, Debug)]
+#[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// From now on this and nothing else; connections under the policy before are cut.
+    SetPolicy {
+        session_id: String,
+        policy: Policy,
+    },
+    /// The session has ended.
+    DropSession {
+        session_id: String,
+    },
+    PutCredential {
+        id: CredentialId,
+        secret: Secret,
+    },
+    DeleteCredential {
+        id: CredentialId,
+    },
+    /// Whether there is such a credential and it can be opened.
+    ValidateCredential {
+        id: CredentialId,
+    },
+    /// Wrap every vault's key with the key that is configured now.
+    RotateKey,
+}
+
+/// One JSON line back.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    Done,
+    Valid { valid: bool },
+    Refused { message: String },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_allowed_that_is_not_said() {
+        assert_eq!(serde_json::from_str::<Policy>("{}").unwrap().networking, Networking::None);
+        assert!(serde_json::from_str::<Policy>(r#"{"networking": {"type": "limited", "allow_all": true}}"#).is_err());
+    }
+
+    #[test]
+    fn a_secret_is_not_shown() {
+        let id = CredentialId { vault: "v".into(), credential: "c".into() };
+        let request = Request::PutCredential { id, secret: Secret("CANARY".into()) };
+        assert!(!format!("{request:?}").contains("CANARY"));
+    }
+}

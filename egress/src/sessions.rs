@@ -1,0 +1,277 @@
+//! The sessions that have a socket: their policies, kept on disk, and who may connect.
+//!
+//! A policy is written down before it counts. One that cannot be understood or kept leaves the session with nothing.
+
+use crate::audit::Entry;
+use crate::proxy::{self, Proxy, Session};
+use domain::egress::Policy;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{DirBuilder, File, Permissions};
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use tokio::net::UnixListener;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+/// Connections of one session at a time.
+const CONNECTIONS: usize = 128;
+
+/// Names in the folder that a sandbox sees.
+pub const SOCKET: &str = "proxy.sock";
+pub const CLIENT: &str = "client.json";
+
+#[derive(thiserror::Error, Debug)]
+pub enum Error {
+    #[error("use {0:?} as a session's id")]
+    Id(String),
+    #[error("understand the policy: {0}")]
+    Policy(String),
+    #[error("read or write {0}")]
+    Io(PathBuf, #[source] io::Error),
+}
+
+/// What a sandbox has to be set up with to use its socket. Holds nothing that is secret.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Client {
+    /// Environment variables with the placeholders of their credentials.
+    pub variables: BTreeMap<String, String>,
+    /// Repositories: the URL that the agent knows, and the proxy's path for it.
+    pub repositories: Vec<(String, String)>,
+}
+
+impl Client {
+    fn of(policy: &Policy) -> Self {
+        let variables = policy.variables.iter().map(|variable| (variable.name.clone(), variable.placeholder.clone()));
+        let repositories = policy.repositories.iter().enumerate();
+        let url = |url: &str| url.trim_end_matches('/').trim_end_matches(".git").to_owned();
+        Self {
+            variables: variables.collect(),
+            repositories: repositories.map(|(n, repo)| (url(&repo.url), format!("/git/{n}"))).collect(),
+        }
+    }
+}
+
+/// Where things lie, and who may come.
+pub struct Places {
+    /// Policies, for this process alone.
+    pub policies: PathBuf,
+    /// One folder a session, bound into its sandbox.
+    pub sockets: PathBuf,
+    /// Host uids that sandboxes run as, beside this process's own.
+    pub uids: std::ops::RangeInclusive<u32>,
+}
+
+pub struct Sessions {
+    proxy: Arc<Proxy>,
+    places: Places,
+    open: Mutex<HashMap<String, Open>>,
+}
+
+struct Open {
+    session: watch::Sender<Arc<Session>>,
+    listening: tokio::task::JoinHandle<()>,
+}
+
+impl Sessions {
+    /// Take up all sessions that have a policy. Needs a tokio runtime.
+    pub fn open(proxy: Arc<Proxy>, places: Places) -> Result<Self, Error> {
+        make_dir(&places.policies, 0o700)?;
+        make_dir(&places.sockets, 0o711)?;
+        let sessions = Self { proxy, places, open: Mutex::default() };
+        let folder = &sessions.places.policies;
+        for entry in folder.read_dir().map_err(|e| Error::Io(folder.clone(), e))?.flatten() {
+            let path = entry.path();
+            let Some(id) = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".json")) else { continue };
+            let policy = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Policy>(&bytes).ok());
+            if policy.is_none() {
+                tracing::error!(session_id = id, "policy not understood: the session reaches nothing");
+            }
+            sessions.enforce(id, policy.unwrap_or_default())?;
+        }
+        Ok(sessions)
+    }
+
+    /// From now on this policy; whatever runs under the one before is cut.
+    pub fn set(&self, id: &str, policy: Policy) -> Result<(), Error> {
+        check_id(id)?;
+        let kept = check(&policy).and_then(|()| write(&self.policy_path(id), &policy));
+        match kept {
+            Ok(()) => self.enforce(id, policy)?,
+            Err(error) => {
+                self.enforce(id, Policy::default())?;
+                // Whatever was there must not come back with the next start.
+                std::fs::remove_file(self.policy_path(id)).ok();
+                return Err(error);
+            }
+        }
+        self.proxy.audit.note(Entry::PolicySet { session_id: id.to_owned() });
+        Ok(())
+    }
+
+    /// The session has ended: nothing is left of it.
+    pub fn drop_session(&self, id: &str) -> Result<(), Error> {
+        check_id(id)?;
+        if let Some(open) = self.open.lock().expect("no holder panics").remove(id) {
+            open.session.borrow().over.cancel();
+            open.listening.abort();
+        }
+        for path in [self.folder(id).join(SOCKET), self.folder(id).join(CLIENT), self.policy_path(id)] {
+            gone(&path, std::fs::remove_file(&path))?;
+        }
+        gone(&self.folder(id), std::fs::remove_dir(self.folder(id)))?;
+        self.proxy.audit.note(Entry::SessionDropped { session_id: id.to_owned() });
+        Ok(())
+    }
+
+    /// The folder that is bound into the session's sandboxes.
+    pub fn folder(&self, id: &str) -> PathBuf {
+        self.places.sockets.join(id)
+    }
+
+    fn policy_path(&self, id: &str) -> PathBuf {
+        self.places.policies.join(format!("{id}.json"))
+    }
+
+    fn enforce(&self, id: &str, policy: Policy) -> Result<(), Error> {
+        let client = Client::of(&policy);
+        let session = Arc::new(Session { id: id.to_owned(), policy, over: CancellationToken::new() });
+        let mut open = self.open.lock().expect("no holder panics");
+        if let Some(known) = open.get(id) {
+            known.session.send_replace(session).over.cancel();
+        } else {
+            let listener = self.listen(id)?;
+            let (sender, receiver) = watch::channel(session);
+            let uids = self.places.uids.clone();
+            let listening = tokio::spawn(accept(Arc::clone(&self.proxy), listener, receiver, uids));
+            open.insert(id.to_owned(), Open { session: sender, listening });
+        }
+        drop(open);
+        write_open(&self.folder(id).join(CLIENT), &client)
+    }
+
+    fn listen(&self, id: &str) -> Result<UnixListener, Error> {
+        let folder = self.folder(id);
+        make_dir(&folder, 0o711)?;
+        let path = folder.join(SOCKET);
+        gone(&path, std::fs::remove_file(&path))?;
+        // By way of the folder's descriptor, as a socket's address holds 107 bytes and folders lie deeper.
+        let short = |dir: &File| PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd()));
+        let dir = File::open(&folder).map_err(|e| Error::Io(folder.clone(), e))?;
+        let listener = UnixListener::bind(short(&dir)).map_err(|e| Error::Io(path.clone(), e))?;
+        // Everyone may knock; who may come in is decided by the kernel's word on who it is.
+        std::fs::set_permissions(&path, Permissions::from_mode(0o666)).map_err(|e| Error::Io(path, e))?;
+        Ok(listener)
+    }
+}
+
+impl Drop for Sessions {
+    fn drop(&mut self) {
+        for open in self.open.lock().expect("no holder panics").values() {
+            open.session.borrow().over.cancel();
+            open.listening.abort();
+        }
+    }
+}
+
+async fn accept(
+    proxy: Arc<Proxy>,
+    listener: UnixListener,
+    session: watch::Receiver<Arc<Session>>,
+    uids: std::ops::RangeInclusive<u32>,
+) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let own = rustix::process::geteuid().as_raw();
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "connection out of a sandbox not accepted");
+                tokio::task::yield_now().await;
+                continue;
+            }
+        };
+        let known = stream.peer_cred().is_ok_and(|peer| peer.uid() == own || uids.contains(&peer.uid()));
+        if !known {
+            continue;
+        }
+        let (proxy, session) = (Arc::clone(&proxy), Arc::clone(&session.borrow()));
+        tokio::spawn(async move {
+            proxy::serve(proxy, session, stream).await;
+            drop(place);
+        });
+    }
+}
+
+/// What a policy must be to be enforced as it was meant.
+fn check(policy: &Policy) -> Result<(), Error> {
+    let bad = |what: String| Err(Error::Policy(what));
+    for repository in &policy.repositories {
+        let uri: Result<http::Uri, _> = repository.url.parse();
+        let fine = uri.is_ok_and(|uri| {
+            matches!(uri.scheme_str(), Some("https" | "http"))
+                && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+                && uri.query().is_none()
+        });
+        if !fine || repository.url.bytes().any(|b| b.is_ascii_control() || matches!(b, b'"' | b'\\' | b'#')) {
+            return bad("a repository's URL is https://HOST/PATH".to_owned());
+        }
+    }
+    for variable in &policy.variables {
+        let name = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if !name(&variable.name) || !name(&variable.placeholder) || variable.placeholder.len() < 8 {
+            return bad("a variable and its placeholder are of letters, digits and _".to_owned());
+        }
+        let same = policy.variables.iter().filter(|other| {
+            other.placeholder.contains(&variable.placeholder) || variable.placeholder.contains(&other.placeholder)
+        });
+        if same.count() > 1 {
+            return bad("each variable has a placeholder of its own".to_owned());
+        }
+    }
+    Ok(())
+}
+
+fn check_id(id: &str) -> Result<(), Error> {
+    let fine = (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    if fine { Ok(()) } else { Err(Error::Id(id.chars().take(128).collect())) }
+}
+
+fn make_dir(path: &Path, mode: u32) -> Result<(), Error> {
+    let io = |e| Error::Io(path.to_owned(), e);
+    match DirBuilder::new().recursive(true).mode(mode).create(path) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(io(e)),
+        // The umask must not close what sandboxes' users pass through.
+        _ => std::fs::set_permissions(path, Permissions::from_mode(mode)).map_err(io),
+    }
+}
+
+fn gone(path: &Path, removed: io::Result<()>) -> Result<(), Error> {
+    match removed {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::Io(path.to_owned(), e)),
+        _ => Ok(()),
+    }
+}
+
+fn write(path: &Path, value: &impl Serialize) -> Result<(), Error> {
+    replace(path, value, 0o600)
+}
+
+/// For the sandbox's own user to read.
+fn write_open(path: &Path, value: &impl Serialize) -> Result<(), Error> {
+    replace(path, value, 0o644)
+}
+
+fn replace(path: &Path, value: &impl Serialize, mode: u32) -> Result<(), Error> {
+    let io = |e| Error::Io(path.to_owned(), e);
+    let part = path.with_extension("part");
+    let text = serde_json::to_vec(value).expect("it has only string keys");
+    let mut file = File::options().write(true).create(true).truncate(true).mode(mode).open(&part).map_err(io)?;
+    file.write_all(&text).and_then(|()| file.sync_all()).map_err(io)?;
+    file.set_permissions(Permissions::from_mode(mode)).map_err(io)?;
+    std::fs::rename(&part, path).map_err(io)
+}

@@ -1,0 +1,261 @@
+//! Secrets at rest. Each vault has a data key; the master key wraps that; secrets are sealed with the data key, bound to
+//! their vault, name and version.
+//!
+//! There is no way to list or read a secret from outside this process: [`Vault::open_secret`] is for the proxy beside it.
+
+pub mod key;
+mod seal;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use domain::egress::CredentialId;
+use key::MasterKey;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::{DirBuilder, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use zeroize::Zeroizing;
+
+#[derive(thiserror::Error, Debug)]
+pub enum Error {
+    #[error("use {0:?} as a name: 1 to 128 of A-Z a-z 0-9 _ -")]
+    Name(String),
+    #[error("keep a secret of more than {0} bytes")]
+    TooLong(usize),
+    #[error("read or write {0}")]
+    Io(PathBuf, #[source] io::Error),
+    #[error("understand {0}")]
+    Format(PathBuf),
+    #[error("open {0} with this key: it was sealed with another, or changed")]
+    Sealed(PathBuf),
+    #[error("find the credential")]
+    Unknown,
+}
+
+/// What one credential may hold.
+pub const SECRET_BYTES_MAX: usize = 64 * 1024;
+
+/// One vault on disk.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    /// Which master key wraps the data key.
+    key_id: String,
+    data_key: String,
+    credentials: BTreeMap<String, Sealed>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sealed {
+    version: u64,
+    secret: String,
+}
+
+pub struct Vault {
+    dir: PathBuf,
+    key: MasterKey,
+    /// Keys of before, by which what was wrapped with them is still opened.
+    old_keys: Vec<MasterKey>,
+    writing: Mutex<()>,
+}
+
+impl Vault {
+    pub fn open(dir: &Path, key: MasterKey, old_keys: Vec<MasterKey>) -> Result<Self, Error> {
+        match DirBuilder::new().recursive(true).mode(0o700).create(dir) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(Error::Io(dir.to_owned(), e)),
+            _ => {}
+        }
+        Ok(Self { dir: dir.to_owned(), key, old_keys, writing: Mutex::default() })
+    }
+
+    /// Keep a secret under a new version, which it gives back.
+    pub fn put(&self, id: &CredentialId, secret: &str) -> Result<u64, Error> {
+        if secret.len() > SECRET_BYTES_MAX {
+            return Err(Error::TooLong(SECRET_BYTES_MAX));
+        }
+        let path = self.path(id)?;
+        let _writing = self.writing.lock().expect("no holder panics");
+        let (mut stored, data_key) = match self.read(&path)? {
+            Some(stored) => {
+                let data_key = self.data_key(&stored, &id.vault, &path)?;
+                (stored, data_key)
+            }
+            None => {
+                let data_key = seal::random_key();
+                let stored = Stored {
+                    key_id: self.key.id(),
+                    data_key: BASE64.encode(seal::seal(
+                        self.key.bytes(),
+                        data_key.as_slice(),
+                        wrap_name(&id.vault).as_bytes(),
+                    )),
+                    credentials: BTreeMap::new(),
+                };
+                (stored, data_key)
+            }
+        };
+        let version = stored.credentials.get(&id.credential).map_or(1, |sealed| sealed.version + 1);
+        let secret = BASE64.encode(seal::seal(&data_key, secret.as_bytes(), bound_name(id, version).as_bytes()));
+        stored.credentials.insert(id.credential.clone(), Sealed { version, secret });
+        write(&path, &stored)?;
+        Ok(version)
+    }
+
+    pub fn delete(&self, id: &CredentialId) -> Result<(), Error> {
+        let path = self.path(id)?;
+        let _writing = self.writing.lock().expect("no holder panics");
+        let Some(mut stored) = self.read(&path)? else { return Err(Error::Unknown) };
+        stored.credentials.remove(&id.credential).ok_or(Error::Unknown)?;
+        write(&path, &stored)
+    }
+
+    /// The secret, for the proxy in this process and nobody else.
+    pub(crate) fn open_secret(&self, id: &CredentialId) -> Result<Zeroizing<String>, Error> {
+        let path = self.path(id)?;
+        let stored = self.read(&path)?.ok_or(Error::Unknown)?;
+        let sealed = stored.credentials.get(&id.credential).ok_or(Error::Unknown)?;
+        let data_key = self.data_key(&stored, &id.vault, &path)?;
+        let bytes = BASE64.decode(&sealed.secret).map_err(|_| Error::Format(path.clone()))?;
+        let secret = seal::open(&data_key, &bytes, bound_name(id, sealed.version).as_bytes());
+        let secret = secret.ok_or_else(|| Error::Sealed(path.clone()))?;
+        let text = std::str::from_utf8(&secret).map_err(|_| Error::Format(path))?;
+        Ok(Zeroizing::new(text.to_owned()))
+    }
+
+    pub fn holds(&self, id: &CredentialId) -> bool {
+        self.open_secret(id).is_ok()
+    }
+
+    /// Wrap every data key with the master key of now. Gives back how many were not.
+    pub fn rotate(&self) -> Result<u64, Error> {
+        let _writing = self.writing.lock().expect("no holder panics");
+        let mut rotated = 0;
+        for entry in self.dir.read_dir().map_err(|e| Error::Io(self.dir.clone(), e))? {
+            let path = entry.map_err(|e| Error::Io(self.dir.clone(), e))?.path();
+            let Some(vault) = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".json")) else { continue };
+            let Some(mut stored) = self.read(&path)? else { continue };
+            if stored.key_id != self.key.id() {
+                let data_key = self.data_key(&stored, vault, &path)?;
+                let wrapped = seal::seal(self.key.bytes(), data_key.as_slice(), wrap_name(vault).as_bytes());
+                (stored.data_key, stored.key_id) = (BASE64.encode(wrapped), self.key.id());
+                write(&path, &stored)?;
+                rotated += 1;
+            }
+        }
+        Ok(rotated)
+    }
+
+    fn data_key(&self, stored: &Stored, vault: &str, path: &Path) -> Result<seal::Key, Error> {
+        let keys = std::iter::once(&self.key).chain(&self.old_keys);
+        let key =
+            keys.into_iter().find(|key| key.id() == stored.key_id).ok_or_else(|| Error::Sealed(path.to_owned()))?;
+        let bytes = BASE64.decode(&stored.data_key).map_err(|_| Error::Format(path.to_owned()))?;
+        let data_key = seal::open(key.bytes(), &bytes, wrap_name(vault).as_bytes());
+        data_key.and_then(|bytes| seal::key(&bytes)).ok_or_else(|| Error::Sealed(path.to_owned()))
+    }
+
+    fn path(&self, id: &CredentialId) -> Result<PathBuf, Error> {
+        for name in [&id.vault, &id.credential] {
+            let fine = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+            if !(1..=128).contains(&name.len()) || !name.bytes().all(fine) {
+                return Err(Error::Name(name.chars().take(128).collect()));
+            }
+        }
+        Ok(self.dir.join(format!("{}.json", id.vault)))
+    }
+
+    fn read(&self, path: &Path) -> Result<Option<Stored>, Error> {
+        match std::fs::read(path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|_| Error::Format(path.to_owned())),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::Io(path.to_owned(), e)),
+        }
+    }
+}
+
+/// A wrapped key is only good for its own vault.
+fn wrap_name(vault: &str) -> String {
+    format!("steadyhand data key|{vault}")
+}
+
+/// A sealed secret is only good under its own name and version. Names hold no `|`.
+fn bound_name(id: &CredentialId, version: u64) -> String {
+    format!("steadyhand secret|{}|{}|{version}", id.vault, id.credential)
+}
+
+fn write(path: &Path, stored: &Stored) -> Result<(), Error> {
+    let io = |e| Error::Io(path.to_owned(), e);
+    let part = path.with_extension("part");
+    let text = serde_json::to_vec(stored).expect("a vault has only string keys");
+    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&part).map_err(io)?;
+    file.write_all(&text).and_then(|()| file.sync_all()).map_err(io)?;
+    std::fs::rename(&part, path).map_err(io)?;
+    File::open(path.parent().unwrap_or(Path::new("/"))).and_then(|dir| dir.sync_all()).map_err(io)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(vault: &str, credential: &str) -> CredentialId {
+        CredentialId { vault: vault.into(), credential: credential.into() }
+    }
+
+    fn vault(dir: &Path, byte: u8, old: &[u8]) -> Vault {
+        let key = |byte: &u8| MasterKey::from_bytes(&[*byte; 32]).expect("32 bytes");
+        Vault::open(dir, key(&byte), old.iter().map(key).collect()).unwrap()
+    }
+
+    #[test]
+    fn secrets_come_back_to_the_proxy_alone_and_lie_nowhere_in_the_clear() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = vault(dir.path(), 1, &[]);
+        assert_eq!(store.put(&id("v", "a"), "CANARY-1").unwrap(), 1);
+        assert_eq!(store.put(&id("v", "a"), "CANARY-2").unwrap(), 2);
+        assert_eq!(store.put(&id("v", "b"), "CANARY-3").unwrap(), 1);
+        assert_eq!(&*vault(dir.path(), 1, &[]).open_secret(&id("v", "a")).unwrap(), "CANARY-2");
+        for entry in dir.path().read_dir().unwrap() {
+            let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+            assert!(!text.contains("CANARY") && !text.contains(&BASE64.encode("CANARY")[..6]), "{text}");
+        }
+        store.delete(&id("v", "a")).unwrap();
+        assert!(matches!(store.open_secret(&id("v", "a")), Err(Error::Unknown)));
+        assert!(store.holds(&id("v", "b")) && !store.holds(&id("w", "b")));
+        for name in ["", "../v", "a/b", "a|b", &"x".repeat(129)] {
+            assert!(matches!(store.put(&id(name, "a"), "x"), Err(Error::Name(_))), "{name}");
+        }
+        assert!(matches!(store.put(&id("v", "c"), &"x".repeat(SECRET_BYTES_MAX + 1)), Err(Error::TooLong(_))));
+    }
+
+    #[test]
+    fn what_is_moved_or_changed_does_not_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = vault(dir.path(), 1, &[]);
+        store.put(&id("v", "a"), "one").unwrap();
+        store.put(&id("v", "b"), "two").unwrap();
+        let path = dir.path().join("v.json");
+        let mut stored = store.read(&path).unwrap().unwrap();
+        let moved = stored.credentials.remove("a").unwrap();
+        stored.credentials.insert("b".into(), moved);
+        write(&path, &stored).unwrap();
+        assert!(matches!(store.open_secret(&id("v", "b")), Err(Error::Sealed(_))));
+        std::fs::copy(&path, dir.path().join("w.json")).unwrap();
+        assert!(matches!(store.open_secret(&id("w", "b")), Err(Error::Sealed(_))));
+    }
+
+    #[test]
+    fn a_new_master_key_takes_over_and_the_old_one_is_not_needed_after_that() {
+        let dir = tempfile::tempdir().unwrap();
+        vault(dir.path(), 1, &[]).put(&id("v", "a"), "kept").unwrap();
+        assert!(matches!(vault(dir.path(), 2, &[]).open_secret(&id("v", "a")), Err(Error::Sealed(_))));
+        let between = vault(dir.path(), 2, &[1]);
+        assert_eq!(&*between.open_secret(&id("v", "a")).unwrap(), "kept");
+        assert_eq!((between.rotate().unwrap(), between.rotate().unwrap()), (1, 0));
+        assert_eq!(&*vault(dir.path(), 2, &[]).open_secret(&id("v", "a")).unwrap(), "kept");
+        assert!(vault(dir.path(), 1, &[]).open_secret(&id("v", "a")).is_err());
+    }
+}

@@ -1,0 +1,8 @@
+//! Egress with real sandboxes, real git and servers on loopback. Only names are made up.
+
+mod attacks;
+mod control;
+mod fixture;
+mod git;
+mod network;
+mod servers;

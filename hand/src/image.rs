@@ -1,0 +1,84 @@
+//! A hand's disk as a filesystem of its own, in a file: what is full is this disk, and the sandbox is told so by the
+//! kernel. For whoever launches as root; the file is sparse, so a hand takes what it has written and 5 MB.
+//!
+//! Only the kernel ever writes the file, so mounting it trusts nothing that the sandbox made.
+
+use crate::folder::Folder;
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+#[derive(thiserror::Error, Debug)]
+pub enum Error {
+    #[error("make {0}")]
+    Make(PathBuf, #[source] io::Error),
+    #[error("find {0}")]
+    NoProgram(&'static str),
+    #[error("run {0}")]
+    Start(&'static str, #[source] io::Error),
+    #[error("{program}: {said}")]
+    Failed { program: &'static str, said: String },
+}
+
+/// Have the disk of the hand mounted, made first where there is none.
+pub fn mount(folder: &Folder, bytes: u64) -> Result<(), Error> {
+    let (image, disk) = (folder.image(), folder.disk());
+    match DirBuilder::new().mode(0o755).create(&disk) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(Error::Make(disk, e)),
+        _ => {}
+    }
+    if is_mounted(folder) {
+        return Ok(());
+    }
+    if !image.exists() {
+        make(&image, bytes)?;
+    }
+    run("mount", &["-t", "ext4", "-o", "loop,nosuid,nodev,noatime"], &[&image, &disk])
+}
+
+/// Take the disk away; it stays in its file. None that is mounted is as good.
+pub fn unmount(folder: &Folder) -> Result<(), Error> {
+    if is_mounted(folder) { run("umount", &[], &[&folder.disk()]) } else { Ok(()) }
+}
+
+/// Make, mount and remove a small one: whether hands on this machine can have disks of their own.
+pub fn probe() -> Result<(), Error> {
+    const BYTES: u64 = 4 * 1024 * 1024;
+    let dir = std::env::temp_dir().join(format!("steadyhand-probe-{}", std::process::id()));
+    DirBuilder::new().mode(0o700).create(&dir).map_err(|e| Error::Make(dir.clone(), e))?;
+    let folder = Folder::new(&dir);
+    let outcome = mount(&folder, BYTES).and_then(|()| unmount(&folder));
+    // What an unmount left busy is still there to be seen.
+    crate::removal::remove_tree(&dir).ok();
+    outcome
+}
+
+fn make(image: &Path, bytes: u64) -> Result<(), Error> {
+    let part = image.with_extension("part");
+    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&part);
+    file.and_then(|file| file.set_len(bytes)).map_err(|e| Error::Make(part.clone(), e))?;
+    // No blocks are kept for root, and tables are written when they are used.
+    run("mkfs.ext4", &["-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard"], &[&part])?;
+    std::fs::rename(&part, image).map_err(|e| Error::Make(image.to_owned(), e))
+}
+
+fn is_mounted(folder: &Folder) -> bool {
+    match (folder.disk().metadata(), folder.path().metadata()) {
+        (Ok(disk), Ok(above)) => disk.dev() != above.dev(),
+        _ => false,
+    }
+}
+
+fn run(program: &'static str, options: &[&str], paths: &[&Path]) -> Result<(), Error> {
+    let found = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].iter().map(|dir| Path::new(dir).join(program));
+    let path = found.into_iter().find(|path| path.is_file()).ok_or(Error::NoProgram(program))?;
+    let mut command = Command::new(path);
+    command.args(options).args(paths).env_clear().current_dir("/").stdin(Stdio::null());
+    let output = command.output().map_err(|e| Error::Start(program, e))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(Error::Failed { program, said: String::from_utf8_lossy(&output.stderr).trim().to_owned() })
+}

@@ -1,0 +1,57 @@
+//! The way out: a port on the sandbox's own loopback, led to the proxy's socket. Bytes only; who may reach what is
+//! decided outside, where nothing inside can argue with it.
+
+use crate::link::inside;
+use std::io;
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Each takes two threads of the sandbox's processes.
+const CONNECTIONS: usize = 64;
+
+pub fn start() -> io::Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, inside::PROXY_PORT))?;
+    std::thread::Builder::new().name("bridge".into()).spawn(move || accept(&listener))?;
+    Ok(())
+}
+
+fn accept(listener: &TcpListener) {
+    let open = Arc::new(AtomicUsize::new(0));
+    for connection in listener.incoming() {
+        // Out of descriptors, or gone before it was taken: the next may be well.
+        let Ok(connection) = connection else { continue };
+        let place = Place(Arc::clone(&open));
+        if place.0.fetch_add(1, Ordering::SeqCst) < CONNECTIONS {
+            // Without room for a thread the connection is closed, which is an answer.
+            std::thread::Builder::new().spawn(move || lead(connection, place)).ok();
+        }
+    }
+}
+
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Whatever fails ends the connection, and both sides see that.
+fn lead(inner: TcpStream, place: Place) -> Option<()> {
+    let outer = UnixStream::connect(Path::new(inside::EGRESS).join(inside::EGRESS_SOCKET)).ok()?;
+    let (mut from, mut to) = (inner.try_clone().ok()?, outer.try_clone().ok()?);
+    let out = std::thread::Builder::new().spawn(move || {
+        io::copy(&mut from, &mut to).ok();
+        to.shutdown(Shutdown::Write).ok();
+    });
+    let (mut from, mut to) = (outer, inner);
+    io::copy(&mut from, &mut to).ok();
+    to.shutdown(Shutdown::Both).ok();
+    from.shutdown(Shutdown::Both).ok();
+    out.ok()?.join().ok();
+    drop(place);
+    Some(())
+}
