@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 #[expect(clippy::large_enum_variant, reason = "one exists for a moment, and boxes would cost more")]
 pub enum News {
     Accepted,
-    Completed(Outcome),
+    Completed(Box<Outcome>),
 }
 
 /// The messages of a completion, by their ids, until a command or the end of the task takes them.
@@ -145,7 +145,7 @@ fn complete(tx: &mut Tx<'_>, id: String, response: Response) -> Result<(), Comma
         },
     ));
     tx.state.updates.insert(id.clone(), Update { accepted_event_id, completed_event_id });
-    tx.effects.updates.push((id, News::Completed(outcome)));
+    tx.effects.updates.push((id, News::Completed(Box::new(outcome))));
     Ok(())
 }
 
@@ -153,7 +153,8 @@ fn reject(tx: &mut Tx<'_>, id: String, rejection: Rejection) -> Result<(), Comma
     if tx.state.updates.contains_key(&id) {
         return Err(bad(format!("update {id} is refused after it was accepted")));
     }
-    tx.effects.updates.push((id, News::Completed(failed(rejection.failure.unwrap_or_default()))));
+    let outcome = failed(rejection.failure.unwrap_or_default());
+    tx.effects.updates.push((id, News::Completed(Box::new(outcome))));
     Ok(())
 }
 

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 pub enum Stage {
     Admitted,
     Accepted,
-    Completed(Outcome),
+    Completed(Box<Outcome>),
     /// Its run closed before it was accepted.
     Aborted,
 }
@@ -60,7 +60,7 @@ pub struct Unanswered(watch::Sender<Stage>);
 
 impl Unanswered {
     pub fn tell(self) {
-        self.0.send_replace(Stage::Completed(update::unprocessed()));
+        self.0.send_replace(Stage::Completed(Box::new(update::unprocessed())));
     }
 }
 
@@ -118,8 +118,8 @@ impl Host {
         // Only what is durable is shown: news of a newer answer comes through an entry.
         let is_answered = recorded.completed_event_id != 0 && recorded.completed_event_id < slot.seen().next_event_id;
         let stage = match (is_answered, run.state.is_open()) {
-            (true, _) => Stage::Completed(self.outcome(slot, recorded.completed_event_id)?),
-            (false, false) => Stage::Completed(update::outlived()),
+            (true, _) => Stage::Completed(Box::new(self.outcome(slot, recorded.completed_event_id)?)),
+            (false, false) => Stage::Completed(Box::new(update::outlived())),
             (false, true) => {
                 let (stage, joined) = watch::channel(Stage::Accepted);
                 updates.0.insert(id.to_owned(), Waiting { request: None, is_sent: false, stage });
@@ -207,7 +207,7 @@ impl Host {
         if !slot.seen().is_open {
             for waiting in std::mem::take(&mut updates.0).into_values() {
                 waiting.stage.send_modify(|stage| match stage {
-                    Stage::Accepted => *stage = Stage::Completed(update::outlived()),
+                    Stage::Accepted => *stage = Stage::Completed(Box::new(update::outlived())),
                     Stage::Admitted => *stage = Stage::Aborted,
                     Stage::Completed(_) | Stage::Aborted => {}
                 });

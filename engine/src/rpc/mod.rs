@@ -194,6 +194,16 @@ mod tests {
     }
 
     #[test]
+    fn the_documents_list_what_is_implemented_and_nothing_else() {
+        let page = include_str!("../../../docs/engine.md");
+        let (_, rest) = page.split_once("\n## Implemented\n").expect("a list");
+        let (list, _) = rest.split_once("\nCommands of a workflow").expect("its end");
+        let listed: std::collections::BTreeSet<_> = list.split('`').skip(1).step_by(2).collect();
+        let implemented: std::collections::BTreeSet<_> = METHODS.iter().map(|method| method.1).collect();
+        assert_eq!(listed, implemented);
+    }
+
+    #[test]
     fn no_method_is_listed_twice() {
         let unique: std::collections::BTreeSet<_> = METHODS.iter().collect();
         assert_eq!(unique.len(), METHODS.len());

@@ -66,7 +66,7 @@ fn answered(stage: Stage) -> Reply<(Lifecycle, Option<Outcome>)> {
     match stage {
         Stage::Admitted => Ok((Lifecycle::Admitted, None)),
         Stage::Accepted => Ok((Lifecycle::Accepted, None)),
-        Stage::Completed(outcome) => Ok((Lifecycle::Completed, Some(outcome))),
+        Stage::Completed(outcome) => Ok((Lifecycle::Completed, Some(*outcome))),
         Stage::Aborted => Err(status::not_found("workflow execution already completed")),
     }
 }
