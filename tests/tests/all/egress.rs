@@ -42,7 +42,8 @@ async fn session(client: &Client, networking: Value) -> anyhow::Result<String> {
 /// The status that each address answers with, one a line.
 async fn statuses(client: &Client, session: &str) -> anyhow::Result<Vec<String>> {
     let before = client.events(session).await?.len();
-    client.send(session, "look", Mark::IdempotencyKey).await?;
+    // Each message has a text of its own, which is what repeats are known by.
+    client.send(session, &format!("look {before}"), Mark::IdempotencyKey).await?;
     let idle = |events: &[LoggedEvent]| events.len() > before && events.last().is_some_and(LoggedEvent::is_idle);
     let events = client.until(session, idle).await?;
     let result = events.iter().rfind(|event| event.kind == "agent.tool_result");
