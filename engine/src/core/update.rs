@@ -18,7 +18,6 @@ use std::collections::BTreeMap;
 
 /// What became of an update, for whoever asked for it.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "one exists for a moment, and boxes would cost more")]
 pub enum News {
     Accepted,
     Completed(Box<Outcome>),

@@ -14,7 +14,6 @@ use tokio::sync::watch;
 
 /// How far an update has come.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "one exists for a moment, and boxes would cost more")]
 pub enum Stage {
     Admitted,
     Accepted,
