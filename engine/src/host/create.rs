@@ -88,6 +88,8 @@ impl Host {
         let lock = self.starts.lock(&start.namespace, &start.started.workflow_id).await;
         match self.judge(&start)? {
             Verdict::Answer(outcome, slot) => {
+                // What a failed write left behind can be read, and may be gone after the next start.
+                self.check_writable()?;
                 // The run may have been continued as this one a moment ago: nobody may hear of it before it counts.
                 if slot.seen() == Seen::nothing() {
                     self.sync().await?;

@@ -40,9 +40,14 @@ impl FaultyStore {
         state.visible = state.durable.clone();
     }
 
-    /// The process died: what it handed to the operating system is there.
-    pub fn outlive_process(&self) {
-        self.0.lock().torn_after = None;
+    /// Another process opens it: what the last one handed to the operating system is there, and opening syncs it, as
+    /// fjall does with the journal that it finds.
+    pub fn open(&self) {
+        let mut state = self.0.lock();
+        state.torn_after = None;
+        for batch in std::mem::take(&mut state.unsynced) {
+            state.durable.apply(batch);
+        }
     }
 }
 

@@ -79,6 +79,7 @@ impl World {
     /// Starts the engine over what the store holds.
     pub fn start_engine(&self) {
         self.lives.set(self.lives.get() + 1);
+        self.store.open();
         let (committer, commits) = Committer::unattended(self.store.clone());
         let limits = Limits {
             page_max: 9,
@@ -108,7 +109,6 @@ impl World {
         let engine = self.engine.take();
         self.executor.end(&[Kind::Engine, Kind::Call]);
         drop(engine);
-        self.store.outlive_process();
     }
 
     /// Writes one group of what waits for the store; whether anything did.
