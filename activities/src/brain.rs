@@ -1,6 +1,9 @@
 //! The brain's activities, as a worker registers them.
 
-use crate::{answer::Origin, beat::beating, call_model, decide, deltas::Deltas, log_cache::LogCache, model::Model};
+use crate::{
+    answer::Origin, beat::beating, call_model, decide, deltas::Deltas, harnesses::Harnesses, log_cache::LogCache,
+    model::Model, turn,
+};
 use domain::{
     Commit,
     fault::{self, Point},
@@ -8,12 +11,13 @@ use domain::{
     session::{ModelInput, SealInput},
 };
 use futures::FutureExt as _;
+use harness::SessionState;
 use log::{HistoryReader, history::Run, segment};
 use std::sync::Arc;
 use store::Blobs;
 use temporalio_macros::activities;
 use temporalio_sdk::activities::{ActivityContext, ActivityError};
-use tracing::{Instrument, info_span};
+use tracing::{Instrument, field::Empty, info_span};
 use workflows::contract::{self, DecideInput};
 
 pub struct BrainActivities {
@@ -22,6 +26,7 @@ pub struct BrainActivities {
     pub(crate) blobs: Arc<dyn Blobs>,
     pub(crate) deltas: Arc<dyn Deltas>,
     pub(crate) logs: LogCache,
+    harnesses: Harnesses,
 }
 
 impl BrainActivities {
@@ -32,7 +37,8 @@ impl BrainActivities {
         deltas: Arc<dyn Deltas>,
     ) -> Self {
         let logs = LogCache::new(reader.clone(), blobs.clone());
-        BrainActivities { model, reader, blobs, deltas, logs }
+        let harnesses = Harnesses::new(blobs.clone());
+        BrainActivities { model, reader, blobs, deltas, logs, harnesses }
     }
 }
 
@@ -40,9 +46,16 @@ impl BrainActivities {
 impl BrainActivities {
     #[activity(definition = contract::Decide)]
     pub async fn decide(self: Arc<Self>, _ctx: ActivityContext, input: DecideInput) -> Result<Commit, ActivityError> {
-        let span = info_span!("decide", session_id = input.state.session_id, step = input.state.summary.n);
+        let SessionState { session_id, summary, .. } = &input.state;
+        let span = info_span!("decide", session_id, turn = summary.turn, step = summary.n, turn_event = Empty);
         fault::pass(Point::TaskStarted);
-        let decided = tokio::task::spawn_blocking(move || span.in_scope(|| decide::decide(&input))).await?;
+        let found = self.harnesses.find(&input.state.summary.harness).await?;
+        let deciding = move || {
+            let commit = span.in_scope(|| decide::decide(&input, &found));
+            turn::record(&span, &input, &commit);
+            commit
+        };
+        let decided = tokio::task::spawn_blocking(deciding).await?;
         fault::pass(Point::DecisionMade);
         Ok(decided)
     }
@@ -55,8 +68,9 @@ impl BrainActivities {
     ) -> Result<ModelOutcome, ActivityError> {
         let info = ctx.info();
         let (activity_id, attempt) = (info.activity_id.clone(), info.attempt);
-        let span =
-            info_span!("call_model", session_id = input.session_id, turn = input.turn, activity = activity_id, attempt);
+        let (session_id, turn) = (&input.session_id, input.turn);
+        let turn_event = input.turn_event.as_deref();
+        let span = info_span!("call_model", session_id, turn, turn_event, activity = activity_id, attempt);
         let origin = Origin { session_id: input.session_id.clone(), activity_id, attempt };
         fault::pass(Point::DecisionRecorded);
         let call = call_model::call_model(&self, origin, &input, ctx.cancelled().boxed());
@@ -70,7 +84,8 @@ impl BrainActivities {
 
     #[activity(definition = contract::Seal)]
     pub async fn seal(self: Arc<Self>, ctx: ActivityContext, input: SealInput) -> Result<SealOutcome, ActivityError> {
-        let span = info_span!("seal", session_id = input.session_id, run_id = input.run_id);
+        let SealInput { session_id, run_id, turn_event, .. } = &input;
+        let span = info_span!("seal", session_id, run_id, turn_event);
         let run = Run { session_id: input.session_id, run_id: input.run_id };
         fault::pass(Point::RunSealing);
         let sealing = segment::seal(&*self.reader, &*self.blobs, &run, input.manifest.as_ref());

@@ -13,12 +13,12 @@ use domain::{
     failure::FailureKind,
     ids,
     limits::{INLINE_BYTES_MAX, STATE_INPUT_BYTES_MAX},
-    model::{ModelPrivate, Recipe},
+    model::{ModelPrivate, Range, Recipe},
     outcome::{ModelDigest, ModelOutcome},
     session::{LogEntry, ModelInput},
 };
 use futures::future::BoxFuture;
-use harness::context;
+use harness::context::{self, Shape};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -32,8 +32,6 @@ pub enum Error {
     Short { session_id: String, to: u64 },
     #[error(transparent)]
     Blob(#[from] log::blobs::Error),
-    #[error(transparent)]
-    Strategy(#[from] context::UnknownStrategy),
 }
 
 /// `None`: nobody wants the answer any more.
@@ -45,10 +43,21 @@ pub async fn call_model(
 ) -> Result<Option<ModelOutcome>, Error> {
     let entries = slice(brain, input).await?;
     let snapshot: AgentSnapshot = log::blobs::get_json(&*brain.blobs, &input.agent.snapshot).await?;
-    let body = context::request(&entries, &snapshot, &input.strategy, &input.suffix)?;
+    let shape = Shape { strategy: &input.strategy, suffix: &input.suffix, purpose: input.purpose };
+    let body = match context::request(&entries, &snapshot, shape) {
+        Ok(body) => body,
+        // No attempt on any worker of this build can be better: the harness is told.
+        Err(error) => {
+            let failure = Failure::permanent(FailureKind::Request, format!("this build lacks {error}"));
+            let digest = ModelDigest::Failed { failure };
+            return Ok(Some(ModelOutcome { digest, events: Vec::new(), private: None }));
+        }
+    };
     let recipe = Recipe {
         from: input.from,
         to: input.to,
+        keep: input.keep.clone(),
+        purpose: input.purpose,
         strategy: input.strategy.clone(),
         snapshot: input.agent.snapshot.clone(),
         serializer: context::SERIALIZER,
@@ -59,7 +68,10 @@ pub async fn call_model(
     let mut previews = Previews::new(origin.clone());
     let deltas = &brain.deltas;
     let mut on_delta = |delta| {
-        if let Some(delta) = previews.next(delta) {
+        // A summary becomes no message.
+        if input.purpose.is_answer()
+            && let Some(delta) = previews.next(delta)
+        {
             deltas.publish(delta);
         }
     };
@@ -75,8 +87,11 @@ pub async fn call_model(
 
 async fn slice(brain: &BrainActivities, input: &ModelInput) -> Result<Vec<LogEntry>, Error> {
     let session_id = &input.session_id;
-    let wrong = |source| Error::Log { session_id: session_id.clone(), source };
-    let mut entries = brain.logs.slice(session_id, input.from, input.to).await.map_err(wrong)?;
+    let mut entries = Vec::new();
+    for range in input.keep.iter().chain([&Range { from: input.from, to: input.to }]) {
+        let wrong = |source| Error::Log { session_id: session_id.clone(), source };
+        entries.extend(brain.logs.slice(session_id, range.from, range.to).await.map_err(wrong)?);
+    }
     if input.to > 0 && entries.last().is_none_or(|last| last.position + 1 < input.to) {
         return Err(Error::Short { session_id: session_id.clone(), to: input.to });
     }

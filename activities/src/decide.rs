@@ -1,23 +1,45 @@
 //! `decide`: makes the next commit, with the harness under control: its own thread, its own time, its panics.
 
+use crate::harnesses::Found;
 use domain::limits::HARNESS_TIMEOUT_MS;
 use harness::{
     Decision, View,
-    frame::{self, HarnessError},
-    registry,
+    frame::{self, Ask, HarnessError, Views},
+    view::VERSION,
 };
 use std::{panic::AssertUnwindSafe, sync::mpsc, time::Duration};
 use workflows::contract::DecideInput;
 
-pub fn decide(input: &DecideInput) -> domain::Commit {
-    let wanted = input.state.summary.harness.clone();
-    frame::decide(&input.state, &input.intake, &mut |view| {
-        let failed = |what: &str| HarnessError { harness: wanted.to_string(), what: what.to_owned() };
-        let Some(harness) = registry::find(&wanted) else {
-            return Err(failed("is not in this build; swap the session to one that is (steadyhand session swap)"));
+pub fn decide(input: &DecideInput, found: &Found) -> domain::Commit {
+    let name = input.state.summary.harness.to_string();
+    frame::decide(&input.state, &input.intake, &mut Guarded { name, found })
+}
+
+/// A harness that can do nothing worse than fail.
+struct Guarded<'a> {
+    name: String,
+    found: &'a Found,
+}
+
+impl Ask for Guarded<'_> {
+    fn view_version(&self) -> u32 {
+        match self.found {
+            Found::Native(native) => native.view,
+            Found::Wasm(wasm) => wasm.manifest().view,
+            Found::Gone(_) => VERSION,
+        }
+    }
+
+    fn ask(&mut self, view: &View, _views: &Views) -> Result<Decision, HarnessError> {
+        let decided = match self.found {
+            Found::Native(native) => bounded(native.next, view).map_err(str::to_owned),
+            // Fuel bounds it, the same everywhere; a clock would not.
+            Found::Wasm(wasm) => std::panic::catch_unwind(AssertUnwindSafe(|| wasm.next(view)))
+                .unwrap_or_else(|_| Err("broke its interpreter".to_owned())),
+            Found::Gone(why) => Err(why.clone()),
         };
-        bounded(harness.next, view).map_err(failed)
-    })
+        decided.map_err(|what| HarnessError { harness: self.name.clone(), what })
+    }
 }
 
 /// Runs a harness on a thread of its own: one that loops is left behind, one that panics is caught.
@@ -45,25 +67,17 @@ mod tests {
     use super::*;
     use domain::Step;
 
-    fn view() -> View {
-        serde_json::from_value(serde_json::json!({
-            "version": 1, "now": "2026-01-01T00:00:00Z", "seed": 1, "turn": 1, "round": 0, "last": null, "calls": [],
-            "results": [], "queued": [], "context": {"tokens": 0, "window_tokens": 1}, "memo": null,
-            "agent": {"model": "m", "tools": [], "strategy": {"name": "full", "version": 1}, "shims_off": []},
-        }))
-        .expect("a view")
-    }
-
     #[test]
     fn a_harness_that_panics_or_loops_is_named_and_left() {
-        assert_eq!(bounded(|_| panic!("bad"), &view()), Err("panicked"));
+        let view = View::probe(VERSION);
+        assert_eq!(bounded(|_| panic!("bad"), &view), Err("panicked"));
         let looping = bounded(
             |_| loop {
                 std::thread::park();
             },
-            &view(),
+            &view,
         );
         assert_eq!(looping, Err("did not decide in time"));
-        assert!(bounded(|_| Step::Continue {}.into(), &view()).is_ok());
+        assert!(bounded(|_| Step::Continue {}.into(), &view).is_ok());
     }
 }

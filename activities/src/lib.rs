@@ -13,8 +13,10 @@ mod call_model;
 mod decide;
 pub mod deltas;
 pub mod hands;
+pub mod harnesses;
 pub mod log_cache;
 pub mod model;
+mod turn;
 
 pub use brain::BrainActivities;
 pub use deltas::Deltas;

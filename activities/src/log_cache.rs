@@ -1,16 +1,15 @@
 //! Decoded session logs, kept between the model requests of a session: a request reads only what is new.
 
-use domain::limits::CACHED_LOGS_MAX;
-use log::{HistoryReader, SessionLog, segment};
-use lru::LruCache;
-use std::{num::NonZeroUsize, sync::Arc};
+use domain::limits::CACHED_LOG_BYTES_MAX;
+use log::{HistoryReader, SessionLog, recent::Recent, segment};
+use std::sync::Arc;
 use store::Blobs;
 use tokio::sync::Mutex;
 
 pub struct LogCache {
     reader: Arc<dyn HistoryReader>,
     blobs: Arc<dyn Blobs>,
-    logs: parking_lot::Mutex<LruCache<String, Slot>>,
+    logs: parking_lot::Mutex<Recent<Slot>>,
 }
 
 /// Filled by whoever needs it first; the others wait for that reading.
@@ -18,8 +17,7 @@ type Slot = Arc<Mutex<Option<SessionLog>>>;
 
 impl LogCache {
     pub fn new(reader: Arc<dyn HistoryReader>, blobs: Arc<dyn Blobs>) -> Self {
-        let size = NonZeroUsize::new(CACHED_LOGS_MAX).expect("the limit is not zero");
-        LogCache { reader, blobs, logs: parking_lot::Mutex::new(LruCache::new(size)) }
+        LogCache { reader, blobs, logs: parking_lot::Mutex::new(Recent::new(CACHED_LOG_BYTES_MAX)) }
     }
 
     /// The positional slice `[from, to)` of a session's log as it is now.
@@ -29,7 +27,7 @@ impl LogCache {
         from: u64,
         to: u64,
     ) -> Result<Vec<domain::session::LogEntry>, segment::Error> {
-        let slot = self.logs.lock().get_or_insert(session_id.to_owned(), Slot::default).clone();
+        let (slot, _) = self.logs.lock().get_or_insert(session_id, Slot::default);
         let mut guard = slot.lock().await;
         let log = match guard.as_mut() {
             Some(log) => {
@@ -40,6 +38,8 @@ impl LogCache {
             }
             None => guard.insert(SessionLog::open(&*self.reader, &*self.blobs, session_id).await?),
         };
-        log.slice(&*self.blobs, from, to).await
+        let entries = log.slice(&*self.blobs, from, to).await?;
+        let _gone = self.logs.lock().weigh(session_id, log.bytes());
+        Ok(entries)
     }
 }

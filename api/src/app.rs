@@ -16,7 +16,6 @@ use crate::deltas::Hub;
 use crate::egress::Egress;
 use crate::gateway::Gateway;
 use crate::ids;
-use crate::recent::Recent;
 use crate::resources::events::retry::{Answered, UnderWay};
 use crate::resources::sessions::{BuiltinTool, SessionRows};
 use crate::time::{Clock, SystemClock};
@@ -38,7 +37,6 @@ pub struct App {
     pub tuning: Tuning,
     /// None where this service runs no hands.
     pub egress: Option<Arc<dyn Egress>>,
-    recent: Recent,
     pub(crate) answered: Answered,
     pub(crate) under_way: UnderWay,
     closing: Arc<watch::Sender<bool>>,
@@ -51,12 +49,21 @@ pub struct Options {
     pub builtin_tools: Arc<[BuiltinTool]>,
     pub tuning: Tuning,
     pub egress: Option<Arc<dyn Egress>>,
+    /// The engine keeps histories for ever: those of runs that were sealed are deleted.
+    pub delete_sealed_runs: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let builtin_tools = Arc::new([]);
-        Self { admin_key: None, clock: Arc::new(SystemClock), builtin_tools, tuning: Tuning::default(), egress: None }
+        Self {
+            admin_key: None,
+            clock: Arc::new(SystemClock),
+            builtin_tools,
+            tuning: Tuning::default(),
+            egress: None,
+            delete_sealed_runs: false,
+        }
     }
 }
 
@@ -90,18 +97,22 @@ impl App {
     ) -> Result<Self, CatalogError> {
         let Engine { connection, namespace } = engine;
         let tenant = Arc::new(tenant(&*catalog).await?);
-        let rows = SessionRows::new(catalog.clone(), blobs.clone());
-        let reader = Arc::new(TemporalReader::new(connection.clone(), namespace.as_str()));
+        let rows = SessionRows {
+            catalog: catalog.clone(),
+            blobs: blobs.clone(),
+            clock: options.clock.clone(),
+            delete_sealed_runs: options.delete_sealed_runs,
+        };
+        let reader = Arc::new(TemporalReader::new(connection.clone(), namespace.as_str(), blobs.clone()));
         Ok(Self {
             keys: Keys::new(catalog.clone(), options.admin_key.as_deref()),
-            gateway: Gateway::new(connection, &namespace),
+            gateway: Gateway::new(connection, &namespace, blobs.clone()),
             follower: Follower::new(reader, blobs.clone(), Arc::new(rows)),
             deltas: Hub::default(),
             clock: options.clock,
             builtin_tools: options.builtin_tools,
             tuning: options.tuning,
             egress: options.egress,
-            recent: Recent::default(),
             answered: Answered::default(),
             under_way: UnderWay::default(),
             closing: Arc::new(watch::channel(false).0),
@@ -113,14 +124,12 @@ impl App {
 
     /// A session's log, for a request that uses it.
     pub fn session(&self, session_id: &str) -> Arc<Followed> {
-        let followed = self.follower.session(session_id);
-        self.recent.keep(session_id, &followed);
-        followed
+        self.follower.session(session_id)
     }
 
     /// Lets go of the log of a session that is gone.
     pub(crate) fn forget(&self, session_id: &str) {
-        self.recent.forget(session_id);
+        self.follower.forget(session_id);
     }
 
     /// Tells open streams to end. They would outlast any other request.

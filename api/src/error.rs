@@ -117,8 +117,12 @@ impl ApiError {
         Self::new(Kind::NotBuilt, format!("{what}: not implemented by this server yet")).code("not_implemented")
     }
 
-    /// A failure of ours: the client learns nothing but the request id, the log has the rest.
+    /// A failure of ours: the client learns nothing but the request id, the log has the rest. A full disk is an
+    /// operator's to mend, and said.
     pub fn internal(inner: impl Error + Send + Sync + 'static) -> Self {
+        if is_disk_full(&inner) {
+            return Self::unavailable("the disk of the service is full").inner(inner);
+        }
         Self::new(Kind::Internal, "internal server error").inner(inner)
     }
 
@@ -216,6 +220,11 @@ impl IntoResponse for ApiError {
     }
 }
 
+fn is_disk_full(error: &(dyn Error + 'static)) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    io.is_some_and(|io| io.kind() == std::io::ErrorKind::StorageFull) || error.source().is_some_and(is_disk_full)
+}
+
 impl From<store::catalog::Error> for ApiError {
     fn from(error: store::catalog::Error) -> Self {
         use store::catalog::Error as Catalog;
@@ -235,9 +244,6 @@ impl From<store::blobs::Error> for ApiError {
         match error {
             store::blobs::Error::Poisoned => {
                 ApiError::unavailable("storage takes no more writes until the service is restarted").inner(error)
-            }
-            store::blobs::Error::Io { ref source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
-                ApiError::unavailable("the disk of the service is full").inner(error)
             }
             error => ApiError::internal(error),
         }

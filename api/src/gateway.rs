@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::session::{SessionInput, WORKFLOW_TYPE, queue};
+use log::ClaimCheck;
 use serde::Serialize;
 use serde_json::Value;
+use store::Blobs;
 use temporalio_client::Connection;
 use temporalio_client::tonic::{Code, IntoRequest, Response, Status};
 use temporalio_common::protos::temporal::api::common::v1::{Payload, Payloads, WorkflowExecution, WorkflowType};
@@ -46,6 +48,12 @@ pub enum Error {
         #[source]
         source: Box<Status>,
     },
+    #[error("put a payload of session {session_id} into a blob")]
+    Claim {
+        session_id: String,
+        #[source]
+        source: log::blobs::Error,
+    },
     #[error("call the engine for session {session_id}")]
     Rpc {
         session_id: String,
@@ -77,7 +85,7 @@ impl From<Error> for ApiError {
                     .inner(error)
             }
             Error::Unreachable { .. } => ApiError::unavailable("the engine cannot be reached").inner(error),
-            Error::Rpc { .. } => ApiError::internal(error),
+            Error::Claim { .. } | Error::Rpc { .. } => ApiError::internal(error),
         }
     }
 }
@@ -87,11 +95,21 @@ impl From<Error> for ApiError {
 pub struct Gateway {
     connection: Connection,
     namespace: Arc<str>,
+    claims: ClaimCheck,
 }
 
 impl Gateway {
-    pub fn new(connection: Connection, namespace: &str) -> Self {
-        Self { connection, namespace: namespace.into() }
+    pub fn new(connection: Connection, namespace: &str, blobs: Arc<dyn Blobs>) -> Self {
+        Self { connection, namespace: namespace.into(), claims: ClaimCheck::new(blobs) }
+    }
+
+    /// As the SDK's default converter writes and reads it, or a claim to that.
+    async fn payloads(&self, session_id: &str, value: &impl Serialize) -> Result<Payloads, Error> {
+        let data = serde_json::to_vec(value).expect("inputs and signals are structs with string keys");
+        let metadata = [("encoding".to_owned(), b"json/plain".to_vec())].into();
+        let checked = self.claims.check(Payload { metadata, data, ..Default::default() }).await;
+        let payload = checked.map_err(|source| Error::Claim { session_id: session_id.to_owned(), source })?;
+        Ok(Payloads { payloads: vec![payload] })
     }
 
     /// Starts the workflow of a session. Starting it again with the same id is the same start.
@@ -102,7 +120,7 @@ impl Gateway {
             workflow_id: session_id.clone(),
             workflow_type: Some(WorkflowType { name: WORKFLOW_TYPE.to_owned() }),
             task_queue: Some(task_queue(queue::BRAIN)),
-            input: Some(payloads(input)),
+            input: Some(self.payloads(session_id, input).await?),
             workflow_task_timeout: WORKFLOW_TASK_TIMEOUT.try_into().ok(),
             identity: IDENTITY.to_owned(),
             request_id: format!("start-{session_id}"),
@@ -127,7 +145,7 @@ impl Gateway {
             namespace: self.namespace.to_string(),
             workflow_execution: execution(session_id, ""),
             signal_name: name.to_owned(),
-            input: Some(payloads(input)),
+            input: Some(self.payloads(session_id, input).await?),
             identity: IDENTITY.to_owned(),
             request_id: request_id.to_owned(),
             ..Default::default()
@@ -202,11 +220,4 @@ fn execution(session_id: &str, run_id: &str) -> Option<WorkflowExecution> {
 
 fn task_queue(name: &str) -> TaskQueue {
     TaskQueue { name: name.to_owned(), kind: TaskQueueKind::Normal as i32, ..Default::default() }
-}
-
-/// As the SDK's default converter writes and reads it.
-fn payloads(value: &impl Serialize) -> Payloads {
-    let data = serde_json::to_vec(value).expect("inputs and signals are structs with string keys");
-    let metadata = [("encoding".to_owned(), b"json/plain".to_vec())].into();
-    Payloads { payloads: vec![Payload { metadata, data, ..Default::default() }] }
 }

@@ -17,7 +17,6 @@ pub mod metadata;
 pub mod page;
 pub mod query;
 mod reading;
-mod recent;
 pub mod references;
 pub mod resources;
 pub mod router;
@@ -28,6 +27,7 @@ pub mod sweep;
 #[cfg(test)]
 mod tests;
 pub mod time;
+pub mod upkeep;
 pub mod verify;
 
 pub use app::{App, Engine, Options};

@@ -11,7 +11,8 @@ use axum::{Json, Router};
 use futures::FutureExt;
 use http::{HeaderValue, header};
 use serde_json::json;
-use tracing::Instrument;
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 use crate::app::App;
 use crate::auth;
@@ -82,7 +83,17 @@ async fn frame(mut request: Request, next: Next) -> Response {
     let request_id: Arc<str> = ids::new(ids::REQUEST).into();
     let route = request.extensions().get::<MatchedPath>().map_or("-", MatchedPath::as_str).to_owned();
     let retry = request.headers().get("x-stainless-retry-count").and_then(|count| count.to_str().ok()).unwrap_or("0");
-    let span = tracing::info_span!("request", %request_id, method = %request.method(), route, retry);
+    let span = tracing::info_span!(
+        "request",
+        %request_id,
+        method = %request.method(),
+        route,
+        retry,
+        status = Empty,
+        session_id = Empty,
+        begins_turn = Empty,
+        turn_event = Empty,
+    );
     request.extensions_mut().insert(RequestId(request_id.clone()));
     async {
         let mut response = match AssertUnwindSafe(next.run(request)).catch_unwind().await {
@@ -97,7 +108,9 @@ async fn frame(mut request: Request, next: Next) -> Response {
         }
         let id = HeaderValue::from_str(&request_id).expect("an id is plain ascii");
         response.headers_mut().insert(REQUEST_ID, id);
-        tracing::debug!(status = response.status().as_u16(), "answered");
+        let status = response.status().as_u16();
+        Span::current().record("status", status);
+        tracing::debug!(status, "answered");
         response
     }
     .instrument(span)

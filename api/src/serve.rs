@@ -3,19 +3,21 @@
 use std::time::Duration;
 
 use axum::serve::ListenerExt;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 
 use crate::app::App;
-use crate::resources::sessions::catch_up::catch_up;
 use crate::router::router;
+use crate::upkeep::keep_up;
 
 /// How long requests may take to end once the service is closing.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// Serves until `shutdown` resolves; then takes no new connections, ends streams and waits for what is running. Beside
-/// the first requests it catches up with what an earlier service left half done.
+/// Serves on both listeners, that of the network and that of the machine, until `shutdown` resolves; then takes no new
+/// connections, ends streams and waits for what is running. Beside them it keeps up what nobody asks for, beginning with
+/// what an earlier service left half done.
 pub async fn serve(
     listener: TcpListener,
+    local: UnixListener,
     app: App,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
@@ -24,14 +26,7 @@ pub async fn serve(
             tracing::warn!(%error, "nagle's algorithm stays on");
         }
     });
-    let catching_up = tokio::spawn({
-        let app = app.clone();
-        async move {
-            if let Err(error) = catch_up(&app, app.clock.now()).await {
-                tracing::warn!(error = error.message(), "sessions of an earlier service not caught up with");
-            }
-        }
-    });
+    let upkeep = tokio::spawn(keep_up(app.clone(), app.clock.now()));
     let closing = app.closing();
     let close = {
         let app = app.clone();
@@ -40,7 +35,10 @@ pub async fn serve(
             app.close();
         }
     };
-    let server = axum::serve(listener, router(app)).with_graceful_shutdown(close);
+    let router = router(app.clone());
+    let local = axum::serve(local, router.clone()).with_graceful_shutdown(app.closing());
+    let network = axum::serve(listener, router).with_graceful_shutdown(close);
+    let server = async { tokio::try_join!(network.into_future(), local.into_future()).map(drop) };
     let overdue = async {
         closing.await;
         tokio::time::sleep(DRAIN_TIME_MAX).await;
@@ -53,7 +51,7 @@ pub async fn serve(
         }
     };
     // What it did not come to is done at the next start. Cancelled is as good as done.
-    catching_up.abort();
-    let _ = catching_up.await;
+    upkeep.abort();
+    let _ = upkeep.await;
     served
 }

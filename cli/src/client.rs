@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
 use reqwest::{Body, RequestBuilder, Response, Url};
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest wait for a whole answer; uploads, downloads and streams have none.
@@ -35,11 +35,15 @@ pub struct Client {
 pub type Query = Vec<(&'static str, String)>;
 
 impl Client {
-    pub fn new(base: Url, key: String) -> anyhow::Result<Self> {
+    /// With `socket` everything goes over that, whatever the URL says.
+    pub fn new(base: Url, key: String, socket: Option<PathBuf>) -> anyhow::Result<Self> {
         remote::install_tls();
         let mut builder = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT);
         if service::is_here(&base) {
             builder = builder.no_proxy();
+        }
+        if let Some(socket) = socket {
+            builder = builder.unix_socket(socket);
         }
         let mut key = HeaderValue::from_str(&format!("Bearer {key}"))
             .map_err(|_| failed(Code::Usage, "the API key is not one line of visible characters", "copy it again"))?;
@@ -294,7 +298,7 @@ mod tests {
 
     #[test]
     fn ids_cannot_leave_their_segment() {
-        let client = Client::new(Url::parse("http://127.0.0.1:1/base/").unwrap(), "k".into()).unwrap();
+        let client = Client::new(Url::parse("http://127.0.0.1:1/base/").unwrap(), "k".into(), None).unwrap();
         let url = client.url(&["v1", "sessions", "../a b?c"], &vec![("types[]", "x&y".to_owned())]);
         assert_eq!(url.as_str(), "http://127.0.0.1:1/base/v1/sessions/..%2Fa%20b%3Fc?types%5B%5D=x%26y");
     }

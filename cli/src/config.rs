@@ -4,6 +4,7 @@
 use crate::{
     env_vars,
     error::{Code, Hint, failed},
+    telemetry::Collector,
 };
 use serde::Deserialize;
 use std::{
@@ -38,6 +39,7 @@ pub struct ServeFile {
     pub hands: Option<bool>,
     pub private_addresses: Option<Vec<String>>,
     pub decisions_per_run: Option<u64>,
+    pub otlp_endpoint: Option<Collector>,
 }
 
 /// Which roles `serve` runs in its process.

@@ -7,7 +7,9 @@ use crate::{
 use bytes::Bytes;
 use engine::Engine;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use log::ClaimCheck;
 use std::{sync::Arc, time::Duration};
+use store::Blobs;
 use temporalio_client::{
     Client, ClientOptions, Connection, ConnectionOptions, Url,
     callback_based::{CallbackBasedGrpcService, GrpcRequest, GrpcSuccessResponse},
@@ -87,8 +89,10 @@ pub async fn forwarder(address: &str) -> anyhow::Result<RawClient> {
     Ok(RawClient::new(stream, &format!("http://{host}"), || {}).await?)
 }
 
-pub fn client(connection: Connection, namespace: &str) -> anyhow::Result<Client> {
-    Ok(Client::new(connection, ClientOptions::new(namespace).build())?)
+/// What a worker works through; `blobs` is where its large payloads go.
+pub fn client(connection: Connection, namespace: &str, blobs: Arc<dyn Blobs>) -> anyhow::Result<Client> {
+    let options = ClientOptions::new(namespace).data_converter(ClaimCheck::converter(blobs)).build();
+    Ok(Client::new(connection, options)?)
 }
 
 /// The engine as node.sock offers it.

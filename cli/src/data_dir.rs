@@ -17,7 +17,8 @@ pub struct DataDir {
     _lock: File,
 }
 
-/// `serve.json`: how the CLI finds a running service.
+/// `serve.json`: where a running service listens. It may be stale, and then whoever has that address now is a stranger:
+/// the key of the folder goes over [`api_socket`] alone.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Running {
     pub addr: SocketAddr,
@@ -43,6 +44,11 @@ pub fn admin_key(root: &Path) -> PathBuf {
 
 pub fn serve_json(root: &Path) -> PathBuf {
     root.join("serve.json")
+}
+
+/// The HTTP API for those who may enter the folder: nobody else can listen there.
+pub fn api_socket(root: &Path) -> PathBuf {
+    root.join("api.sock")
 }
 
 pub fn node_socket(root: &Path) -> PathBuf {

@@ -3,9 +3,14 @@
 //! Three services in one framing: engine RPCs, blobs, deltas. A worker's role decides; a child has its role from
 //! the socket it was born with, a process started by hand shows a token from `DIR/roles/`.
 
+mod hand;
+#[cfg(test)]
+mod tests;
+
 use crate::connect::Rpc;
 use bytes::Bytes;
 use domain::delta::Delta;
+use hand::Bounds;
 use http::HeaderMap;
 use std::{collections::BTreeMap, sync::Arc};
 use store::{Blobs, remote};
@@ -81,11 +86,26 @@ pub struct Node {
     publish: Publish,
     /// Tokens of processes started by hand.
     tokens: Arc<BTreeMap<String, Role>>,
+    namespace: String,
+}
+
+/// Who a connection belongs to, where the connection itself says it.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    pub role: Role,
+    /// The host of a hand worker.
+    pub host: Option<String>,
 }
 
 impl Node {
-    pub fn new(engine: Rpc, blobs: Arc<dyn Blobs>, publish: Publish, tokens: BTreeMap<String, Role>) -> Self {
-        Node { engine, blobs, publish, tokens: Arc::new(tokens) }
+    pub fn new(
+        engine: Rpc,
+        namespace: &str,
+        blobs: Arc<dyn Blobs>,
+        publish: Publish,
+        tokens: BTreeMap<String, Role>,
+    ) -> Self {
+        Node { engine, blobs, publish, tokens: Arc::new(tokens), namespace: namespace.to_owned() }
     }
 
     /// Accepts processes that were started by hand, until dropped.
@@ -103,11 +123,13 @@ impl Node {
         }
     }
 
-    /// Serves one connection; `role` is given when the connection itself says who it is.
-    pub async fn serve(self, stream: UnixStream, role: Option<Role>) {
+    /// Serves one connection; `peer` is given when the connection itself says who it is.
+    pub async fn serve(self, stream: UnixStream, peer: Option<Peer>) {
+        let role = peer.as_ref().map(|peer| peer.role);
+        let bounds = Arc::new(Bounds::new(&self.namespace, peer.and_then(|peer| peer.host)));
         let call = move |service: String, rpc: String, headers: HeaderMap, body: Bytes| {
-            let node = self.clone();
-            async move { node.call(role, &service, &rpc, headers, body).await }
+            let (node, bounds) = (self.clone(), bounds.clone());
+            async move { node.call(role, &bounds, &service, &rpc, headers, body).await }
         };
         engine::serve::connection(call, stream).await;
     }
@@ -115,6 +137,7 @@ impl Node {
     async fn call(
         &self,
         role: Option<Role>,
+        bounds: &Bounds,
         service: &str,
         rpc: &str,
         headers: HeaderMap,
@@ -126,6 +149,12 @@ impl Node {
         };
         if !role.allows(service, rpc) {
             return Err(Status::permission_denied(format!("a {} worker may not call {rpc}", role.name())));
+        }
+        if service != SERVICE && role == Role::Hand {
+            bounds.check(rpc, &body)?;
+            let reply = self.engine.call(service, rpc, &headers, body.clone()).await?;
+            bounds.done(rpc, &body, &reply)?;
+            return Ok(reply);
         }
         if service != SERVICE {
             return self.engine.call(service, rpc, &headers, body).await;
@@ -145,43 +174,5 @@ impl Node {
     fn role_of(&self, headers: &HeaderMap) -> Option<Role> {
         let token = headers.get("authorization")?.to_str().ok()?.strip_prefix("Bearer ")?;
         self.tokens.get(token).copied()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_hand_worker_reads_no_history_and_signals_nobody() {
-        for rpc in [
-            "GetWorkflowExecutionHistory",
-            "GetWorkflowExecutionHistoryReverse",
-            "SignalWorkflowExecution",
-            "StartWorkflowExecution",
-            "PollWorkflowTaskQueue",
-            "QueryWorkflow",
-            "TerminateWorkflowExecution",
-        ] {
-            assert!(!Role::Hand.allows(WORKFLOW_SERVICE, rpc), "{rpc}");
-        }
-        assert!(Role::Hand.allows(WORKFLOW_SERVICE, "PollActivityTaskQueue"));
-        assert!(Role::Hand.allows(SERVICE, remote::PUT));
-        assert!(!Role::Hand.allows(SERVICE, PUBLISH_DELTA));
-    }
-
-    #[test]
-    fn no_worker_starts_signals_or_ends_a_session() {
-        for role in Role::ALL {
-            for rpc in [
-                "StartWorkflowExecution",
-                "SignalWorkflowExecution",
-                "TerminateWorkflowExecution",
-                "DeleteWorkflowExecution",
-            ] {
-                assert!(!role.allows(WORKFLOW_SERVICE, rpc), "{rpc} as {}", role.name());
-            }
-            assert!(!role.allows("temporal.api.operatorservice.v1.OperatorService", "DeleteNamespace"));
-        }
     }
 }

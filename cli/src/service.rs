@@ -38,8 +38,9 @@ impl Service {
             Some(url) => parse(url)?,
             None => announced(&data)?,
         };
-        let key = key(&base, &data)?;
-        Client::new(base, key)
+        let socket = is_announced(&base, &data).then(|| data_dir::api_socket(&data));
+        let key = key(&base, &data, socket.is_some())?;
+        Client::new(base, key, socket)
     }
 }
 
@@ -63,9 +64,15 @@ fn announced(data: &Path) -> anyhow::Result<Url> {
     Ok(Url::parse(&format!("http://{}", running.addr))?)
 }
 
-/// The key of the environment; for a service on this machine else the admin key of the data folder, which is never
-/// sent anywhere else.
-fn key(base: &Url, data: &Path) -> anyhow::Result<String> {
+/// Whether the URL is that of the service which announced itself in the data folder. Whoever listens there now, the folder's
+/// own socket leads to that service or to nobody.
+fn is_announced(base: &Url, data: &Path) -> bool {
+    let announced = data_dir::running(data).map(|running| running.addr.port());
+    is_here(base) && base.scheme() == "http" && base.port_or_known_default() == announced
+}
+
+/// The key of the environment; for the service of the data folder else its admin key, which is never sent anywhere else.
+fn key(base: &Url, data: &Path, is_own: bool) -> anyhow::Result<String> {
     if let Some(key) = std::env::var(env_vars::API_KEY).ok().filter(|key| !key.is_empty()) {
         return Ok(key);
     }
@@ -73,8 +80,9 @@ fn key(base: &Url, data: &Path) -> anyhow::Result<String> {
         let hint = format!("set {} (`steadyhand key create NAME` makes a key)", env_vars::API_KEY);
         failed(Code::Usage, format!("there is no API key for {base}: {why}"), hint)
     };
-    if !is_here(base) {
-        return Err(no_key("the admin key of a data folder is only sent to this machine".to_owned()));
+    if !is_own {
+        let why = format!("the admin key of {} is only sent to the service that runs from there", data.display());
+        return Err(no_key(why));
     }
     let path = data_dir::admin_key(data);
     let key = std::fs::read_to_string(&path).map_err(|error| no_key(format!("read {}: {error}", path.display())))?;

@@ -1,13 +1,9 @@
 //! Whether the sessions of a folder can be read as they were written: every log from its beginning, positions without a
-//! gap, and every blob that an event names.
+//! gap, and every blob that it names.
 
 use api::resources::sessions::row::SessionRow;
-use domain::{
-    Content, EventBody,
-    content::{BlobRef, Json},
-};
-use log::{HistoryReader, SessionLog};
-use store::{Blobs, Catalog, Digest, Direction, KeyRange};
+use log::{HistoryReader, SessionLog, references::Needed};
+use store::{Blobs, Catalog, Direction, KeyRange};
 
 /// Rows and positions that are read in one go.
 const STRIDE: usize = 500;
@@ -34,15 +30,35 @@ pub async fn check(catalog: &dyn Catalog, blobs: &dyn Blobs, reader: &dyn Histor
         range = range.after(last.key.to_vec(), Direction::Forward);
         for row in rows.into_iter().map(|read| read.row).filter(SessionRow::is_there) {
             report.sessions += 1;
-            if let Err(error) = session(&row.id, blobs, reader, &mut report).await {
+            if let Err(error) = session(&row, blobs, reader, &mut report).await {
                 report.problem(&format!("session {}", row.id), &error);
             }
         }
     }
 }
 
-async fn session(id: &str, blobs: &dyn Blobs, reader: &dyn HistoryReader, report: &mut Report) -> anyhow::Result<()> {
-    let mut log = SessionLog::open(reader, blobs, id).await?;
+async fn session(
+    row: &SessionRow,
+    blobs: &dyn Blobs,
+    reader: &dyn HistoryReader,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let id = &row.id;
+    let mut log = match &row.sealed {
+        Some(manifest) => SessionLog::sealed(blobs, id, manifest).await?,
+        None => SessionLog::open(reader, blobs, id).await?,
+    };
+    let mut needed = Needed::default();
+    log.each_since(blobs, 0, |committed| needed.commit(committed)).await?;
+    needed.manifest(log.manifest());
+    log.summary().into_iter().for_each(|summary| needed.summary(summary));
+    log.uncommitted().for_each(|mail| needed.mail(mail));
+    needed.resolve(blobs).await?;
+    for digest in needed.blobs {
+        if blobs.has(digest).await?.is_none() {
+            report.problems.push(format!("session {id}: blob {digest} is not there"));
+        }
+    }
     let end = log.end_position();
     let mut next = 0;
     while next < end {
@@ -56,40 +72,9 @@ async fn session(id: &str, blobs: &dyn Blobs, reader: &dyn HistoryReader, report
             }
             next += 1;
             report.events += 1;
-            for blob in named(&entry.event.body) {
-                if let Err(why) = is_there(blobs, blob).await {
-                    report.problems.push(format!("session {id}, position {}: {why}", entry.position));
-                }
-            }
         }
     }
     Ok(())
-}
-
-/// The blobs that an event has its content in.
-fn named(body: &EventBody) -> impl Iterator<Item = &BlobRef> {
-    let json = match body {
-        EventBody::AgentToolUse { input, .. }
-        | EventBody::AgentMcpToolUse { input, .. }
-        | EventBody::AgentCustomToolUse { input, .. }
-        | EventBody::SessionUpdated { agent: Some(input), .. } => Some(input),
-        _ => None,
-    };
-    let json = json.and_then(|json| match json {
-        Json::Blob(blob) => Some(blob),
-        Json::Inline { .. } => None,
-    });
-    body.content().and_then(Content::blob).into_iter().chain(json)
-}
-
-async fn is_there(blobs: &dyn Blobs, blob: &BlobRef) -> Result<(), String> {
-    let digest: Digest = blob.blob.parse().map_err(|_| format!("{} is no sha-256", blob.blob))?;
-    match blobs.has(digest).await {
-        Ok(Some(bytes)) if bytes == blob.bytes => Ok(()),
-        Ok(Some(bytes)) => Err(format!("blob {digest} has {bytes} bytes, not {}", blob.bytes)),
-        Ok(None) => Err(format!("blob {digest} is not there")),
-        Err(error) => Err(error.to_string()),
-    }
 }
 
 impl Report {

@@ -1,54 +1,37 @@
-//! The only place that installs tracing: text on stderr, and spans to an OTLP receiver when one is named.
+//! The only place that installs tracing: text on stderr, and spans to an OTLP collector when one is named.
+
+mod collector;
+mod convention;
+mod export;
+mod ids;
+mod spans;
+
+pub use collector::Collector;
 
 use crate::env_vars;
-use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _};
-use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
+use export::Export;
 use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-/// Dropping it sends what is still waiting to be sent.
+/// What is shown of libraries unless the environment says otherwise.
+const DEFAULT: &str =
+    "info,fjall=warn,lsm_tree=warn,temporalio_sdk_core=warn,temporalio_client=warn,temporalio_sdk=warn";
+
+/// Dropping it sends what is still waiting to be sent, as far as that goes quickly.
 pub struct Telemetry {
-    provider: Option<SdkTracerProvider>,
+    _export: Option<Export>,
 }
 
-/// Installs tracing for this process. `quiet` shows warnings only, unless the environment says otherwise.
-pub fn install(quiet: bool) -> anyhow::Result<Telemetry> {
-    let default = if quiet {
-        "warn"
-    } else {
-        "info,fjall=warn,lsm_tree=warn,temporalio_sdk_core=warn,temporalio_client=warn,temporalio_sdk=warn"
-    };
-    let filter = EnvFilter::try_from_env(env_vars::LOG).unwrap_or_else(|_| EnvFilter::new(default));
+/// Installs tracing for this process, which calls itself `service` in traces.
+pub fn install(service: &'static str, collector: Option<&Collector>) -> anyhow::Result<Telemetry> {
+    let filter = EnvFilter::try_from_env(env_vars::LOG).unwrap_or_else(|_| EnvFilter::new(DEFAULT));
     let text = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(true).with_filter(filter);
-    let provider = match std::env::var(env_vars::OTLP_ENDPOINT) {
-        Ok(endpoint) if !endpoint.is_empty() => Some(exporter(&endpoint)?),
-        _ => None,
-    };
-    let spans = provider.as_ref().map(|provider| {
-        let ours =
-            tracing_subscriber::filter::filter_fn(|meta| meta.is_span() && meta.target().starts_with("steadyhand"));
-        tracing_opentelemetry::layer().with_tracer(provider.tracer("steadyhand")).with_filter(ours)
+    let export = collector.map(|collector| Export::start(collector, service)).transpose()?;
+    let spans = export.as_ref().map(|export| {
+        let ours = tracing_subscriber::filter::filter_fn(|meta| {
+            meta.is_span() && meta.target().starts_with("steadyhand") && convention::is_exported(meta.name())
+        });
+        spans::Spans::new(export.sender()).with_filter(ours)
     });
     tracing_subscriber::registry().with(text).with(spans).init();
-    Ok(Telemetry { provider })
-}
-
-fn exporter(endpoint: &str) -> anyhow::Result<SdkTracerProvider> {
-    crate::remote::install_tls();
-    let exporter = SpanExporter::builder()
-        .with_http()
-        .with_protocol(Protocol::HttpBinary)
-        .with_endpoint(format!("{}/v1/traces", endpoint.trim_end_matches('/')))
-        .build()?;
-    let resource = Resource::builder().with_service_name("steadyhand").build();
-    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
-}
-
-impl Drop for Telemetry {
-    fn drop(&mut self) {
-        if let Some(provider) = self.provider.take() {
-            // Nobody is left to be told.
-            let _ = provider.shutdown();
-        }
-    }
+    Ok(Telemetry { _export: export })
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 /// its hash stands in every recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AgentSnapshot {
-    /// The agent object of the public API, without timestamps and metadata (API.md 2.3).
+    /// The agent object of the public API, without timestamps and metadata.
     pub public: Value,
     pub model: ModelParams,
     pub system: Option<String>,

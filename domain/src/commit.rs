@@ -26,6 +26,15 @@ pub struct Commit {
     /// sha-256 of the View that the harness saw; absent when the frame decided alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub view_hash: Option<String>,
+    /// Inputs that waited when the harness was asked. When they arrived is not in the log otherwise, and
+    /// without it the View could not be made again.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub queued: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// One thing that enters the log.
@@ -162,6 +171,8 @@ pub enum Step {
     Execute {
         calls: Vec<String>,
     },
+    /// Puts a summary in the place of what came before: a model request of its own, by the strategy that will
+    /// read the summary.
     Compact {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         strategy: Option<StrategyRef>,

@@ -17,7 +17,7 @@ pub struct Event {
     pub processed_at: Option<Time>,
 }
 
-/// The types of a single-agent session (API.md 3.3 and 3.4), under their API names.
+/// The types of a single-agent session, under their API names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type")]
 pub enum EventBody {
@@ -174,7 +174,7 @@ impl EventBody {
         }
     }
 
-    /// Whether a client may send it (API.md 3.3).
+    /// Whether a client may send it.
     pub fn is_from_client(&self) -> bool {
         matches!(
             self,
@@ -242,7 +242,7 @@ pub enum Permission {
     Deny,
 }
 
-/// Why a session went idle (API.md 3.5).
+/// Why a session went idle.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum StopReason {
@@ -260,7 +260,7 @@ pub struct StopDetails {
     pub explanation: Option<String>,
 }
 
-/// The `error` of `session.error` (API.md 3.7).
+/// The `error` of `session.error`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ErrorBody {
     #[serde(rename = "type")]

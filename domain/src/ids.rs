@@ -5,7 +5,7 @@
 
 use sha2::{Digest, Sha256};
 
-/// Prefixes of API.md section 1.4 and of our own resources.
+/// Prefixes of the API and of our own resources.
 pub mod prefix {
     pub const AGENT: &str = "agent";
     pub const ENVIRONMENT: &str = "env";

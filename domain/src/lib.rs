@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod commit;
+pub mod committed;
 pub mod content;
 pub mod delta;
 pub mod egress;
@@ -21,9 +22,10 @@ pub mod time;
 pub mod usage;
 
 pub use commit::{Commit, PrivateEntry, Step, Take};
+pub use committed::Committed;
 pub use content::{Block, Content};
 pub use event::{Event, EventBody};
 pub use failure::{Failure, RetryClass};
-pub use summary::{Status, Summary};
+pub use summary::{Status, Summary, TurnBegin};
 pub use time::Time;
 pub use usage::Usage;

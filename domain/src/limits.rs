@@ -16,22 +16,39 @@ pub const UNCOMMITTED_EVENTS_MAX: usize = 100;
 /// A signal is one history event; below 1 MiB keeps clear of Temporal's 2 MiB payload limit.
 pub const SIGNAL_BYTES_MAX: usize = 1024 * 1024;
 
+/// A payload from this size on becomes a claim to a blob: far enough below the 2 MiB that a server takes, and so that
+/// the commands of one workflow task stay below the 4 MiB of a gRPC message.
+pub const PAYLOAD_BYTES_MAX: usize = 512 * 1024;
+
 /// Signals in one run before it continues as new (Temporal refuses the 10,001st).
 pub const SIGNALS_PER_RUN_MAX: u32 = 2_000;
 
 /// Event ids remembered across runs to drop redelivered signals.
 pub const SEEN_EVENT_IDS_MAX: usize = 1_000;
 
-/// What a harness may see and keep (DESIGN.md section 5).
+/// What a harness may see and keep.
 pub const VIEW_BYTES_MAX: usize = 64 * 1024;
 pub const MEMO_BYTES_MAX: usize = 8 * 1024;
+
+/// A harness that is data, in bytes: a few times what a Rust one with a JSON parser takes.
+pub const HARNESS_MODULE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Linear memory of such a harness: the View, parsed generously, and its stack.
+pub const HARNESS_MEMORY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Instructions it may take for one decision: a few for each byte of the largest View, some hundred times over,
+/// and still below half a second.
+pub const HARNESS_FUEL_MAX: u64 = 40_000_000;
+/// Its answer, in bytes: a memo and a suffix fit in several times.
+pub const DECISION_BYTES_MAX: usize = 64 * 1024;
+
+/// Summaries without an answer in between after which a turn ends, whatever the harness says.
+pub const COMPACTIONS_MAX: u32 = 10;
 
 /// First and last bytes of a text block in a View.
 pub const VIEW_TEXT_EDGE_BYTES: usize = 2 * 1024;
 /// First bytes of a tool result in a View.
 pub const VIEW_RESULT_HEAD_BYTES: usize = 512;
 
-/// A JSON body of the HTTP API, in bytes (API.md 1.8).
+/// A JSON body of the HTTP API, in bytes.
 pub const BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Activities of the brain and of hands beat every second; five silent seconds mean a lost worker.
@@ -43,8 +60,12 @@ pub const MODEL_CALL_TIMEOUT_MS: u64 = 15 * 60 * 1_000;
 /// A decision that takes longer than this is not coming back (measured: 0.33 ms).
 pub const DECIDE_TIMEOUT_MS: u64 = 10_000;
 
-/// Longest tool timeout (600 s, API.md 4.1) and the 60 s that are added to it.
+/// Longest tool timeout (600 s) and the 60 s that are added to it.
 pub const EXECUTE_TIMEOUT_MS: u64 = (600 + 60) * 1_000;
+
+/// Milliseconds within which the one host that has a hand has to take a call. Its worker is back sooner after a restart; a
+/// call that it does not take twice in a row is lost, and its hand with it.
+pub const HOST_WAIT_MS: u64 = 30_000;
 
 /// Cloning a repository and copying files into a hand, milliseconds.
 pub const PROVISION_TIMEOUT_MS: u64 = 10 * 60 * 1_000;
@@ -58,5 +79,9 @@ pub const HEARTBEAT_INTERVAL_MS: u64 = 1_000;
 /// Milliseconds a native harness may think about one View; a decision takes microseconds.
 pub const HARNESS_TIMEOUT_MS: u64 = 2_000;
 
-/// Sessions whose decoded log a brain worker keeps.
-pub const CACHED_LOGS_MAX: usize = 256;
+/// Modules of harnesses that a brain worker keeps compiled.
+pub const CACHED_HARNESSES_MAX: usize = 32;
+
+/// Bytes of decoded logs that a brain worker keeps, and the api as many, as the JSON that they were read from: enough
+/// for hundreds of sessions whose older runs are sealed, or a few in the middle of a long run.
+pub const CACHED_LOG_BYTES_MAX: u64 = 64 * 1024 * 1024;

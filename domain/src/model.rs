@@ -24,6 +24,11 @@ pub struct Recipe {
     /// Positions `[from, to)` of the log that the strategy was given.
     pub from: u64,
     pub to: u64,
+    /// Ranges before `from` that it was given too, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keep: Vec<Range>,
+    #[serde(default, skip_serializing_if = "Purpose::is_answer")]
+    pub purpose: Purpose,
     pub strategy: StrategyRef,
     pub snapshot: BlobRef,
     /// Version of the code that turns a request into bytes.
@@ -32,4 +37,28 @@ pub struct Recipe {
     pub suffix: Vec<Value>,
     /// sha-256 of the bytes that were sent.
     pub request_sha256: String,
+}
+
+/// Positions `[from, to)` of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Range {
+    pub from: u64,
+    pub to: u64,
+}
+
+/// What a model request is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// The session goes on with what the model says.
+    #[default]
+    Answer,
+    /// What the model says takes the place of what it was shown.
+    Summary,
+}
+
+impl Purpose {
+    pub fn is_answer(&self) -> bool {
+        *self == Purpose::Answer
+    }
 }

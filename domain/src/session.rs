@@ -6,12 +6,13 @@ use crate::{
     Event, Summary, Time,
     agent::{AgentFacts, HarnessRef, StrategyRef},
     content::{BlobRef, Json},
-    model::ModelPrivate,
+    limits,
+    model::{ModelPrivate, Purpose, Range},
     outcome::Call,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 pub const WORKFLOW_TYPE: &str = "SessionWorkflow";
 
@@ -24,8 +25,15 @@ pub mod queue {
 
     /// Work for the one host that has a hand.
     pub fn hand_host(host: &str) -> String {
-        format!("hand-host-{host}")
+        format!("{HAND_HOST}{host}")
     }
+
+    /// The host whose queue that is.
+    pub fn host_of(queue: &str) -> Option<&str> {
+        queue.strip_prefix(HAND_HOST)
+    }
+
+    const HAND_HOST: &str = "hand-host-";
 }
 
 /// Signal names.
@@ -101,6 +109,16 @@ pub struct Tuning {
     /// Decisions after which a run continues as new, before the engine suggests it. 0: only when suggested.
     #[serde(default)]
     pub decisions_per_run: u64,
+    /// Milliseconds within which a hand's host has to take a call. 0: `limits::HOST_WAIT_MS`.
+    #[serde(default)]
+    pub host_wait_ms: u64,
+}
+
+impl Tuning {
+    pub fn host_wait(&self) -> Duration {
+        let ms = if self.host_wait_ms == 0 { limits::HOST_WAIT_MS } else { self.host_wait_ms };
+        Duration::from_millis(ms)
+    }
 }
 
 /// Something that `provision` puts into a hand.
@@ -209,6 +227,11 @@ pub struct ModelInput {
     pub runs: Vec<String>,
     pub from: u64,
     pub to: u64,
+    /// Ranges before `from` that the strategy is given too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keep: Vec<Range>,
+    #[serde(default, skip_serializing_if = "Purpose::is_answer")]
+    pub purpose: Purpose,
     pub agent: AgentFacts,
     pub strategy: StrategyRef,
     pub suffix: Vec<Value>,
@@ -217,6 +240,9 @@ pub struct ModelInput {
     pub turn: u64,
     /// Requests that failed in a row before this one.
     pub tries: u32,
+    /// What the turn began with ([`crate::Summary::began`]): for traces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn_event: Option<String>,
 }
 
 /// Input of `execute`.
@@ -225,6 +251,9 @@ pub struct ExecuteInput {
     pub session_id: String,
     pub hand: HandRef,
     pub call: Call,
+    /// What the turn began with ([`crate::Summary::began`]): for traces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn_event: Option<String>,
 }
 
 /// Input of `provision`: the recipe.
@@ -235,6 +264,9 @@ pub struct ProvisionInput {
     pub hand: String,
     pub environment_id: String,
     pub resources: Vec<Resource>,
+    /// What the turn began with ([`crate::Summary::began`]): for traces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn_event: Option<String>,
 }
 
 /// Input of `collect` and `release`.
@@ -245,6 +277,9 @@ pub struct HandInput {
     /// sha-256 of the listing that was collected last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_listing: Option<String>,
+    /// What the turn began with ([`crate::Summary::began`]): for traces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn_event: Option<String>,
 }
 
 /// One file of a hand's outputs, or the diff of its repository (`path` = `diff`).
@@ -266,6 +301,9 @@ pub struct SealInput {
     pub run_id: String,
     /// The manifest that this run's segments are added to.
     pub manifest: Option<BlobRef>,
+    /// What the turn began with ([`crate::Summary::began`]): for traces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn_event: Option<String>,
 }
 
 /// One thing in the log with its private part, as readers and context strategies take it.

@@ -25,6 +25,9 @@ pub struct Summary {
     /// Position of the next public event.
     pub position: u64,
     pub turn: u64,
+    /// How the turn that is on began, or the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began: Option<TurnBegin>,
     pub usage: Usage,
     /// Milliseconds spent running, without the stretch that began at `running_since`.
     pub active_ms: u64,
@@ -40,6 +43,14 @@ pub struct Summary {
     pub unsealed: Vec<String>,
 }
 
+/// What everything that a turn causes can be traced back to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TurnBegin {
+    /// Id of the first event that the turn took.
+    pub event: String,
+    pub at: Time,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
@@ -52,7 +63,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// As the API says it (API.md 3.5).
+    /// As the API says it.
     pub fn public(self) -> &'static str {
         match self {
             Status::Idle | Status::RequiresAction => "idle",
@@ -78,6 +89,7 @@ impl Summary {
             n: 0,
             position: 0,
             turn: 0,
+            began: None,
             usage: Usage::default(),
             active_ms: 0,
             running_since: None,
@@ -97,6 +109,10 @@ impl Summary {
         match take {
             Take::Inline { event, .. } => self.inline(&event.body, now),
             Take::Private { entry } => self.private(entry, change),
+            // The first one after `TurnBegun`.
+            Take::Accepted { id, ignored: false } if self.began.is_none() && self.turn > 0 => {
+                self.began = Some(TurnBegin { event: id.clone(), at: now });
+            }
             Take::Accepted { .. } | Take::Result { .. } => {}
         }
     }
@@ -135,7 +151,10 @@ impl Summary {
 
     fn private<'a>(&mut self, entry: &PrivateEntry, change: impl FnOnce(&str) -> Option<&'a Change>) {
         match entry {
-            PrivateEntry::TurnBegun {} => self.turn += 1,
+            PrivateEntry::TurnBegun {} => {
+                self.turn += 1;
+                self.began = None;
+            }
             PrivateEntry::Changed { id, dropped: false } => {
                 if let Some(change) = change(id) {
                     if let Some(agent) = &change.agent {
@@ -191,6 +210,26 @@ mod tests {
         let harness = json!({"name": "loop", "version": 1, "sha256": "00"});
         let harness = serde_json::from_value(harness).unwrap();
         Summary::created(Time::from_ms(0), serde_json::from_value(attributes).unwrap(), harness)
+    }
+
+    #[test]
+    fn a_turn_is_known_by_its_first_event() {
+        let mut summary = summary();
+        let began = |id: &str, at| Some(TurnBegin { event: id.into(), at: Time::from_ms(at) });
+        let turn_begun = || Take::Private { entry: PrivateEntry::TurnBegun {} };
+        let accepted = |id: &str, ignored| Take::Accepted { id: id.into(), ignored };
+        for (take, at, expected) in [
+            (accepted("interrupt", false), 1, None),
+            (turn_begun(), 2, None),
+            (accepted("late", true), 2, None),
+            (accepted("one", false), 2, began("one", 2)),
+            (accepted("two", false), 3, began("one", 2)),
+            (turn_begun(), 4, None),
+            (accepted("three", false), 4, began("three", 4)),
+        ] {
+            summary.take(&take, Time::from_ms(at), |_| None);
+            assert_eq!(summary.began, expected, "{take:?}");
+        }
     }
 
     #[test]

@@ -52,6 +52,18 @@ impl SimulatedClock {
         SimulatedClock(Arc::new(Mutex::new(Simulated { now, sleepers: Vec::new() })))
     }
 
+    /// The earliest deadline that somebody sleeps towards.
+    pub fn earliest(&self) -> Option<Time> {
+        let clock = self.0.lock();
+        clock.sleepers.iter().filter(|sleeper| !sleeper.1.is_closed()).map(|sleeper| sleeper.0).min()
+    }
+
+    /// Sets time back, as an administrator would. Who sleeps sleeps longer.
+    pub fn set_back(&self, by: Duration) {
+        let mut clock = self.0.lock();
+        clock.now = clock.now.plus(-crate::time::from_std(by));
+    }
+
     /// Moves time forward and wakes everybody whose deadline has come.
     pub fn advance(&self, by: Duration) {
         let mut clock = self.0.lock();

@@ -1,8 +1,9 @@
 //! The engine as others hold it: open, call, verify, shut down.
 
-use crate::host::{self, Host, recovered};
+use crate::host::{self, Host, Settings, recovered};
 use crate::options::{Options, Store};
 use crate::rpc::{self, Call, Namespaces};
+use crate::store::committer::Committer;
 use crate::store::{FjallStore, MemoryStore, Storage};
 use crate::verify::{self, Report};
 use bytes::Bytes;
@@ -51,11 +52,8 @@ impl Engine {
             Store::Memory => Arc::new(MemoryStore::default()),
             Store::Fjall(path) => Arc::new(FjallStore::open(path)?),
         };
-        let Options { clock, limits, cached_runs_max, seed, namespaces, .. } = options;
-        let host = Arc::new(Host::new(store, clock, limits, cached_runs_max, seed).map_err(Error::Thread)?);
-        let stored = host.stored_namespaces().map_err(|source| Error::Read(source.into()))?;
-        let configured = namespaces.into_iter().map(|name| (name, String::new()));
-        let namespaces = Arc::new(Namespaces::new(configured.chain(stored)));
+        let committer = Committer::start(store.clone()).map_err(Error::Thread)?;
+        let (host, namespaces) = parts(store, Some(committer), options)?;
         let pending = host.recover().map_err(|source| Error::Recover(source.into()))?;
         let wheel = tokio::spawn(host.clone().run_wheel());
         let recovery = tokio::spawn(async move {
@@ -64,6 +62,17 @@ impl Engine {
             }
         });
         Ok(Engine(Arc::new(Inner { host, namespaces, tasks: Mutex::new(vec![wheel, recovery]) })))
+    }
+
+    /// Opens a store that nobody else uses to look at it: nothing is recovered, no timer fires, and every call that
+    /// would change something is refused. A folder must hold a database already.
+    pub fn open_read_only(options: Options) -> Result<Engine, Error> {
+        let store: Arc<dyn Storage> = match &options.store {
+            Store::Memory => Arc::new(MemoryStore::default()),
+            Store::Fjall(path) => Arc::new(FjallStore::open_existing(path)?),
+        };
+        let (host, namespaces) = parts(store, None, options)?;
+        Ok(Engine(Arc::new(Inner { host, namespaces, tasks: Mutex::default() })))
     }
 
     /// Answers one RPC: `service` is the full name (`temporal.api.workflowservice.v1.WorkflowService`), `rpc` the
@@ -98,8 +107,27 @@ impl Engine {
         self.0.host.close_store();
     }
 
-    /// Examines every run and index of the store. Meant for an engine that nobody uses at the time.
+    /// Examines every run and index of the store as it is at this moment, whatever happens meanwhile.
     pub fn verify(&self) -> Result<Report, Error> {
-        verify::verify(&self.0.host).map_err(|source: host::Error| Error::Read(source.into()))
+        let examine = || verify::verify(&*self.0.host.snapshot()?);
+        examine().map_err(|source: host::Error| Error::Read(source.into()))
     }
+}
+
+fn parts(
+    store: Arc<dyn Storage>,
+    committer: Option<Committer>,
+    options: Options,
+) -> Result<(Arc<Host>, Arc<Namespaces>), Error> {
+    let Options { clock, limits, cached_runs_max, seed, namespaces, .. } = options;
+    let host = Arc::new(Host::new(store, committer, Settings { clock, limits, cached_runs_max, seed }));
+    let stored = host.stored_namespaces().map_err(|source| Error::Read(source.into()))?;
+    let configured = namespaces.into_iter().map(|name| (name, String::new()));
+    let names: Vec<_> = configured.chain(stored).collect();
+    let namespaces = Namespaces::new(names.iter().cloned());
+    for (name, _) in names {
+        let attributes = host.stored_attributes(&name).map_err(|source| Error::Read(source.into()))?;
+        namespaces.add_attributes(&name, attributes);
+    }
+    Ok((host, Arc::new(namespaces)))
 }

@@ -17,6 +17,8 @@ mod host;
 mod options;
 mod rpc;
 pub mod serve;
+#[cfg(test)]
+mod simulation;
 mod store;
 pub mod time;
 mod verify;

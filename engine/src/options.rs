@@ -78,6 +78,10 @@ pub struct Limits {
     pub query_ns: i64,
     /// Queries that may wait for one run.
     pub buffered_queries_max: usize,
+    /// Updates of one run that may be on their way.
+    pub in_flight_updates_max: usize,
+    /// Updates that one run accepts.
+    pub updates_max: usize,
 }
 
 const SECOND: i64 = 1_000_000_000;
@@ -103,6 +107,8 @@ impl Default for Limits {
             task_heartbeat_ns: 30 * 60 * SECOND,
             query_ns: 10 * SECOND,
             buffered_queries_max: 1_000,
+            in_flight_updates_max: 10,
+            updates_max: 2_000,
         }
     }
 }

@@ -7,10 +7,12 @@
 mod draft;
 mod mail;
 mod turn;
+mod views;
 
 use crate::{intake::Intake, state::SessionState, view::View};
 use domain::{Commit, Status};
 use draft::Draft;
+pub use views::Views;
 
 /// Why a harness gave no decision.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -20,11 +22,17 @@ pub struct HarnessError {
     pub what: String,
 }
 
-/// Asks the session's harness. The caller bounds its time and catches its panics.
-pub type Ask<'a> = dyn FnMut(&View) -> Result<crate::Decision, HarnessError> + 'a;
+/// Asks the session's harness. Whoever implements it bounds the harness's time and catches its panics.
+pub trait Ask {
+    /// The version of the View that the harness was written for.
+    fn view_version(&self) -> u32;
+
+    /// `view` is the one of that version; `views` gives the same moment in any other.
+    fn ask(&mut self, view: &View, views: &Views) -> Result<crate::Decision, HarnessError>;
+}
 
 /// Makes the next commit. Pure: the same state, intake and harness give the same commit.
-pub fn decide(state: &SessionState, intake: &Intake, ask: &mut Ask<'_>) -> Commit {
+pub fn decide(state: &SessionState, intake: &Intake, ask: &mut dyn Ask) -> Commit {
     let mut draft = Draft::new(state, intake);
     for closing in &intake.closed {
         turn::close(&mut draft, closing);

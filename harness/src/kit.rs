@@ -1,25 +1,31 @@
 //! A test kit: a session without engine, model or clock. It plays the shell (mailbox, operations in flight) and
 //! keeps the log as readers see it, so that a harness or the frame can be driven through any schedule.
+//! [`moment`] is for a harness alone: one View in, one decision out.
+
+pub mod moment;
 
 use crate::{
-    SessionState, context,
-    frame::{self, HarnessError},
+    SessionState,
+    context::{self, Shape},
+    frame::{self, Ask, HarnessError, Views},
     intake::{Closing, Intake, Outcome, Waiting, result_digest},
     registry,
+    replay::Recording,
     state::Op,
-    view::View,
+    view::{Decision, VERSION, View},
 };
 use domain::{
-    Commit, Content, Event, EventBody, Failure, Take, Time, Usage,
-    agent::{AgentFacts, AgentSnapshot, ModelParams, Policy, StrategyRef, ToolFact, ToolKind},
+    Commit, Committed, Content, Event, EventBody, Failure, PrivateEntry, Take, Time, Usage,
+    agent::{AgentFacts, AgentSnapshot, HarnessRef, ModelParams, Policy, ToolFact, ToolKind},
     commit::Closed,
+    committed::{ActivityResult, Genesis, NamedResult},
     content::{BlobRef, Json},
     event::{Confirmation, Permission},
     failure::FailureKind,
     ids,
-    model::{ModelPrivate, Recipe},
+    model::{ModelPrivate, Purpose, Recipe},
     outcome::{BlockDigest, Call, CollectOutcome, ModelDigest, ProvisionOutcome, ToolDigest},
-    session::{Attributes, Close, HandRef, LogEntry, Mail, Tuning},
+    session::{Attributes, Close, HandRef, LogEntry, Mail, Swap, Tuning},
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -62,6 +68,7 @@ pub fn attributes() -> Attributes {
 
 /// A session under test.
 pub struct Session {
+    pub genesis: Genesis,
     pub state: SessionState,
     pub mailbox: Vec<Mail>,
     /// Over and not yet decided about.
@@ -70,30 +77,44 @@ pub struct Session {
     pub flying: Vec<(String, Op)>,
     pub log: Vec<LogEntry>,
     pub commits: Vec<(Commit, Intake)>,
+    /// The commits as a reader of the log gets them.
+    pub committed: Vec<Committed>,
+    /// Input tokens that the model's next answers tell of.
+    pub input_tokens: u64,
     now: Time,
-    /// Events and private parts of results that were delivered, by activity.
-    results: BTreeMap<String, (Vec<Event>, Option<ModelPrivate>)>,
+    /// What was ever started, by activity.
+    ops: BTreeMap<String, Op>,
+    /// Results that were delivered, by activity, as history holds them.
+    results: BTreeMap<String, ActivityResult>,
     next_id: u64,
 }
 
 impl Default for Session {
     fn default() -> Self {
+        Session::new(attributes(), registry::default_harness())
+    }
+}
+
+impl Session {
+    pub fn new(attributes: Attributes, harness: HarnessRef) -> Self {
         let now = Time::from_ms(1_000);
         Session {
-            state: SessionState::created(SESSION, now, attributes(), registry::default_harness()),
+            genesis: Genesis { created_at: now, attributes: attributes.clone(), harness: harness.clone() },
+            state: SessionState::created(SESSION, now, attributes, harness),
             mailbox: Vec::new(),
             closed: Vec::new(),
             flying: Vec::new(),
             log: Vec::new(),
             commits: Vec::new(),
+            committed: Vec::new(),
+            input_tokens: 10,
             now,
+            ops: BTreeMap::new(),
             results: BTreeMap::new(),
             next_id: 0,
         }
     }
-}
 
-impl Session {
     fn fresh_id(&mut self) -> String {
         self.next_id += 1;
         format!("sevt_{}", self.next_id)
@@ -134,6 +155,11 @@ impl Session {
         self.mailbox.push(Mail::Close { close: Close { id } });
     }
 
+    pub fn swap(&mut self, harness: HarnessRef) {
+        let id = self.fresh_id();
+        self.mailbox.push(Mail::Swap { swap: Swap { id, harness } });
+    }
+
     fn intake(&self) -> Intake {
         Intake { now: self.now, mail: self.mailbox.iter().map(Waiting::of).collect(), closed: self.closed.clone() }
     }
@@ -144,14 +170,13 @@ impl Session {
 
     /// One decision with the session's own harness, folded and carried out as the shell would.
     pub fn decide(&mut self) -> Commit {
-        let wanted = self.state.summary.harness.clone();
-        self.decide_with(&mut |view| match registry::find(&wanted) {
-            Some(harness) => Ok((harness.next)(view)),
-            None => Err(HarnessError { harness: wanted.to_string(), what: "is gone".to_owned() }),
-        })
+        match registry::find(&self.state.summary.harness) {
+            Some(mut harness) => self.decide_with(&mut harness),
+            None => self.decide_with(&mut Gone(self.state.summary.harness.to_string())),
+        }
     }
 
-    pub fn decide_with(&mut self, ask: &mut dyn FnMut(&View) -> Result<crate::Decision, HarnessError>) -> Commit {
+    pub fn decide_with(&mut self, ask: &mut dyn Ask) -> Commit {
         self.now = self.now.plus_ms(7);
         let intake = self.intake();
         let commit = frame::decide(&self.state, &intake, ask);
@@ -182,31 +207,29 @@ impl Session {
             let has_hand = !matches!(pending.op, Op::Execute { .. }) || self.state.summary.hand.is_some();
             if !is_known && has_hand {
                 self.flying.push((pending.activity.clone(), pending.op.clone()));
+                self.ops.insert(pending.activity.clone(), pending.op.clone());
             }
         }
     }
 
     fn record(&mut self, commit: &Commit) {
-        for take in &commit.takes {
-            let (event, private, ignored) = match take {
-                Take::Accepted { id, ignored } => {
-                    let mail = self.mailbox.iter().find(|mail| mail.id() == id).expect("a commit takes what is there");
-                    let Mail::Event { event } = mail else { panic!("only events are accepted") };
-                    (Event { processed_at: Some(commit.now), ..event.clone() }, None, *ignored)
-                }
-                Take::Result { activity, index } => {
-                    let (events, _) = &self.results[activity];
-                    (Event { processed_at: Some(commit.now), ..events[*index].clone() }, None, false)
-                }
-                Take::Inline { event, private } => {
-                    let private = private.as_ref().and_then(|activity| self.results[activity].1.clone());
-                    (event.clone(), private, false)
-                }
-                Take::Private { .. } => continue,
-            };
-            let position = self.log.len() as u64;
-            self.log.push(LogEntry { position, commit: commit.n, event, private, ignored });
-        }
+        let is_taken = |mail: &&Mail| commit.takes.iter().any(|take| take.mail() == Some(mail.id()));
+        let closed = commit.takes.iter().filter_map(|take| match take {
+            Take::Private { entry: PrivateEntry::ActivityClosed { activity, .. } } => Some(activity),
+            _ => None,
+        });
+        let results = closed.filter_map(|activity| {
+            let result = self.results.get(activity)?.clone();
+            Some(NamedResult { activity: activity.clone(), result })
+        });
+        let committed = Committed {
+            commit: commit.clone(),
+            position: self.log.len() as u64,
+            mail: self.mailbox.iter().filter(is_taken).cloned().collect(),
+            results: results.collect(),
+        };
+        self.log.extend(committed.entries());
+        self.committed.push(committed);
     }
 
     /// Ends an operation that is in flight, or one that no longer is: a late completion.
@@ -250,19 +273,52 @@ impl Session {
         }
         let digest = ModelDigest::Answer {
             stop_reason: if calls.is_empty() { "end_turn" } else { "tool_use" }.to_owned(),
-            usage: Usage { input_tokens: 10, output_tokens: 5, ..Usage::default() },
+            usage: Usage { input_tokens: self.input_tokens, output_tokens: 5, ..Usage::default() },
             blocks: blocks.iter().map(block_digest).collect(),
             calls: made,
             refusal: None,
         };
-        let count = events.len();
-        self.results.insert(activity.to_owned(), (events, Some(private(blocks, tool_ids))));
-        self.finish(activity, Ok(Outcome::Model { digest, events: count }));
+        let private = self.private(activity, blocks, tool_ids);
+        self.model_closed(activity, digest, events, Some(private));
     }
 
     pub fn model_fails(&mut self, activity: &str, failure: Failure) {
-        self.results.insert(activity.to_owned(), (Vec::new(), None));
-        self.finish(activity, Ok(Outcome::Model { digest: ModelDigest::Failed { failure }, events: 0 }));
+        self.model_closed(activity, ModelDigest::Failed { failure }, Vec::new(), None);
+    }
+
+    fn model_closed(&mut self, activity: &str, digest: ModelDigest, events: Vec<Event>, private: Option<ModelPrivate>) {
+        let count = events.len();
+        let rest = json!({"digest": digest});
+        self.results.insert(activity.to_owned(), ActivityResult { events, private, rest });
+        self.finish(activity, Ok(Outcome::Model { digest, events: count }));
+    }
+
+    /// The recipe is the one by which the activity was started.
+    fn private(&self, activity: &str, blocks: Vec<Value>, tool_ids: BTreeMap<String, String>) -> ModelPrivate {
+        let (slice, strategy, suffix, purpose) = match self.ops.get(activity) {
+            Some(Op::CallModel { slice, strategy, suffix, .. }) => {
+                (slice.clone(), strategy.clone(), suffix.clone(), Purpose::Answer)
+            }
+            Some(Op::Compact { slice, strategy, .. }) => {
+                (slice.clone(), strategy.clone(), Vec::new(), Purpose::Summary)
+            }
+            other => panic!("{activity} is no model request: {other:?}"),
+        };
+        ModelPrivate {
+            blocks: Json::Inline { value: Value::Array(blocks) },
+            tool_ids,
+            recipe: Recipe {
+                from: slice.from,
+                to: slice.to,
+                keep: slice.keep,
+                purpose,
+                strategy,
+                snapshot: BlobRef { blob: "0".repeat(64), bytes: 0 },
+                serializer: context::SERIALIZER,
+                suffix,
+                request_sha256: String::new(),
+            },
+        }
     }
 
     pub fn tool_returns(&mut self, activity: &str, call: &Call, text: &str, hand_lost: bool) {
@@ -271,38 +327,76 @@ impl Session {
         let body =
             EventBody::AgentToolResult { tool_use_id: call.tool_use_id.clone(), content, is_error: Some(hand_lost) };
         let id = ids::derive("sevt", &[activity, "result"]);
-        self.results.insert(activity.to_owned(), (vec![Event { id, body, processed_at: None }], None));
+        let events = vec![Event { id, body, processed_at: None }];
+        let result = ActivityResult { events, private: None, rest: json!({"digest": digest}) };
+        self.results.insert(activity.to_owned(), result);
         self.finish(activity, Ok(Outcome::Tool { digest }));
     }
 
     pub fn hand_is_ready(&mut self, activity: &str, hand: &str) {
         let hand = HandRef { hand: hand.to_owned(), host: "host".to_owned(), epoch: 1 };
-        self.finish(activity, Ok(Outcome::Provision { outcome: ProvisionOutcome::Ready { hand } }));
+        self.provisioned(activity, ProvisionOutcome::Ready { hand });
     }
 
     pub fn hand_fails(&mut self, activity: &str) {
         let failure = Failure::permanent(FailureKind::Request, "no sandbox here");
-        self.finish(activity, Ok(Outcome::Provision { outcome: ProvisionOutcome::Failed { failure } }));
+        self.provisioned(activity, ProvisionOutcome::Failed { failure });
+    }
+
+    fn provisioned(&mut self, activity: &str, outcome: ProvisionOutcome) {
+        let rest = json!(outcome);
+        self.results.insert(activity.to_owned(), ActivityResult { events: Vec::new(), private: None, rest });
+        self.finish(activity, Ok(Outcome::Provision { outcome }));
     }
 
     pub fn collected(&mut self, activity: &str) {
-        self.finish(activity, Ok(Outcome::Collect { outcome: CollectOutcome { listing: None } }));
+        let outcome = CollectOutcome { listing: None };
+        let rest = json!(outcome);
+        self.results.insert(activity.to_owned(), ActivityResult { events: Vec::new(), private: None, rest });
+        self.finish(activity, Ok(Outcome::Collect { outcome }));
+    }
+
+    pub fn recording(&self) -> Recording {
+        Recording {
+            session_id: SESSION.to_owned(),
+            genesis: self.genesis.clone(),
+            commits: self.committed.clone(),
+            waiting: self.mailbox.clone(),
+        }
     }
 
     pub fn types(&self) -> Vec<&'static str> {
         self.log.iter().map(|entry| entry.event.body.type_name()).collect()
     }
 
-    /// The request that the model would get now.
-    pub fn request(&self) -> Value {
+    /// The request that a model request in flight is: `None` for anything else.
+    pub fn request(&self, op: &Op) -> Option<Value> {
+        let (slice, strategy, suffix, purpose) = match op {
+            Op::CallModel { slice, strategy, suffix, .. } => (slice, strategy, suffix.as_slice(), Purpose::Answer),
+            Op::Compact { slice, strategy, .. } => (slice, strategy, [].as_slice(), Purpose::Summary),
+            _ => return None,
+        };
         let agent = AgentSnapshot {
             public: Value::Null,
             model: ModelParams { id: "model".to_owned(), effort: None, speed: None, max_tokens: 10 },
             system: None,
             tools: Vec::new(),
         };
-        let strategy: StrategyRef = context::default_strategy();
-        context::request(&self.log, &agent, &strategy, &[]).expect("the default strategy is there")
+        let entries = context::entries(&self.log, slice);
+        Some(context::request(&entries, &agent, Shape { strategy, suffix, purpose }).expect("the strategy is there"))
+    }
+}
+
+/// The harness that is not there.
+pub struct Gone(pub String);
+
+impl Ask for Gone {
+    fn view_version(&self) -> u32 {
+        VERSION
+    }
+
+    fn ask(&mut self, _view: &View, _views: &Views) -> Result<Decision, HarnessError> {
+        Err(HarnessError { harness: self.0.clone(), what: "is gone".to_owned() })
     }
 }
 
@@ -328,25 +422,9 @@ fn block_digest(block: &Value) -> BlockDigest {
     BlockDigest {
         kind: block["type"].as_str().unwrap_or_default().to_owned(),
         bytes: 10,
-        head: String::new(),
+        head: block["text"].as_str().unwrap_or_default().to_owned(),
         tail: String::new(),
         tool: None,
         input_sha256: None,
-    }
-}
-
-fn private(blocks: Vec<Value>, tool_ids: BTreeMap<String, String>) -> ModelPrivate {
-    ModelPrivate {
-        blocks: Json::Inline { value: Value::Array(blocks) },
-        tool_ids,
-        recipe: Recipe {
-            from: 0,
-            to: 0,
-            strategy: context::default_strategy(),
-            snapshot: BlobRef { blob: "0".repeat(64), bytes: 0 },
-            serializer: context::SERIALIZER,
-            suffix: Vec::new(),
-            request_sha256: String::new(),
-        },
     }
 }

@@ -13,9 +13,15 @@ pub mod frame;
 pub mod intake;
 pub mod kit;
 mod loop_v1;
+mod loop_v2;
+pub mod marks;
+mod plan_act_v1;
 pub mod registry;
+pub mod replay;
+mod retry_v1;
 pub mod state;
 pub mod view;
+pub mod wasm;
 
 pub use frame::decide;
 pub use intake::{Closing, Intake, Outcome, Waiting};

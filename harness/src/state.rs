@@ -4,7 +4,11 @@
 //! Nothing but [`SessionState::apply`] and [`SessionState::continued`] changes it; `frame` calls the same
 //! code on its draft, so a decision and its replay cannot disagree.
 
-use crate::intake::{Intake, Outcome, Waiting};
+use crate::{
+    context,
+    intake::{Intake, Outcome, Waiting},
+    marks::{Cut, Marks},
+};
 use domain::{
     Commit, EventBody, Failure, PrivateEntry, Status, Step, Summary, Take, Time,
     agent::{HarnessRef, StrategyRef, ToolKind},
@@ -12,6 +16,7 @@ use domain::{
     event::Permission,
     failure::FailureKind,
     limits::SEEN_EVENT_IDS_MAX,
+    model::Range,
     outcome::{Call, ModelDigest, ToolDigest},
     session::{Attributes, Swap},
 };
@@ -39,6 +44,8 @@ pub struct SessionState {
     /// The last model request, until a step answers it.
     pub last: Option<ModelDigest>,
     pub context: Context,
+    #[serde(default)]
+    pub marks: Marks,
     /// Hands made so far: the next one's number.
     pub hands: u64,
     /// A hand worked since the last collection.
@@ -58,6 +65,9 @@ pub struct Pending {
     /// It was told to stop; its end is awaited.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cancelling: bool,
+    /// A call that was given to a hand: it may have taken effect, whatever became of the hand.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dispatched: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,9 +75,17 @@ pub struct Pending {
 pub enum Op {
     CallModel {
         span_id: String,
-        to: u64,
+        #[serde(flatten)]
+        slice: Slice,
         strategy: StrategyRef,
         suffix: Vec<Value>,
+    },
+    /// The model is asked for a summary of the slice.
+    Compact {
+        span_id: String,
+        #[serde(flatten)]
+        slice: Slice,
+        strategy: StrategyRef,
     },
     /// Waits for a hand while the session has none.
     Execute {
@@ -84,6 +102,17 @@ pub enum Op {
     },
     Collect {},
     Release {},
+}
+
+/// What of the log a model request is made of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Slice {
+    #[serde(default)]
+    pub from: u64,
+    pub to: u64,
+    /// Ranges before `from`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keep: Vec<Range>,
 }
 
 impl Op {
@@ -133,6 +162,7 @@ impl SessionState {
             results: Vec::new(),
             last: None,
             context: Context::default(),
+            marks: Marks::default(),
             hands: 0,
             uncollected: false,
             swap: None,
@@ -148,6 +178,7 @@ impl SessionState {
             activity: format!("seal-{previous_run_id}"),
             op: Op::Seal { run_id: previous_run_id.to_owned() },
             cancelling: false,
+            dispatched: false,
         });
         self
     }
@@ -172,6 +203,11 @@ impl SessionState {
             self.take(take, commit.now, intake);
         }
         self.step(&commit.step, commit.n, commit.now);
+        if self.summary.hand.is_some() {
+            for pending in self.pending.iter_mut().filter(|pending| matches!(pending.op, Op::Execute { .. })) {
+                pending.dispatched = true;
+            }
+        }
         if let Some(memo) = &commit.memo {
             self.memo = Some(memo.clone());
         }
@@ -223,8 +259,20 @@ impl SessionState {
     }
 
     fn inline(&mut self, body: &EventBody) {
-        if let EventBody::AgentToolResult { tool_use_id, content, is_error } = body {
-            self.answered(crate::intake::result_digest(tool_use_id, content, is_error.unwrap_or(false)));
+        match body {
+            EventBody::AgentToolResult { tool_use_id, content, is_error } => {
+                self.answered(crate::intake::result_digest(tool_use_id, content, is_error.unwrap_or(false)));
+            }
+            EventBody::AgentThreadContextCompacted {} => {
+                let summarized = self.pending.iter().find_map(|pending| match &pending.op {
+                    Op::Compact { slice, .. } => Some(slice.to),
+                    _ => None,
+                });
+                if let Some(from) = summarized {
+                    self.marks.compacted(Cut { at: self.summary.position - 1, from });
+                }
+            }
+            _ => {}
         }
     }
 
@@ -255,7 +303,10 @@ impl SessionState {
                 self.swap = None;
             }
             PrivateEntry::CloseRequested { .. } => self.closing = true,
-            PrivateEntry::TurnBegun {} => self.round = 0,
+            PrivateEntry::TurnBegun {} => {
+                self.round = 0;
+                self.marks.turn_begun(self.summary.position);
+            }
             PrivateEntry::Resumed {} => self.release_allowed(),
             PrivateEntry::Collecting { activity } => {
                 self.uncollected = false;
@@ -273,7 +324,7 @@ impl SessionState {
     }
 
     fn start(&mut self, activity: String, op: Op) {
-        self.pending.push(Pending { activity, op, cancelling: false });
+        self.pending.push(Pending { activity, op, cancelling: false, dispatched: false });
     }
 
     fn closed(&mut self, activity: &str, how: &Closed, intake: &Intake) {
@@ -282,7 +333,8 @@ impl SessionState {
         let outcome = intake.closing(activity).and_then(|closing| closing.outcome.as_ref());
         match (pending.op, how, outcome) {
             (Op::CallModel { .. }, Closed::Finished, Some(Outcome::Model { digest, .. })) => self.model_closed(digest),
-            (Op::CallModel { .. }, Closed::Failed { message }, _) => {
+            (Op::Compact { .. }, Closed::Finished, Some(Outcome::Model { digest, .. })) => self.compacted(digest),
+            (Op::CallModel { .. } | Op::Compact { .. }, Closed::Failed { message }, _) => {
                 let failure = Failure::transient(FailureKind::Lost, message.clone());
                 self.model_closed(&ModelDigest::Failed { failure });
             }
@@ -300,11 +352,28 @@ impl SessionState {
                 self.tries = 0;
                 self.calls.clone_from(calls);
                 self.results.clear();
+                self.marks.compactions = 0;
                 self.context = Context { tokens: usage.context_tokens() + usage.output_tokens, bytes_since: 0 };
             }
             ModelDigest::Failed { .. } => self.tries += 1,
         }
         self.last = Some(digest.clone());
+    }
+
+    /// How much the kept rounds hold is told by the next answer.
+    fn compacted(&mut self, digest: &ModelDigest) {
+        match digest {
+            ModelDigest::Answer { usage, .. } if context::is_summary(digest) => {
+                self.tries = 0;
+                self.context = Context { tokens: usage.output_tokens, bytes_since: 0 };
+            }
+            ModelDigest::Answer { .. } => {
+                let failure =
+                    Failure::transient(FailureKind::Provider, "the model was asked for a summary and wrote none");
+                self.model_closed(&ModelDigest::Failed { failure });
+            }
+            ModelDigest::Failed { .. } => self.model_closed(digest),
+        }
     }
 
     /// The step of a commit: what is to be done becomes pending.
@@ -313,10 +382,23 @@ impl SessionState {
             Step::CallModel { strategy, suffix } => {
                 self.round += 1;
                 self.last = None;
-                let strategy = strategy.clone().unwrap_or_else(|| self.summary.attributes.agent.strategy.clone());
+                let strategy = self.strategy(strategy.as_ref());
+                let to = self.summary.position;
+                let from = context::reach(&strategy, &self.marks);
+                let slice = Slice { from, to, keep: self.marks.keep(from) };
+                self.marks.asked(to);
                 let span_id = span_start_id(&self.session_id, n);
-                let op = Op::CallModel { span_id, to: self.summary.position, strategy, suffix: suffix.clone() };
+                let op = Op::CallModel { span_id, slice, strategy, suffix: suffix.clone() };
                 self.start(format!("model-{n}"), op);
+            }
+            Step::Compact { strategy } => {
+                self.last = None;
+                let strategy = self.strategy(strategy.as_ref());
+                let from = context::reach(&strategy, &self.marks);
+                let to = context::summary_end(&strategy, &self.marks, self.summary.position);
+                let slice = Slice { from, to, keep: self.marks.keep(from) };
+                let op = Op::Compact { span_id: span_start_id(&self.session_id, n), slice, strategy };
+                self.start(format!("compact-{n}"), op);
             }
             Step::Execute { calls } => {
                 let (chosen, rest): (Vec<_>, Vec<_>) =
@@ -344,8 +426,13 @@ impl SessionState {
                 self.tries = 0;
             }
             Step::Fail { .. } => self.last = None,
-            Step::Compact { .. } | Step::Continue {} => {}
+            Step::Continue {} => {}
         }
+    }
+
+    /// The one that a step names, or the agent's.
+    pub fn strategy(&self, named: Option<&StrategyRef>) -> StrategyRef {
+        named.unwrap_or(&self.summary.attributes.agent.strategy).clone()
     }
 
     /// Puts one call where it belongs: to a hand, or to whoever has to answer.
@@ -399,7 +486,7 @@ impl SessionState {
     }
 }
 
-/// Id of the span that a decision opens with `CallModel`.
+/// Id of the span that a decision opens with `CallModel` or `Compact`.
 pub fn span_start_id(session_id: &str, n: u64) -> String {
     domain::ids::derive(domain::ids::prefix::EVENT, &[session_id, "span", &n.to_string()])
 }

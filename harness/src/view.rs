@@ -13,7 +13,7 @@ use domain::{
 use serde::{Deserialize, Serialize};
 
 /// Version of the View that this build makes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct View {
@@ -73,6 +73,12 @@ pub struct ContextView {
     /// Tokens of the last request and its answer, and a quarter of the bytes that came since.
     pub tokens: u64,
     pub window_tokens: u64,
+    /// Position of the next event of the log. Since version 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<u64>,
+    /// Summaries since the model's last answer. Since version 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compactions: Option<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -107,8 +113,42 @@ impl View {
         serde_json::to_vec(self).expect("a view has string keys only")
     }
 
+    /// The first moment of a session without an agent: what every harness must be able to decide on.
+    pub fn probe(version: u32) -> Self {
+        View {
+            version: VERSION,
+            now: Time::from_ms(0),
+            seed: 0,
+            turn: 1,
+            round: 0,
+            last: None,
+            calls: Vec::new(),
+            results: Vec::new(),
+            queued: Vec::new(),
+            context: ContextView { tokens: 0, window_tokens: 200_000, end: Some(3), compactions: Some(0) },
+            agent: AgentView {
+                model: "probe".to_owned(),
+                tools: Vec::new(),
+                strategy: crate::context::default_strategy(),
+                shims_off: Vec::new(),
+            },
+            memo: None,
+        }
+        .at(version)
+    }
+
+    /// The View as builds of an earlier version made it: without the fields that came later.
+    pub(crate) fn at(mut self, version: u32) -> Self {
+        self.version = version;
+        if version < 2 {
+            self.context.end = None;
+            self.context.compactions = None;
+        }
+        self.fit()
+    }
+
     /// Cuts what can be cut, oldest and longest first, until the View fits its limit.
-    pub fn fit(mut self) -> Self {
+    fn fit(mut self) -> Self {
         let mut edge = domain::limits::VIEW_TEXT_EDGE_BYTES;
         while self.to_json().len() > VIEW_BYTES_MAX && edge > 0 {
             edge /= 2;

@@ -25,6 +25,12 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
+    #[error("blob {hash} is not the payload that was claimed")]
+    Claim {
+        hash: String,
+        #[source]
+        source: prost::DecodeError,
+    },
 }
 
 /// Puts a value as JSON; the same value gives the same reference.
@@ -94,6 +100,17 @@ pub async fn resolve_json(blobs: &dyn Blobs, json: &mut Json) -> Result<(), Erro
         *json = Json::Inline { value: get_json(blobs, blob).await? };
     }
     Ok(())
+}
+
+/// The JSON value of an event that may be kept by reference.
+pub fn json(body: &EventBody) -> Option<&Json> {
+    match body {
+        EventBody::AgentToolUse { input, .. }
+        | EventBody::AgentCustomToolUse { input, .. }
+        | EventBody::AgentMcpToolUse { input, .. } => Some(input),
+        EventBody::SessionUpdated { agent: Some(agent), .. } => Some(agent),
+        _ => None,
+    }
 }
 
 fn json_mut(body: &mut EventBody) -> Option<&mut Json> {

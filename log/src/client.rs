@@ -1,7 +1,12 @@
 //! `HistoryReader` over a Temporal connection: a cluster's, or the embedded engine's.
 
-use crate::history::{Error, HistoryReader, Page, Run};
+use crate::{
+    claim::ClaimCheck,
+    history::{Error, HistoryReader, Page, Run},
+};
 use async_trait::async_trait;
+use std::sync::Arc;
+use store::Blobs;
 use temporalio_client::Connection;
 use temporalio_common::protos::temporal::api::{
     common::v1::WorkflowExecution,
@@ -13,15 +18,27 @@ use temporalio_common::protos::temporal::api::{
 };
 use tonic::{Code, IntoRequest, Status};
 
+/// Mostly little or nothing is new: the first page back is short, and each further one longer.
+const NEWEST_PAGE_EVENTS: i32 = 4;
+const PAGE_GROWTH: i32 = 8;
+
 #[derive(Clone)]
 pub struct TemporalReader {
     connection: Connection,
     namespace: String,
+    claims: ClaimCheck,
 }
 
 impl TemporalReader {
-    pub fn new(connection: Connection, namespace: impl Into<String>) -> Self {
-        TemporalReader { connection, namespace: namespace.into() }
+    /// `blobs` is where payloads are claimed from.
+    pub fn new(connection: Connection, namespace: impl Into<String>, blobs: Arc<dyn Blobs>) -> Self {
+        TemporalReader { connection, namespace: namespace.into(), claims: ClaimCheck::new(blobs) }
+    }
+
+    async fn whole(&self, session_id: &str, mut events: Vec<HistoryEvent>, next: Vec<u8>) -> Result<Page, Error> {
+        let redeemed = self.claims.redeem_history(&mut events).await;
+        let claimed = redeemed.map_err(|source| Error::Claim { session_id: session_id.to_owned(), source })?;
+        Ok(Page { events, next, claimed })
     }
 }
 
@@ -56,19 +73,21 @@ impl HistoryReader for TemporalReader {
             .map_err(|status| error(&run.session_id, status))?
             .into_inner();
         let events = response.history.map(|history| history.events).unwrap_or_default();
-        Ok(Page { events, next: response.next_page_token })
+        self.whole(&run.session_id, events, response.next_page_token).await
     }
 
-    async fn newer(&self, run: &Run, known: i64) -> Result<Vec<HistoryEvent>, Error> {
+    async fn newer(&self, run: &Run, known: i64) -> Result<Page, Error> {
         let mut newest_first = Vec::new();
         let mut next_page_token = Vec::new();
+        let mut maximum_page_size = NEWEST_PAGE_EVENTS;
         loop {
             let request = GetWorkflowExecutionHistoryReverseRequest {
                 namespace: self.namespace.clone(),
                 execution: execution(&run.session_id, &run.run_id),
                 next_page_token,
-                ..Default::default()
+                maximum_page_size,
             };
+            maximum_page_size = maximum_page_size.saturating_mul(PAGE_GROWTH);
             let response = self
                 .connection
                 .workflow_service()
@@ -82,7 +101,7 @@ impl HistoryReader for TemporalReader {
             next_page_token = response.next_page_token;
             if is_known || next_page_token.is_empty() {
                 newest_first.reverse();
-                return Ok(newest_first);
+                return self.whole(&run.session_id, newest_first, Vec::new()).await;
             }
         }
     }

@@ -6,15 +6,15 @@
 
 use crate::{
     history::{self, HistoryReader},
+    recent::Recent,
+    references::Needed,
     segment::Error,
     session_log::{News, SessionLog},
 };
 use async_trait::async_trait;
-use domain::{Event, Status, Summary, content::BlobRef, limits::CACHED_LOGS_MAX};
-use lru::LruCache;
+use domain::{Event, Status, Summary, content::BlobRef, limits::CACHED_LOG_BYTES_MAX, session::Mail};
 use std::{
     collections::HashMap,
-    num::NonZeroUsize,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -30,8 +30,12 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// Where the follower puts what it reads, before anybody is told.
 #[async_trait]
 pub trait Rows: Send + Sync {
-    /// The summary of a session after some commits. Rebuildable: need not be on disk when this returns.
-    async fn project(&self, session_id: &str, log: &SessionLog);
+    /// The number of the first commit whose blobs the row does not refer to yet.
+    async fn referred(&self, session_id: &str) -> u64;
+
+    /// The summary of a session after some commits, and, not without it, the blobs that they need. Rebuildable: need
+    /// not be on disk when this returns. True if it is written.
+    async fn project(&self, session_id: &str, log: &SessionLog, needed: &Needed) -> bool;
 
     /// Keeps the whole manifest of a session that is over; on disk when this returns. True if it is kept.
     async fn keep_sealed(&self, session_id: &str, manifest: &BlobRef) -> bool;
@@ -55,23 +59,41 @@ pub enum Update {
 pub struct Follower {
     inner: Arc<Inner>,
     /// Used lately: kept decoded for whoever asks next.
-    recent: Arc<parking_lot::Mutex<LruCache<String, Arc<Followed>>>>,
+    recent: Arc<Kept>,
 }
+
+type Kept = parking_lot::Mutex<Recent<Arc<Followed>>>;
 
 struct Inner {
     reader: Arc<dyn HistoryReader>,
     blobs: Arc<dyn Blobs>,
     rows: Arc<dyn Rows>,
     sessions: parking_lot::Mutex<HashMap<String, Weak<Followed>>>,
+    /// [`Follower::recent`]; what it keeps must not keep it.
+    recent: Weak<Kept>,
 }
 
 /// One session being read. Dropped when nobody holds it.
 pub struct Followed {
     session_id: String,
-    log: Mutex<Option<SessionLog>>,
+    log: Mutex<Option<Reading>>,
     updates: broadcast::Sender<Update>,
     following: parking_lot::Mutex<Following>,
     inner: Arc<Inner>,
+}
+
+/// A log, and what of it the row does not refer to yet.
+struct Reading {
+    log: SessionLog,
+    unreferred: Needed,
+}
+
+impl Reading {
+    fn note(&mut self, news: &News) {
+        news.commits.iter().for_each(|committed| self.unreferred.commit(committed));
+        news.accepted.iter().for_each(|mail| self.unreferred.mail(mail));
+        news.claimed.iter().for_each(|blob| self.unreferred.blob(blob));
+    }
 }
 
 /// Whether a task is reading on, and how often that was asked for.
@@ -83,18 +105,22 @@ struct Following {
 
 impl Follower {
     pub fn new(reader: Arc<dyn HistoryReader>, blobs: Arc<dyn Blobs>, rows: Arc<dyn Rows>) -> Self {
-        let size = NonZeroUsize::new(CACHED_LOGS_MAX).expect("the limit is not zero");
-        let recent = parking_lot::Mutex::new(LruCache::new(size));
+        let recent = Arc::new(parking_lot::Mutex::new(Recent::new(CACHED_LOG_BYTES_MAX)));
         let sessions = parking_lot::Mutex::default();
-        Follower { inner: Arc::new(Inner { reader, blobs, rows, sessions }), recent: Arc::new(recent) }
+        let inner = Inner { reader, blobs, rows, sessions, recent: Arc::downgrade(&recent) };
+        Follower { inner: Arc::new(inner), recent }
     }
 
     /// The session, read or not. Costs nothing until it is used.
     pub fn session(&self, session_id: &str) -> Arc<Followed> {
-        let followed = self.known_or_new(session_id);
         // What this pushes out is dropped when no lock is held: its end takes the sessions' one.
-        let _evicted = self.recent.lock().push(session_id.to_owned(), followed.clone());
+        let (followed, _gone) = self.recent.lock().get_or_insert(session_id, || self.known_or_new(session_id));
         followed
+    }
+
+    /// Lets go of a session that nobody will ask for any more.
+    pub fn forget(&self, session_id: &str) {
+        let _gone = self.recent.lock().remove(session_id);
     }
 
     fn known_or_new(&self, session_id: &str) -> Arc<Followed> {
@@ -131,18 +157,25 @@ impl Drop for Followed {
 }
 
 /// A session's log, read to its end and locked.
-pub struct Fresh<'a>(MutexGuard<'a, Option<SessionLog>>);
+pub struct Fresh<'a>(MutexGuard<'a, Option<Reading>>);
+
+impl Fresh<'_> {
+    /// Whether everything that was read is in the row, and the row refers to every blob of it.
+    pub fn is_kept(&self) -> bool {
+        self.0.as_ref().is_some_and(|reading| reading.unreferred.is_empty())
+    }
+}
 
 impl std::ops::Deref for Fresh<'_> {
     type Target = SessionLog;
     fn deref(&self) -> &SessionLog {
-        self.0.as_ref().expect("it was read before it was handed out")
+        &self.0.as_ref().expect("it was read before it was handed out").log
     }
 }
 
 impl std::ops::DerefMut for Fresh<'_> {
     fn deref_mut(&mut self) -> &mut SessionLog {
-        self.0.as_mut().expect("it was read before it was handed out")
+        &mut self.0.as_mut().expect("it was read before it was handed out").log
     }
 }
 
@@ -157,17 +190,39 @@ impl Followed {
         let mut guard = self.log.lock().await;
         let (reader, blobs) = (&*self.inner.reader, &*self.inner.blobs);
         match guard.as_mut() {
-            Some(log) => {
-                let news = log.read_to_end(reader, blobs).await?;
-                self.publish(log, &news).await;
+            Some(reading) => {
+                let news = reading.log.read_to_end(reader, blobs).await?;
+                self.publish(reading, &news).await;
             }
-            None => {
-                let log = self.open().await?;
-                self.inner.rows.project(&self.session_id, &log).await;
-                *guard = Some(log);
-            }
+            None => *guard = Some(self.begin().await?),
         }
+        self.weigh(guard.as_ref());
         Ok(Fresh(guard))
+    }
+
+    /// Reads the log from nothing and brings the row up to it.
+    async fn begin(&self) -> Result<Reading, Error> {
+        let mut log = self.open().await?;
+        let mut unreferred = Needed::default();
+        let referred = self.inner.rows.referred(&self.session_id).await;
+        log.each_since(&*self.inner.blobs, referred, |committed| unreferred.commit(committed)).await?;
+        log.summary().into_iter().for_each(|summary| unreferred.summary(summary));
+        log.uncommitted().for_each(|mail| unreferred.mail(mail));
+        log.take_claimed().iter().for_each(|blob| unreferred.blob(blob));
+        let mut reading = Reading { log, unreferred };
+        self.project(&mut reading).await;
+        Ok(reading)
+    }
+
+    /// Into the row. What could not be written is written with what comes next.
+    async fn project(&self, reading: &mut Reading) {
+        if let Err(error) = reading.unreferred.resolve(&*self.inner.blobs).await {
+            warn!(error = &error as &dyn std::error::Error, "blobs of a session cannot be looked at");
+            return;
+        }
+        if self.inner.rows.project(&self.session_id, &reading.log, &reading.unreferred).await {
+            reading.unreferred.clear();
+        }
     }
 
     /// From history; once that is gone, from what was sealed.
@@ -191,6 +246,10 @@ impl Followed {
             return Ok(());
         }
         let log = self.fresh().await?;
+        if !log.is_kept() {
+            // What is sealed is not read again: first the row has to know all of it.
+            return Ok(());
+        }
         if let Some(manifest) = log.seal(reader, blobs).await?
             && self.inner.rows.keep_sealed(&self.session_id, &manifest).await
         {
@@ -204,7 +263,8 @@ impl Followed {
         following.asked += 1;
         if !std::mem::replace(&mut following.is_on, true) {
             let followed = self.clone();
-            let span = info_span!("follow", session_id = self.session_id);
+            // It outlives the request that it began with.
+            let span = info_span!(parent: None, "follow", session_id = self.session_id);
             tokio::spawn(async move { followed.read_on().await }.instrument(span));
         }
     }
@@ -250,21 +310,34 @@ impl Followed {
         };
         let page = self.inner.reader.page(&run, next, true).await?;
         let mut guard = self.log.lock().await;
-        if let Some(log) = guard.as_mut()
-            && let Some(news) = log.ingest(&*self.inner.blobs, &run, page).await?
+        if let Some(reading) = guard.as_mut()
+            && let Some(news) = reading.log.ingest(&*self.inner.blobs, &run, page).await?
         {
-            self.publish(log, &news).await;
+            self.publish(reading, &news).await;
         }
+        self.weigh(guard.as_ref());
         Ok(true)
     }
 
-    async fn publish(&self, log: &SessionLog, news: &News) {
-        if news.commits.is_empty() && news.accepted.is_empty() && !news.closed {
+    fn weigh(&self, reading: Option<&Reading>) {
+        let bytes = reading.map_or(0, |reading| reading.log.bytes());
+        if let Some(recent) = self.inner.recent.upgrade() {
+            // Dropped when the lock is free again.
+            let _gone = recent.lock().weigh(&self.session_id, bytes);
+        }
+    }
+
+    async fn publish(&self, reading: &mut Reading, news: &News) {
+        reading.note(news);
+        let is_nothing = news.commits.is_empty() && news.accepted.is_empty() && !news.closed;
+        if is_nothing && reading.unreferred.is_empty() {
             return;
         }
-        self.inner.rows.project(&self.session_id, log).await;
-        for event in &news.accepted {
-            let _ = self.updates.send(Update::Accepted(Arc::new(event.clone())));
+        self.project(reading).await;
+        for mail in &news.accepted {
+            if let Mail::Event { event } = mail {
+                let _ = self.updates.send(Update::Accepted(Arc::new(event.clone())));
+            }
         }
         for entry in news.commits.iter().flat_map(|committed| committed.entries()) {
             let update = Update::Committed { position: entry.position, event: Arc::new(entry.event) };

@@ -1,7 +1,8 @@
 //! Reading the history of a session's runs, whatever server keeps it.
 
 use async_trait::async_trait;
-use temporalio_common::protos::temporal::api::history::v1::HistoryEvent;
+use domain::content::BlobRef;
+use temporalio_common::{data_converters::PayloadConversionError, protos::temporal::api::history::v1::HistoryEvent};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -13,6 +14,12 @@ pub enum Error {
         #[source]
         source: Box<tonic::Status>,
     },
+    #[error("redeem a payload in the history of session {session_id}")]
+    Claim {
+        session_id: String,
+        #[source]
+        source: PayloadConversionError,
+    },
 }
 
 /// One page of a run's history.
@@ -21,6 +28,8 @@ pub struct Page {
     pub events: Vec<HistoryEvent>,
     /// Where the next page begins; empty at the end of a history that is read to its end.
     pub next: Vec<u8>,
+    /// Blobs that payloads of these events were claims to. The events are whole.
+    pub claimed: Vec<BlobRef>,
 }
 
 /// Where a run is read.
@@ -40,7 +49,7 @@ pub trait HistoryReader: Send + Sync {
     async fn page(&self, run: &Run, next: Vec<u8>, wait: bool) -> Result<Page, Error>;
 
     /// The history events of a run after `known`, oldest first; read backwards, so that it costs what is new.
-    async fn newer(&self, run: &Run, known: i64) -> Result<Vec<HistoryEvent>, Error>;
+    async fn newer(&self, run: &Run, known: i64) -> Result<Page, Error>;
 
     /// The latest run, and how many history events it has.
     async fn latest_run(&self, session_id: &str) -> Result<(Run, i64), Error>;

@@ -5,21 +5,31 @@
 //! * [`segment`]: closed runs as immutable blobs, and the manifest that lists them.
 //! * [`session_log`]: both together: positional slices of the whole life of a session.
 //! * [`follow`]: follows a session and tells what happened, in order.
+//! * [`claim`]: payloads by reference, where content was not enough.
 //! * [`blobs`]: content by reference, and its way back.
+//! * [`recent`]: as many decoded logs as fit into memory.
+//! * [`references`]: which blobs a log needs.
 //!
 //! Nothing here starts or signals a workflow, and nothing depends on a harness.
 
 pub mod blobs;
+pub mod claim;
 pub mod client;
 pub mod follow;
 pub mod history;
 mod payload;
 pub mod projection;
+pub mod recent;
+pub mod references;
 pub mod segment;
 pub mod session_log;
+#[cfg(test)]
+mod testing;
 
+pub use claim::ClaimCheck;
 pub use client::TemporalReader;
+pub use domain::Committed;
 pub use follow::Follower;
 pub use history::HistoryReader;
-pub use projection::{Committed, Projection};
+pub use projection::Projection;
 pub use session_log::SessionLog;

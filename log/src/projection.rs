@@ -5,91 +5,16 @@
 
 use crate::payload::{self, Error};
 use domain::{
-    Commit, Event, Summary, Take,
-    model::ModelPrivate,
-    session::{LogEntry, Mail, Origin, SessionInput, StateHead, signal},
+    Commit, Committed, Summary, Take,
+    committed::{ActivityResult, Genesis, NamedResult},
+    session::{Mail, Origin, SessionInput, StateHead, signal},
 };
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use temporalio_common::protos::temporal::api::{
     enums::v1::EventType,
     history::v1::{HistoryEvent, history_event::Attributes as A},
 };
-
-/// A commit with everything that it names: enough to read, replay or seal it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Committed {
-    pub commit: Commit,
-    /// Position of its first public event.
-    pub position: u64,
-    pub mail: Vec<Mail>,
-    pub results: Vec<NamedResult>,
-}
-
-/// An activity's result that a commit names.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct NamedResult {
-    pub activity: String,
-    #[serde(flatten)]
-    pub result: ActivityResult,
-}
-
-/// What results of activities have in common (`domain::outcome`); the rest is kept as it is.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct ActivityResult {
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub events: Vec<Event>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub private: Option<ModelPrivate>,
-    #[serde(flatten)]
-    pub rest: Value,
-}
-
-impl Committed {
-    /// The public events of the commit, in order, with positions and private parts.
-    pub fn entries(&self) -> Vec<LogEntry> {
-        let mut entries = Vec::new();
-        for take in &self.commit.takes {
-            let Some((event, private, ignored)) = self.resolve(take) else { continue };
-            let position = self.position + entries.len() as u64;
-            entries.push(LogEntry { position, commit: self.commit.n, event, private, ignored });
-        }
-        entries
-    }
-
-    pub fn public_events(&self) -> u64 {
-        self.commit.takes.iter().filter(|take| take.is_public()).count() as u64
-    }
-
-    fn resolve(&self, take: &Take) -> Option<(Event, Option<ModelPrivate>, bool)> {
-        match take {
-            Take::Accepted { id, ignored } => {
-                let mut event = self.mail.iter().find_map(|mail| match mail {
-                    Mail::Event { event } if event.id == *id => Some(event.clone()),
-                    _ => None,
-                })?;
-                // Results of tools were stamped on receipt and keep that time (API.md 3.1).
-                event.processed_at.get_or_insert(self.commit.now);
-                Some((event, None, *ignored))
-            }
-            Take::Result { activity, index } => {
-                let mut event = self.result(activity)?.events.get(*index)?.clone();
-                event.processed_at = Some(self.commit.now);
-                Some((event, None, false))
-            }
-            Take::Inline { event, private } => {
-                let private = private.as_ref().and_then(|activity| self.result(activity)?.private.clone());
-                Some((event.clone(), private, false))
-            }
-            Take::Private { .. } => None,
-        }
-    }
-
-    fn result(&self, activity: &str) -> Option<&ActivityResult> {
-        self.results.iter().find(|named| named.activity == activity).map(|named| &named.result)
-    }
-}
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -110,6 +35,8 @@ pub struct Projection {
     pub session_id: String,
     /// After the commits read so far; there from the first history event on.
     pub summary: Option<Summary>,
+    /// What the session began with; there in its first run.
+    pub genesis: Option<Genesis>,
     /// Accepted and not committed, in order of arrival.
     pub mail: Vec<Mail>,
     pub end: Option<RunEnd>,
@@ -198,7 +125,8 @@ impl Projection {
         self.session_id = input.session_id;
         match input.from {
             Origin::Created { created_at, attributes, harness, events } => {
-                self.summary = Some(Summary::created(created_at, attributes, harness));
+                self.summary = Some(Summary::created(created_at, attributes.clone(), harness.clone()));
+                self.genesis = Some(Genesis { created_at, attributes, harness });
                 self.mail = events.into_iter().map(|event| Mail::Event { event }).collect();
             }
             Origin::Continued { state, previous_run_id, mailbox, posts } => {
@@ -259,24 +187,10 @@ impl Projection {
         }
         let committed = Committed { commit, position, mail, results };
         if let Some(summary) = &mut self.summary {
-            fold(summary, &committed);
+            committed.fold_into(summary);
         }
         committed
     }
-}
-
-/// Folds a commit into a summary.
-pub fn fold(summary: &mut Summary, committed: &Committed) {
-    let Commit { takes, now, n, .. } = &committed.commit;
-    for take in takes {
-        summary.take(take, *now, |id| {
-            committed.mail.iter().find_map(|mail| match mail {
-                Mail::Change { change } if change.id == id => Some(change),
-                _ => None,
-            })
-        });
-    }
-    summary.committed(*n, *now);
 }
 
 fn named_activity(take: &Take) -> Option<&str> {

@@ -5,10 +5,10 @@ use crate::{
     blobs,
     history::{self, HistoryReader, Run},
     payload,
-    projection::{Committed, Projection, RunEnd},
+    projection::{Projection, RunEnd},
 };
 use bytes::Bytes;
-use domain::{Summary, content::BlobRef};
+use domain::{Committed, Summary, committed::Genesis, content::BlobRef};
 use serde::{Deserialize, Serialize};
 use store::Blobs;
 
@@ -39,6 +39,9 @@ pub enum Error {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     pub session_id: String,
+    /// What the session began with, out of its first run: replay starts from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub genesis: Option<Genesis>,
     pub segments: Vec<Segment>,
     /// There once the session is over and every run of it is sealed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -91,8 +94,9 @@ pub async fn seal(
         None => Manifest { session_id: run.session_id.clone(), ..Manifest::default() },
     };
     if !manifest.segments.iter().any(|segment| segment.run_id == run.run_id) {
-        let (commits, end) = read_run(reader, run).await?;
-        manifest.segments.push(write(store, run, &commits, end).await?);
+        let read = read_run(reader, run).await?;
+        manifest.genesis = manifest.genesis.or(read.genesis);
+        manifest.segments.push(write(store, run, &read.commits, read.end).await?);
     }
     Ok(blobs::put_json(store, &manifest).await?)
 }
@@ -119,23 +123,34 @@ pub async fn seal_whole(
     Ok(blobs::put_json(store, &manifest).await?)
 }
 
+/// A closed run, whole.
+pub struct ClosedRun {
+    pub commits: Vec<Committed>,
+    pub end: RunEnd,
+    /// There in the first run of a session.
+    pub genesis: Option<Genesis>,
+    /// Blobs that payloads were claims to.
+    pub claimed: Vec<BlobRef>,
+}
+
 /// All commits of a closed run.
-pub async fn read_run(reader: &dyn HistoryReader, run: &Run) -> Result<(Vec<Committed>, RunEnd), Error> {
+pub async fn read_run(reader: &dyn HistoryReader, run: &Run) -> Result<ClosedRun, Error> {
     let mut projection = Projection::default();
-    let mut commits = Vec::new();
+    let (mut commits, mut claimed) = (Vec::new(), Vec::new());
     let mut next = Vec::new();
     loop {
         let page = reader.page(run, next, false).await?;
         for event in &page.events {
             commits.extend(projection.feed(event)?);
         }
+        claimed.extend(page.claimed);
         next = page.next;
         if next.is_empty() {
             break;
         }
     }
     match projection.end {
-        Some(end) => Ok((commits, end)),
+        Some(end) => Ok(ClosedRun { commits, end, genesis: projection.genesis, claimed }),
         None => Err(Error::Open { session_id: run.session_id.clone(), run_id: run.run_id.clone() }),
     }
 }

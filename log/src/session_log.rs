@@ -4,17 +4,19 @@
 
 use crate::{
     blobs,
-    history::{HistoryReader, Page, Run},
-    projection::{Committed, Projection, RunEnd},
+    history::{self, HistoryReader, Page, Run},
+    projection::{Projection, RunEnd},
     segment::{self, Error, Manifest, Segment},
 };
 use bytes::Bytes;
 use domain::{
-    Event, Summary,
+    Committed, Summary,
+    committed::Genesis,
     content::BlobRef,
     session::{LogEntry, Mail},
 };
-use std::sync::Arc;
+use serde::Serialize;
+use std::{collections::BTreeSet, sync::Arc};
 use store::Blobs;
 use temporalio_common::protos::temporal::api::history::v1::HistoryEvent;
 
@@ -23,13 +25,50 @@ pub struct SessionLog {
     session_id: String,
     manifest: Manifest,
     manifest_blob: Option<BlobRef>,
-    /// Commits of the runs after the manifest.
-    tail: Vec<Arc<Committed>>,
+    /// What the session began with, if the manifest does not say it yet.
+    genesis: Option<Genesis>,
+    /// Commits of the runs after the manifest, oldest first.
+    tail: Vec<Unsealed>,
+    /// Of the tail, as JSON.
+    tail_bytes: u64,
     projection: Projection,
     run: Run,
     next: Vec<u8>,
+    /// Blobs that payloads were claims to, found when the log was opened.
+    claimed: Vec<BlobRef>,
     /// The segment read last: slices are usually read in order.
     open: Option<(String, Bytes)>,
+}
+
+/// A commit, and the run whose segment will hold it.
+struct Unsealed {
+    run_id: Arc<str>,
+    committed: Arc<Committed>,
+    /// As JSON.
+    bytes: u64,
+}
+
+impl Unsealed {
+    fn new(run_id: Arc<str>, committed: Arc<Committed>) -> Self {
+        Unsealed { run_id, bytes: json_bytes(&*committed), committed }
+    }
+}
+
+/// The length of a value as JSON, which is not kept.
+fn json_bytes(value: &impl Serialize) -> u64 {
+    struct Counter(u64);
+    impl std::io::Write for Counter {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len() as u64;
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut counter = Counter(0);
+    serde_json::to_writer(&mut counter, value).expect("what was read as JSON can be written as JSON");
+    counter.0
 }
 
 /// What reading on found.
@@ -37,7 +76,9 @@ pub struct SessionLog {
 pub struct News {
     pub commits: Vec<Arc<Committed>>,
     /// Accepted since the last time and not committed.
-    pub accepted: Vec<Event>,
+    pub accepted: Vec<Mail>,
+    /// Blobs that payloads of this history were claims to.
+    pub claimed: Vec<BlobRef>,
     /// The session is over: no further history can come.
     pub closed: bool,
 }
@@ -50,28 +91,29 @@ impl SessionLog {
             session_id: session_id.to_owned(),
             manifest: Manifest::default(),
             manifest_blob: None,
+            genesis: None,
             tail: Vec::new(),
+            tail_bytes: 0,
             projection: Projection::default(),
             run,
             next: Vec::new(),
+            claimed: Vec::new(),
             open: None,
         };
         // Waiting pages leave a token behind that can be waited on; they do not wait before the present end.
         while log.projection.event_id < history_events {
             let page = reader.page(&log.run, std::mem::take(&mut log.next), true).await?;
-            let is_first = log.projection.event_id == 0;
             log.next = page.next;
-            let mut events = page.events.into_iter();
-            if is_first && let Some(started) = events.next() {
-                log.projection.feed(&started)?;
-                log.read_before(reader, store).await?;
-            }
-            log.absorb(events)?;
+            log.claimed.extend(page.claimed);
+            log.absorb_into(&mut News::default(), page.events)?;
             if log.next.is_empty() {
                 break;
             }
         }
-        log.read_to_end(reader, store).await?;
+        log.use_newest_manifest(store).await?;
+        log.read_before(reader).await?;
+        let news = log.read_to_end(reader, store).await?;
+        log.claimed.extend(news.claimed);
         Ok(log)
     }
 
@@ -86,10 +128,13 @@ impl SessionLog {
             session_id: session_id.to_owned(),
             manifest,
             manifest_blob: Some(blob.clone()),
+            genesis: None,
             tail: Vec::new(),
+            tail_bytes: 0,
             projection,
             run: Run { session_id: session_id.to_owned(), run_id: String::new() },
             next: Vec::new(),
+            claimed: Vec::new(),
             open: None,
         })
     }
@@ -105,15 +150,20 @@ impl SessionLog {
         segment::seal_whole(reader, store, &self.session_id, before, &runs, end).await.map(Some)
     }
 
-    /// What came before the current run, as its start tells.
-    async fn read_before(&mut self, reader: &dyn HistoryReader, store: &dyn Blobs) -> Result<(), Error> {
-        let Some(summary) = self.projection.summary.clone() else { return Ok(()) };
-        self.use_manifest(store, summary.manifest.as_ref()).await?;
-        for run_id in summary.unsealed {
+    /// The runs before the current one that are not sealed. Others may be gone.
+    async fn read_before(&mut self, reader: &dyn HistoryReader) -> Result<(), Error> {
+        let unsealed = self.summary().map(|summary| summary.unsealed.clone()).unwrap_or_default();
+        let mut before = Vec::new();
+        for run_id in unsealed {
             let run = Run { session_id: self.session_id.clone(), run_id };
-            let (commits, _) = segment::read_run(reader, &run).await?;
-            self.tail.extend(commits.into_iter().map(Arc::new));
+            let segment::ClosedRun { commits, genesis, claimed, .. } = segment::read_run(reader, &run).await?;
+            self.claimed.extend(claimed);
+            self.genesis = self.genesis.take().or(genesis);
+            let run_id: Arc<str> = run.run_id.into();
+            before.extend(commits.into_iter().map(|committed| Unsealed::new(run_id.clone(), committed.into())));
         }
+        self.tail_bytes += before.iter().map(|unsealed| unsealed.bytes).sum::<u64>();
+        self.tail.splice(0..0, before);
         Ok(())
     }
 
@@ -125,14 +175,11 @@ impl SessionLog {
         if let Some(blob) = blob {
             self.manifest = blobs::get_json(store, blob).await?;
             self.manifest_blob = Some(blob.clone());
-            let sealed = self.sealed_to();
-            self.tail.retain(|committed| committed.position + committed.public_events() > sealed);
+            let sealed = |run_id: &str| self.manifest.segments.iter().any(|segment| segment.run_id == run_id);
+            self.tail.retain(|unsealed| !sealed(&unsealed.run_id));
+            self.tail_bytes = self.tail.iter().map(|unsealed| unsealed.bytes).sum();
         }
         Ok(())
-    }
-
-    fn sealed_to(&self) -> u64 {
-        self.manifest.segments.last().map_or(0, |segment| segment.to)
     }
 
     /// Reads what is there, without waiting.
@@ -143,14 +190,39 @@ impl SessionLog {
             return Ok(news);
         }
         loop {
-            let fresh = reader.newer(&self.run, self.projection.event_id).await?;
-            self.absorb_into(&mut news, fresh)?;
+            let fresh = match reader.newer(&self.run, self.projection.event_id).await {
+                // Sealed and gone since it was read: the log went on in other runs.
+                Err(history::Error::NotFound { .. }) => return self.read_again(reader, store, news).await,
+                fresh => fresh?,
+            };
+            news.claimed.extend(fresh.claimed);
+            self.absorb_into(&mut news, fresh.events)?;
             if !self.enter_next_run() {
                 break;
             }
         }
         news.closed = self.is_closed();
         self.use_newest_manifest(store).await?;
+        Ok(news)
+    }
+
+    /// Reads the log from nothing; what was not known before comes after `news`.
+    async fn read_again(
+        &mut self,
+        reader: &dyn HistoryReader,
+        store: &dyn Blobs,
+        mut news: News,
+    ) -> Result<News, Error> {
+        let known = self.summary().map_or(0, |summary| summary.n);
+        let mail: BTreeSet<String> = self.uncommitted().map(|mail| mail.id().to_owned()).collect();
+        *self = Box::pin(Self::open(reader, store, &self.session_id)).await?;
+        let mut commits = Vec::new();
+        self.each_since(store, known, |committed| commits.push(Arc::new(committed.clone()))).await?;
+        commits.sort_by_key(|committed| committed.commit.n);
+        news.commits.extend(commits);
+        news.accepted.extend(self.uncommitted().filter(|waiting| !mail.contains(waiting.id())).cloned());
+        news.claimed.extend(self.take_claimed());
+        news.closed = self.is_closed();
         Ok(news)
     }
 
@@ -162,7 +234,7 @@ impl SessionLog {
         if !fits {
             return Ok(None);
         }
-        let mut news = News::default();
+        let mut news = News { claimed: page.claimed, ..News::default() };
         self.absorb_into(&mut news, page.events.into_iter().filter(|event| event.event_id > known))?;
         self.next = page.next;
         self.enter_next_run();
@@ -175,6 +247,7 @@ impl SessionLog {
         let Some(RunEnd::Continued { run_id }) = &self.projection.end else { return false };
         self.run.run_id.clone_from(run_id);
         self.next = Vec::new();
+        self.genesis = self.genesis.take().or_else(|| self.projection.genesis.take());
         self.projection = std::mem::take(&mut self.projection).next_run();
         true
     }
@@ -184,34 +257,42 @@ impl SessionLog {
         self.use_manifest(store, manifest.as_ref()).await
     }
 
-    fn absorb(&mut self, events: impl IntoIterator<Item = HistoryEvent>) -> Result<News, Error> {
-        let mut news = News::default();
-        self.absorb_into(&mut news, events)?;
-        Ok(news)
-    }
-
     fn absorb_into(&mut self, news: &mut News, events: impl IntoIterator<Item = HistoryEvent>) -> Result<(), Error> {
         for event in events {
             let known = self.projection.mail.len();
             let is_start = self.projection.event_id == 0;
             if let Some(committed) = self.projection.feed(&event)? {
                 let committed = Arc::new(committed);
-                self.tail.push(committed.clone());
+                let unsealed = Unsealed::new(self.run.run_id.as_str().into(), committed.clone());
+                self.tail_bytes += unsealed.bytes;
+                self.tail.push(unsealed);
                 news.commits.push(committed);
             } else if !is_start {
                 // The mailbox of a run's start was told when it was accepted.
-                news.accepted.extend(self.projection.mail.iter().skip(known).filter_map(|mail| match mail {
-                    Mail::Event { event } => Some(event.clone()),
-                    _ => None,
-                }));
+                news.accepted.extend(self.projection.mail.iter().skip(known).cloned());
             }
         }
         Ok(())
     }
 
+    /// Blobs that payloads in the unsealed histories were claims to, as they were when the log was opened; once.
+    pub fn take_claimed(&mut self) -> Vec<BlobRef> {
+        std::mem::take(&mut self.claimed)
+    }
+
+    /// The run that was read last, and how many history events of it.
+    pub fn read_to(&self) -> (&str, i64) {
+        (&self.run.run_id, self.projection.event_id)
+    }
+
     /// Where to wait for more: the current run, and the token of its end if there is one.
     pub fn cursor(&self) -> (Run, Vec<u8>) {
         (self.run.clone(), self.next.clone())
+    }
+
+    /// What this keeps in memory, as the bytes that it was read from.
+    pub fn bytes(&self) -> u64 {
+        self.tail_bytes + self.open.as_ref().map_or(0, |(_, segment)| segment.len() as u64)
     }
 
     pub fn session_id(&self) -> &str {
@@ -257,23 +338,74 @@ impl SessionLog {
         runs
     }
 
+    /// What the session began with.
+    pub fn genesis(&self) -> Option<&Genesis> {
+        self.manifest.genesis.as_ref().or(self.genesis.as_ref()).or(self.projection.genesis.as_ref())
+    }
+
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// Commits that touch positions `[from, to)`, oldest first.
+    /// Commits that touch positions `[from, to)`, oldest first. One without public events touches the position of the
+    /// next event.
     pub async fn commits(&mut self, store: &dyn Blobs, from: u64, to: u64) -> Result<Vec<Arc<Committed>>, Error> {
         let mut commits = Vec::new();
+        // What ends at `from` may end in commits that have no events of their own.
         let segments: Vec<Segment> =
-            self.manifest.segments.iter().filter(|segment| segment.from < to && segment.to > from).cloned().collect();
+            self.manifest.segments.iter().filter(|segment| segment.from < to && segment.to >= from).cloned().collect();
         for segment in segments {
             let blob = self.segment_blob(store, &segment).await?;
-            for frame in segment.frames.iter().filter(|frame| frame.from < to && frame.to > from) {
+            for frame in segment.frames.iter().filter(|frame| frame.from < to && frame.to >= from) {
                 commits.extend(segment::unpack(&segment, frame, &blob)?.into_iter().map(Arc::new));
             }
         }
-        commits.extend(self.tail.iter().cloned());
-        commits.retain(|committed| committed.position < to && committed.position + committed.public_events() > from);
+        commits.extend(self.tail.iter().map(|unsealed| unsealed.committed.clone()));
+        commits.retain(|committed| {
+            committed.position < to && committed.position + committed.public_events().max(1) > from
+        });
+        Ok(commits)
+    }
+
+    /// Shows every commit from number `n` on, not in order: a frame at a time, so that a long log is never whole in
+    /// memory.
+    pub async fn each_since(
+        &mut self,
+        store: &dyn Blobs,
+        n: u64,
+        mut see: impl FnMut(&Committed),
+    ) -> Result<(), Error> {
+        let next = self.summary().map_or(0, |summary| summary.n);
+        let mut oldest = self.tail.first().map_or(next, |unsealed| unsealed.committed.commit.n);
+        let unsealed = self.tail.iter().map(|unsealed| &*unsealed.committed);
+        unsealed.filter(|committed| committed.commit.n >= n).for_each(&mut see);
+        for segment in self.manifest.segments.clone().iter().rev() {
+            if oldest <= n {
+                break;
+            }
+            let blob = self.segment_blob(store, segment).await?;
+            for frame in segment.frames.iter().rev() {
+                let commits = segment::unpack(segment, frame, &blob)?;
+                commits.iter().filter(|committed| committed.commit.n >= n).for_each(&mut see);
+                oldest = commits.first().map_or(oldest, |first| first.commit.n);
+                if oldest <= n {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Every commit read so far, also those without a public event, oldest first.
+    pub async fn every_commit(&mut self, store: &dyn Blobs) -> Result<Vec<Arc<Committed>>, Error> {
+        let mut commits: Vec<Arc<Committed>> = Vec::new();
+        for segment in self.manifest.segments.clone() {
+            let blob = self.segment_blob(store, &segment).await?;
+            for frame in &segment.frames {
+                commits.extend(segment::unpack(&segment, frame, &blob)?.into_iter().map(Arc::new));
+            }
+        }
+        commits.extend(self.tail.iter().map(|unsealed| unsealed.committed.clone()));
         Ok(commits)
     }
 
@@ -295,3 +427,6 @@ impl SessionLog {
         Ok(entries.filter(|entry| (from..to).contains(&entry.position)).collect())
     }
 }
+
+#[cfg(test)]
+mod tests;

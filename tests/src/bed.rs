@@ -12,16 +12,19 @@ use activities::{
         scripted::{Script, Scripted},
     },
 };
+use anyhow::Context as _;
 use bytes::Bytes;
 use domain::{
     Content, Event, EventBody, Status, Time,
     agent::{AgentFacts, AgentSnapshot, ModelParams, Policy, ToolFact, ToolKind, ToolSpec},
     event::Confirmation,
-    session::{Attributes, LogEntry, Origin, Posted, SessionInput, Tuning, WORKFLOW_TYPE, queue, signal},
+    session::{
+        Attributes as SessionAttributes, LogEntry, Origin, Posted, SessionInput, Tuning, WORKFLOW_TYPE, queue, signal,
+    },
 };
 use engine::Engine;
 use http::HeaderMap;
-use log::{HistoryReader, SessionLog, TemporalReader};
+use log::{ClaimCheck, HistoryReader, SessionLog, TemporalReader};
 use serde::Serialize;
 use serde_json::Value;
 use std::{sync::Arc, time::Duration};
@@ -32,8 +35,11 @@ use temporalio_client::{
 };
 use temporalio_common::protos::temporal::api::{
     common::v1::{Payload, Payloads, WorkflowExecution, WorkflowType},
+    history::v1::{HistoryEvent, history_event::Attributes},
     taskqueue::v1::TaskQueue,
-    workflowservice::v1::{SignalWorkflowExecutionRequest, StartWorkflowExecutionRequest},
+    workflowservice::v1::{
+        GetWorkflowExecutionHistoryRequest, SignalWorkflowExecutionRequest, StartWorkflowExecutionRequest,
+    },
 };
 use tonic::IntoRequest as _;
 
@@ -73,7 +79,8 @@ impl Bed {
             }
         };
         let blobs: Arc<dyn Blobs> = Arc::new(MemoryBlobs::new());
-        let reader: Arc<dyn HistoryReader> = Arc::new(TemporalReader::new(connection.clone(), NAMESPACE));
+        let reader: Arc<dyn HistoryReader> =
+            Arc::new(TemporalReader::new(connection.clone(), NAMESPACE, blobs.clone()));
         let mut bed = Bed {
             connection,
             blobs,
@@ -94,13 +101,18 @@ impl Bed {
         let model = Scripted::new(Script::from_toml(script, std::path::Path::new("script.toml"))?, Timeouts::default());
         let activities =
             BrainActivities::new(Arc::new(model), self.reader.clone(), self.blobs.clone(), Arc::new(NoDeltas));
-        let client = Client::new(self.connection.clone(), ClientOptions::new(NAMESPACE).build())?;
+        let client = self.client(self.connection.clone())?;
         self.worker = Some(worker::brain::start(client, activities, worker::brain::Options::default()).await?);
         Ok(())
     }
 
+    fn client(&self, connection: Connection) -> anyhow::Result<Client> {
+        let converter = ClaimCheck::converter(self.blobs.clone());
+        Ok(Client::new(connection, ClientOptions::new(NAMESPACE).data_converter(converter).build())?)
+    }
+
     pub async fn stop_brain(&mut self) -> anyhow::Result<()> {
-        if let Some(mut worker) = self.worker.take() {
+        if let Some(worker) = self.worker.take() {
             worker.shutdown();
             worker.ended().await;
             worker.join()?;
@@ -109,26 +121,31 @@ impl Bed {
     }
 
     /// On a connection of its own, as in a process of its own.
-    async fn start_hands(&mut self) -> anyhow::Result<()> {
+    pub async fn start_hands(&mut self) -> anyhow::Result<()> {
         let connection = match (&self.engine, &self.temporal) {
             (Some(engine), _) => embedded(engine.clone()).await?,
             (None, Some(temporal)) => cluster(temporal).await?,
             (None, None) => unreachable!("a bed has an engine"),
         };
-        let client = Client::new(connection, ClientOptions::new(NAMESPACE).build())?;
+        let client = self.client(connection)?;
         let options = worker::hands::Options::default();
         let worker = worker::hands::start(client, HOST, self.hands.clone(), self.blobs.clone(), options).await?;
         self.hand_worker = Some(worker);
         Ok(())
     }
 
-    pub async fn end(mut self) -> anyhow::Result<()> {
-        self.stop_brain().await?;
-        if let Some(mut worker) = self.hand_worker.take() {
+    pub async fn stop_hands(&mut self) -> anyhow::Result<()> {
+        if let Some(worker) = self.hand_worker.take() {
             worker.shutdown();
             worker.ended().await;
             worker.join()?;
         }
+        Ok(())
+    }
+
+    pub async fn end(mut self) -> anyhow::Result<()> {
+        self.stop_brain().await?;
+        self.stop_hands().await?;
         if let Some(engine) = self.engine.take() {
             engine.shutdown().await;
         }
@@ -154,7 +171,7 @@ impl Bed {
             shims_off: Vec::new(),
             snapshot: blob,
         };
-        let attributes = Attributes {
+        let attributes = SessionAttributes {
             title: None,
             metadata: Default::default(),
             environment_id: "env_1".into(),
@@ -178,7 +195,7 @@ impl Bed {
             workflow_id: session_id.into(),
             workflow_type: Some(WorkflowType { name: WORKFLOW_TYPE.into() }),
             task_queue: Some(TaskQueue { name: queue::BRAIN.into(), ..Default::default() }),
-            input: Some(payloads(&input)),
+            input: Some(self.payloads(&input).await?),
             request_id: session_id.into(),
             ..Default::default()
         };
@@ -195,11 +212,40 @@ impl Bed {
             namespace: NAMESPACE.into(),
             workflow_execution: Some(WorkflowExecution { workflow_id: session_id.into(), run_id: String::new() }),
             signal_name: name.into(),
-            input: Some(payloads(input)),
+            input: Some(self.payloads(input).await?),
             ..Default::default()
         };
         self.connection.workflow_service().signal_workflow_execution(request.into_request()).await?;
         Ok(())
+    }
+
+    /// As the api sends them.
+    async fn payloads(&self, value: &impl Serialize) -> anyhow::Result<Payloads> {
+        let metadata = [("encoding".to_owned(), b"json/plain".to_vec())].into();
+        let payload = Payload { metadata, data: serde_json::to_vec(value)?, ..Default::default() };
+        Ok(Payloads { payloads: vec![ClaimCheck::new(self.blobs.clone()).check(payload).await?] })
+    }
+
+    /// How large the input of the latest run is in its history, and how large what it stands for.
+    pub async fn input_bytes(&self, session_id: &str) -> anyhow::Result<(usize, usize)> {
+        let (run, _) = self.reader.latest_run(session_id).await?;
+        let request = GetWorkflowExecutionHistoryRequest {
+            namespace: NAMESPACE.into(),
+            execution: Some(WorkflowExecution { workflow_id: run.session_id.clone(), run_id: run.run_id.clone() }),
+            maximum_page_size: 1,
+            ..Default::default()
+        };
+        let mut service = self.connection.workflow_service();
+        let raw = service.get_workflow_execution_history(request.into_request()).await?.into_inner();
+        let whole = self.reader.page(&run, Vec::new(), false).await?;
+        let bytes = |event: Option<&HistoryEvent>| match event?.attributes.as_ref()? {
+            Attributes::WorkflowExecutionStartedEventAttributes(started) => {
+                Some(started.input.as_ref()?.payloads.first()?.data.len())
+            }
+            _ => None,
+        };
+        let raw = raw.history.unwrap_or_default().events;
+        bytes(raw.first()).zip(bytes(whole.events.first())).context("a run begins with its input")
     }
 
     /// The log once `until` holds of it.
@@ -216,6 +262,22 @@ impl Bed {
             anyhow::Ok(log)
         };
         tokio::time::timeout(Duration::from_secs(60), waiting).await?
+    }
+
+    /// Until the session's latest run has such a history event.
+    pub async fn recorded(&self, session_id: &str, is_it: impl Fn(&Attributes) -> bool) -> anyhow::Result<()> {
+        let reading = async {
+            let (run, _) = self.reader.latest_run(session_id).await?;
+            let mut next = Vec::new();
+            loop {
+                let page = self.reader.page(&run, next, true).await?;
+                if page.events.iter().filter_map(|event| event.attributes.as_ref()).any(&is_it) {
+                    return anyhow::Ok(());
+                }
+                next = page.next;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), reading).await?
     }
 
     /// The log when nothing is left to do.
@@ -292,15 +354,6 @@ fn snapshot() -> AgentSnapshot {
             tool("lookup", ToolKind::Custom, Policy::AlwaysAllow),
         ],
     }
-}
-
-fn payloads(value: &impl Serialize) -> Payloads {
-    let payload = Payload {
-        metadata: [("encoding".to_owned(), b"json/plain".to_vec())].into(),
-        data: serde_json::to_vec(value).expect("inputs have string keys only"),
-        ..Default::default()
-    };
-    Payloads { payloads: vec![payload] }
 }
 
 pub async fn cluster(temporal: &Temporal) -> anyhow::Result<Connection> {

@@ -85,6 +85,15 @@ impl Client {
         Ok(serde_json::from_str::<Made>(&text)?.id)
     }
 
+    pub async fn delete(&self, session: &str) -> anyhow::Result<()> {
+        let answer = self.request(Method::DELETE, &format!("/v1/sessions/{session}")).send().await?;
+        let (status, text) = (answer.status(), answer.text().await?);
+        if status != StatusCode::OK {
+            bail!("DELETE {session}: {status}: {text}");
+        }
+        Ok(())
+    }
+
     /// A request of the service as it runs now, with the key.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let url = format!("{}{path}", *self.base.borrow());

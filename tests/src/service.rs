@@ -57,6 +57,8 @@ pub struct Options {
 
 pub struct Service {
     options: Options,
+    /// Base URL of the trace collector.
+    collector: Option<String>,
     dir: TempDir,
     key: String,
     base: watch::Sender<String>,
@@ -68,6 +70,11 @@ pub struct Service {
 impl Service {
     /// On an empty data folder. Returns when it listens.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
+        Service::start_traced(options, None).await
+    }
+
+    /// With traces sent to a collector.
+    pub async fn start_traced(options: Options, collector: Option<String>) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("steadyhand-").tempdir()?;
         std::fs::create_dir(dir.path().join("hands"))?;
         // Everyone inside a sandbox passes through these.
@@ -75,7 +82,8 @@ impl Service {
             std::fs::set_permissions(passage, std::fs::Permissions::from_mode(0o755))?;
         }
         let base = watch::Sender::new(String::new());
-        let mut service = Service { options, dir, key: String::new(), base, serve: None, brain: None, hand: None };
+        let mut service =
+            Service { options, collector, dir, key: String::new(), base, serve: None, brain: None, hand: None };
         service.start_missing().await?;
         service.options.fault = None;
         Ok(service)
@@ -115,6 +123,7 @@ impl Service {
         for address in &self.options.private_addresses {
             command.args(["--private-addresses", &address.to_string()]);
         }
+        self.traced(&mut command);
         if let Some((addr, namespace)) = &self.options.temporal {
             command.args(["--temporal", &addr.to_string(), "--namespace", namespace]);
         }
@@ -137,7 +146,14 @@ impl Service {
         if let Some((_, namespace)) = &self.options.temporal {
             command.args(["--namespace", namespace]);
         }
+        self.traced(&mut command);
         command
+    }
+
+    fn traced(&self, command: &mut Command) {
+        if let Some(collector) = &self.collector {
+            command.args(["--otlp-endpoint", collector]);
+        }
     }
 
     /// The program with nothing in its environment but what a test means.
@@ -188,11 +204,28 @@ impl Service {
         }
     }
 
-    /// Ends it as an operator would, and its hands with it. Gives the folder with its data.
-    pub async fn stop(mut self) -> anyhow::Result<TempDir> {
+    /// Ends its processes as an operator would. What is on disk stays, and so do its hands.
+    pub async fn rest(&mut self) -> anyhow::Result<()> {
         for process in [self.brain.take(), self.hand.take(), self.serve.take()].into_iter().flatten() {
             process.terminate().await?;
         }
+        Ok(())
+    }
+
+    /// Whether `steadyhand verify` finds its data folder whole, while it rests.
+    pub async fn verify(&self) -> anyhow::Result<()> {
+        let mut command = Command::new(program("steadyhand"));
+        command.args(["verify", "--data"]).arg(self.data_dir()).env_clear().stdin(Stdio::null());
+        let output = tokio::task::spawn_blocking(move || command.output()).await??;
+        if !output.status.success() {
+            bail!("not whole: {}", String::from_utf8_lossy(&output.stdout));
+        }
+        Ok(())
+    }
+
+    /// Ends it as an operator would, and its hands with it. Gives the folder with its data.
+    pub async fn stop(mut self) -> anyhow::Result<TempDir> {
+        self.rest().await?;
         release_hands(&self.hands_dir());
         let empty = tempfile::tempdir()?;
         Ok(std::mem::replace(&mut self.dir, empty))

@@ -1,5 +1,6 @@
 //! A thread for SDK workers: they do not move between threads, and all workflows of one share its thread.
 
+use futures::future::{FutureExt as _, Shared};
 use std::{future::Future, pin::Pin, thread::JoinHandle};
 use temporalio_sdk::Worker;
 use tokio::sync::oneshot;
@@ -22,7 +23,7 @@ type Shutdown = Box<dyn Fn() + Send + Sync>;
 pub struct WorkerThread {
     thread: JoinHandle<Result<(), Error>>,
     shutdown: Shutdown,
-    ended: oneshot::Receiver<()>,
+    ended: Shared<oneshot::Receiver<()>>,
 }
 
 impl WorkerThread {
@@ -43,7 +44,7 @@ impl WorkerThread {
             })
             .map_err(Error::Thread)?;
         match started.await {
-            Ok(shutdown) => Ok(WorkerThread { thread, shutdown, ended }),
+            Ok(shutdown) => Ok(WorkerThread { thread, shutdown, ended: ended.shared() }),
             Err(_) => Err(thread.join().unwrap_or(Err(Error::Panicked)).err().unwrap_or(Error::Panicked)),
         }
     }
@@ -54,9 +55,9 @@ impl WorkerThread {
     }
 
     /// Until the workers have ended, by shutdown or by an error.
-    pub async fn ended(&mut self) {
+    pub async fn ended(&self) {
         // Dropped by the thread when it is done: nothing is ever sent.
-        let _ = (&mut self.ended).await;
+        let _ = self.ended.clone().await;
     }
 
     /// What they ended with. Call it after [`WorkerThread::ended`].

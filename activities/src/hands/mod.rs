@@ -23,7 +23,7 @@ use std::sync::Arc;
 use store::Blobs;
 use temporalio_macros::activities;
 use temporalio_sdk::activities::{ActivityContext, ActivityError};
-use tracing::{Instrument, info, info_span};
+use tracing::{Instrument, field::Empty, info, info_span};
 use workflows::contract;
 
 /// One call of a tool, by the identity that the hand's journal knows.
@@ -118,12 +118,17 @@ impl HandsActivities {
         ctx: ActivityContext,
         input: ProvisionInput,
     ) -> Result<ProvisionOutcome, ActivityError> {
-        let span = info_span!("provision", session_id = input.session_id, hand_id = input.hand);
-        let provisioned = beating(&ctx, self.provider.provision(&input)).instrument(span).await;
+        let ProvisionInput { session_id, hand: hand_id, turn_event, .. } = &input;
+        let attempt = ctx.info().attempt;
+        let span = info_span!("provision", session_id, hand_id, turn_event, attempt, error_type = Empty);
+        let provisioned = beating(&ctx, self.provider.provision(&input)).instrument(span.clone()).await;
         fault::pass(Point::HandProvisioned);
         Ok(match provisioned {
             Ok(hand) => ProvisionOutcome::Ready { hand },
-            Err(failure) => ProvisionOutcome::Failed { failure },
+            Err(failure) => {
+                span.record("error_type", "no_hand");
+                ProvisionOutcome::Failed { failure }
+            }
         })
     }
 
@@ -135,16 +140,25 @@ impl HandsActivities {
     ) -> Result<ToolOutcome, ActivityError> {
         let info = ctx.info();
         let (activity_id, attempt) = (info.activity_id.clone(), info.attempt);
+        let ExecuteInput { session_id, hand: HandRef { hand: hand_id, .. }, call, turn_event } = &input;
         let span = info_span!(
             "execute",
-            session_id = input.session_id,
-            hand_id = input.hand.hand,
+            session_id,
+            hand_id,
+            turn_event,
             activity = activity_id,
-            attempt
+            attempt,
+            tool = call.name,
+            tool_use_id = call.tool_use_id,
+            error_type = Empty,
         );
         fault::pass(Point::ExecuteDispatched);
-        let executed = beating(&ctx, self.run(&ctx, &input)).instrument(span).await?;
+        let executed = beating(&ctx, self.run(&ctx, &input)).instrument(span.clone()).await?;
         fault::pass(Point::ToolFinished);
+        if executed.is_error {
+            span.record("error_type", if executed.lost { "lost" } else { "tool_error" });
+        }
+        drop(span);
         // The same for every attempt: what the journal gives back is the same event.
         let id = ids::derive(ids::prefix::EVENT, &[&input.session_id, &input.call.tool_use_id, "result"]);
         Ok(outcome(&*self.blobs, id, &input.call.tool_use_id, executed).await?)
@@ -156,7 +170,8 @@ impl HandsActivities {
         ctx: ActivityContext,
         input: HandInput,
     ) -> Result<CollectOutcome, ActivityError> {
-        let span = info_span!("collect", session_id = input.session_id, hand_id = input.hand.hand);
+        let HandInput { session_id, hand: HandRef { hand: hand_id, .. }, turn_event, .. } = &input;
+        let span = info_span!("collect", session_id, hand_id, turn_event);
         let collected = beating(&ctx, self.provider.collect(&input.hand)).instrument(span).await;
         let files = match collected {
             Ok(Some(files)) => files,
@@ -173,7 +188,8 @@ impl HandsActivities {
 
     #[activity(definition = contract::Release)]
     pub async fn release(self: Arc<Self>, ctx: ActivityContext, input: HandInput) -> Result<(), ActivityError> {
-        let span = info_span!("release", session_id = input.session_id, hand_id = input.hand.hand);
+        let HandInput { session_id, hand: HandRef { hand: hand_id, .. }, turn_event, .. } = &input;
+        let span = info_span!("release", session_id, hand_id, turn_event);
         let released = beating(&ctx, self.provider.release(&input.hand)).instrument(span).await;
         if let Err(failure) = released {
             // Its lease ends it all the same.

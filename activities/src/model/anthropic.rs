@@ -9,12 +9,11 @@ use std::{collections::BTreeMap, sync::Arc};
 use async_trait::async_trait;
 use http::{HeaderName, HeaderValue};
 use serde_json::Value;
-use tracing::Instrument;
 
 use self::assemble::Assembler;
 use super::{
-    Answer, ApiKey, Cancelled, Error, Failure, FailureClass, Model, OnDelta, Outcome, Request, Settings, transport,
-    transport::Transport, unless_cancelled,
+    Answer, ApiKey, Cancelled, Error, Failure, FailureClass, Model, OnDelta, Outcome, Request, Settings, asked::asked,
+    transport, transport::Transport,
 };
 
 const DEFAULT_URL: &str = "https://api.anthropic.com";
@@ -41,8 +40,7 @@ struct Anthropic {
 #[async_trait]
 impl Model for Anthropic {
     async fn call(&self, request: &Request, on_delta: &mut OnDelta<'_>, cancelled: Cancelled<'_>) -> Outcome {
-        let span = tracing::info_span!("model call", session_id = request.session_id, backend = "anthropic");
-        unless_cancelled(async { self.ask(request, on_delta).await.into() }.instrument(span), cancelled).await
+        asked("anthropic", request, async { self.ask(request, on_delta).await.into() }, cancelled).await
     }
 }
 

@@ -1,6 +1,6 @@
-//! The clients against model servers that nobody here wrote. Each runs when the environment names its program, as the
-//! test script does: `STEADYHAND_LLMOCK` (PyPI llmock) and `STEADYHAND_AIMOCK` (npm @copilotkit/aimock, whose program
-//! is `llmock` too).
+//! The clients against model servers that nobody here wrote. The environment names their programs, as `scripts/test`
+//! does: `STEADYHAND_LLMOCK` (PyPI llmock) and `STEADYHAND_AIMOCK` (npm @copilotkit/aimock, whose program is `llmock`
+//! too). Without them these tests fail: what was not tried against strangers does not work.
 
 use std::{process::Stdio, sync::Arc, time::Duration};
 
@@ -24,8 +24,9 @@ struct Program {
 
 impl Program {
     /// Starts it on a free port and waits until it says where it listens.
-    async fn start(variable: &str, arguments: &[&str]) -> Option<Program> {
-        let path = std::env::var_os(variable)?;
+    async fn start(variable: &str, arguments: &[&str]) -> Program {
+        let path = std::env::var_os(variable);
+        let path = path.unwrap_or_else(|| panic!("{variable} is not set: run the tests through scripts/test"));
         let mut child = Command::new(path)
             .args(arguments)
             .stdin(Stdio::null())
@@ -52,7 +53,7 @@ impl Program {
         // Read on, so that it never waits for a full pipe.
         tokio::spawn(async move { while let Ok(Some(_)) = out.next_line().await {} });
         tokio::spawn(async move { while let Ok(Some(_)) = err.next_line().await {} });
-        Some(Program { url, _child: child })
+        Program { url, _child: child }
     }
 }
 
@@ -63,8 +64,10 @@ fn port_in(line: &str) -> Option<u16> {
     digits.parse().ok().filter(|port| *port != 0)
 }
 
-/// Calls as a harness does, until there is an answer: the classes of the failures before it.
-async fn persist(model: &dyn Model, request: &Request) -> Vec<FailureClass> {
+/// Calls as a harness does, until there is an answer: the classes of the failures before it. `ended` resolves when the
+/// server has seen the end of an attempt: on a busy machine that is later than the client has, and the server would not
+/// know the next one for its retry.
+async fn persist(model: &dyn Model, request: &Request, ended: impl AsyncFn()) -> Vec<FailureClass> {
     let mut classes = Vec::new();
     loop {
         let tries = classes.len() as u32;
@@ -73,6 +76,7 @@ async fn persist(model: &dyn Model, request: &Request) -> Vec<FailureClass> {
             Outcome::Answer(_) => return classes,
             Outcome::Failed(failure) => {
                 assert!(failure.class.is_retryable() && tries < 5, "{failure:?}");
+                ended().await;
                 let wait_ms = failure.retry_after_ms.unwrap_or(100 << tries);
                 tokio::time::sleep(Duration::from_millis(wait_ms + 10)).await;
                 classes.push(failure.class);
@@ -96,7 +100,7 @@ fn plain_client() -> reqwest::Client {
 #[tokio::test]
 async fn llmock_finds_no_fault_with_either_client() {
     use FailureClass::*;
-    let Some(server) = Program::start("STEADYHAND_LLMOCK", &["serve", "--port", "0"]).await else { return };
+    let server = Program::start("STEADYHAND_LLMOCK", &["serve", "--port", "0"]).await;
     let http = plain_client();
     let admin = |path: &str| format!("{}/_llmock/{path}", server.url);
     let stream_fault =
@@ -118,7 +122,9 @@ async fn llmock_finds_no_fault_with_either_client() {
             behavior["match"] = json!({"provider": backend});
             let scenario = http.post(admin("scenario")).json(&json!({"behaviors": [behavior]})).send();
             assert_eq!(scenario.await.unwrap().status(), 201);
-            let classes = persist(&*client, &request(&format!("call {at} of {backend}"))).await;
+            // It answers when no request is under way.
+            let ended = async || drop(http.get(admin("verdict")).send().await.unwrap());
+            let classes = persist(&*client, &request(&format!("call {at} of {backend}")), ended).await;
             assert_eq!(classes, [*class], "{backend}: {fault}");
         }
     }
@@ -129,7 +135,7 @@ async fn llmock_finds_no_fault_with_either_client() {
 
 #[tokio::test]
 async fn llmock_tool_calls_reach_both_clients() {
-    let Some(server) = Program::start("STEADYHAND_LLMOCK", &["serve", "--port", "0"]).await else { return };
+    let server = Program::start("STEADYHAND_LLMOCK", &["serve", "--port", "0"]).await;
     let http = plain_client();
     for (backend, path) in [("anthropic", "anthropic"), ("openai", "v1")] {
         let calls = json!([{"name": "bash", "arguments": {"command": "ls"}}, {"name": "bash", "arguments": {}}]);
@@ -170,7 +176,7 @@ async fn aimock_plays_two_turns_with_thinking_and_parallel_tools() {
     ]});
     std::fs::write(&fixtures, script.to_string()).unwrap();
     let arguments = ["-p", "0", "-c", "3", "--strict", "-f", fixtures.to_str().unwrap()];
-    let Some(server) = Program::start("STEADYHAND_AIMOCK", &arguments).await else { return };
+    let server = Program::start("STEADYHAND_AIMOCK", &arguments).await;
     for backend in ["anthropic", "openai"] {
         let client = client(backend, &server.url);
         let question = json!({"role": "user", "content": "look"});

@@ -10,6 +10,7 @@
 //! A new backend is one file beside this one and one line in [`MODELS`].
 
 mod anthropic;
+mod asked;
 #[cfg(test)]
 mod counterparts;
 mod failure;
@@ -174,15 +175,6 @@ pub fn make(name: &str, settings: &Settings) -> Result<Arc<dyn Model>, Error> {
         return Err(Error::UnknownBackend { name: name.to_owned(), known });
     };
     (backend.make)(settings)
-}
-
-/// Runs `call` unless `cancelled` resolves first.
-async fn unless_cancelled(call: impl Future<Output = Outcome> + Send, cancelled: Cancelled<'_>) -> Outcome {
-    tokio::select! {
-        biased;
-        () = cancelled => Outcome::Cancelled,
-        outcome = call => outcome,
-    }
 }
 
 #[cfg(test)]

@@ -12,12 +12,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use http::header;
 use reqwest::Url;
-use tracing::Instrument;
 
 use self::assemble::Assembler;
 use super::{
-    Answer, ApiKey, Cancelled, Error, Failure, Model, OnDelta, Outcome, Request, Settings, transport,
-    transport::Transport, unless_cancelled,
+    Answer, ApiKey, Cancelled, Error, Failure, Model, OnDelta, Outcome, Request, Settings, asked::asked, transport,
+    transport::Transport,
 };
 
 const DEFAULT_URL: &str = "https://api.openai.com";
@@ -69,8 +68,7 @@ impl TokenLimit {
 #[async_trait]
 impl Model for OpenAi {
     async fn call(&self, request: &Request, on_delta: &mut OnDelta<'_>, cancelled: Cancelled<'_>) -> Outcome {
-        let span = tracing::info_span!("model call", session_id = request.session_id, backend = "openai");
-        unless_cancelled(async { self.ask(request, on_delta).await.into() }.instrument(span), cancelled).await
+        asked("openai", request, async { self.ask(request, on_delta).await.into() }, cancelled).await
     }
 }
 

@@ -137,6 +137,23 @@ pub enum FailureClass {
 }
 
 impl FailureClass {
+    /// As the table above writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RateLimited => "rate_limited",
+            Self::Overloaded => "overloaded",
+            Self::Server => "server",
+            Self::Timeout => "timeout",
+            Self::Connection => "connection",
+            Self::Stream => "stream",
+            Self::Request => "request",
+            Self::ContextLength => "context_length",
+            Self::Auth => "auth",
+            Self::Billing => "billing",
+            Self::NotFound => "not_found",
+        }
+    }
+
     /// Whether the same request may succeed later without anyone changing anything.
     pub fn is_retryable(self) -> bool {
         match self {

@@ -90,7 +90,6 @@ use std::{sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
 use http::StatusCode;
-use tracing::Instrument;
 
 use self::play::{Reply, Step};
 pub use self::{
@@ -100,9 +99,9 @@ pub use self::{
 use super::{
     Answer, Cancelled, Delta, Failure, FailureClass, Model, OnDelta, Outcome, Request, Settings, Timeouts,
     anthropic::assemble::Assembler,
+    asked::asked,
     failure, sse,
     transport::{Assemble, Flow, broken},
-    unless_cancelled,
 };
 
 pub(super) fn make(settings: &Settings) -> Result<Arc<dyn Model>, super::Error> {
@@ -170,7 +169,6 @@ impl Scripted {
 #[async_trait]
 impl Model for Scripted {
     async fn call(&self, request: &Request, on_delta: &mut OnDelta<'_>, cancelled: Cancelled<'_>) -> Outcome {
-        let span = tracing::info_span!("model call", session_id = request.session_id, backend = "scripted");
         let call = async {
             let mut published = false;
             let mut on_delta = |delta: Delta| {
@@ -181,9 +179,8 @@ impl Model for Scripted {
             let late = |_| Err(Failure::new(FailureClass::Timeout, "the answer did not end in time"));
             let result = timed.unwrap_or_else(late);
             result.map_err(|failure| Failure { partial: published, ..failure }).into()
-        }
-        .instrument(span);
-        unless_cancelled(call, cancelled).await
+        };
+        asked("scripted", request, call, cancelled).await
     }
 }
 

@@ -12,6 +12,7 @@ mod sessions;
 mod story;
 mod stream;
 mod transport;
+mod upkeep;
 
 use std::sync::Arc;
 

@@ -10,7 +10,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 use store::{Durability, FjallCatalog, FolderBlobs};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::oneshot;
 
 use super::engine::FakeEngine;
@@ -32,8 +32,12 @@ async fn start(folder: &std::path::Path) -> Service {
     let app = App::open(Arc::new(catalog), Arc::new(blobs), FakeEngine::new().connect().await, options).await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
+    let socket = folder.join("api.sock");
+    // That of a service before.
+    std::fs::remove_file(&socket).ok();
+    let local = UnixListener::bind(socket).unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
-    let served = tokio::spawn(crate::serve(listener, app.clone(), async move {
+    let served = tokio::spawn(crate::serve(listener, local, app.clone(), async move {
         stopped.await.ok();
     }));
     Service { base, stop, served, app }

@@ -29,6 +29,7 @@ impl Story {
             takes: takes.into_iter().map(|take| self.stamped(take)).collect(),
             step: Step::Continue {},
             memo: None,
+            queued: 0,
             view_version: 1,
             view_hash: None,
         };

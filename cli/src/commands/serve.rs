@@ -1,16 +1,16 @@
 //! `steadyhand serve`: the service. Assembles api, engine and brain in this process, and the hand worker as a child.
 
-use super::worker::{ModelArgs, hand_program_beside};
+use super::worker::{ModelArgs, TraceArgs, hand_program_beside};
 use crate::{
     config::{self, Role},
     connect::{self, Rpc},
     data_dir::{self, DataDir},
     env_vars,
     error::{Code, Hint as _, failed},
-    node::{self, Node},
+    node::{self, Node, Peer},
     output, remote,
     supervisor::{self, Child},
-    telemetry,
+    telemetry::{self, Collector},
     way_out::WayOut,
 };
 use activities::{BrainActivities, Deltas};
@@ -21,6 +21,7 @@ use egress::address::Listed;
 use engine::Engine;
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -79,6 +80,8 @@ pub struct Serve {
     /// Decisions after which a run of a session continues as new; 0: when the engine suggests it [default: 0]
     #[arg(long, env = env_vars::DECISIONS_PER_RUN, value_name = "N", hide_short_help = true)]
     decisions_per_run: Option<u64>,
+    #[command(flatten)]
+    traces: TraceArgs,
 }
 
 /// What holds after flags, environment, file and defaults.
@@ -94,6 +97,7 @@ struct Settings {
     hands: bool,
     private_addresses: Vec<String>,
     tuning: Tuning,
+    collector: Option<Collector>,
 }
 
 impl Serve {
@@ -103,7 +107,7 @@ impl Serve {
             return Ok(());
         }
         let settings = self.settings()?;
-        let _telemetry = telemetry::install(false)?;
+        let _telemetry = telemetry::install("steadyhand", settings.collector.as_ref())?;
         remote::install_tls();
         tokio::runtime::Runtime::new()?.block_on(serve(settings))
     }
@@ -131,7 +135,11 @@ impl Serve {
             hands_dir: self.hands_dir.or(file.hands_dir).unwrap_or_else(default_hands),
             hands: self.hands.or(file.hands).unwrap_or(true),
             private_addresses: private_addresses(self.private_addresses.or(file.private_addresses))?,
-            tuning: Tuning { decisions_per_run: self.decisions_per_run.or(file.decisions_per_run).unwrap_or(0) },
+            tuning: Tuning {
+                decisions_per_run: self.decisions_per_run.or(file.decisions_per_run).unwrap_or(0),
+                ..Tuning::default()
+            },
+            collector: self.traces.collector()?.or(file.otlp_endpoint),
             data,
         })
     }
@@ -182,15 +190,16 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             builtin_tools: builtin_tools(),
             tuning: settings.tuning,
             egress: way_out.as_ref().map(WayOut::link),
+            delete_sealed_runs: engine.is_some(),
             ..api::Options::default()
         },
     )
     .await?;
 
     let (close, closing) = watch::channel(false);
-    let node = node(&data, rpc, &stores, &app)?;
-    let socket = bind_node(data.root())?;
-    let listening = tokio::spawn(node.clone().listen(socket));
+    let node = node(&settings, &data, rpc, &stores, &app)?;
+    let listening = tokio::spawn(node.clone().listen(bind(&data_dir::node_socket(data.root()))?));
+    let local = bind(&data_dir::api_socket(data.root()))?;
     let brain = match model {
         Some(model) => Some(brain(&settings, model, &connection, &stores, &app).await?),
         None => None,
@@ -216,8 +225,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let shutdown = async move {
         let _ = stopping.wait_for(|closing| *closing).await;
     };
-    let mut serving = tokio::spawn(api::serve(listener, app, shutdown));
-    let ended = wait(&mut serving, signals).await;
+    let mut serving = tokio::spawn(api::serve(listener, local, app, shutdown));
+    let ended = wait(&mut serving, brain.as_ref(), signals).await;
 
     info!("closing");
     close.send_replace(true);
@@ -225,11 +234,14 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     if !serving.is_finished() {
         let _ = serving.await;
     }
-    if let Some(mut brain) = brain {
-        brain.shutdown();
-        brain.ended().await;
-        brain.join()?;
-    }
+    let thought = match brain {
+        Some(brain) => {
+            brain.shutdown();
+            brain.ended().await;
+            brain.join()
+        }
+        None => Ok(()),
+    };
     for child in children {
         let _ = child.await;
     }
@@ -240,7 +252,14 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     if let Some(outside) = outside {
         let _ = outside.await;
     }
-    let _ = std::fs::remove_file(data_dir::node_socket(data.root()));
+    for socket in [data_dir::node_socket(data.root()), data_dir::api_socket(data.root())] {
+        let _ = std::fs::remove_file(socket);
+    }
+    thought.hint(
+        Code::Failed,
+        "run the brain worker",
+        "without it no session goes on, so the service ends: start it again; with --temporal, does the namespace exist?",
+    )?;
     ended
 }
 
@@ -275,24 +294,24 @@ async fn engine(settings: &Settings, root: &Path) -> anyhow::Result<(Option<Engi
     Ok((Some(engine.clone()), Rpc::Embedded(engine), connection))
 }
 
-fn node(data: &DataDir, rpc: Rpc, stores: &Stores, app: &App) -> anyhow::Result<Node> {
+fn node(settings: &Settings, data: &DataDir, rpc: Rpc, stores: &Stores, app: &App) -> anyhow::Result<Node> {
     let mut tokens = BTreeMap::new();
     for role in node::Role::ALL {
         tokens.insert(data.role_token(role.name())?, role);
     }
     let hub = app.deltas.clone();
     let publish = Arc::new(move |delta: Delta| hub.publish(delta));
-    Ok(Node::new(rpc, stores.blobs.clone(), publish, tokens))
+    Ok(Node::new(rpc, &settings.namespace, stores.blobs.clone(), publish, tokens))
 }
 
-fn bind_node(root: &Path) -> anyhow::Result<UnixListener> {
+/// A socket in the data folder that only its owner can connect to.
+fn bind(path: &Path) -> anyhow::Result<UnixListener> {
     use std::os::unix::fs::PermissionsExt as _;
-    let path = data_dir::node_socket(root);
     // This process holds the folder, so a socket that is there is nobody's.
-    let _ = std::fs::remove_file(&path);
+    let _ = std::fs::remove_file(path);
     let hint = "a unix socket's path may have about 100 characters: choose a shorter --data";
-    let listener = UnixListener::bind(&path).hint(Code::Data, format!("listen on {}", path.display()), hint)?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    let listener = UnixListener::bind(path).hint(Code::Data, format!("listen on {}", path.display()), hint)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     Ok(listener)
 }
 
@@ -303,10 +322,10 @@ async fn brain(
     stores: &Stores,
     app: &App,
 ) -> anyhow::Result<worker::WorkerThread> {
-    let reader = Arc::new(log::TemporalReader::new(connection.clone(), &settings.namespace));
+    let reader = Arc::new(log::TemporalReader::new(connection.clone(), &settings.namespace, stores.blobs.clone()));
     let deltas = Arc::new(HubDeltas(app.deltas.clone()));
     let activities = BrainActivities::new(model, reader, stores.blobs.clone(), deltas);
-    let client = connect::client(connection.clone(), &settings.namespace)?;
+    let client = connect::client(connection.clone(), &settings.namespace, stores.blobs.clone())?;
     Ok(worker::brain::start(client, activities, worker::brain::Options::default()).await?)
 }
 
@@ -326,14 +345,15 @@ async fn hands(
     ways_out: Option<PathBuf>,
     closing: watch::Receiver<bool>,
 ) -> anyhow::Result<tokio::task::JoinHandle<()>> {
-    let args = [
+    let host = host(root)?;
+    let mut args: Vec<OsString> = vec![
         "worker".into(),
         "hand".into(),
         "--inherited".into(),
         "--node".into(),
         "-".into(),
         "--host".into(),
-        host(root)?.into(),
+        host.clone().into(),
         "--namespace".into(),
         settings.namespace.clone().into(),
         "--hands-dir".into(),
@@ -341,11 +361,14 @@ async fn hands(
         "--hand-program".into(),
         hand_program_beside()?.into_os_string(),
     ];
-    let mut args = Vec::from(args);
+    if let Some(collector) = &settings.collector {
+        args.extend(["--otlp-endpoint".into(), collector.url().into()]);
+    }
     if let Some(ways_out) = ways_out {
         args.extend(["--ways-out".into(), ways_out.into_os_string()]);
     }
-    let serve = move |stream| tokio::spawn(node.clone().serve(stream, Some(node::Role::Hand)));
+    let peer = Peer { role: node::Role::Hand, host: Some(host) };
+    let serve = move |stream| tokio::spawn(node.clone().serve(stream, Some(peer.clone())));
     let program = std::env::current_exe()?;
     supervised(Child { name: "hand", program, args, uid: None, serve: Box::new(serve) }, closing).await
 }
@@ -427,9 +450,20 @@ fn refuse_model_key() -> anyhow::Result<()> {
 /// Until somebody wants the service to end, or it cannot go on.
 async fn wait(
     serving: &mut tokio::task::JoinHandle<std::io::Result<()>>,
+    brain: Option<&worker::WorkerThread>,
     (mut interrupt, mut terminate): (Signal, Signal),
 ) -> anyhow::Result<()> {
+    let thinking = async {
+        match brain {
+            Some(brain) => brain.ended().await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
+        () = thinking => {
+            warn!("the brain worker ended by itself");
+            Err(failed(Code::Failed, "the brain worker ended by itself", "the log says what it did last: start the service again"))
+        }
         served = serving => {
             warn!("the API ended by itself");
             Ok(served??)

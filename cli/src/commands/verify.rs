@@ -1,7 +1,7 @@
 //! `steadyhand verify`: whether what a stopped service left on disk is whole and fits together.
 //!
-//! Each part is opened on its own, so that one that is damaged does not hide what the others are like. Opening the
-//! engine recovers what was busy when the service was killed, as a start would; nothing else is changed.
+//! Each part is opened on its own, so that one that is damaged does not hide what the others are like. Nothing is
+//! recovered: the engine is opened to be read.
 
 use crate::{
     config, connect,
@@ -57,7 +57,7 @@ impl Verify {
         let engine = engine(&data, &self.namespace, &mut found).await;
         if let (Some((catalog, blobs)), Some(engine)) = (&stores, &engine) {
             let connection = connect::embedded(engine.clone(), "steadyhand verify").await?;
-            let reader = TemporalReader::new(connection, &self.namespace);
+            let reader = TemporalReader::new(connection, &self.namespace, blobs.clone());
             let report = sessions_check::check(&**catalog, &**blobs, &reader).await;
             found.sessions = format!("{} sessions, {} events", report.sessions, report.events);
             found.problems.extend(report.problems);
@@ -104,7 +104,7 @@ async fn engine(data: &DataDir, namespace: &str, found: &mut Found) -> Option<En
     }
     let mut options = engine::Options::new(engine::Store::Fjall(path));
     options.namespaces = vec![namespace.to_owned()];
-    let engine = found.open("engine", move || Engine::open(options)).await?;
+    let engine = found.open("engine", move || Engine::open_read_only(options)).await?;
     let examined = engine.clone();
     let report = found.open("engine", move || examined.verify()).await;
     if let Some(report) = report {

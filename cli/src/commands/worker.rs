@@ -4,7 +4,7 @@ use crate::{
     env_vars,
     error::{Code, Hint as _, failed},
     remote::{self, Remote},
-    telemetry,
+    telemetry::{self, Collector},
 };
 use activities::{
     BrainActivities,
@@ -20,6 +20,8 @@ use tokio::signal::unix::{SignalKind, signal};
 pub struct Worker {
     #[command(subcommand)]
     role: Role,
+    #[command(flatten)]
+    traces: TraceArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -105,10 +107,36 @@ impl ModelArgs {
     }
 }
 
+/// Where spans are sent.
+#[derive(Clone, Debug, Default, Args)]
+pub struct TraceArgs {
+    /// Send spans to the OTLP collector with this base URL, as in http://127.0.0.1:4318 [default: none]
+    #[arg(long, global = true, env = env_vars::OTLP_ENDPOINT, value_name = "URL")]
+    otlp_endpoint: Option<String>,
+}
+
+impl TraceArgs {
+    /// A variable that is set to nothing names none.
+    pub fn collector(&self) -> anyhow::Result<Option<Collector>> {
+        let named = self.otlp_endpoint.as_deref().filter(|named| !named.is_empty());
+        let hint = format!("--otlp-endpoint or {}: where traces go", env_vars::OTLP_ENDPOINT);
+        named.map(str::parse).transpose().hint(Code::Usage, "use the trace collector", hint)
+    }
+}
+
 impl Worker {
     pub fn run(self) -> anyhow::Result<()> {
-        let _telemetry = telemetry::install(false)?;
-        tokio::runtime::Runtime::new()?.block_on(self.work())
+        let service = match self.role {
+            Role::Brain { .. } => "steadyhand-brain",
+            Role::Hand { .. } => "steadyhand-hand",
+            Role::Egress(_) => "steadyhand-egress",
+        };
+        let _telemetry = telemetry::install(service, self.traces.collector()?.as_ref())?;
+        let runtime = tokio::runtime::Runtime::new()?;
+        let worked = runtime.block_on(self.work());
+        // Whoever still talks to a hand is not waited for: it goes on by itself.
+        runtime.shutdown_background();
+        worked
     }
 
     async fn work(self) -> anyhow::Result<()> {
@@ -116,9 +144,10 @@ impl Worker {
             Role::Brain { node, model } => {
                 let model = model.make()?;
                 let remote = node.connect("steadyhand-brain").await?;
-                let reader = Arc::new(log::TemporalReader::new(remote.connection.clone(), &node.namespace));
+                let (connection, blobs) = (remote.connection.clone(), remote.blobs.clone());
+                let reader = Arc::new(log::TemporalReader::new(connection, &node.namespace, blobs));
                 let activities = BrainActivities::new(model, reader, remote.blobs.clone(), remote.deltas.clone());
-                let client = crate::connect::client(remote.connection.clone(), &node.namespace)?;
+                let client = crate::connect::client(remote.connection.clone(), &node.namespace, remote.blobs.clone())?;
                 let worker = worker::brain::start(client, activities, worker::brain::Options::default()).await?;
                 until_ended(worker, remote).await
             }
@@ -128,7 +157,7 @@ impl Worker {
                 let remote = node.connect("steadyhand-hand").await?;
                 let provider = Local::new(&host, hands_dir, program, remote.blobs.clone()).with_ways_out(ways_out);
                 let provider = Arc::new(provider);
-                let client = crate::connect::client(remote.connection.clone(), &node.namespace)?;
+                let client = crate::connect::client(remote.connection.clone(), &node.namespace, remote.blobs.clone())?;
                 let options = worker::hands::Options::default();
                 let worker = worker::hands::start(client, &host, provider, remote.blobs.clone(), options).await?;
                 until_ended(worker, remote).await
@@ -162,13 +191,13 @@ pub fn hand_program_beside() -> anyhow::Result<PathBuf> {
 }
 
 /// Runs until told to stop, until the service is gone, or until the worker fails.
-async fn until_ended(mut worker: worker::WorkerThread, remote: Remote) -> anyhow::Result<()> {
+async fn until_ended(worker: worker::WorkerThread, remote: Remote) -> anyhow::Result<()> {
     let mut gone = remote.gone.clone();
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tokio::select! {
         () = worker.ended() => return Ok(worker.join()?),
         // Nothing can be reported any more: what was under way is found again in the journals.
-        _ = gone.wait_for(|gone| *gone) => std::process::exit(0),
+        _ = gone.wait_for(|gone| *gone) => return Ok(()),
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }

@@ -46,8 +46,12 @@ pub struct Fake {
 
 impl Fake {
     pub fn start(answers: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
+        Fake::start_at("127.0.0.1:0", answers)
+    }
+
+    pub fn start_at(addr: &str, answers: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let listener = runtime.block_on(TcpListener::bind(addr)).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let asked = Arc::new(Mutex::new(Vec::new()));
         runtime.spawn(serve(listener, asked.clone(), Arc::new(answers)));

@@ -1,5 +1,7 @@
 //! The program as people and scripts meet it: exit code, stdout, stderr.
 
+mod bad_input;
+mod disk;
 mod documents;
 mod fake;
 mod feed;
@@ -8,7 +10,9 @@ mod program;
 mod refused;
 mod run;
 mod serve;
+mod stranger;
 mod terminal;
+mod traces;
 mod unreachable;
 mod usage;
 mod verify;

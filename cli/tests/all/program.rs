@@ -5,12 +5,13 @@ use std::{
     io::{BufRead as _, BufReader, Read as _},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::Arc,
 };
 use tempfile::TempDir;
 
 /// A folder that stands for a home, with the data folder in it. Nothing of the caller's environment gets through.
 pub struct Place {
-    dir: TempDir,
+    dir: Arc<TempDir>,
     env: Vec<(String, String)>,
 }
 
@@ -24,7 +25,12 @@ pub struct Shot {
 
 impl Place {
     pub fn new() -> Self {
-        Place { dir: tempfile::tempdir().unwrap(), env: Vec::new() }
+        Place { dir: Arc::new(tempfile::tempdir().unwrap()), env: Vec::new() }
+    }
+
+    /// The same folder, for another environment.
+    pub fn at(other: &Place) -> Self {
+        Place { dir: other.dir.clone(), env: other.env.clone() }
     }
 
     pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
@@ -68,9 +74,13 @@ impl Place {
 
     /// A service without hands, with a model that answers from a script; up when this returns.
     pub fn serve(&self, script: &str) -> Service {
+        self.serve_with(script, &[])
+    }
+
+    pub fn serve_with(&self, script: &str, more: &[&str]) -> Service {
         let script = self.write("script.toml", script);
         let args = ["serve", "--listen", "127.0.0.1:0", "--hands", "false", "--model-script", script.to_str().unwrap()];
-        let mut command = self.command(&args);
+        let mut command = self.command(&[&args, more].concat());
         let log = self.path().join("service.log");
         let stderr = std::fs::File::options().create(true).append(true).open(&log).unwrap();
         let mut child = command.stderr(stderr).spawn().unwrap();

@@ -78,6 +78,8 @@ pub fn begin(begin: Begin, at: &At<'_>) -> (Run, Effects) {
     let effects = tx.effects;
     state.transitions = 1;
     deadline::arm(&mut state);
+    #[cfg(debug_assertions)]
+    super::ledger::check(super::ledger::Ledger::new(), &effects.events, &state);
     let signal_ids = effects.signal_ids.iter().cloned().collect();
     (Run { state, signal_ids }, effects)
 }

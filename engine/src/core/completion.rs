@@ -3,19 +3,24 @@
 
 use super::command::{self, CommandError, Outcome};
 use super::state::{Activity, Sticky, WorkflowTask};
+use super::update::Messages;
 use super::workflow_task::{self, Started, TaskRef};
 use super::{Effects, Input, Refusal, Tx, activity, server_failure};
 use crate::pb::command::v1::Command;
+use crate::pb::command::v1::command::Attributes as CommandAttributes;
 use crate::pb::common::v1::MeteringMetadata;
 use crate::pb::enums::v1::WorkflowTaskFailedCause;
 use crate::pb::history::v1::WorkflowTaskCompletedEventAttributes;
 use crate::pb::history::v1::history_event::Attributes;
+use crate::pb::protocol::v1::Message;
 use crate::pb::sdk::v1::WorkflowTaskCompletedMetadata;
 use crate::time::Time;
 
 pub struct Complete {
     pub token: TaskRef,
     pub commands: Vec<Command>,
+    /// What the workflow says to updates.
+    pub messages: Vec<Message>,
     pub identity: String,
     pub sticky: Option<Sticky>,
     /// The worker takes the next task in the answer, if there is one.
@@ -97,6 +102,7 @@ fn complete(tx: &mut Tx<'_>, completion: Complete, task: &WorkflowTask) -> Resul
     tx.state.sticky = completion.sticky;
 
     let mut outcome = Outcome::default();
+    let mut messages = Messages::new(completion.messages);
     for command in completion.commands {
         if !tx.state.is_open() {
             break; // the workflow closed itself: what it asked for after that cannot happen
@@ -106,8 +112,13 @@ fn complete(tx: &mut Tx<'_>, completion: Complete, task: &WorkflowTask) -> Resul
             return Err(CommandError::new(cause, "a command has no attributes"));
         };
         let (metadata, identity) = (command.user_metadata, &completion.identity);
+        if let CommandAttributes::ProtocolMessageCommandAttributes(turn) = &attributes {
+            messages.perform(tx, &turn.message_id)?;
+            continue;
+        }
         command::perform(tx, attributes, metadata, completed_event_id, identity, &mut outcome)?;
     }
+    messages.perform_rest(tx)?;
     if !tx.state.is_open() {
         return Ok(Completed::Accepted { next: None, eager: Vec::new() });
     }

@@ -13,12 +13,14 @@ pub mod completion;
 pub mod deadline;
 pub mod history;
 pub mod ids;
+pub mod ledger;
 pub mod recover;
 pub mod retry;
 pub mod signal;
 pub mod state;
 pub mod terminate;
 pub mod timer;
+pub mod update;
 pub mod workflow_task;
 
 #[cfg(test)]
@@ -58,6 +60,8 @@ pub struct Effects {
     pub signal_ids: Vec<String>,
     /// A new run of the same workflow id, stored in the same write.
     pub successor: Option<Box<(Run, Effects)>>,
+    /// What became of updates.
+    pub updates: Vec<(String, update::News)>,
     /// Whether what a list shows of this run changed.
     pub listed: bool,
 }
@@ -114,6 +118,8 @@ pub fn apply<I: Input>(run: &mut Run, input: I, at: &At<'_>) -> Result<(I::Reply
         Ok(reply) => {
             settle(&mut tx);
             let effects = tx.effects;
+            #[cfg(debug_assertions)]
+            ledger::check(ledger::Ledger::of(&before), &effects.events, &run.state);
             run.signal_ids.extend(effects.signal_ids.iter().cloned());
             Ok((reply, effects))
         }
@@ -134,8 +140,6 @@ fn settle(tx: &mut Tx<'_>) {
     if let Some(successor) = &mut tx.effects.successor {
         deadline::arm(&mut successor.0.state);
     }
-    #[cfg(debug_assertions)]
-    history::lint_appended(&tx.effects.events, tx.state);
 }
 
 /// A failure made by the engine itself.

@@ -62,7 +62,7 @@ pub struct RunState {
     pub status: i32,
     #[prost(int64, tag = "21")]
     pub closed_at: i64,
-    /// The run that took over: continue-as-new or a retry.
+    /// The run that took over: continue-as-new, a retry, or a start that replaced this one.
     #[prost(string, tag = "22")]
     pub successor: String,
     #[prost(bool, tag = "23")]
@@ -108,6 +108,9 @@ pub struct RunState {
     /// The history event that closed the run.
     #[prost(int64, tag = "39")]
     pub close_event_id: i64,
+    /// Accepted updates, by their ids.
+    #[prost(btree_map = "string, message", tag = "40")]
+    pub updates: BTreeMap<String, Update>,
 }
 
 /// The one workflow task that a run may have.
@@ -202,6 +205,16 @@ pub struct Activity {
     pub cancel_requested_event_id: i64,
     #[prost(int64, tag = "21")]
     pub last_attempt_completed_at: i64,
+}
+
+/// An update that the workflow accepted.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Update {
+    #[prost(int64, tag = "1")]
+    pub accepted_event_id: i64,
+    /// Zero until it is answered.
+    #[prost(int64, tag = "2")]
+    pub completed_event_id: i64,
 }
 
 /// A timer that a workflow started.

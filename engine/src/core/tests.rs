@@ -9,6 +9,7 @@ use super::recover::Recover;
 use super::signal::Signal;
 use super::state::{Run, Sticky};
 use super::terminate::Terminate;
+use super::update::{Deliver, News};
 use super::workflow_task::{self, Started, TaskRef};
 use super::{At, Effects, Input, Refusal, Work, apply};
 use crate::options::Limits;
@@ -19,7 +20,9 @@ use crate::pb::enums::v1::{RetryState, TimeoutType, WorkflowExecutionStatus, Wor
 use crate::pb::failure::v1::Failure;
 use crate::pb::history::v1::history_event::Attributes as A;
 use crate::pb::history::v1::{HistoryEvent, WorkflowExecutionStartedEventAttributes};
+use crate::pb::protocol::v1::Message;
 use crate::pb::taskqueue::v1::TaskQueue;
+use crate::pb::update::v1::{Acceptance, Rejection, Response};
 use crate::time::{Time, duration};
 
 const SECOND: i64 = 1_000_000_000;
@@ -92,6 +95,7 @@ impl Bench {
         let mut complete = Complete {
             token: TaskRef::of(&started.task),
             commands: commands.into_iter().map(command).collect(),
+            messages: vec![],
             identity: "worker".into(),
             sticky: None,
             return_new_task: false,
@@ -335,6 +339,7 @@ fn rule_6_every_field_of_a_token_is_checked() {
         TaskRef { started_event_id: 9, ..good.clone() },
         TaskRef { attempt: 2, ..good.clone() },
         TaskRef { started_at: 1, ..good.clone() },
+        TaskRef { stamp: 9, ..good.clone() },
     ];
     for token in wrong {
         let result = bench.complete_with(&started, vec![], |complete| complete.token = token);
@@ -344,6 +349,21 @@ fn rule_6_every_field_of_a_token_is_checked() {
     assert_eq!(bench.complete(&started, vec![]), Err(Refusal::WorkflowTaskNotFound), "once");
     let stale = workflow_task::Start { stamp: 1, identity: String::new(), from_sticky: false };
     assert_eq!(bench.apply(stale), Err(Refusal::WorkflowTaskNotFound));
+}
+
+/// Found by simulation: an answer to an attempt that a restart had ended was taken for an answer to the next.
+#[test]
+fn rule_6_a_repeated_attempt_is_not_the_one_before_even_if_both_started_at_the_same_moment() {
+    let mut bench = Bench::new();
+    let first = bench.start();
+    bench.fail_task(&first);
+    let before = bench.start();
+    bench.apply(Recover).expect("recovers");
+    let after = bench.start();
+    let ids = |started: &Started| (started.task.started_event_id, started.task.attempt, started.task.started_at);
+    assert_eq!(ids(&before), ids(&after));
+    assert_eq!(bench.complete(&before, vec![]), Err(Refusal::WorkflowTaskNotFound));
+    bench.complete(&after, vec![]).expect("completes");
 }
 
 #[test]
@@ -650,6 +670,99 @@ fn rule_15_timers_that_are_due_fire_together_in_order_of_time_then_of_start() {
     assert_eq!(fired, ["b", "a", "late"]);
     assert_eq!(bench.run.state.timers.len(), 1);
     assert_eq!(bench.last.work.len(), 1, "one workflow task for all");
+}
+
+/// A worker's message about an update.
+fn message<M: prost::Message>(id: &str, update: &str, name: &str, body: &M) -> Message {
+    Message {
+        id: id.into(),
+        protocol_instance_id: update.into(),
+        body: Some(prost_wkt_types::Any {
+            type_url: format!("type.googleapis.com/temporal.api.update.v1.{name}"),
+            value: body.encode_to_vec(),
+        }),
+        ..Default::default()
+    }
+}
+
+fn acceptance(update: &str) -> Message {
+    let body = Acceptance { accepted_request: Some(Default::default()), ..Default::default() };
+    message(&format!("{update}/accept"), update, "Acceptance", &body)
+}
+
+fn response(update: &str) -> Message {
+    message(&format!("{update}/complete"), update, "Response", &Response::default())
+}
+
+fn rejection(update: &str) -> Message {
+    message(&format!("{update}/reject"), update, "Rejection", &Rejection::default())
+}
+
+/// The turn of a message.
+fn turn(id: &str) -> C {
+    C::ProtocolMessageCommandAttributes(ProtocolMessageCommandAttributes { message_id: id.into() })
+}
+
+#[test]
+fn rule_17_commands_give_the_order_of_what_is_said_to_updates_and_a_refusal_leaves_no_event() {
+    let mut bench = Bench::new();
+    let started = bench.start();
+    let commands = vec![timer("before", 1), turn("a/accept"), timer("between", 1), turn("a/complete")];
+    let messages = vec![rejection("b"), response("a"), acceptance("a")];
+    bench.complete_with(&started, commands, |complete| complete.messages = messages).expect("completes");
+    assert_eq!(
+        bench.names_from(4),
+        [
+            "WorkflowTaskCompleted",
+            "TimerStarted",
+            "WorkflowExecutionUpdateAccepted",
+            "TimerStarted",
+            "WorkflowExecutionUpdateCompleted"
+        ]
+    );
+    let told: Vec<_> = bench.last.updates.iter().map(|(id, news)| (id.as_str(), *news == News::Accepted)).collect();
+    assert_eq!(told, [("a", true), ("a", false), ("b", false)]);
+    assert_eq!(bench.run.state.updates.keys().collect::<Vec<_>>(), ["a"], "what was refused is not remembered");
+}
+
+#[test]
+fn rule_17_an_update_is_accepted_once_and_answered_once_and_only_by_its_message() {
+    let table: [(&str, Vec<C>, Vec<Message>); 6] = [
+        ("no such message", vec![turn("a/accept")], vec![]),
+        ("answered before it is accepted", vec![turn("a/complete")], vec![response("a")]),
+        (
+            "accepted without its request",
+            vec![turn("x")],
+            vec![message("x", "a", "Acceptance", &Acceptance::default())],
+        ),
+        ("not understood", vec![turn("x")], vec![message("x", "a", "Surprise", &Response::default())]),
+        ("accepted again", vec![turn("old/accept")], vec![acceptance("old")]),
+        ("refused after it was accepted", vec![], vec![rejection("old")]),
+    ];
+    for (what, commands, messages) in table {
+        let mut bench = Bench::new();
+        let started = bench.start();
+        bench
+            .complete_with(&started, vec![turn("old/accept")], |complete| complete.messages = vec![acceptance("old")])
+            .expect("completes");
+        bench.signal("wake");
+        let started = bench.start();
+        let completed = bench.complete_with(&started, commands, |complete| complete.messages = messages);
+        assert!(matches!(completed, Ok(Completed::Failed { .. })), "{what}: {completed:?}");
+        assert!(bench.last.updates.is_empty(), "{what}: nobody hears of it");
+    }
+}
+
+#[test]
+fn rule_17_a_request_makes_a_workflow_task_only_when_there_is_none() {
+    let mut bench = Bench::new();
+    bench.apply(Deliver).expect("is told");
+    assert_eq!(bench.names_from(3), Vec::<String>::new(), "it goes with the first one");
+    bench.step(vec![]);
+    bench.apply(Deliver).expect("is told");
+    assert_eq!(bench.names_from(5), ["WorkflowTaskScheduled"]);
+    bench.step(vec![finish()]);
+    assert_eq!(bench.apply(Deliver), Err(Refusal::Closed));
 }
 
 #[test]

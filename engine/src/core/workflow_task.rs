@@ -169,6 +169,9 @@ fn suggestions(tx: &Tx<'_>) -> Vec<i32> {
     if tx.state.next_event_id >= tx.at.limits.suggest_history_events {
         reasons.push(SuggestContinueAsNewReason::TooManyHistoryEvents as i32);
     }
+    if tx.state.updates.len() * 10 > tx.at.limits.updates_max * 9 {
+        reasons.push(SuggestContinueAsNewReason::TooManyUpdates as i32);
+    }
     reasons
 }
 
@@ -216,6 +219,8 @@ pub struct TaskRef {
     pub started_event_id: i64,
     pub attempt: i32,
     pub started_at: i64,
+    /// Attempts that are not in history share their event ids, and two may start at the same moment of a coarse clock.
+    pub stamp: i64,
 }
 
 impl TaskRef {
@@ -225,6 +230,7 @@ impl TaskRef {
             started_event_id: task.started_event_id,
             attempt: task.attempt,
             started_at: task.started_at,
+            stamp: task.stamp,
         }
     }
 

@@ -125,6 +125,7 @@ impl Queues {
                 break Some(task);
             }
             tokio::select! {
+                biased;
                 () = queue.news() => {}
                 () = &mut goodbye => {}
                 () = &mut expired => {

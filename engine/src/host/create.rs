@@ -1,18 +1,18 @@
 //! Starting workflows: what the newest run of the same workflow id means for a new one. Starts of one workflow id are
 //! decided one after the other, each against the durable outcome of the one before.
 
-use super::{Error, Host, Published, Slot, record, wait};
+use super::{Done, Error, Host, Published, Seen, Slot, record, wait};
 use crate::core::begin::{Begin, begin};
 use crate::core::signal::Signal;
-use crate::core::state::RunState;
+use crate::core::state::{Run, RunState};
 use crate::core::terminate::Terminate;
-use crate::core::{At, Refusal, ids};
+use crate::core::{self, At, Effects, ids};
 use crate::pb::enums::v1::{WorkflowExecutionStatus, WorkflowIdConflictPolicy, WorkflowIdReusePolicy};
 use crate::pb::history::v1::WorkflowExecutionStartedEventAttributes;
 use crate::pb::sdk::v1::UserMetadata;
 use crate::store::{self, Batch, Durability, keys};
 use crate::time::Time;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 
@@ -51,12 +51,12 @@ pub enum StartOutcome {
 /// One lock for many workflow ids.
 pub struct StartLocks {
     locks: Vec<Arc<Mutex<()>>>,
-    hasher: RandomState,
+    hasher: BuildHasherDefault<DefaultHasher>,
 }
 
 impl Default for StartLocks {
     fn default() -> Self {
-        StartLocks { locks: (0..256).map(|_| Arc::default()).collect(), hasher: RandomState::new() }
+        StartLocks { locks: (0..256).map(|_| Arc::default()).collect(), hasher: BuildHasherDefault::default() }
     }
 }
 
@@ -72,7 +72,14 @@ enum Verdict {
     Start,
     TerminateThenStart(Arc<Slot>),
     Signal(Arc<Slot>),
-    Answer(StartOutcome),
+    Answer(StartOutcome, Arc<Slot>),
+}
+
+/// What became of an open run that a start is to replace.
+enum Replaced {
+    Now(String, Done),
+    /// It closed by itself meanwhile.
+    Closed(Box<Start>, OwnedMutexGuard<()>),
 }
 
 impl Host {
@@ -80,7 +87,13 @@ impl Host {
     pub async fn start(self: &Arc<Self>, start: Start) -> Result<StartOutcome, Error> {
         let lock = self.starts.lock(&start.namespace, &start.started.workflow_id).await;
         match self.judge(&start)? {
-            Verdict::Answer(outcome) => Ok(outcome),
+            Verdict::Answer(outcome, slot) => {
+                // The run may have been continued as this one a moment ago: nobody may hear of it before it counts.
+                if slot.seen() == Seen::nothing() {
+                    self.sync().await?;
+                }
+                Ok(outcome)
+            }
             Verdict::Start => self.create(start, lock).await,
             Verdict::TerminateThenStart(slot) => {
                 let terminate = Terminate {
@@ -89,9 +102,12 @@ impl Host {
                     identity: "history-service".to_owned(),
                     first_run_id: String::new(),
                 };
-                match self.decide(&slot, terminate, Durability::Synced) {
-                    Ok(_) | Err(Error::Refused(Refusal::Closed)) => self.create(start, lock).await,
-                    Err(error) => Err(error),
+                match self.replace(&slot, terminate, start, lock)? {
+                    Replaced::Now(run_id, done) => {
+                        wait(done).await?;
+                        Ok(StartOutcome::Started { run_id })
+                    }
+                    Replaced::Closed(start, lock) => self.create(*start, lock).await,
                 }
             }
             Verdict::Signal(slot) => {
@@ -111,15 +127,17 @@ impl Host {
         let run = slot.run.lock();
         let state = &run.state;
         if !start.request_id.is_empty() && state.start_request_id == start.request_id && start.signal.is_none() {
-            return Ok(Verdict::Answer(StartOutcome::Started { run_id: state.run_id.clone() }));
+            let outcome = StartOutcome::Started { run_id: state.run_id.clone() };
+            return Ok(Verdict::Answer(outcome, slot.clone()));
         }
         let refused = || {
-            Verdict::Answer(StartOutcome::Refused {
+            let outcome = StartOutcome::Refused {
                 run_id: state.run_id.clone(),
                 first_run_id: state.first_run_id.clone(),
                 start_request_id: state.start_request_id.clone(),
                 is_open: state.is_open(),
-            })
+            };
+            Verdict::Answer(outcome, slot.clone())
         };
         if state.is_open() {
             return Ok(if start.conflict == WorkflowIdConflictPolicy::TerminateExisting {
@@ -127,7 +145,7 @@ impl Host {
             } else if start.signal.is_some() {
                 Verdict::Signal(slot.clone())
             } else if start.conflict == WorkflowIdConflictPolicy::UseExisting {
-                Verdict::Answer(existing(state))
+                Verdict::Answer(existing(state), slot.clone())
             } else {
                 refused()
             });
@@ -146,14 +164,35 @@ impl Host {
         Ok(if allowed { Verdict::Start } else { refused() })
     }
 
-    async fn create(self: &Arc<Self>, start: Start, lock: OwnedMutexGuard<()>) -> Result<StartOutcome, Error> {
+    /// Ends an open run and starts another in its place, both in one write; gives the start back if the run is closed.
+    fn replace(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        terminate: Terminate,
+        start: Start,
+        lock: OwnedMutexGuard<()>,
+    ) -> Result<Replaced, Error> {
         self.check_writable()?;
-        let now = self.clock.now();
+        let mut run = slot.run.lock();
+        if !run.state.is_open() || slot.is_deleted() {
+            return Ok(Replaced::Closed(Box::new(start), lock));
+        }
+        let at = At { now: self.clock.now(), limits: &self.limits, started: None };
+        let before = record::Before::of(&run.state);
+        let ((), mut effects) = core::apply(&mut run, terminate, &at)?;
+        let next = self.begin(start, at.now);
+        let run_id = next.0.state.run_id.clone();
+        run.state.successor.clone_from(&run_id);
+        effects.successor = Some(Box::new(next));
+        Ok(Replaced::Now(run_id, self.commit(slot, &run, effects, before, Durability::Synced, Some(lock))))
+    }
+
+    /// The first state of a run that a client asked for.
+    fn begin(&self, start: Start, now: Time) -> (Run, Effects) {
         let (high, low) = self.draw();
-        let run_id = ids::ordered_from(now, high, low);
         let begun = Begin {
             namespace: start.namespace,
-            run_id: run_id.clone(),
+            run_id: ids::ordered_from(now, high, low),
             seed: high ^ low,
             start_request_id: start.request_id,
             started: start.started,
@@ -161,7 +200,13 @@ impl Host {
             signal: start.signal,
             execution_expires_at: Time::UNSET,
         };
-        let (run, mut effects) = begin(begun, &At { now, limits: &self.limits, started: None });
+        begin(begun, &At { now, limits: &self.limits, started: None })
+    }
+
+    async fn create(self: &Arc<Self>, start: Start, lock: OwnedMutexGuard<()>) -> Result<StartOutcome, Error> {
+        self.check_writable()?;
+        let (run, mut effects) = self.begin(start, self.clock.now());
+        let run_id = run.state.run_id.clone();
         let mut batch = Batch::default();
         let slot = self.cache.insert(&run);
         record::transition(&mut batch, &slot.key, &run, &mut effects, record::Before::nothing());
@@ -179,7 +224,7 @@ impl Host {
             drop(lock);
             let _nobody_waits = done.send(result);
         };
-        self.committer.submit(batch, Durability::Synced, Box::new(after));
+        self.submit(batch, Durability::Synced, Box::new(after));
         wait(waits).await?;
         Ok(StartOutcome::Started { run_id })
     }

@@ -61,7 +61,7 @@ impl Host {
                 drop(lock);
                 let _nobody_waits = done.send(result);
             };
-            self.committer.submit(batch, Durability::Synced, Box::new(after));
+            self.submit(batch, Durability::Synced, Box::new(after));
             waits
         };
         wait(done).await

@@ -5,7 +5,7 @@ use crate::core::state::{Run, RunState};
 use crate::pb::common::v1::WorkflowExecution;
 use crate::pb::history::v1::{History, HistoryEvent};
 use crate::store::keys::{self, RunKey};
-use crate::store::{Order, Range, Space};
+use crate::store::{Order, Range, Reads, Space};
 use prost::Message;
 use std::sync::Arc;
 
@@ -60,33 +60,7 @@ impl Host {
 
     /// Events `from..to` of a run, at most `limit`.
     pub fn history(&self, run: &RunKey, from: i64, to: i64, limit: usize) -> Result<Vec<HistoryEvent>, Error> {
-        let mut events = Vec::new();
-        let mut next = from;
-        // The batch that holds `from` may begin before it.
-        let mut range =
-            Range { from: keys::history(run, 0), to: keys::history(run, from + 1), order: Order::Descending, limit: 1 };
-        while next < to && events.len() < limit {
-            let batches = self.store.scan(Space::History, range)?;
-            if batches.is_empty() {
-                break;
-            }
-            for (_, bytes) in &batches {
-                let history = decode(run, bytes)?;
-                for event in history.events {
-                    if event.event_id >= next && event.event_id < to && events.len() < limit {
-                        next = event.event_id + 1;
-                        events.push(event);
-                    }
-                }
-            }
-            range = Range {
-                from: keys::history(run, next),
-                to: keys::history(run, to),
-                order: Order::Ascending,
-                limit: (limit - events.len()).min(64),
-            };
-        }
-        Ok(events)
+        read(&*self.store, run, from, to, limit)
     }
 
     /// At most `limit` events before `before`, newest first.
@@ -113,6 +87,37 @@ impl Host {
         }
         Ok(events)
     }
+}
+
+/// Events `from..to` of a run as `store` has them, at most `limit`.
+pub fn read(store: &dyn Reads, run: &RunKey, from: i64, to: i64, limit: usize) -> Result<Vec<HistoryEvent>, Error> {
+    let mut events = Vec::new();
+    let mut next = from;
+    // The batch that holds `from` may begin before it.
+    let mut range =
+        Range { from: keys::history(run, 0), to: keys::history(run, from + 1), order: Order::Descending, limit: 1 };
+    while next < to && events.len() < limit {
+        let batches = store.scan(Space::History, range)?;
+        if batches.is_empty() {
+            break;
+        }
+        for (_, bytes) in &batches {
+            let history = decode(run, bytes)?;
+            for event in history.events {
+                if event.event_id >= next && event.event_id < to && events.len() < limit {
+                    next = event.event_id + 1;
+                    events.push(event);
+                }
+            }
+        }
+        range = Range {
+            from: keys::history(run, next),
+            to: keys::history(run, to),
+            order: Order::Ascending,
+            limit: (limit - events.len()).min(64),
+        };
+    }
+    Ok(events)
 }
 
 fn decode(run: &RunKey, bytes: &[u8]) -> Result<History, Error> {

@@ -4,7 +4,6 @@
 mod cache;
 mod create;
 mod delete;
-mod examine;
 mod history;
 mod listing;
 mod query;
@@ -12,6 +11,7 @@ mod record;
 mod recovery;
 mod slot;
 mod system;
+mod updates;
 mod wheel;
 
 pub use create::{Start, StartOutcome};
@@ -20,6 +20,9 @@ pub use query::{Answer, QueryError};
 pub use record::info as run_info;
 pub use recovery::recovered;
 pub use slot::{Seen, Slot};
+pub use updates::{Stage, Unanswered, Until, UpdateError};
+
+pub(crate) use history::read as read_history;
 
 use crate::clock::Clock;
 use crate::core::state::Run;
@@ -27,13 +30,13 @@ use crate::core::{self, At, Effects, Input, Refusal};
 use crate::dispatch::Queues;
 use crate::options::Limits;
 use crate::pb::history::v1::WorkflowExecutionStartedEventAttributes;
-use crate::store::committer::Committer;
+use crate::store::committer::{After, Committer};
 use crate::store::keys::RunKey;
 use crate::store::{self, Batch, Durability, Storage};
 use cache::RunCache;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{OwnedMutexGuard, oneshot, watch};
 use wheel::Wheel;
 
 /// Why something could not be done to a run.
@@ -64,7 +67,8 @@ pub struct Host {
     pub limits: Limits,
     pub queues: Queues,
     store: Arc<dyn Storage>,
-    committer: Committer,
+    /// `None`: the store is only read.
+    committer: Option<Committer>,
     cache: RunCache,
     wheel: Wheel,
     starts: create::StartLocks,
@@ -74,22 +78,26 @@ pub struct Host {
     ids_made: AtomicU64,
 }
 
+/// How a host is made.
+pub struct Settings {
+    pub clock: Arc<dyn Clock>,
+    pub limits: Limits,
+    pub cached_runs_max: usize,
+    pub seed: u64,
+}
+
 /// The durable end of a transition.
 pub type Done = oneshot::Receiver<Result<(), Arc<store::Error>>>;
 
 impl Host {
-    pub fn new(
-        store: Arc<dyn Storage>,
-        clock: Arc<dyn Clock>,
-        limits: Limits,
-        cached_runs_max: usize,
-        seed: u64,
-    ) -> std::io::Result<Host> {
-        Ok(Host {
+    /// A host over `store`; without a committer it refuses every change.
+    pub fn new(store: Arc<dyn Storage>, committer: Option<Committer>, settings: Settings) -> Host {
+        let Settings { clock, limits, cached_runs_max, seed } = settings;
+        Host {
             queues: Queues::new(clock.clone()),
             clock,
             limits,
-            committer: Committer::start(store.clone())?,
+            committer,
             store,
             cache: RunCache::new(cached_runs_max),
             wheel: Wheel::default(),
@@ -98,7 +106,7 @@ impl Host {
             closing: watch::Sender::new(false),
             seed,
             ids_made: AtomicU64::new(0),
-        })
+        }
     }
 
     /// Applies `input` and waits until it counts.
@@ -143,20 +151,22 @@ impl Host {
         let at = At { now: self.clock.now(), limits: &self.limits, started: started.as_ref() };
         let before = record::Before::of(&run.state);
         let (reply, effects) = core::apply(&mut run, input, &at)?;
-        let done = self.commit(slot, &run, effects, before, Batch::default(), durability);
+        let done = self.commit(slot, &run, effects, before, durability, None);
         Ok((then(reply), done))
     }
 
-    /// Queues the write of a transition. Must be called with the run locked: that is what orders the writes.
+    /// Queues the write of a transition. Must be called with the run locked: that is what orders the writes. `held` is
+    /// let go when the write counts.
     fn commit(
         self: &Arc<Self>,
         slot: &Arc<Slot>,
         run: &Run,
         mut effects: Effects,
         before: record::Before,
-        mut batch: Batch,
         durability: Durability,
+        held: Option<OwnedMutexGuard<()>>,
     ) -> Done {
+        let mut batch = Batch::default();
         record::transition(&mut batch, &slot.key, run, &mut effects, before);
         let successor = effects.successor.take().map(|successor| {
             let (run, mut effects) = *successor;
@@ -170,6 +180,7 @@ impl Host {
             seen: Seen::of(&run.state),
             wake_at: run.state.wake_at,
             work: effects.work,
+            updates: effects.updates,
         };
         let (done, waits) = oneshot::channel();
         let (host, slot) = (self.clone(), slot.clone());
@@ -183,14 +194,22 @@ impl Host {
                 }
                 Err(_) => host.poison(),
             }
+            drop(held);
             let _nobody_waits = done.send(result);
         };
-        self.committer.submit(batch, durability, Box::new(after));
+        self.submit(batch, durability, Box::new(after));
         waits
     }
 
+    fn submit(&self, batch: Batch, durability: Durability, after: After) {
+        match &self.committer {
+            Some(committer) => committer.submit(batch, durability, after),
+            None => after(Err(Arc::new(store::Error::ReadOnly))),
+        }
+    }
+
     /// Sets in motion what a durable transition left to do.
-    fn publish(&self, slot: &Arc<Slot>, published: Published) {
+    fn publish(self: &Arc<Self>, slot: &Arc<Slot>, published: Published) {
         slot.publish(published.seen);
         if published.wake_at != 0 {
             self.wheel.arm(crate::time::Time(published.wake_at), slot.key);
@@ -198,10 +217,15 @@ impl Host {
         for work in published.work {
             self.queues.push(&published.namespace, slot.key, work);
         }
+        self.tell_updates(slot, published.updates);
+        self.dispatch_updates(slot);
         self.dispatch_queries(slot);
     }
 
     fn check_writable(&self) -> Result<(), Error> {
+        if self.committer.is_none() {
+            return Err(store::Error::ReadOnly.into());
+        }
         match self.poisoned.load(Ordering::Acquire) {
             true => Err(store::Error::Poisoned.into()),
             false => Ok(()),
@@ -215,11 +239,17 @@ impl Host {
     /// The first event of a run, which a retry of its workflow repeats.
     fn started_event(&self, run: &RunKey) -> Result<WorkflowExecutionStartedEventAttributes, Error> {
         use crate::pb::history::v1::history_event::Attributes;
-        let first = self.history(run, 1, 2, 1)?.into_iter().next();
+        let first = history::read(&*self.store, run, 1, 2, 1)?.into_iter().next();
         match first.and_then(|event| event.attributes) {
             Some(Attributes::WorkflowExecutionStartedEventAttributes(started)) => Ok(started),
             _ => Err(Error::NoRun),
         }
+    }
+
+    /// An id that a client left to us.
+    pub fn fresh_id(&self) -> String {
+        let (high, low) = self.draw();
+        core::ids::ordered_from(self.clock.now(), high, low)
     }
 
     /// Random-looking bits that follow from the engine's seed.
@@ -236,11 +266,18 @@ struct Published {
     seen: Seen,
     wake_at: i64,
     work: Vec<core::Work>,
+    updates: Vec<(String, core::update::News)>,
 }
 
 impl Published {
     fn of(run: Run, work: Vec<core::Work>) -> Self {
-        Published { seen: Seen::of(&run.state), wake_at: run.state.wake_at, namespace: run.state.namespace, work }
+        Published {
+            seen: Seen::of(&run.state),
+            wake_at: run.state.wake_at,
+            namespace: run.state.namespace,
+            work,
+            updates: Vec::new(),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::pb::failure::v1::Failure;
 use crate::pb::query::v1::{WorkflowQuery, WorkflowQueryResult};
 use crate::store::Durability;
 use crate::time::Time;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -31,9 +31,9 @@ pub enum QueryError {
     Gone,
 }
 
-/// The queries that wait for one run.
+/// The queries that wait for one run, by their ids, which are in the order of asking.
 #[derive(Default)]
-pub struct Queries(HashMap<String, Waiting>);
+pub struct Queries(BTreeMap<String, Waiting>);
 
 struct Waiting {
     query: WorkflowQuery,
@@ -59,8 +59,7 @@ impl Host {
         query: WorkflowQuery,
         deadline: Time,
     ) -> Result<Answer, QueryError> {
-        let (high, low) = self.draw();
-        let id = crate::core::ids::ordered_from(self.clock.now(), high, low);
+        let id = self.fresh_id();
         let (answer, mut answered) = oneshot::channel();
         {
             let mut queries = slot.queries.lock();
@@ -75,18 +74,20 @@ impl Host {
         if let Some(wait) = sticky_wait {
             let patience = self.clock.now().plus(wait).min(deadline);
             tokio::select! {
+                biased;
                 answer = &mut answered => return answer.map_err(|_| QueryError::Gone),
                 () = self.until(patience) => self.give_up_sticky(slot, &id),
             }
         }
         tokio::select! {
+            biased;
             answer = answered => answer.map_err(|_| QueryError::Gone),
             () = self.until(deadline) => Err(QueryError::Deadline),
             () = self.closing() => Err(QueryError::Gone),
         }
     }
 
-    async fn until(&self, deadline: Time) {
+    pub(super) async fn until(&self, deadline: Time) {
         while self.clock.now() < deadline {
             self.clock.sleep_until(deadline).await;
         }

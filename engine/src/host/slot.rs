@@ -1,6 +1,7 @@
-//! One run in memory: its state behind its own lock, what of it is durable, and the queries that wait for it.
+//! One run in memory: its state behind its own lock, what of it is durable, and the queries and updates that wait for it.
 
 use super::query::Queries;
+use super::updates::Updates;
 use crate::core::state::{Run, RunState};
 use crate::store::keys::{self, RunKey};
 use parking_lot::Mutex;
@@ -11,6 +12,7 @@ pub struct Slot {
     pub key: RunKey,
     pub run: Mutex<Run>,
     pub(super) queries: Mutex<Queries>,
+    pub(super) updates: Mutex<Updates>,
     seen: watch::Sender<Seen>,
     deleted: AtomicBool,
 }
@@ -24,6 +26,11 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// Of a run that is not stored yet.
+    pub fn nothing() -> Self {
+        Seen { next_event_id: 1, is_open: true, is_deleted: false }
+    }
+
     pub fn of(state: &RunState) -> Self {
         Seen { next_event_id: state.next_event_id, is_open: state.is_open(), is_deleted: false }
     }
@@ -39,7 +46,7 @@ impl Slot {
     /// A run that is about to be stored: readers see nothing of it yet.
     pub fn unwritten(run: Run) -> Option<Self> {
         let key = keys::run(&run.state.run_id)?;
-        Some(Slot::with(key, run, Seen { next_event_id: 1, is_open: true, is_deleted: false }))
+        Some(Slot::with(key, run, Seen::nothing()))
     }
 
     fn with(key: RunKey, run: Run, seen: Seen) -> Self {
@@ -47,6 +54,7 @@ impl Slot {
             key,
             run: Mutex::new(run),
             queries: Mutex::default(),
+            updates: Mutex::default(),
             seen: watch::Sender::new(seen),
             deleted: AtomicBool::new(false),
         }

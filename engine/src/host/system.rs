@@ -1,7 +1,8 @@
 //! What concerns no single run: namespaces, syncing, shutting down.
 
 use super::{Error, Host, wait};
-use crate::store::{self, Batch, Durability, Range, Space};
+use crate::pb::enums::v1::IndexedValueType;
+use crate::store::{self, Batch, Durability, Range, Reads, Space, keys};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -20,9 +21,48 @@ impl Host {
         Ok(entries.into_iter().map(|(name, description)| (text(name), text(description))).collect())
     }
 
+    /// Stores search attributes of a namespace with their types.
+    pub async fn store_attributes(
+        self: &Arc<Self>,
+        namespace: &str,
+        attributes: &[(String, IndexedValueType)],
+    ) -> Result<(), Error> {
+        let mut batch = Batch::default();
+        for (name, kind) in attributes {
+            batch.put(Space::Attribute, keys::attribute(namespace, name), vec![*kind as u8]);
+        }
+        self.write(batch).await
+    }
+
+    /// Forgets search attributes; runs keep their values.
+    pub async fn remove_attributes(self: &Arc<Self>, namespace: &str, names: &[String]) -> Result<(), Error> {
+        let mut batch = Batch::default();
+        names.iter().for_each(|name| batch.remove(Space::Attribute, keys::attribute(namespace, name)));
+        self.write(batch).await
+    }
+
+    /// The search attributes of a namespace.
+    pub fn stored_attributes(&self, namespace: &str) -> Result<Vec<(String, IndexedValueType)>, Error> {
+        let prefix = keys::named(namespace);
+        let entries = self.store.scan(Space::Attribute, Range::prefix(prefix.clone()))?;
+        let attribute = |(key, value): (Vec<u8>, Vec<u8>)| {
+            let kind = value.first().and_then(|kind| IndexedValueType::try_from(i32::from(*kind)).ok())?;
+            Some((String::from_utf8_lossy(&key[prefix.len()..]).into_owned(), kind))
+        };
+        Ok(entries.into_iter().filter_map(attribute).collect())
+    }
+
     /// Returns when everything that was handed to the store is on disk.
     pub async fn sync(self: &Arc<Self>) -> Result<(), Error> {
-        self.write(Batch::default()).await
+        match self.committer {
+            Some(_) => self.write(Batch::default()).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The store at one moment.
+    pub fn snapshot(&self) -> Result<Box<dyn Reads>, Error> {
+        Ok(self.store.snapshot()?)
     }
 
     /// Closes the store, after which only errors are answered.
@@ -31,6 +71,9 @@ impl Host {
     }
 
     async fn write(self: &Arc<Self>, batch: Batch) -> Result<(), Error> {
+        if self.committer.is_none() {
+            return Err(store::Error::ReadOnly.into());
+        }
         let (done, waits) = oneshot::channel();
         let host = self.clone();
         let after = move |result: Result<(), Arc<store::Error>>| {
@@ -39,7 +82,7 @@ impl Host {
             }
             let _nobody_waits = done.send(result);
         };
-        self.committer.submit(batch, Durability::Synced, Box::new(after));
+        self.submit(batch, Durability::Synced, Box::new(after));
         wait(waits).await
     }
 

@@ -1,20 +1,24 @@
 //! What the host owes its callers when the store does not keep its word.
 
 use super::*;
-use crate::clock::SystemClock;
+use crate::clock::{SimulatedClock, SystemClock};
+use crate::core::completion::Complete;
 use crate::core::signal::Signal;
+use crate::core::workflow_task;
+use crate::pb::command::v1::{Command, command};
 use crate::pb::common::v1::{WorkflowExecution, WorkflowType};
+use crate::pb::enums::v1::WorkflowIdConflictPolicy;
 use crate::pb::taskqueue::v1::TaskQueue;
+use crate::store::committer::Commits;
 use crate::store::suite::Breaking;
+use crate::store::{Entry, MemoryStore, Range, Reads, Space};
+use crate::time::Time;
+use parking_lot::Mutex;
 
-#[tokio::test]
-async fn a_write_that_failed_is_not_acknowledged_and_none_is_accepted_after_it() {
-    let store = Arc::new(Breaking::default());
-    let host = Host::new(store, Arc::new(SystemClock), Limits::default(), 10, 7).expect("a host");
-    let host = Arc::new(host);
-    let start = Start {
+fn start(request_id: &str, conflict: WorkflowIdConflictPolicy) -> Start {
+    Start {
         namespace: "default".into(),
-        request_id: "r".into(),
+        request_id: request_id.into(),
         started: WorkflowExecutionStartedEventAttributes {
             workflow_id: "w".into(),
             workflow_type: Some(WorkflowType { name: "W".into() }),
@@ -23,10 +27,70 @@ async fn a_write_that_failed_is_not_acknowledged_and_none_is_accepted_after_it()
         },
         user_metadata: None,
         reuse: Default::default(),
-        conflict: Default::default(),
+        conflict,
         signal: None,
-    };
-    host.start(start).await.expect("the first write goes well");
+    }
+}
+
+/// A store that remembers how it looked after each batch.
+#[derive(Default)]
+struct Watched {
+    inner: MemoryStore,
+    after_each: Mutex<Vec<Box<dyn Reads>>>,
+}
+
+impl Storage for Watched {
+    fn write(&self, batches: Vec<Batch>, durability: Durability) -> Result<(), store::Error> {
+        for batch in batches {
+            self.inner.write(vec![batch], durability)?;
+            self.after_each.lock().push(self.inner.snapshot()?);
+        }
+        Ok(())
+    }
+
+    fn snapshot(&self) -> Result<Box<dyn Reads>, store::Error> {
+        self.inner.snapshot()
+    }
+
+    fn close(&self) {}
+}
+
+impl Reads for Watched {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, store::Error> {
+        self.inner.get(space, key)
+    }
+
+    fn scan(&self, space: Space, range: Range) -> Result<Vec<Entry>, store::Error> {
+        self.inner.scan(space, range)
+    }
+}
+
+#[tokio::test]
+async fn a_run_is_replaced_in_one_write_whatever_stops_after_it() {
+    let store = Arc::new(Watched::default());
+    let committer = Committer::start(store.clone()).expect("a committer");
+    let settings = Settings { clock: Arc::new(SystemClock), limits: Limits::default(), cached_runs_max: 10, seed: 7 };
+    let host = Arc::new(Host::new(store.clone(), Some(committer), settings));
+    host.start(start("first", Default::default())).await.expect("starts");
+    let second = host.start(start("second", WorkflowIdConflictPolicy::TerminateExisting)).await.expect("replaces");
+    let StartOutcome::Started { run_id } = second else { panic!("{second:?}") };
+    let looks = store.after_each.lock();
+    assert_eq!(looks.len(), 2, "one batch a start");
+    for look in looks.iter() {
+        let report = crate::verify::verify(&**look).expect("reads");
+        assert_eq!((report.open_runs, report.problems), (1, vec![]), "there is always an open run");
+    }
+    let execution = WorkflowExecution { workflow_id: "w".into(), run_id: String::new() };
+    assert_eq!(host.resolve("default", &execution).expect("is there").run.lock().state.run_id, run_id);
+}
+
+#[tokio::test]
+async fn a_write_that_failed_is_not_acknowledged_and_none_is_accepted_after_it() {
+    let store = Arc::new(Breaking::default());
+    let committer = Committer::start(store.clone()).expect("a committer");
+    let settings = Settings { clock: Arc::new(SystemClock), limits: Limits::default(), cached_runs_max: 10, seed: 7 };
+    let host = Arc::new(Host::new(store, Some(committer), settings));
+    host.start(start("r", Default::default())).await.expect("the first write goes well");
     let execution = WorkflowExecution { workflow_id: "w".into(), run_id: String::new() };
     let slot = host.resolve("default", &execution).expect("is there");
     let seen = slot.seen();
@@ -37,4 +101,52 @@ async fn a_write_that_failed_is_not_acknowledged_and_none_is_accepted_after_it()
         assert!(matches!(refused, Err(Error::Store(_))), "{refused:?}");
         assert_eq!(slot.seen(), seen, "readers see nothing of it");
     }
+}
+
+/// A host whose writes happen when the test says so.
+fn unattended(clock: &SimulatedClock) -> (Arc<Host>, Commits) {
+    let store = Arc::new(MemoryStore::default());
+    let (committer, commits) = Committer::unattended(store.clone());
+    let settings = Settings { clock: Arc::new(clock.clone()), limits: Limits::default(), cached_runs_max: 10, seed: 7 };
+    (Arc::new(Host::new(store, Some(committer), settings)), commits)
+}
+
+/// Polls a start once, and again when what waits is written.
+async fn attended(
+    start: impl Future<Output = Result<StartOutcome, Error>>,
+    commits: &mut Commits,
+) -> (bool, StartOutcome) {
+    let mut start = Box::pin(start);
+    let waited = futures::poll!(&mut start).is_pending();
+    commits.turn();
+    (waited, start.await.expect("an outcome"))
+}
+
+/// Found by simulation: `UseExisting` answered with a run that was lost with the write that continued the old one as it.
+#[tokio::test]
+async fn nobody_hears_of_a_run_before_it_is_on_disk() {
+    let (host, mut commits) = unattended(&SimulatedClock::new(Time(1_700_000_000_000_000_000)));
+    attended(host.start(start("first", Default::default())), &mut commits).await;
+    let execution = WorkflowExecution { workflow_id: "w".into(), run_id: String::new() };
+    let slot = host.resolve("default", &execution).expect("is there");
+    let taken = workflow_task::Start { stamp: 1, identity: String::new(), from_sticky: false };
+    let (started, _done) = host.decide(&slot, taken, Durability::Journaled).expect("starts");
+    let again = command::Attributes::ContinueAsNewWorkflowExecutionCommandAttributes(Default::default());
+    let complete = Complete {
+        token: workflow_task::TaskRef::of(&started.task),
+        commands: vec![Command { attributes: Some(again), ..Default::default() }],
+        messages: vec![],
+        identity: String::new(),
+        sticky: None,
+        return_new_task: false,
+        force_new_task: false,
+        sdk_metadata: None,
+        metering_metadata: None,
+    };
+    let (_completed, _done) = host.decide(&slot, complete, Durability::Synced).expect("completes");
+    let second = start("second", WorkflowIdConflictPolicy::UseExisting);
+    let (waited, outcome) = attended(host.start(second), &mut commits).await;
+    assert!(waited, "the run that it is given was not on disk");
+    let next = slot.run.lock().state.successor.clone();
+    assert!(matches!(&outcome, StartOutcome::Existing { run_id, .. } if *run_id == next), "{outcome:?}");
 }

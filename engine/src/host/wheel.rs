@@ -59,7 +59,7 @@ impl Host {
                 warn!(error = &error as &dyn std::error::Error, "timers could not be read");
             }
             for run in self.take_due(now) {
-                if let Err(error) = self.wake(&run) {
+                if let Err(error) = self.wake(&run, now) {
                     let run_id = keys::run_id(&run);
                     warn!(run_id, error = &error as &dyn std::error::Error, "a run could not be woken");
                 }
@@ -69,6 +69,7 @@ impl Host {
                 near.entries.first().map_or(near.horizon, |first| first.0)
             };
             tokio::select! {
+                biased;
                 () = self.clock.sleep_until(next) => {}
                 () = self.wheel.changed.notified() => {}
             }
@@ -102,18 +103,68 @@ impl Host {
         std::mem::replace(&mut near.entries, later).into_iter().map(|entry| entry.1).collect()
     }
 
-    fn wake(self: &Arc<Self>, run: &RunKey) -> Result<(), Error> {
+    fn wake(self: &Arc<Self>, run: &RunKey, now: Time) -> Result<(), Error> {
         let Some(slot) = self.slot(run)? else { return Ok(()) };
-        if self.is_due(&slot) {
+        if is_due(&slot, now) {
             // Its effects follow when it is durable; nobody waits for it here.
             self.decide(&slot, Wake, Durability::Synced)?;
         }
         Ok(())
     }
+}
 
-    /// Whether the run still wants this wake-up: an entry may be older than the run's state.
-    fn is_due(&self, slot: &Slot) -> bool {
-        let wake_at = slot.run.lock().state.wake_at;
-        wake_at != 0 && wake_at <= self.clock.now().0 && !slot.is_deleted()
+/// Whether the run still wants this wake-up: an entry may be older than the run's state. `now` is when the entry was
+/// taken: the clock may have been set back since, and an entry is taken once.
+fn is_due(slot: &Slot, now: Time) -> bool {
+    let wake_at = slot.run.lock().state.wake_at;
+    wake_at != 0 && wake_at <= now.0 && !slot.is_deleted()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, SimulatedClock};
+    use crate::host::{Settings, Start};
+    use crate::options::Limits;
+    use crate::pb::history::v1::WorkflowExecutionStartedEventAttributes;
+    use crate::store::MemoryStore;
+    use crate::store::committer::Committer;
+    use crate::time::duration;
+    use std::time::Duration;
+
+    #[test]
+    fn a_clock_that_is_set_back_while_a_run_is_woken_loses_no_wake_up() {
+        let clock = SimulatedClock::new(Time(1_700_000_000_000_000_000));
+        let store = Arc::new(MemoryStore::default());
+        let (committer, mut commits) = Committer::unattended(store.clone());
+        let settings =
+            Settings { clock: Arc::new(clock.clone()), limits: Limits::default(), cached_runs_max: 10, seed: 7 };
+        let host = Arc::new(Host::new(store, Some(committer), settings));
+        host.look_ahead(clock.now()).expect("reads");
+        let start = Start {
+            namespace: "default".into(),
+            request_id: "r".into(),
+            started: WorkflowExecutionStartedEventAttributes {
+                workflow_id: "w".into(),
+                first_workflow_task_backoff: duration(10_000_000_000),
+                ..Default::default()
+            },
+            user_metadata: None,
+            reuse: Default::default(),
+            conflict: Default::default(),
+            signal: None,
+        };
+        let mut starting = Box::pin(host.start(start));
+        assert!(futures::FutureExt::now_or_never(&mut starting).is_none());
+        commits.turn();
+        clock.advance(Duration::from_secs(10));
+        let now = clock.now();
+        let due = host.take_due(now);
+        assert_eq!(due.len(), 1);
+        clock.set_back(Duration::from_secs(5));
+        due.iter().for_each(|run| host.wake(run, now).expect("wakes"));
+        commits.turn();
+        clock.advance(Duration::from_secs(5));
+        assert_eq!(host.take_due(clock.now()), due, "it is due again");
     }
 }

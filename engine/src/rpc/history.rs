@@ -126,6 +126,7 @@ async fn wait_until(call: &Call, slot: &Arc<Slot>, enough: impl Fn(&host::Seen) 
         }
     };
     tokio::select! {
+        biased;
         _ = news => {}
         () = time_is_up => {}
         () = call.host.closing() => {}

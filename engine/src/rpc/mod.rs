@@ -12,6 +12,7 @@ mod status;
 mod system;
 mod token;
 mod undelivered;
+mod update;
 mod visibility;
 mod worker;
 mod workflow;
@@ -82,6 +83,8 @@ methods! {
         RespondActivityTaskCanceledById => activity::respond_canceled_by_id,
         RecordActivityTaskHeartbeat => activity::heartbeat,
         RecordActivityTaskHeartbeatById => activity::heartbeat_by_id,
+        UpdateWorkflowExecution => update::update,
+        PollWorkflowExecutionUpdate => update::poll,
         QueryWorkflow => query::query,
         RespondQueryTaskCompleted => query::respond,
         GetWorkflowExecutionHistory => history::get,
@@ -94,7 +97,9 @@ methods! {
         GetSearchAttributes => visibility::search_attributes,
         ShutdownWorker => worker::shutdown;
     "temporal.api.operatorservice.v1.OperatorService"
-        ListSearchAttributes => visibility::operator_search_attributes;
+        ListSearchAttributes => visibility::list_search_attributes,
+        AddSearchAttributes => visibility::add_search_attributes,
+        RemoveSearchAttributes => visibility::remove_search_attributes;
     "grpc.health.v1.Health"
         Check => system::health;
 }

@@ -1,7 +1,8 @@
 //! Namespaces: names under which workflow ids are apart. The configured ones always exist; more can be registered.
 
+use super::filter::Registered;
 use super::{Call, Reply, status};
-use crate::pb::enums::v1::{ArchivalState, NamespaceState};
+use crate::pb::enums::v1::{ArchivalState, IndexedValueType, NamespaceState};
 use crate::pb::errordetails::v1::NamespaceAlreadyExistsFailure;
 use crate::pb::namespace::v1::{NamespaceConfig, NamespaceInfo, namespace_info};
 use crate::pb::replication::v1::NamespaceReplicationConfig;
@@ -11,17 +12,42 @@ use std::collections::BTreeMap;
 use tonic::{Code, Status};
 use uuid::Uuid;
 
-/// The names that exist, each with its description.
+/// The names that exist, each with what is known of it.
 #[derive(Default)]
-pub struct Namespaces(RwLock<BTreeMap<String, String>>);
+pub struct Namespaces(RwLock<BTreeMap<String, Namespace>>);
+
+#[derive(Default)]
+struct Namespace {
+    description: String,
+    attributes: Registered,
+}
 
 impl Namespaces {
+    /// Namespaces with their descriptions.
     pub fn new(names: impl IntoIterator<Item = (String, String)>) -> Self {
-        Namespaces(RwLock::new(names.into_iter().collect()))
+        let namespace = |description| Namespace { description, attributes: Registered::new() };
+        Namespaces(RwLock::new(names.into_iter().map(|(name, text)| (name, namespace(text))).collect()))
     }
 
     pub fn exists(&self, name: &str) -> bool {
         self.0.read().contains_key(name)
+    }
+
+    /// The search attributes that were registered in a namespace.
+    pub fn attributes(&self, name: &str) -> Registered {
+        self.0.read().get(name).map(|namespace| namespace.attributes.clone()).unwrap_or_default()
+    }
+
+    pub fn add_attributes(&self, name: &str, attributes: impl IntoIterator<Item = (String, IndexedValueType)>) {
+        if let Some(namespace) = self.0.write().get_mut(name) {
+            namespace.attributes.extend(attributes);
+        }
+    }
+
+    pub fn remove_attributes(&self, name: &str, attributes: &[String]) {
+        if let Some(namespace) = self.0.write().get_mut(name) {
+            namespace.attributes.retain(|name, _| !attributes.contains(name));
+        }
     }
 }
 
@@ -43,6 +69,8 @@ fn response(call: &Call, name: &str, description: &str) -> DescribeNamespaceResp
             id: id(name),
             capabilities: Some(namespace_info::Capabilities {
                 worker_poll_complete_on_shutdown: true,
+                sync_update: true,
+                async_update: true,
                 ..Default::default()
             }),
             limits: Some(namespace_info::Limits {
@@ -72,14 +100,14 @@ pub async fn describe(call: Call, request: DescribeNamespaceRequest) -> Reply<De
         wanted => *name == wanted,
     });
     match found {
-        Some((name, description)) => Ok(response(&call, name, description)),
+        Some((name, namespace)) => Ok(response(&call, name, &namespace.description)),
         None => Err(status::namespace_not_found(&format!("{}{}", request.namespace, request.id))),
     }
 }
 
 pub async fn list(call: Call, _: ListNamespacesRequest) -> Reply<ListNamespacesResponse> {
     let names = call.namespaces.0.read();
-    let namespaces = names.iter().map(|(name, description)| response(&call, name, description)).collect();
+    let namespaces = names.iter().map(|(name, namespace)| response(&call, name, &namespace.description)).collect();
     Ok(ListNamespacesResponse { namespaces, next_page_token: Vec::new() })
 }
 
@@ -94,6 +122,7 @@ pub async fn register(call: Call, request: RegisterNamespaceRequest) -> Reply<Re
         return Err(status::detailed(Code::AlreadyExists, &message, "NamespaceAlreadyExistsFailure", &detail));
     }
     call.host.store_namespace(&request.namespace, &request.description).await?;
-    call.namespaces.0.write().insert(request.namespace, request.description);
+    let namespace = Namespace { description: request.description, attributes: Registered::new() };
+    call.namespaces.0.write().insert(request.namespace, namespace);
     Ok(RegisterNamespaceResponse {})
 }

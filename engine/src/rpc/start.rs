@@ -38,7 +38,7 @@ pub async fn start(call: Call, r: StartWorkflowExecutionRequest) -> Reply<StartW
         priority: r.priority,
         ..Default::default()
     };
-    let started = checked(&call, started)?;
+    let started = checked(&call, &r.namespace, started)?;
     let (request_id, user_metadata) = (r.request_id, r.user_metadata);
     let start = Start { namespace: r.namespace, request_id, started, user_metadata, reuse, conflict, signal: None };
     Ok(match outcome(&call, start).await? {
@@ -88,7 +88,7 @@ pub async fn signal_with_start(
         priority: r.priority,
         ..Default::default()
     };
-    let started = checked(&call, started)?;
+    let started = checked(&call, &r.namespace, started)?;
     let signal = Signal {
         name: r.signal_name,
         input: r.signal_input,
@@ -140,6 +140,7 @@ async fn outcome(call: &Call, start: Start) -> Reply<Created> {
 /// The first event of a new run, checked as the server checks it and with the retry policy completed.
 fn checked(
     call: &Call,
+    namespace: &str,
     mut started: WorkflowExecutionStartedEventAttributes,
 ) -> Reply<WorkflowExecutionStartedEventAttributes> {
     call.id("WorkflowId", &started.workflow_id)?;
@@ -148,6 +149,13 @@ fn checked(
     call.blob("Input", started.input.as_ref())?;
     if started.memo.as_ref().is_some_and(|memo| prost::Message::encoded_len(memo) > call.host.limits.memo_bytes_max) {
         return Err(Status::invalid_argument("Memo size exceeds limit."));
+    }
+    if let Some(given) = &started.search_attributes {
+        let known = call.namespaces.attributes(namespace);
+        if let Some(name) = given.indexed_fields.keys().find(|name| !known.contains_key(*name)) {
+            let message = format!("Namespace {namespace} has no mapping defined for search attribute {name}");
+            return Err(Status::invalid_argument(message));
+        }
     }
     let negative = |d: &Option<Duration>| d.as_ref().is_some_and(|d| d.seconds < 0 || d.nanos < 0);
     let timeouts = [

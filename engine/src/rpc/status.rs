@@ -23,6 +23,9 @@ impl From<Error> for Status {
             Error::Store(source) if matches!(*source, store::Error::Poisoned | store::Error::Write(_)) => {
                 Status::unavailable("the store failed: no writes are accepted until the server is restarted")
             }
+            Error::Store(source) if matches!(*source, store::Error::ReadOnly) => {
+                Status::failed_precondition("the server was opened to be read")
+            }
             other => {
                 error!(error = &other as &dyn std::error::Error, "the store could not be read");
                 Status::data_loss("the store could not be read")

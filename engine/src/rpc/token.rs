@@ -24,6 +24,8 @@ pub struct TaskToken {
     /// Set when the task is a query.
     #[prost(string, tag = "7")]
     pub query_id: String,
+    #[prost(int64, tag = "8")]
+    pub stamp: i64,
 }
 
 impl TaskToken {
@@ -40,6 +42,7 @@ impl TaskToken {
             started_event_id: self.started_event_id,
             attempt: self.attempt,
             started_at: self.started_at,
+            stamp: self.stamp,
         }
     }
 

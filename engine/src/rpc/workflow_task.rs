@@ -7,16 +7,17 @@ use crate::core::completion::{Complete, Completed};
 use crate::core::state::Sticky;
 use crate::core::workflow_task::{self, Fail, ForgetSticky, Start, Started, TaskRef};
 use crate::dispatch::{Kind, QueueKey, What};
-use crate::host::{self, Answer, Slot};
+use crate::host::{self, Answer, Slot, Unanswered};
 use crate::pb::common::v1::{WorkflowExecution, WorkflowType};
 use crate::pb::enums::v1::{TaskQueueKind, WorkflowTaskFailedCause};
 use crate::pb::history::v1::History;
+use crate::pb::protocol::v1::Message;
 use crate::pb::query::v1::WorkflowQuery;
 use crate::pb::taskqueue::v1::TaskQueue;
 use crate::pb::workflowservice::v1::*;
 use crate::store::{Durability, keys};
 use crate::time::{Time, nanos};
-use prost::Message;
+use prost::Message as _;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tonic::Status;
@@ -36,8 +37,8 @@ pub async fn poll(call: Call, r: PollWorkflowTaskQueueRequest) -> Reply<PollWork
         match task.what {
             What::WorkflowTask { stamp } => {
                 let start = Start { stamp, identity: r.identity.clone(), from_sticky };
-                let with_queries = |started| Task { started, queries: call.host.attach_queries(&slot) };
-                match call.host.decide_and(&slot, start, Durability::Journaled, with_queries) {
+                let with_company = |started| Task::new(&call, &slot, started);
+                match call.host.decide_and(&slot, start, Durability::Journaled, with_company) {
                     Ok((task, done)) => return hand_out(&call, &slot, task, done).await,
                     Err(host::Error::Refused(_) | host::Error::NoRun) => {} // overtaken by events
                     Err(error) => return Err(error.into()),
@@ -54,10 +55,19 @@ pub async fn poll(call: Call, r: PollWorkflowTaskQueueRequest) -> Reply<PollWork
     Ok(PollWorkflowTaskQueueResponse::default())
 }
 
-/// A started task with the queries that go with it.
+/// A started task with the queries and updates that go with it.
 struct Task {
     started: Started,
     queries: HashMap<String, WorkflowQuery>,
+    messages: Vec<Message>,
+}
+
+impl Task {
+    /// Called while the run is locked.
+    fn new(call: &Call, slot: &Slot, started: Started) -> Task {
+        let messages = call.host.attach_updates(slot, started.task.started_event_id);
+        Task { queries: call.host.attach_queries(slot), messages, started }
+    }
 }
 
 /// Gives a started task to its poll once the start is journaled.
@@ -71,7 +81,7 @@ async fn hand_out(call: &Call, slot: &Arc<Slot>, task: Task, done: host::Done) -
 
 /// A started task as the worker is told of it.
 fn response(call: &Call, slot: &Slot, task: Task) -> Reply<PollWorkflowTaskQueueResponse> {
-    let Task { started, queries } = task;
+    let Task { started, queries, messages } = task;
     let task = &started.task;
     let first = if started.partial_history { started.previous_started_event_id + 1 } else { 1 };
     let is_transient = !started.transient.is_empty();
@@ -92,6 +102,7 @@ fn response(call: &Call, slot: &Slot, task: Task) -> Reply<PollWorkflowTaskQueue
         attempt: task.attempt,
         started_at: task.started_at,
         query_id: String::new(),
+        stamp: task.stamp,
     };
     Ok(PollWorkflowTaskQueueResponse {
         task_token: token.encode_to_vec(),
@@ -106,6 +117,7 @@ fn response(call: &Call, slot: &Slot, task: Task) -> Reply<PollWorkflowTaskQueue
         scheduled_time: Time(task.scheduled_at).timestamp(),
         started_time: Time(task.started_at).timestamp(),
         queries,
+        messages,
         ..Default::default()
     })
 }
@@ -191,18 +203,17 @@ pub async fn respond_completed(
     if r.intermediate_page || r.page_number != 0 {
         return Err(Status::unimplemented("paged workflow task completions are not supported by this server"));
     }
-    if !r.messages.is_empty() {
-        return Err(Status::unimplemented("protocol messages are not supported by this server"));
-    }
     let slot = slot_of(&call, &token)?;
     let sticky = r.sticky_attributes.and_then(|sticky| {
         let queue = sticky.worker_task_queue.filter(|queue| !queue.name.is_empty())?.name;
         let schedule_to_start = nanos(sticky.schedule_to_start_timeout.as_ref());
         (schedule_to_start > 0).then_some(Sticky { queue, schedule_to_start })
     });
+    let spoken_of = r.messages.iter().map(|message| message.protocol_instance_id.clone()).collect();
     let complete = Complete {
         token: token.workflow_task(),
         commands: r.commands,
+        messages: r.messages,
         identity: r.identity,
         sticky,
         return_new_task: r.return_new_workflow_task,
@@ -211,21 +222,23 @@ pub async fn respond_completed(
         metering_metadata: r.metering_metadata,
     };
     let (host, results) = (&call.host, &r.query_results);
-    let ((completed, queries), done) = host.decide_and(&slot, complete, Durability::Synced, |completed| {
+    let ((completed, next, unanswered), done) = host.decide_and(&slot, complete, Durability::Synced, |completed| {
         let is_accepted = matches!(completed, Completed::Accepted { .. });
         host.detach_queries(&slot, results.keys().filter(|_| is_accepted));
-        let queries = completed.handed_out().0.map(|_| host.attach_queries(&slot)).unwrap_or_default();
-        (completed, queries)
+        let unanswered = if is_accepted { host.settle_updates(&slot, &spoken_of) } else { Vec::new() };
+        let next = completed.handed_out().0.cloned().map(|next| Task::new(&call, &slot, next));
+        (completed, next, unanswered)
     })?;
-    let (next, eager) = completed.handed_out();
-    let undelivered = Undelivered::new(&call.host, &slot, next.map(|next| TaskRef::of(&next.task)), eager);
+    let (started, eager) = completed.handed_out();
+    let undelivered = Undelivered::new(&call.host, &slot, started.map(|next| TaskRef::of(&next.task)), eager);
     host::wait(done).await?;
+    unanswered.into_iter().for_each(Unanswered::tell);
     match completed {
-        Completed::Accepted { next, eager } => {
+        Completed::Accepted { eager, .. } => {
             for (id, result) in r.query_results {
                 call.host.answer_query(&slot, &id, Answer::of(result));
             }
-            let workflow_task = next.map(|started| response(&call, &slot, Task { started, queries })).transpose()?;
+            let workflow_task = next.map(|task| response(&call, &slot, task)).transpose()?;
             let activity_tasks = eager.iter().map(|a| activity::response(&call, &slot, a)).collect::<Reply<_>>()?;
             undelivered.delivered();
             Ok(RespondWorkflowTaskCompletedResponse { workflow_task, activity_tasks, reset_history_event_id: 0 })

@@ -22,15 +22,34 @@ pub struct Committer {
     thread: Option<JoinHandle<()>>,
 }
 
+/// The other end: what waits to be written.
+pub struct Commits {
+    store: Arc<dyn Storage>,
+    queue: Receiver<Commit>,
+    failed: Option<Arc<Error>>,
+}
+
 /// Enough for a burst; keeps one sync from waiting for an endless queue.
 const GROUP_MAX: usize = 1_024;
 
 impl Committer {
+    /// A committer with a thread of its own.
     pub fn start(store: Arc<dyn Storage>) -> std::io::Result<Committer> {
-        let (queue, commits) = channel();
-        let thread =
-            std::thread::Builder::new().name("engine-commit".to_owned()).spawn(move || run(&*store, &commits))?;
-        Ok(Committer { queue: Some(queue), thread: Some(thread) })
+        let (mut committer, mut commits) = Committer::unattended(store);
+        let work = move || {
+            while let Ok(first) = commits.queue.recv() {
+                commits.write(first);
+            }
+        };
+        let thread = std::thread::Builder::new().name("engine-commit".to_owned()).spawn(work)?;
+        committer.thread = Some(thread);
+        Ok(committer)
+    }
+
+    /// A committer whose writes happen when somebody attends to the other end.
+    pub fn unattended(store: Arc<dyn Storage>) -> (Committer, Commits) {
+        let (queue, waiting) = channel();
+        (Committer { queue: Some(queue), thread: None }, Commits { store, queue: waiting, failed: None })
     }
 
     /// Queues a batch; batches are written in the order of these calls.
@@ -59,26 +78,32 @@ impl Drop for Committer {
     }
 }
 
-fn run(store: &dyn Storage, commits: &Receiver<Commit>) {
-    let mut failed: Option<Arc<Error>> = None;
-    while let Ok(first) = commits.recv() {
+impl Commits {
+    /// Writes one group of what waits, if anything does; whether there was any.
+    #[cfg(test)]
+    pub fn turn(&mut self) -> bool {
+        self.queue.try_recv().map(|first| self.write(first)).is_ok()
+    }
+
+    /// Writes `first` and all that waits behind it as one group.
+    fn write(&mut self, first: Commit) {
         let mut durability = first.durability;
         let (mut batches, mut afters) = (vec![first.batch], vec![first.after]);
         while afters.len() < GROUP_MAX
-            && let Ok(next) = commits.try_recv()
+            && let Ok(next) = self.queue.try_recv()
         {
             durability = durability.max(next.durability);
             batches.push(next.batch);
             afters.push(next.after);
         }
-        if failed.is_none()
-            && let Err(error) = store.write(batches, durability)
+        if self.failed.is_none()
+            && let Err(error) = self.store.write(batches, durability)
         {
             error!(error = &error as &dyn std::error::Error, "the store failed, no more writes are accepted");
-            failed = Some(Arc::new(error));
+            self.failed = Some(Arc::new(error));
         }
         for after in afters {
-            after(failed.clone().map_or(Ok(()), Err));
+            after(self.failed.clone().map_or(Ok(()), Err));
         }
     }
 }

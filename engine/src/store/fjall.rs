@@ -1,7 +1,7 @@
 //! The durable store: one fjall database, one keyspace a space. Fjall's own lock keeps a second process out.
 
-use super::{Batch, Durability, Entry, Error, Order, Range, Space, Storage};
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use super::{Batch, Durability, Entry, Error, Order, Range, Reads, Space, Storage};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
 use parking_lot::RwLock;
 use std::path::Path;
 
@@ -13,6 +13,12 @@ pub struct FjallStore(RwLock<Option<Open>>);
 
 struct Open {
     database: Database,
+    spaces: Vec<Keyspace>,
+}
+
+/// The database at one moment.
+struct At {
+    snapshot: Snapshot,
     spaces: Vec<Keyspace>,
 }
 
@@ -32,6 +38,17 @@ impl FjallStore {
         let open = |space: Space| database.keyspace(space.name(), KeyspaceCreateOptions::default).map_err(failed);
         let spaces = Space::ALL.into_iter().map(open).collect::<Result<_, _>>()?;
         Ok(FjallStore(RwLock::new(Some(Open { database, spaces }))))
+    }
+
+    /// Opens the database in `path`, which must be there. It is locked as always, and fjall cuts off what a crash left
+    /// unfinished at the end of its journal, which nothing ever showed.
+    pub fn open_existing(path: &Path) -> Result<FjallStore, Error> {
+        // What fjall itself takes for the sign of a database.
+        match path.join("version").try_exists() {
+            Ok(true) => FjallStore::open(path),
+            Ok(false) => Err(Error::Missing { path: path.to_owned() }),
+            Err(source) => Err(Error::Open { path: path.to_owned(), source: source.into() }),
+        }
     }
 }
 
@@ -63,6 +80,20 @@ impl Storage for FjallStore {
         })
     }
 
+    fn snapshot(&self) -> Result<Box<dyn Reads>, Error> {
+        self.open_part(|open| {
+            let at = At { snapshot: open.database.snapshot(), spaces: open.spaces.clone() };
+            Ok(Box::new(at) as Box<dyn Reads>)
+        })
+    }
+
+    /// Closes the database: another handle may open the folder then.
+    fn close(&self) {
+        *self.0.write() = None;
+    }
+}
+
+impl Reads for FjallStore {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         let value = self.open_part(|open| open.spaces[space as usize].get(key).map_err(Error::Read))?;
         Ok(value.map(|value| value.to_vec()))
@@ -72,22 +103,36 @@ impl Storage for FjallStore {
         if range.from >= range.to {
             return Ok(Vec::new());
         }
-        let copy = |guard: fjall::Guard| {
-            let (key, value) = guard.into_inner().map_err(Error::Read)?;
-            Ok((key.to_vec(), value.to_vec()))
-        };
         self.open_part(|open| {
             let found = open.spaces[space as usize].range(range.from..range.to);
-            match range.order {
-                Order::Ascending => found.take(range.limit).map(copy).collect(),
-                Order::Descending => found.rev().take(range.limit).map(copy).collect(),
-            }
+            take(found, range.order, range.limit)
         })
     }
+}
 
-    /// Closes the database: another handle may open the folder then.
-    fn close(&self) {
-        *self.0.write() = None;
+impl Reads for At {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        let value = self.snapshot.get(&self.spaces[space as usize], key).map_err(Error::Read)?;
+        Ok(value.map(|value| value.to_vec()))
+    }
+
+    fn scan(&self, space: Space, range: Range) -> Result<Vec<Entry>, Error> {
+        if range.from >= range.to {
+            return Ok(Vec::new());
+        }
+        take(self.snapshot.range(&self.spaces[space as usize], range.from..range.to), range.order, range.limit)
+    }
+}
+
+/// The first entries of what was found, from the end that is asked for.
+fn take(found: fjall::Iter, order: Order, limit: usize) -> Result<Vec<Entry>, Error> {
+    let copy = |guard: fjall::Guard| {
+        let (key, value) = guard.into_inner().map_err(Error::Read)?;
+        Ok((key.to_vec(), value.to_vec()))
+    };
+    match order {
+        Order::Ascending => found.take(limit).map(copy).collect(),
+        Order::Descending => found.rev().take(limit).map(copy).collect(),
     }
 }
 

@@ -82,6 +82,13 @@ pub fn trailing_run(key: &[u8]) -> Option<RunKey> {
     key.get(key.len().checked_sub(16)?..)?.try_into().ok()
 }
 
+/// A search attribute of a namespace.
+pub fn attribute(namespace: &str, name: &str) -> Vec<u8> {
+    let mut key = named(namespace);
+    key.extend_from_slice(name.as_bytes());
+    key
+}
+
 /// A name with its length in front.
 pub fn named(name: &str) -> Vec<u8> {
     let mut key = (name.len() as u32).to_be_bytes().to_vec();

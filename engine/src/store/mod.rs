@@ -10,6 +10,8 @@ pub mod suite;
 
 pub use self::fjall::FjallStore;
 pub use self::memory::MemoryStore;
+#[cfg(test)]
+pub use self::memory::Spaces;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -35,10 +37,12 @@ pub enum Space {
     ByWorkflow,
     /// Namespaces that were registered.
     Namespace,
+    /// Search attributes that namespaces registered.
+    Attribute,
 }
 
 impl Space {
-    pub const ALL: [Space; 9] = [
+    pub const ALL: [Space; 10] = [
         Space::History,
         Space::Run,
         Space::Signal,
@@ -48,6 +52,7 @@ impl Space {
         Space::Listed,
         Space::ByWorkflow,
         Space::Namespace,
+        Space::Attribute,
     ];
 
     pub fn name(self) -> &'static str {
@@ -61,12 +66,13 @@ impl Space {
             Space::Listed => "listed",
             Space::ByWorkflow => "by_workflow",
             Space::Namespace => "namespace",
+            Space::Attribute => "attribute",
         }
     }
 }
 
 /// Changes that happen together or not at all. Later changes of the same key win.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Batch(BTreeMap<(Space, Vec<u8>), Option<Vec<u8>>>);
 
 impl Batch {
@@ -123,14 +129,20 @@ pub enum Durability {
 
 pub type Entry = (Vec<u8>, Vec<u8>);
 
-/// An ordered, atomic, durable map. Reads see every batch written before.
-pub trait Storage: Send + Sync + 'static {
-    /// Writes the batches in order, each atomically, and brings all of them to `durability`.
-    fn write(&self, batches: Vec<Batch>, durability: Durability) -> Result<(), Error>;
-
+/// What can be read of a store.
+pub trait Reads: Send + Sync {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, Error>;
 
     fn scan(&self, space: Space, range: Range) -> Result<Vec<Entry>, Error>;
+}
+
+/// An ordered, atomic, durable map. Reads see every batch written before.
+pub trait Storage: Reads + 'static {
+    /// Writes the batches in order, each atomically, and brings all of them to `durability`.
+    fn write(&self, batches: Vec<Batch>, durability: Durability) -> Result<(), Error>;
+
+    /// The store as it is now, whatever is written from now on: every batch is in it whole or not at all.
+    fn snapshot(&self) -> Result<Box<dyn Reads>, Error>;
 
     /// Gives up what it holds of the outside (files, locks). Everything after that fails with [`Error::Closed`].
     fn close(&self);
@@ -146,12 +158,16 @@ pub enum Error {
     },
     #[error("open the database in {path}: another process has it open")]
     Locked { path: PathBuf },
+    #[error("open the database in {path}: there is none")]
+    Missing { path: PathBuf },
     #[error("read from the database")]
     Read(#[source] ::fjall::Error),
     #[error("write to the database")]
     Write(#[source] ::fjall::Error),
     #[error("write to the database: an earlier write failed, and no more are accepted")]
     Poisoned,
+    #[error("write to the database: it was opened to be read")]
+    ReadOnly,
     #[error("use the database: it is closed")]
     Closed,
 }

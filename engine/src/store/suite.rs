@@ -99,6 +99,16 @@ impl Storage for Breaking {
         self.inner.write(batches, durability)
     }
 
+    fn snapshot(&self) -> Result<Box<dyn Reads>, Error> {
+        self.inner.snapshot()
+    }
+
+    fn close(&self) {
+        self.inner.close();
+    }
+}
+
+impl Reads for Breaking {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         self.inner.get(space, key)
     }
@@ -106,10 +116,29 @@ impl Storage for Breaking {
     fn scan(&self, space: Space, range: Range) -> Result<Vec<Entry>, Error> {
         self.inner.scan(space, range)
     }
+}
 
-    fn close(&self) {
-        self.inner.close();
-    }
+#[test]
+fn a_snapshot_shows_nothing_of_what_is_written_after_it() {
+    on_every_store(|store| {
+        store.write(vec![put(&[("a", "1"), ("b", "1")])], Durability::Synced).expect("writes");
+        let before = store.snapshot().expect("a snapshot");
+        let mut later = put(&[("a", "2"), ("c", "2")]);
+        later.remove(Space::Run, b"b".to_vec());
+        store.write(vec![later], Durability::Synced).expect("writes");
+        assert_eq!(before.get(Space::Run, b"a").expect("reads").as_deref(), Some(&b"1"[..]));
+        assert_eq!(keys(before.scan(Space::Run, Range::prefix(Vec::new())).expect("scans")), ["a", "b"]);
+        let after = store.snapshot().expect("another");
+        assert_eq!(keys(after.scan(Space::Run, Range::prefix(Vec::new())).expect("scans")), ["a", "c"]);
+    });
+}
+
+#[test]
+fn a_database_that_is_to_be_read_must_be_there() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let nothing = FjallStore::open_existing(folder.path()).err().expect("is refused");
+    assert!(matches!(nothing, Error::Missing { .. }), "{nothing:?}");
+    assert_eq!(std::fs::read_dir(folder.path()).expect("reads").count(), 0, "and is not made");
 }
 
 #[test]

@@ -11,8 +11,8 @@ use crate::workflows::*;
 use std::path::Path;
 use std::time::Duration;
 use temporalio_client::{
-    Client, WorkflowCancelOptions, WorkflowGetResultOptions, WorkflowSignalOptions, WorkflowStartOptions,
-    WorkflowTerminateOptions,
+    Client, WorkflowCancelOptions, WorkflowExecuteUpdateOptions, WorkflowGetResultOptions, WorkflowSignalOptions,
+    WorkflowStartOptions, WorkflowTerminateOptions,
 };
 use temporalio_common::RetryPolicy;
 use temporalio_common::protos::temporal::api::history::v1::HistoryEvent;
@@ -192,6 +192,23 @@ async fn a_memo_that_the_workflow_writes() {
     conforms("memo", |client, id| async move {
         let handle = client.start_workflow(Remembering::run, "w".to_owned(), options(&id)).await.expect("starts");
         handle.get_result(WorkflowGetResultOptions::default()).await.expect("completes");
+        history(&handle).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn updates_that_are_answered_at_once_later_and_not_at_all() {
+    conforms("updates", |client, id| async move {
+        let handle = client.start_workflow(Account::run, (), options(&id)).await.expect("starts");
+        happened(&handle, "WorkflowTaskCompleted").await;
+        let update = |id: &str| WorkflowExecuteUpdateOptions::builder().update_id(id.to_owned()).build();
+        assert_eq!(handle.execute_update(Account::pay, 5, update("at-once")).await.expect("is answered"), 5);
+        assert_eq!(handle.execute_update(Account::transfer, 2, update("later")).await.expect("is answered"), 7);
+        happened(&handle, "WorkflowTaskCompleted x4").await;
+        let close = handle.signal(Account::close, (), WorkflowSignalOptions::default());
+        close.await.expect("signals");
+        assert_eq!(handle.get_result(WorkflowGetResultOptions::default()).await.expect("completes"), 7);
         history(&handle).await
     })
     .await;

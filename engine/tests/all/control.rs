@@ -1,16 +1,25 @@
 //! What clients do to workflows and ask of them.
 
-use crate::fixture::{QUEUE, WorkerShape, beside_worker, client, describe, happened, memory, open};
+use crate::fixture::{QUEUE, WorkerShape, beside_worker, client, describe, happened, history, memory, open};
 use crate::workflows::*;
 use std::time::Duration;
-use steadyhand_engine::{Limits, Options, Store};
+use steadyhand_engine::{Engine, Limits, Options, Store};
 use temporalio_client::errors::WorkflowStartError;
 use temporalio_client::tonic::{Code, IntoRequest};
 use temporalio_client::{
     Client, WorkflowGetResultOptions, WorkflowIdConflictPolicy, WorkflowIdReusePolicy, WorkflowQueryOptions,
     WorkflowSignalOptions, WorkflowStartOptions, WorkflowTerminateOptions,
 };
-use temporalio_common::protos::temporal::api::common::v1::WorkflowExecution;
+use temporalio_common::protos::temporal::api::common::v1::{
+    Payload, Payloads, SearchAttributes, WorkflowExecution, WorkflowType,
+};
+use temporalio_common::protos::temporal::api::enums::v1::{
+    EventType, IndexedValueType, UpdateWorkflowExecutionLifecycleStage as Lifecycle,
+};
+use temporalio_common::protos::temporal::api::operatorservice::v1::*;
+use temporalio_common::protos::temporal::api::taskqueue::v1::TaskQueue;
+use temporalio_common::protos::temporal::api::update;
+use temporalio_common::protos::temporal::api::update::v1::WaitPolicy;
 use temporalio_common::protos::temporal::api::workflowservice::v1::*;
 
 fn options(id: &str) -> WorkflowStartOptions {
@@ -185,6 +194,76 @@ async fn lists_and_counts_follow_what_happens() {
 }
 
 #[tokio::test]
+async fn runs_are_found_by_attributes_that_a_namespace_registered() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let store = || Options::new(Store::Fjall(folder.path().to_owned()));
+    let engine = open(store());
+    let start = |id: &str, amount: &str| StartWorkflowExecutionRequest {
+        namespace: "default".to_owned(),
+        workflow_id: id.to_owned(),
+        workflow_type: Some(WorkflowType { name: "Mailbox".into() }),
+        task_queue: Some(TaskQueue { name: QUEUE.to_owned(), ..Default::default() }),
+        search_attributes: Some(SearchAttributes { indexed_fields: [("Amount".to_owned(), json(amount))].into() }),
+        ..Default::default()
+    };
+    let add = |name: &str, kind: IndexedValueType| AddSearchAttributesRequest {
+        namespace: "default".to_owned(),
+        search_attributes: [(name.to_owned(), kind as i32)].into(),
+    };
+    {
+        let client = client(&engine).await;
+        let mut service = client.connection().workflow_service();
+        let mut operator = client.connection().operator_service();
+        let unknown = service.start_workflow_execution(start("a", "5").into_request()).await.expect_err("is unknown");
+        assert!(unknown.message().contains("no mapping defined for search attribute Amount"), "{unknown:?}");
+        for _ in 0..2 {
+            let int = add("Amount", IndexedValueType::Int);
+            operator.add_search_attributes(int.into_request()).await.expect("is added, once");
+        }
+        let again = operator.add_search_attributes(add("Amount", IndexedValueType::Bool).into_request()).await;
+        assert_eq!(again.expect_err("has another type").code(), Code::AlreadyExists);
+        let reserved = operator.add_search_attributes(add("StartTime", IndexedValueType::Int).into_request()).await;
+        assert_eq!(reserved.expect_err("is ours").code(), Code::InvalidArgument);
+        for (id, amount) in [("a", "5"), ("b", "9"), ("c", "7")] {
+            service.start_workflow_execution(start(id, amount).into_request()).await.expect("starts");
+        }
+    }
+    engine.shutdown().await;
+    let engine = open(store());
+    let client = client(&engine).await;
+    let mut operator = client.connection().operator_service();
+    let ids = async |query: &str| {
+        let mut ids = Vec::new();
+        for (run_id, _) in list(&client, query).await {
+            let execution = WorkflowExecution { workflow_id: String::new(), run_id };
+            let request = DescribeWorkflowExecutionRequest {
+                namespace: "default".to_owned(),
+                execution: Some(WorkflowExecution { workflow_id: "a".to_owned(), ..execution.clone() }),
+            };
+            let mut service = client.connection().workflow_service();
+            let is_a = service.describe_workflow_execution(request.into_request()).await.is_ok();
+            ids.push(if is_a { 'a' } else { '-' });
+        }
+        ids.into_iter().collect::<String>()
+    };
+    assert_eq!(ids("Amount > 5").await, "--");
+    assert_eq!(ids("Amount <= 5").await, "a");
+    assert_eq!(ids("ORDER BY Amount").await, "a--", "in pages of two");
+    assert_eq!(ids("ORDER BY Amount DESC").await, "--a");
+    let wanted = ListSearchAttributesRequest { namespace: "default".to_owned() };
+    let listed = operator.list_search_attributes(wanted.into_request()).await.expect("lists").into_inner();
+    assert_eq!(listed.custom_attributes, [("Amount".to_owned(), IndexedValueType::Int as i32)].into());
+    let remove = || RemoveSearchAttributesRequest {
+        namespace: "default".to_owned(),
+        search_attributes: vec!["Amount".to_owned()],
+    };
+    operator.remove_search_attributes(remove().into_request()).await.expect("removes");
+    let gone = operator.remove_search_attributes(remove().into_request()).await.expect_err("is gone");
+    assert_eq!(gone.code(), Code::NotFound);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_chain_of_runs_loses_no_signal() {
     let engine = memory();
     let client = client(&engine).await;
@@ -200,6 +279,147 @@ async fn a_chain_of_runs_loses_no_signal() {
     engine.shutdown().await;
     let report = engine.verify().expect("reads");
     assert!(report.is_sound(), "{:#?}", report.problems);
+}
+
+#[tokio::test]
+async fn an_update_is_made_once_and_its_answer_stays() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let store = || Options::new(Store::Fjall(folder.path().to_owned()));
+    let engine = open(store());
+    let request = |id: &str, amount: i64, stage: Lifecycle| UpdateWorkflowExecutionRequest {
+        namespace: "default".to_owned(),
+        workflow_execution: Some(WorkflowExecution { workflow_id: "account".to_owned(), run_id: String::new() }),
+        wait_policy: Some(WaitPolicy { lifecycle_stage: stage as i32 }),
+        request: Some(update::v1::Request {
+            meta: Some(update::v1::Meta { update_id: id.to_owned(), identity: String::new() }),
+            input: Some(update::v1::Input {
+                name: "pay".to_owned(),
+                args: Some(Payloads { payloads: vec![json(&amount.to_string())] }),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let success = |response: &UpdateWorkflowExecutionResponse| match response.outcome.clone()?.value? {
+        update::v1::outcome::Value::Success(payloads) => String::from_utf8(payloads.payloads[0].data.clone()).ok(),
+        update::v1::outcome::Value::Failure(failure) => Some(failure.message),
+    };
+    {
+        let client = client(&engine).await;
+        let mut service = client.connection().workflow_service();
+        // Nobody is there to accept it: the caller gets what there is when it does not want to wait.
+        client.start_workflow(Account::run, (), options("account")).await.expect("starts");
+        let admitted = service.update_workflow_execution(request("first", 5, Lifecycle::Admitted).into_request()).await;
+        assert_eq!(admitted.expect("is admitted").into_inner().stage(), Lifecycle::Admitted);
+        beside_worker(&client, WorkerShape::default(), async {
+            let ask = async |id: &str, amount| {
+                let mut service = client.connection().workflow_service();
+                let answer =
+                    service.update_workflow_execution(request(id, amount, Lifecycle::Completed).into_request());
+                success(&answer.await.expect("is answered").into_inner())
+            };
+            assert_eq!(ask("first", 5).await.as_deref(), Some("5"));
+            assert_eq!(ask("first", 5).await.as_deref(), Some("5"), "the same update is not made again");
+            assert_eq!(ask("second", -6).await.as_deref(), Some("not that much is there"), "it is refused");
+            assert_eq!(ask("third", 2).await.as_deref(), Some("7"));
+            let many = futures::future::join_all((0..8).map(|n| {
+                let client = &client;
+                let request = request(&format!("many-{n}"), 1, Lifecycle::Completed);
+                async move {
+                    let mut service = client.connection().workflow_service();
+                    service.update_workflow_execution(request.into_request()).await.expect("is answered").into_inner()
+                }
+            }));
+            let mut balances: Vec<_> = many.await.iter().filter_map(success).collect();
+            balances.sort();
+            assert_eq!(balances, ["10", "11", "12", "13", "14", "15", "8", "9"]);
+        })
+        .await;
+        let history = history(&client.get_workflow_handle::<Account>("account")).await;
+        let accepted = history.iter().filter(|e| e.event_type() == EventType::WorkflowExecutionUpdateAccepted).count();
+        assert_eq!(accepted, 10, "a refusal leaves no event");
+    }
+    engine.shutdown().await;
+    let engine = open(store());
+    let client = client(&engine).await;
+    let mut service = client.connection().workflow_service();
+    let again = service.update_workflow_execution(request("third", 2, Lifecycle::Completed).into_request()).await;
+    assert_eq!(success(&again.expect("is known").into_inner()).as_deref(), Some("7"), "also after a restart");
+    let poll = |id: &str| PollWorkflowExecutionUpdateRequest {
+        namespace: "default".to_owned(),
+        update_ref: Some(update::v1::UpdateRef {
+            workflow_execution: Some(WorkflowExecution { workflow_id: "account".to_owned(), run_id: String::new() }),
+            update_id: id.to_owned(),
+        }),
+        ..Default::default()
+    };
+    let polled = service.poll_workflow_execution_update(poll("first").into_request()).await.expect("is known");
+    assert_eq!(polled.into_inner().stage(), Lifecycle::Completed);
+    let unknown = service.poll_workflow_execution_update(poll("other").into_request()).await.expect_err("is not");
+    assert_eq!(unknown.code(), Code::NotFound);
+    let handle = client.get_workflow_handle::<Account>("account");
+    let waiting = tokio::spawn({
+        let request = request("late", 1, Lifecycle::Completed);
+        let mut service = client.connection().workflow_service();
+        async move { service.update_workflow_execution(request.into_request()).await }
+    });
+    happened(&handle, "WorkflowTaskScheduled x5").await;
+    handle.terminate(WorkflowTerminateOptions::default()).await.expect("terminates");
+    let aborted = waiting.await.expect("does not panic").expect_err("nobody will answer");
+    assert_eq!(aborted.code(), Code::NotFound);
+    engine.shutdown().await;
+    let report = engine_report(&store());
+    assert!(report.is_sound(), "{:#?}", report.problems);
+}
+
+fn json(text: &str) -> Payload {
+    let metadata = std::collections::HashMap::from([("encoding".to_owned(), b"json/plain".to_vec())]);
+    Payload { metadata, data: text.as_bytes().to_vec(), ..Default::default() }
+}
+
+fn engine_report(options: &Options) -> steadyhand_engine::Report {
+    let engine = Engine::open_read_only(options.clone()).expect("opens");
+    engine.verify().expect("reads")
+}
+
+#[tokio::test]
+async fn a_history_read_backwards_in_pages_is_the_history() {
+    let engine = memory();
+    let client = client(&engine).await;
+    beside_worker(&client, WorkerShape::default(), async {
+        let handle = client.start_workflow(Steps::run, (9, false), options("long")).await.expect("starts");
+        handle.get_result(WorkflowGetResultOptions::default()).await.expect("completes");
+        let forward = history(&handle).await;
+        let execution = WorkflowExecution { workflow_id: "long".to_owned(), run_id: String::new() };
+        for maximum_page_size in [1, 7, 1000] {
+            let (mut backward, mut pages, mut next_page_token) = (Vec::new(), 0, Vec::new());
+            loop {
+                let request = GetWorkflowExecutionHistoryReverseRequest {
+                    namespace: "default".to_owned(),
+                    execution: Some(execution.clone()),
+                    maximum_page_size,
+                    next_page_token,
+                };
+                let mut service = client.connection().workflow_service();
+                let page = service.get_workflow_execution_history_reverse(request.into_request()).await;
+                let page = page.expect("a page").into_inner();
+                let events = page.history.unwrap_or_default().events;
+                assert!(events.len() <= maximum_page_size as usize);
+                backward.extend(events);
+                pages += 1;
+                next_page_token = page.next_page_token;
+                if next_page_token.is_empty() {
+                    break;
+                }
+            }
+            assert!(pages >= forward.len().div_ceil(maximum_page_size as usize), "{pages} pages");
+            backward.reverse();
+            assert_eq!(backward, forward, "pages of {maximum_page_size}");
+        }
+    })
+    .await;
+    engine.shutdown().await;
 }
 
 #[tokio::test]

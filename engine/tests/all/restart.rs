@@ -146,6 +146,66 @@ async fn a_workflow_task_that_a_lost_worker_had_is_given_out_again_at_once() {
 }
 
 #[tokio::test]
+async fn an_engine_that_only_reads_recovers_nothing_and_refuses_changes() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let store = || Options::new(Store::Fjall(folder.path().to_owned()));
+    let engine = open(store());
+    {
+        let client = client(&engine).await;
+        client.start_workflow(Mailbox::run, (), options("started")).await.expect("starts");
+        let poll = PollWorkflowTaskQueueRequest {
+            namespace: "default".to_owned(),
+            task_queue: Some(TaskQueue { name: QUEUE.to_owned(), ..Default::default() }),
+            ..Default::default()
+        };
+        let mut service = client.connection().workflow_service();
+        service.poll_workflow_task_queue(poll.into_request()).await.expect("a task, that is lost with its worker");
+    }
+    engine.shutdown().await;
+    for _ in 0..2 {
+        let engine = Engine::open_read_only(store()).expect("opens");
+        sound(&engine);
+        let client = client(&engine).await;
+        let handle = client.get_workflow_handle::<Mailbox>("started");
+        assert_eq!(history(&handle).await.len(), 3, "the lost task was not ended");
+        let signal =
+            handle.signal(Mailbox::post, "a".to_owned(), WorkflowSignalOptions::default()).await.expect_err("refuses");
+        assert!(format!("{signal:?}").contains("opened to be read"), "{signal:?}");
+        let start = client.start_workflow(Mailbox::run, (), options("another")).await;
+        assert!(start.is_err(), "nothing is started");
+        engine.shutdown().await;
+    }
+    let engine = open(store());
+    let client = client(&engine).await;
+    happened(&client.get_workflow_handle::<Mailbox>("started"), "WorkflowTaskTimedOut").await;
+    engine.shutdown().await;
+    let nowhere = Options::new(Store::Fjall(folder.path().join("nowhere")));
+    assert!(Engine::open_read_only(nowhere).is_err(), "reading makes no database");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn verify_sees_one_moment_while_the_engine_works() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let engine = open(Options::new(Store::Fjall(folder.path().to_owned())));
+    let client = client(&engine).await;
+    beside_worker(&client, WorkerShape::default(), async {
+        let handle = client.start_workflow(Steps::run, (60, false), options("busy")).await.expect("starts");
+        let result = handle.get_result(WorkflowGetResultOptions::default());
+        tokio::pin!(result);
+        let mut looks = 0;
+        while futures::poll!(&mut result).is_pending() {
+            let examined = engine.clone();
+            let report = tokio::task::spawn_blocking(move || examined.verify()).await.expect("looks").expect("reads");
+            assert!(report.is_sound(), "look {looks}: {:#?}", report.problems);
+            looks += 1;
+        }
+        assert!(looks > 5, "{looks} looks are too few to have met a change");
+    })
+    .await;
+    engine.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_folder_that_is_open_is_refused() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let engine = open(Options::new(Store::Fjall(folder.path().to_owned())));

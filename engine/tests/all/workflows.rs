@@ -19,7 +19,20 @@ macro_rules! register {
     };
 }
 
-register!(Everything, Mailbox, Cancelled, Counted, Patient, Failing, Stumbling, Sleeping, Steps, Remembering, Hopping);
+register!(
+    Everything,
+    Mailbox,
+    Cancelled,
+    Counted,
+    Patient,
+    Failing,
+    Stumbling,
+    Sleeping,
+    Steps,
+    Remembering,
+    Hopping,
+    Account,
+);
 
 /// An activity, a signal, a timer, and a local activity as a marker.
 #[workflow]
@@ -269,6 +282,57 @@ impl Hopping {
     #[signal]
     pub fn hop(&mut self, _ctx: &mut SyncWorkflowContext<Self>, _: u32) {
         self.waiting += 1;
+    }
+}
+
+/// Keeps a balance that updates change, until a signal closes it.
+#[workflow]
+#[derive(Default)]
+pub struct Account {
+    balance: i64,
+    closed: bool,
+}
+
+#[workflow_methods]
+impl Account {
+    #[run]
+    pub async fn run(ctx: &mut WorkflowContext<Self>, _: ()) -> WorkflowResult<i64> {
+        ctx.wait_condition(|s| s.closed).await?;
+        Ok(ctx.state(|s| s.balance))
+    }
+
+    #[signal]
+    pub fn close(&mut self, _ctx: &mut SyncWorkflowContext<Self>, _: ()) {
+        self.closed = true;
+    }
+
+    #[update_validator(pay)]
+    fn check_pay(
+        &self,
+        _ctx: &WorkflowContextView,
+        amount: &i64,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        if self.balance + *amount < 0 { Err(anyhow_like("not that much is there")) } else { Ok(()) }
+    }
+
+    /// Answers at once.
+    #[update]
+    pub fn pay(&mut self, _ctx: &mut SyncWorkflowContext<Self>, amount: i64) -> i64 {
+        self.balance += amount;
+        self.balance
+    }
+
+    /// Answers after an activity.
+    #[update]
+    pub async fn transfer(
+        ctx: &mut WorkflowContext<Self>,
+        amount: i64,
+    ) -> Result<i64, Box<dyn std::error::Error + Send + Sync>> {
+        ctx.execute_activity(Acts::echo, amount.to_string(), not_eager()).await?;
+        Ok(ctx.state_mut(|s| {
+            s.balance += amount;
+            s.balance
+        }))
     }
 }
 

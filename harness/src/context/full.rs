@@ -1,15 +1,27 @@
-//! `full@1`: everything that was said, in order.
+//! `full`: everything that was said, in order.
 
-use super::{Strategy, messages::Messages};
+use super::{
+    Strategy,
+    messages::{Messages, Synthetic},
+};
+use crate::marks::Marks;
 use domain::session::LogEntry;
 use serde_json::Value;
 
-pub const STRATEGY: Strategy = Strategy { name: "full", version: 1, messages };
+/// Leaves out the synthetic messages of earlier requests.
+pub const STRATEGY: Strategy = Strategy { name: "full", version: 1, reach, messages, summary: None };
+
+/// Keeps them where the model saw them: every request begins with the one before it.
+pub const STRATEGY_2: Strategy = Strategy { name: "full", version: 2, reach, messages: messages_2, summary: None };
+
+fn reach(_marks: &Marks, _params: &Value) -> u64 {
+    0
+}
 
 fn messages(entries: &[LogEntry], _params: &Value) -> Vec<Value> {
-    let mut messages = Messages::default();
-    for entry in entries {
-        messages.push(entry);
-    }
-    messages.finish()
+    Messages::of(entries, Synthetic::Forgotten)
+}
+
+fn messages_2(entries: &[LogEntry], _params: &Value) -> Vec<Value> {
+    Messages::of(entries, Synthetic::Kept)
 }

@@ -11,8 +11,16 @@ use domain::{
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-#[derive(Default)]
+/// Whether the synthetic messages of earlier requests are shown again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Synthetic {
+    Forgotten,
+    /// Where the model saw them, if it said something to them.
+    Kept,
+}
+
 pub struct Messages {
+    synthetic: Synthetic,
     done: Vec<Value>,
     /// Blocks of the user message in the making: results first, as the API wants them.
     results: Vec<Value>,
@@ -21,6 +29,23 @@ pub struct Messages {
 }
 
 impl Messages {
+    pub fn of(entries: &[LogEntry], synthetic: Synthetic) -> Vec<Value> {
+        let mut messages = Messages::new(synthetic);
+        for entry in entries {
+            messages.push(entry);
+        }
+        messages.finish()
+    }
+
+    pub fn new(synthetic: Synthetic) -> Self {
+        Messages { synthetic, done: Vec::new(), results: Vec::new(), blocks: Vec::new(), tool_ids: BTreeMap::new() }
+    }
+
+    /// A block of the strategy's own, in the user message at this place.
+    pub fn note(&mut self, block: Value) {
+        self.blocks.push(block);
+    }
+
     pub fn push(&mut self, entry: &LogEntry) {
         if entry.ignored {
             return;
@@ -41,6 +66,9 @@ impl Messages {
                         && !blocks.is_empty()
                     {
                         self.end_user_message();
+                        if self.synthetic == Synthetic::Kept {
+                            self.done.extend(private.recipe.suffix.iter().cloned());
+                        }
                         self.done.push(json!({"role": "assistant", "content": blocks}));
                     }
                 }
@@ -98,4 +126,14 @@ fn blocks(content: &Content) -> Vec<Value> {
         .filter(|block| !matches!(block, Block::Redacted {}))
         .map(|block| serde_json::to_value(block).expect("a block has string keys only"))
         .collect()
+}
+
+/// The texts among a model's blocks.
+pub fn texts(blocks: &Json) -> Vec<&str> {
+    match blocks {
+        Json::Inline { value: Value::Array(blocks) } => {
+            blocks.iter().filter(|block| block["type"] == "text").filter_map(|block| block["text"].as_str()).collect()
+        }
+        _ => Vec::new(),
+    }
 }

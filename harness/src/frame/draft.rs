@@ -1,6 +1,10 @@
 //! A commit in the making, and the state as it will be after it.
 
-use crate::{intake::Intake, state::SessionState, view};
+use crate::{
+    intake::Intake,
+    state::SessionState,
+    view::{self, View},
+};
 use domain::{
     Commit, Event, EventBody, PrivateEntry, Status, Step, Take, Time,
     commit::Closed,
@@ -18,7 +22,8 @@ pub struct Draft<'a> {
     takes: Vec<Take>,
     step: Step,
     memo: Option<String>,
-    view_hash: Option<String>,
+    /// Version, hash and waiting inputs of the View that the harness saw.
+    seen: Option<(u32, String, usize)>,
 }
 
 impl<'a> Draft<'a> {
@@ -33,7 +38,7 @@ impl<'a> Draft<'a> {
             takes: Vec::new(),
             step: Step::Continue {},
             memo: None,
-            view_hash: None,
+            seen: None,
         }
     }
 
@@ -84,7 +89,7 @@ impl<'a> Draft<'a> {
         self.emit(EventBody::SessionThreadStatusRunning { session_thread_id, agent_name });
     }
 
-    /// Idle events in the order of API.md 3.5: thread, usage, session.
+    /// Idle events in the order that the API promises: thread, usage, session.
     pub fn idle(&mut self, stop_reason: StopReason, stop_details: Option<StopDetails>) {
         let (session_thread_id, agent_name) = self.thread();
         self.emit(EventBody::SessionThreadStatusIdle {
@@ -119,19 +124,24 @@ impl<'a> Draft<'a> {
         self.memo = Some(memo);
     }
 
-    pub fn saw(&mut self, view_hash: String) {
-        self.view_hash = Some(view_hash);
+    pub fn saw(&mut self, view: &View) {
+        self.seen = Some((view.version, ids::content_hash(&view.to_json()), view.queued.len()));
     }
 
     pub fn finish(self) -> Commit {
+        let (view_version, view_hash, queued) = match self.seen {
+            Some((version, hash, queued)) => (version, Some(hash), queued),
+            None => (view::VERSION, None, 0),
+        };
         Commit {
             n: self.state.summary.n,
             now: self.now,
             takes: self.takes,
             step: self.step,
             memo: self.memo,
-            view_version: view::VERSION,
-            view_hash: self.view_hash,
+            view_version,
+            view_hash,
+            queued: u32::try_from(queued).unwrap_or(u32::MAX),
         }
     }
 }

@@ -67,7 +67,7 @@ fn stop(draft: &mut Draft<'_>) {
     for pending in draft.state.pending.clone() {
         match &pending.op {
             // An answer that is still coming is not waited for; nothing outside depends on it.
-            Op::CallModel { span_id, .. } => {
+            Op::CallModel { span_id, .. } | Op::Compact { span_id, .. } => {
                 draft.closed(&pending.activity, Closed::Cancelled);
                 draft.emit(EventBody::SpanModelRequestEnd {
                     model_request_start_id: span_id.clone(),
@@ -77,8 +77,8 @@ fn stop(draft: &mut Draft<'_>) {
             }
             // A hand that comes too late has a lease that ends it.
             Op::Timer { .. } | Op::Provision { .. } => draft.closed(&pending.activity, Closed::Cancelled),
-            // Never dispatched: there is no hand yet, so nothing can have happened.
-            Op::Execute { call } if draft.state.summary.hand.is_none() => {
+            // Never dispatched: nothing can have happened.
+            Op::Execute { call } if !pending.dispatched => {
                 draft.closed(&pending.activity, Closed::Cancelled);
                 draft.tool_error(&call.tool_use_id, INTERRUPTED);
             }
@@ -91,7 +91,7 @@ fn stop(draft: &mut Draft<'_>) {
     }
 }
 
-/// Text of API.md 3.6: the call did not complete; asking again is the model's choice.
+/// The call did not complete; asking again is the model's choice.
 const INTERRUPTED: &str =
     "The tool execution was interrupted by the user before it completed. Retry it if it is still needed.";
 
@@ -155,7 +155,7 @@ fn answer(draft: &mut Draft<'_>, id: &str, tool_use_id: &str) {
     let waits = draft.state.blocked.iter().any(|blocked| {
         matches!(blocked.on, Blocker::Custom | Blocker::SelfHosted) && blocked.call.tool_use_id == tool_use_id
     });
-    // A result may come before its call was dispatched: "as soon as the use event appears" (API.md 3.3).
+    // A result may come before its call was dispatched: "as soon as the use event appears".
     let early = draft.state.calls.iter().any(|call| call.tool_use_id == tool_use_id);
     if waits || early { draft.accept(id) } else { draft.ignore(id) }
 }

@@ -2,9 +2,17 @@
 //!
 //! A failing schedule prints its seed; `SEED=n cargo test -p steadyhand-harness schedules` runs that one.
 
-use crate::{kit::Session, state::Op};
+use crate::{
+    HARNESSES,
+    frame::Ask,
+    kit::{self, Session},
+    registry,
+    replay::{With, replay, walk},
+    state::Op,
+};
 use domain::{
-    EventBody, Failure, Status, Step, commit::Closed, event::StopReason, failure::FailureKind, session::LogEntry,
+    EventBody, Failure, Status, Step, agent::HarnessRef, commit::Closed, event::StopReason, failure::FailureKind,
+    session::LogEntry,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,7 +55,11 @@ fn schedules() {
 
 fn play(seed: u64) {
     let mut lot = Lot::new(seed);
-    let mut session = Session::default();
+    let harness = &HARNESSES[seed as usize % HARNESSES.len()];
+    let mut attributes = kit::attributes();
+    // A narrow window: some answers fill it, and whoever makes room has to.
+    attributes.agent.window_tokens = 1_000;
+    let mut session = Session::new(attributes, harness.reference());
     // What was in flight once and was taken back: it may still complete.
     let mut gone: Vec<(String, Op)> = Vec::new();
     for _ in 0..STEPS {
@@ -63,7 +75,7 @@ fn play(seed: u64) {
     }
     finish(&mut session);
     check_rest(&session);
-    check_fold(&session);
+    check_replay(&session);
 }
 
 /// Something happens.
@@ -76,6 +88,7 @@ fn act(lot: &mut Lot, session: &mut Session, gone: &mut Vec<(String, Op)>) {
             session.interrupt();
         }
         3 if lot.one_in(20) => session.close(),
+        3 if lot.one_in(10) => session.swap(HARNESSES[lot.below(HARNESSES.len())].reference()),
         4 | 5 => {
             let uses = open_uses(&session.log);
             if !uses.is_empty() {
@@ -107,15 +120,18 @@ fn complete(lot: &mut Lot, session: &mut Session, activity: &str, op: &Op) {
         let message = "worker lost".to_owned();
         return session.finish(activity, Err(Closed::Failed { message }));
     }
+    session.input_tokens = [10, 10, 400, 600, 900][lot.below(5)];
     match op {
-        Op::CallModel { .. } => match lot.below(8) {
+        Op::CallModel { .. } | Op::Compact { .. } => match lot.below(9) {
             0 => session.model_fails(activity, Failure::transient(FailureKind::Overloaded, "busy")),
             1 => session.model_fails(activity, Failure::permanent(FailureKind::Authentication, "no")),
             2 => session.model_answers(activity, "", &["bash"]),
             3 => session.model_answers(activity, "several", &["bash", "write", "lookup", "bash"]),
             4 => session.model_answers(activity, "", &["write", "nonsense"]),
             5 => session.model_answers(activity, "custom", &["lookup", "lookup"]),
-            _ => session.model_answers(activity, "done", &[]),
+            6 => session.model_fails(activity, Failure::permanent(FailureKind::ContextLength, "too long")),
+            7 => session.model_answers(activity, "", &[]),
+            _ => session.model_answers(activity, "done, PLAN COMPLETE", &[]),
         },
         Op::Execute { call } => {
             let lost = lot.one_in(10);
@@ -139,8 +155,9 @@ fn finish(session: &mut Session) {
     for _ in 0..1_000 {
         session.settle();
         let Some((activity, op)) = session.flying.first().cloned() else { return };
+        session.input_tokens = 10;
         match &op {
-            Op::CallModel { .. } => session.model_answers(&activity, "done", &[]),
+            Op::CallModel { .. } | Op::Compact { .. } => session.model_answers(&activity, "done, PLAN COMPLETE", &[]),
             Op::Execute { call } => session.tool_returns(&activity, call, "output", false),
             Op::Provision { hand } => session.hand_is_ready(&activity, hand),
             Op::Collect {} => session.collected(&activity),
@@ -195,19 +212,24 @@ fn check(session: &Session, step: &Step) {
     }
     let starts = types.iter().filter(|name| **name == "span.model_request_start").count();
     let ends = types.iter().filter(|name| **name == "span.model_request_end").count();
-    let open = session.state.pending.iter().filter(|pending| matches!(pending.op, Op::CallModel { .. })).count();
+    let open = session
+        .state
+        .pending
+        .iter()
+        .filter(|pending| matches!(pending.op, Op::CallModel { .. } | Op::Compact { .. }))
+        .count();
     assert!(open <= 1, "one model request at a time");
     assert_eq!(starts, ends + open, "every span has one end");
     let results = results(log);
     assert!(results.values().all(|count| *count == 1), "a call has one result that counts");
-    if matches!(step, Step::CallModel { .. }) {
-        check_request(session);
+    if matches!(step, Step::CallModel { .. } | Step::Compact { .. }) {
+        let asked = session.state.pending.iter().find_map(|pending| session.request(&pending.op));
+        check_request(&asked.expect("the request is pending"));
     }
 }
 
 /// What a provider demands of a request: every use is answered by the very next message, and nothing else is.
-fn check_request(session: &Session) {
-    let request = session.request();
+fn check_request(request: &serde_json::Value) {
     let messages = request["messages"].as_array().expect("a request has messages");
     for (at, message) in messages.iter().enumerate() {
         let uses: BTreeSet<&str> = message["content"]
@@ -230,17 +252,14 @@ fn check_request(session: &Session) {
     assert_eq!(messages.last().map(|last| &last["role"]), Some(&serde_json::json!("user")));
 }
 
-/// Replay gives the same state, and every decision comes out the same again.
-fn check_fold(session: &Session) {
-    let mut state = Session::default().state;
-    for (commit, intake) in &session.commits {
-        let wanted = state.summary.harness.clone();
-        let again = crate::decide(&state, intake, &mut |view| {
-            Ok((crate::registry::find(&wanted).expect("the default harness is there").next)(view))
-        });
-        assert_eq!(again, *commit, "decision {} is the same again", commit.n);
-        state.apply(commit, intake);
-    }
+/// From the log alone, without what the shell knew, every decision comes out the same again, and the same state.
+fn check_replay(session: &Session) {
+    let recording = session.recording();
+    let mut own = |wanted: &HarnessRef| registry::find(wanted).map(|found| Box::new(found) as Box<dyn Ask>);
+    let report = replay(&recording, With::Own(&mut own)).expect("the log is whole");
+    assert_eq!(report.divergence, None);
+    assert_eq!(report.commits, session.commits.len() as u64);
+    let state = walk(&recording, |_, _, _| Ok(())).expect("the log is whole");
     assert_eq!(state, session.state);
 }
 
@@ -250,9 +269,11 @@ fn check_rest(session: &Session) {
     assert!(session.state.pending.is_empty());
     assert!(session.mailbox.is_empty() || status == Status::RequiresAction, "{status:?} with {:?}", session.mailbox);
     let results = results(&session.log);
-    let unanswered: Vec<&str> = use_ids(&session.log).filter(|id| !results.contains_key(id)).collect();
-    let asked: Vec<String> = session.state.blocked.iter().map(|blocked| blocked.call.tool_use_id.clone()).collect();
-    assert_eq!(unanswered, asked.iter().map(String::as_str).collect::<Vec<_>>(), "open calls are asked for");
+    let unanswered: BTreeSet<&str> = use_ids(&session.log).filter(|id| !results.contains_key(id)).collect();
+    let asked = session.state.blocked.iter().map(|blocked| blocked.call.tool_use_id.as_str());
+    // A harness that runs one call at a time has decided nothing about the others yet.
+    let undecided = session.state.calls.iter().map(|call| call.tool_use_id.as_str());
+    assert_eq!(unanswered, asked.chain(undecided).collect(), "open calls are asked for");
     if status == Status::RequiresAction {
         let stop = session.log.iter().rev().find_map(|entry| match &entry.event.body {
             EventBody::SessionStatusIdle { stop_reason: StopReason::RequiresAction { event_ids }, .. } => {
@@ -298,4 +319,127 @@ fn of_a_lost_tool_worker_the_model_is_told() {
     });
     assert!(told);
     assert!(session.flying.iter().any(|(_, op)| matches!(op, Op::CallModel { .. })), "the turn goes on");
+}
+
+/// A harness that answers the same to everything.
+struct Says(Step);
+
+impl Ask for Says {
+    fn view_version(&self) -> u32 {
+        crate::view::VERSION
+    }
+
+    fn ask(&mut self, _view: &crate::View, _views: &super::Views) -> Result<crate::Decision, super::HarnessError> {
+        Ok(self.0.clone().into())
+    }
+}
+
+#[test]
+fn a_step_that_leads_nowhere_ends_the_turn() {
+    let magic = || domain::agent::StrategyRef { name: "magic".into(), version: 7, params: serde_json::Value::Null };
+    let steps = [
+        (Step::Continue {}, "decided nothing"),
+        (Step::Execute { calls: Vec::new() }, "asked to run no call that is open"),
+        (Step::Execute { calls: vec!["sevt_unknown".into()] }, "asked to run no call that is open"),
+        (Step::Compact { strategy: None }, "asked for a summary for full@1, which reads none"),
+        (
+            Step::CallModel { strategy: Some(magic()), suffix: Vec::new() },
+            "asked for the context strategy magic@7, which is not in this build",
+        ),
+    ];
+    for (step, why) in steps {
+        let mut session = Session::default();
+        session.message("go");
+        session.decide_with(&mut Says(step));
+        let error = session.log.iter().find_map(|entry| match &entry.event.body {
+            EventBody::SessionError { error } => Some(error.message.clone()),
+            _ => None,
+        });
+        assert_eq!(error.as_deref(), Some(format!("harness loop@1 {why}").as_str()));
+        assert_eq!(session.types().last(), Some(&"session.status_idle"));
+        assert!(!session.is_due(), "it is at rest");
+    }
+}
+
+#[test]
+fn summaries_without_end_are_ended() {
+    let compact = domain::agent::StrategyRef { name: "compact".into(), version: 1, params: serde_json::Value::Null };
+    let mut says = Says(Step::Compact { strategy: Some(compact) });
+    let mut session = Session::default();
+    session.message("go");
+    session.decide_with(&mut says);
+    let mut summaries = 0;
+    while let Some((activity, Op::Compact { .. })) = session.flying.first().cloned() {
+        summaries += 1;
+        session.model_answers(&activity, "so far nothing", &[]);
+        while session.is_due() {
+            session.decide_with(&mut says);
+        }
+    }
+    assert_eq!(summaries, domain::limits::COMPACTIONS_MAX);
+    assert_eq!(session.types().last(), Some(&"session.status_idle"));
+}
+
+#[test]
+fn a_summary_takes_the_place_of_what_it_stands_for() {
+    let mut attributes = kit::attributes();
+    attributes.agent.window_tokens = 1_000;
+    let loop_2 = registry::named("loop", 2).expect("it is in this build");
+    let mut session = Session::new(attributes, loop_2.reference());
+    session.message("the task");
+    session.settle();
+    session.input_tokens = 900;
+    let (model, _) = session.flying[0].clone();
+    session.model_answers(&model, "working", &["bash"]);
+    session.settle();
+    let (provision, Op::Provision { hand }) = session.flying[0].clone() else { panic!("a hand is made") };
+    session.hand_is_ready(&provision, &hand);
+    session.settle();
+    let (execute, Op::Execute { call }) = session.flying[0].clone() else { panic!("a call runs") };
+    session.tool_returns(&execute, &call, "a long result", false);
+    session.settle();
+
+    let (summary, op) = session.flying[0].clone();
+    assert!(matches!(op, Op::Compact { .. }), "{op:?}");
+    let asked = session.request(&op).expect("it is a request").to_string();
+    assert!(asked.contains("a long result") && asked.contains("Write the hand-off"), "{asked}");
+    session.input_tokens = 20;
+    session.model_answers(&summary, "half is done", &[]);
+    session.settle();
+    assert!(session.types().contains(&"agent.thread_context_compacted"));
+    assert!(!session.types().iter().skip(10).any(|name| *name == "agent.message"), "a summary is no message");
+
+    let (_, op) = session.flying[0].clone();
+    let Op::CallModel { slice, .. } = &op else { panic!("the turn goes on: {op:?}") };
+    assert!(slice.from > 0, "what was summarised is not read again");
+    let asked = session.request(&op).expect("it is a request").to_string();
+    assert!(asked.contains("the task") && asked.contains("half is done"), "{asked}");
+    assert!(!asked.contains("a long result"), "{asked}");
+}
+
+#[test]
+fn a_call_that_runs_on_a_lost_hand_is_not_said_to_have_done_nothing() {
+    let mut session = Session::default();
+    session.message("go");
+    session.settle();
+    let (model, _) = session.flying[0].clone();
+    session.model_answers(&model, "", &["bash", "bash"]);
+    session.settle();
+    let (provision, hand) = session
+        .flying
+        .iter()
+        .find_map(|(activity, op)| match op {
+            Op::Provision { hand } => Some((activity.clone(), hand.clone())),
+            _ => None,
+        })
+        .expect("a hand is made");
+    session.hand_is_ready(&provision, &hand);
+    session.settle();
+    let (first, Op::Execute { call }) = session.flying[0].clone() else { panic!("calls run") };
+    // The hand dies under the first call, and somebody interrupts at the same moment.
+    session.tool_returns(&first, &call, "lost", true);
+    session.interrupt();
+    session.settle();
+    let (second, _) = session.flying[0].clone();
+    assert!(session.state.pending(&second).expect("its end is awaited").cancelling);
 }

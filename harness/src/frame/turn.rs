@@ -1,18 +1,19 @@
 //! The course of a turn: what became of activities, when it is the harness's move, how a turn begins and ends.
 
-use super::{Ask, draft::Draft, mail};
+use super::{Ask, draft::Draft, mail, views::Views};
 use crate::{
+    context,
     intake::{Closing, Outcome},
     state::{Blocker, Op, span_start_id},
-    view::{AgentView, CallView, ContextView, Decision, Last, Queued, VERSION, View},
+    view::Decision,
 };
 use domain::{
     EventBody, PrivateEntry, Status, Step, Take, Usage,
     commit::{Closed, IdleReason},
     event::{ErrorBody, ErrorKind, Permission, RetryStatus, StopDetails, StopReason},
     ids,
-    limits::MEMO_BYTES_MAX,
-    outcome::{ModelDigest, ProvisionOutcome, ToolDigest},
+    limits::{COMPACTIONS_MAX, MEMO_BYTES_MAX},
+    outcome::{ModelDigest, ProvisionOutcome},
 };
 
 /// Takes the end of one activity or timer into the log. What no state waits for is not taken at all.
@@ -21,21 +22,28 @@ pub fn close(draft: &mut Draft<'_>, closing: &Closing) {
     let activity = closing.activity.as_str();
     match &pending.op {
         Op::CallModel { span_id, .. } => close_model(draft, closing, span_id),
+        Op::Compact { span_id, .. } => close_compact(draft, closing, span_id),
         Op::Execute { call } => {
             let lost = match (&closing.how, &closing.outcome) {
                 (Closed::Finished, Some(Outcome::Tool { digest })) => {
                     draft.take(Take::Result { activity: activity.to_owned(), index: 0 });
                     draft.closed(activity, Closed::Finished);
-                    return hand_lost(draft, digest);
+                    if digest.hand_lost {
+                        hand_lost(draft, "its sandbox is gone");
+                    }
+                    return;
                 }
                 (Closed::Cancelled, _) => "the call was cancelled before its worker confirmed its end",
-                _ => "the worker that ran the call is gone",
+                _ => "the machine that has the sandbox does not answer",
             };
             draft.closed(activity, closing.how.clone());
             draft.tool_error(
                 &call.tool_use_id,
                 format!("lost: {lost}. It may or may not have taken effect; check before running it again."),
             );
+            if matches!(closing.how, Closed::Failed { .. }) {
+                hand_lost(draft, "its host does not answer");
+            }
         }
         Op::Provision { .. } => close_provision(draft, closing),
         Op::Timer { .. } => {
@@ -83,6 +91,29 @@ fn close_model(draft: &mut Draft<'_>, closing: &Closing, span_id: &str) {
         _ => (true, Usage::default(), None),
     };
     draft.closed(activity, closing.how.clone());
+    end_span(draft, span_id, is_error, model_usage, private);
+}
+
+/// The summary hangs on the event that says it is in force; what else the model said is not part of the log.
+fn close_compact(draft: &mut Draft<'_>, closing: &Closing, span_id: &str) {
+    let (is_error, model_usage) = match (&closing.how, &closing.outcome) {
+        (Closed::Finished, Some(Outcome::Model { digest, .. })) => {
+            if context::is_summary(digest) {
+                let id = ids::derive(ids::prefix::EVENT, &[span_id, "compacted"]);
+                draft.emit_as(id, EventBody::AgentThreadContextCompacted {}, Some(closing.activity.clone()));
+            }
+            match digest {
+                ModelDigest::Answer { usage, .. } => (false, *usage),
+                ModelDigest::Failed { .. } => (true, Usage::default()),
+            }
+        }
+        _ => (true, Usage::default()),
+    };
+    draft.closed(&closing.activity, closing.how.clone());
+    end_span(draft, span_id, is_error, model_usage, None);
+}
+
+fn end_span(draft: &mut Draft<'_>, span_id: &str, is_error: bool, model_usage: Usage, private: Option<String>) {
     let id = ids::derive(ids::prefix::EVENT, &[span_id, "end"]);
     let model_request_start_id = span_id.to_owned();
     let end = EventBody::SpanModelRequestEnd { model_request_start_id, is_error: Some(is_error), model_usage };
@@ -102,25 +133,23 @@ fn close_provision(draft: &mut Draft<'_>, closing: &Closing) {
         _ => "provisioning was cancelled".to_owned(),
     };
     for pending in draft.state.pending.clone() {
-        if let Op::Execute { call } = pending.op {
+        if let Op::Execute { call } = pending.op
+            && !pending.dispatched
+        {
             draft.closed(&pending.activity, Closed::Failed { message: "no hand".to_owned() });
             draft.tool_error(&call.tool_use_id, format!("no sandbox could be provisioned: {reason}"));
         }
     }
 }
 
-fn hand_lost(draft: &mut Draft<'_>, digest: &ToolDigest) {
-    if !digest.hand_lost {
-        return;
-    }
+fn hand_lost(draft: &mut Draft<'_>, reason: &str) {
     if let Some(hand) = draft.state.summary.hand.clone() {
-        let reason = "its sandbox is gone".to_owned();
-        draft.note(PrivateEntry::HandLost { hand: hand.hand, reason });
+        draft.note(PrivateEntry::HandLost { hand: hand.hand, reason: reason.to_owned() });
     }
 }
 
 /// Moves the session on as far as it goes without waiting: at most one step.
-pub fn go_on(draft: &mut Draft<'_>, ask: &mut Ask<'_>) {
+pub fn go_on(draft: &mut Draft<'_>, ask: &mut dyn Ask) {
     if draft.state.summary.status == Status::Terminated || draft.state.is_busy() {
         return;
     }
@@ -215,10 +244,12 @@ fn terminate(draft: &mut Draft<'_>) {
 }
 
 /// The harness's move.
-fn move_on(draft: &mut Draft<'_>, ask: &mut Ask<'_>) {
-    let view = view(draft);
-    draft.saw(ids::content_hash(&view.to_json()));
-    let decision = match ask(&view) {
+fn move_on(draft: &mut Draft<'_>, ask: &mut dyn Ask) {
+    let views = Views::of(draft);
+    let view = views.at(ask.view_version());
+    draft.saw(&view);
+    let answer = ask.ask(&view, &views);
+    let decision = match answer {
         Ok(decision) => decision,
         Err(error) => return give_up(draft, error.to_string()),
     };
@@ -242,12 +273,15 @@ fn perform(draft: &mut Draft<'_>, decision: Decision) {
     if let Some(memo) = memo {
         draft.set_memo(memo);
     }
+    if let Err(why) = can_be_done(draft, &step) {
+        return give_up(draft, format!("harness {} {why}", draft.state.summary.harness));
+    }
     let is_retrying = errors.iter().any(|error| error.retry_status == RetryStatus::Retrying);
     for error in errors {
         draft.emit(EventBody::SessionError { error });
     }
     match step {
-        Step::CallModel { .. } => {
+        Step::CallModel { .. } | Step::Compact { .. } => {
             mail::end_calls(draft, "The tool was not run.");
             let span_id = span_start_id(&draft.state.session_id, draft.state.summary.n);
             draft.emit_as(span_id, EventBody::SpanModelRequestStart {}, None);
@@ -268,7 +302,28 @@ fn perform(draft: &mut Draft<'_>, decision: Decision) {
         Step::Idle { reason } => end_turn(draft, reason),
         Step::Fail { message } => give_up(draft, message),
         Step::Provision {} | Step::Continue {} => draft.set_step(step),
-        Step::Compact { .. } => give_up(draft, format!("harness {} asked to compact", draft.state.summary.harness)),
+    }
+}
+
+/// A step that leads nowhere would be decided again and again.
+fn can_be_done(draft: &Draft<'_>, step: &Step) -> Result<(), String> {
+    let state = &draft.state;
+    match step {
+        Step::CallModel { strategy, .. } => {
+            context::find(&state.strategy(strategy.as_ref())).map(|_| ()).map_err(|error| format!("asked for {error}"))
+        }
+        Step::Compact { .. } if state.marks.compactions >= COMPACTIONS_MAX => {
+            Err(format!("asked for {} summaries in a row", COMPACTIONS_MAX + 1))
+        }
+        Step::Compact { strategy } => {
+            context::can_summarize(&state.strategy(strategy.as_ref())).map_err(|error| format!("asked for {error}"))
+        }
+        Step::Execute { calls } if !state.calls.iter().any(|call| calls.contains(&call.tool_use_id)) => {
+            Err("asked to run no call that is open".to_owned())
+        }
+        Step::Provision {} if state.summary.hand.is_some() => Err("asked for a hand that is there".to_owned()),
+        Step::Continue {} => Err("decided nothing".to_owned()),
+        _ => Ok(()),
     }
 }
 
@@ -288,7 +343,7 @@ fn end_turn(draft: &mut Draft<'_>, reason: IdleReason) {
     mail::end_calls(draft, "The tool was not run: the turn ended.");
     let spent = reason == (IdleReason::RetriesExhausted {});
     if spent {
-        // Queued inputs are flushed (API.md 3.7): in the log, but they start nothing.
+        // Queued inputs are flushed: in the log, but they start nothing.
         take_inputs(draft);
     }
     draft.set_step(Step::Idle { reason: reason.clone() });
@@ -308,56 +363,4 @@ fn end_turn(draft: &mut Draft<'_>, reason: IdleReason) {
         let activity = format!("collect-{}", draft.state.summary.n);
         draft.note(PrivateEntry::Collecting { activity });
     }
-}
-
-/// What the harness gets to see.
-fn view(draft: &Draft<'_>) -> View {
-    let state = &draft.state;
-    let last = state.last.as_ref().map(|last| match last {
-        ModelDigest::Answer { stop_reason, usage, blocks, refusal, .. } => Last::Answer {
-            stop_reason: stop_reason.clone(),
-            usage: *usage,
-            blocks: blocks.clone(),
-            refusal: refusal.clone(),
-        },
-        ModelDigest::Failed { failure } => Last::Failed { failure: failure.clone(), tries: state.tries },
-    });
-    let queued = draft.intake.mail.iter().filter(|waiting| waiting.is_input() && !draft.has_taken(waiting.id()));
-    View {
-        version: VERSION,
-        now: draft.now,
-        seed: seed(&state.session_id, state.summary.n),
-        turn: state.summary.turn,
-        round: state.round,
-        last,
-        calls: state
-            .calls
-            .iter()
-            .map(|call| CallView {
-                tool_use_id: call.tool_use_id.clone(),
-                name: call.name.clone(),
-                input_sha256: call.input_sha256.clone(),
-            })
-            .collect(),
-        results: state.results.clone(),
-        queued: queued.map(|waiting| Queued { id: waiting.id().to_owned(), kind: "user.message".to_owned() }).collect(),
-        context: ContextView {
-            tokens: state.context.tokens + state.context.bytes_since / 4,
-            window_tokens: state.summary.attributes.agent.window_tokens,
-        },
-        agent: AgentView {
-            model: state.summary.attributes.agent.model.clone(),
-            tools: state.summary.attributes.agent.tools.clone(),
-            strategy: state.summary.attributes.agent.strategy.clone(),
-            shims_off: state.summary.attributes.agent.shims_off.clone(),
-        },
-        memo: state.memo.clone(),
-    }
-    .fit()
-}
-
-/// Chance for a decision, from the log alone.
-fn seed(session_id: &str, n: u64) -> u64 {
-    let digest = ids::content_hash(format!("{session_id}/{n}").as_bytes());
-    u64::from_str_radix(&digest[..16], 16).expect("a digest is hex")
 }

@@ -52,7 +52,6 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("opentelemetry", &["cli"]),
     ("opentelemetry_sdk", &["cli"]),
     ("opentelemetry-otlp", &["cli"]),
-    ("tracing-opentelemetry", &["cli"]),
     // The walls of a sandbox.
     ("seccompiler", &["hand"]),
     ("landlock", &["hand"]),

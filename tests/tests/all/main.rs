@@ -2,7 +2,10 @@
 
 mod arrows;
 mod crash;
+mod data;
 mod egress;
+mod endings;
 mod kills;
 mod session;
+mod traces;
 mod turns;

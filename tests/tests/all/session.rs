@@ -1,7 +1,10 @@
 //! Sessions on the bare bed: the workflow, the frame, the log. Each scenario runs on both engines.
 
-use domain::{Content, EventBody, Status, event::StopReason, session::LogEntry};
+use domain::{Content, EventBody, Status, content::Json, event::StopReason, session::LogEntry};
+use log::SessionLog;
+use std::sync::atomic::Ordering;
 use steadyhand_tests::bed::{Bed, On, confirmation, custom_result, interrupt, message};
+use temporalio_common::protos::temporal::api::history::v1::history_event::Attributes;
 
 /// One function a scenario, one test an engine.
 macro_rules! on_both {
@@ -27,6 +30,8 @@ on_both![
     a_tool_call_runs_once_in_a_hand,
     without_a_hand_the_model_is_told,
     a_lost_hand_is_replaced,
+    a_host_that_never_comes_back_loses_its_call,
+    a_host_that_comes_back_in_time_runs_its_call,
     a_confirmation_decides,
     a_custom_tool_is_answered_by_the_client,
     of_two_answers_the_first_wins,
@@ -40,6 +45,7 @@ on_both![
     runs_continue_and_the_log_reads_as_one,
     a_session_outlives_its_brain,
     a_closed_session_ends,
+    what_no_server_takes_in_one_piece_passes,
 ];
 
 const TURN_END: [&str; 3] = ["session.thread_status_idle", "session.usage", "session.status_idle"];
@@ -195,6 +201,61 @@ async fn a_lost_hand_is_replaced(on: On) -> anyhow::Result<()> {
     assert!(results[0].1 && results[0].0.contains("lost"), "{results:?}");
     assert_eq!(results[1], ("ran again".to_owned(), false));
     assert_eq!(bed.hands.provisioned.load(std::sync::atomic::Ordering::SeqCst), 2, "a new hand for the next use");
+    bed.end().await
+}
+
+const CALL_OF_THE_USER: &str = r#"
+version = 1
+[[rules]]
+when = { results = 0 }
+answer = [{ tool = "bash", input = { command = "{{user}}" } }]
+[[rules]]
+answer = [{ text = "Done." }]
+"#;
+
+/// The turn is over, and what it left in its hand is collected.
+fn rests(turn: u64) -> impl Fn(&SessionLog) -> bool {
+    move |log| log.summary().is_some_and(|it| it.turn == turn && it.status.is_idle() && it.collecting.is_none())
+}
+
+fn is_untaken(attributes: &Attributes) -> bool {
+    matches!(attributes, Attributes::ActivityTaskTimedOutEventAttributes(_))
+}
+
+async fn a_host_that_never_comes_back_loses_its_call(on: On) -> anyhow::Result<()> {
+    let mut bed = Bed::new(on, CALL_OF_THE_USER).await?;
+    bed.tuning.host_wait_ms = 500;
+    bed.start("s1", vec![message("m1", "one")]).await?;
+    bed.wait("s1", rests(1)).await?;
+    bed.stop_hands().await?;
+    bed.post("s1", vec![message("m2", "two")]).await?;
+    bed.wait("s1", rests(2)).await?;
+    // The next call gets another hand.
+    bed.start_hands().await?;
+    bed.post("s1", vec![message("m3", "three")]).await?;
+    let mut log = bed.wait("s1", rests(3)).await?;
+    let results = tool_results(&bed.entries(&mut log).await?);
+    assert_eq!(results[0], ("ran one".to_owned(), false));
+    assert!(results[1].1 && results[1].0.starts_with("lost: the machine that has the sandbox"), "{results:?}");
+    assert_eq!(results[2], ("ran three".to_owned(), false));
+    assert_eq!(bed.hands.provisioned.load(Ordering::SeqCst), 2);
+    assert_eq!(bed.hands.effects(), 2);
+    bed.end().await
+}
+
+async fn a_host_that_comes_back_in_time_runs_its_call(on: On) -> anyhow::Result<()> {
+    let mut bed = Bed::new(on, CALL_OF_THE_USER).await?;
+    bed.tuning.host_wait_ms = 3_000;
+    bed.start("s1", vec![message("m1", "one")]).await?;
+    bed.wait("s1", rests(1)).await?;
+    bed.stop_hands().await?;
+    bed.post("s1", vec![message("m2", "two")]).await?;
+    bed.recorded("s1", is_untaken).await?;
+    bed.start_hands().await?;
+    let mut log = bed.wait("s1", rests(2)).await?;
+    let results = tool_results(&bed.entries(&mut log).await?);
+    assert_eq!(results, [("ran one".to_owned(), false), ("ran two".to_owned(), false)]);
+    assert_eq!((bed.hands.provisioned.load(Ordering::SeqCst), bed.hands.effects()), (1, 2));
     bed.end().await
 }
 
@@ -485,5 +546,48 @@ async fn a_closed_session_ends(on: On) -> anyhow::Result<()> {
     let types = bed.types(&mut log).await?;
     assert_eq!(types.last(), Some(&"session.status_terminated"));
     assert!(log.summary().is_some_and(|summary| summary.hand.is_none()), "the hand was released");
+    bed.end().await
+}
+
+/// Calls of one answer that wait for somebody outside: each is small enough for the state, together they are not.
+const CALLS: usize = 600;
+/// What a server takes in one payload.
+const PAYLOAD_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+async fn what_no_server_takes_in_one_piece_passes(on: On) -> anyhow::Result<()> {
+    let key = "k".repeat(3_800);
+    let call = format!(r#"{{ tool = "lookup", input = {{ key = "{key}" }} }}"#);
+    let answer = vec![call; CALLS].join(", ");
+    let script = format!(
+        "version = 1\n[[rules]]\nwhen = {{ turn = 0, results = 0 }}\nanswer = [{answer}]\n\
+         [[rules]]\nanswer = [{{ text = \"ok\" }}]\n"
+    );
+    let mut bed = Bed::new(on, &script).await?;
+    bed.tuning.decisions_per_run = 3;
+    let said = "m".repeat(700_000);
+    bed.start("s1", vec![]).await?;
+    bed.post("s1", vec![message("m1", &said)]).await?;
+    let mut log = bed.idle("s1").await?;
+    let Some(StopReason::RequiresAction { event_ids }) = last_stop(&bed.entries(&mut log).await?) else {
+        panic!("it asks")
+    };
+    assert_eq!(event_ids.len(), CALLS);
+    // One more decision than a run is to have: the next one begins with what is left of the state.
+    bed.post("s1", vec![custom_result("r1", &event_ids[0], "42")]).await?;
+    bed.wait("s1", |log| !log.manifest().segments.is_empty()).await?;
+    let (in_history, whole) = bed.input_bytes("s1").await?;
+    assert!(whole > PAYLOAD_BYTES_MAX, "the state has only {whole} bytes");
+    assert!(in_history < 1_000, "history has {in_history} bytes of the state");
+
+    bed.post("s1", vec![interrupt("i1")]).await?;
+    let mut log = bed.wait("s1", |log| log.summary().is_some_and(|summary| summary.status == Status::Idle)).await?;
+    let entries = bed.entries(&mut log).await?;
+    assert_eq!(entries[0].event.body, EventBody::UserMessage { content: Content::text(&said) });
+    let uses = entries.iter().filter_map(|entry| match &entry.event.body {
+        EventBody::AgentCustomToolUse { input: Json::Inline { value }, .. } => Some(value["key"] == *key),
+        _ => None,
+    });
+    assert_eq!(uses.collect::<Vec<_>>(), [true; CALLS]);
+    assert_eq!(tool_results(&entries).len(), CALLS - 1, "the interrupt answers what was left");
     bed.end().await
 }

@@ -3,21 +3,24 @@
 use super::SessionWorkflow;
 use crate::contract::{Brain, Hands};
 use domain::{
+    agent::StrategyRef,
     commit::Closed,
     limits,
-    session::{ExecuteInput, HandInput, ModelInput, ProvisionInput, SealInput, queue},
+    model::Purpose,
+    session::{ExecuteInput, HandInput, HandRef, ModelInput, ProvisionInput, SealInput, queue},
 };
 use futures::future::LocalBoxFuture;
 use harness::{
     Closing, Intake, Outcome, SessionState,
-    state::{Op, Pending},
+    state::{Op, Pending, Slice},
 };
+use serde_json::Value;
 use std::{
     task::{Context, Poll},
     time::Duration,
 };
 use temporalio_workflow::{
-    ActivityCancellationType, ActivityExecutionError, ActivityOptions, TimerOptions, TimerResult,
+    ActivityCancellationType, ActivityExecutionError, ActivityOptions, TimeoutType, TimerOptions, TimerResult,
     WorkflowCancellationToken, WorkflowContext,
 };
 
@@ -98,43 +101,31 @@ fn start<'a>(
     token: WorkflowCancellationToken,
 ) -> Option<LocalBoxFuture<'a, Ended>> {
     let activity = Activity { id: pending.activity.clone(), token };
+    let turn_event = turn_event(state);
     Some(match &pending.op {
-        Op::CallModel { span_id, to, strategy, suffix } => {
-            let mut runs = state.summary.unsealed.clone();
-            runs.push(ctx.run_id().to_owned());
-            let input = ModelInput {
-                session_id: state.session_id.clone(),
-                manifest: state.summary.manifest.clone(),
-                runs,
-                from: 0,
-                to: *to,
-                agent: state.summary.attributes.agent.clone(),
-                strategy: strategy.clone(),
-                suffix: suffix.clone(),
-                span_id: span_id.clone(),
-                turn: state.summary.turn,
-                tries: state.tries,
-            };
-            let options =
-                activity.options(queue::BRAIN, limits::MODEL_CALL_TIMEOUT_MS, ActivityCancellationType::TryCancel);
-            let call = ctx.execute_activity(Brain::call_model, input, options);
-            Box::pin(async move {
-                let outcome = call.await.map_err(closed)?;
-                Ok(Outcome::Model { digest: outcome.digest, events: outcome.events.len() })
-            })
+        Op::CallModel { span_id, slice, strategy, suffix } => {
+            let request = Request { span_id, slice, strategy, suffix, purpose: Purpose::Answer };
+            call_model(ctx, state, activity, request)
+        }
+        Op::Compact { span_id, slice, strategy } => {
+            let request = Request { span_id, slice, strategy, suffix: &[], purpose: Purpose::Summary };
+            call_model(ctx, state, activity, request)
         }
         Op::Execute { call } => {
             // Started when the hand is there.
             let hand = state.summary.hand.clone()?;
-            let queue = queue::hand_host(&hand.host);
-            let input = ExecuteInput { session_id: state.session_id.clone(), hand, call: call.clone() };
-            let options = activity.options(
-                &queue,
-                limits::EXECUTE_TIMEOUT_MS,
-                ActivityCancellationType::WaitCancellationCompleted,
-            );
-            let call = ctx.execute_activity(Hands::execute, input, options);
-            Box::pin(async move { Ok(Outcome::Tool { digest: call.await.map_err(closed)?.digest }) })
+            let host = Host::of(state, &hand);
+            let input = ExecuteInput { session_id: state.session_id.clone(), hand, call: call.clone(), turn_event };
+            let dispatch = move || {
+                let options = activity.on_host(
+                    &host,
+                    limits::EXECUTE_TIMEOUT_MS,
+                    ActivityCancellationType::WaitCancellationCompleted,
+                );
+                ctx.execute_activity(Hands::execute, input.clone(), options)
+            };
+            let first = dispatch();
+            Box::pin(async move { Ok(Outcome::Tool { digest: twice(first, dispatch).await?.digest }) })
         }
         Op::Provision { hand } => {
             let input = ProvisionInput {
@@ -142,6 +133,7 @@ fn start<'a>(
                 hand: hand.clone(),
                 environment_id: state.summary.attributes.environment_id.clone(),
                 resources: state.summary.attributes.resources.clone(),
+                turn_event,
             };
             let options =
                 activity.options(queue::HANDS, limits::PROVISION_TIMEOUT_MS, ActivityCancellationType::TryCancel);
@@ -153,23 +145,32 @@ fn start<'a>(
                 session_id: state.session_id.clone(),
                 run_id: run_id.clone(),
                 manifest: state.summary.manifest.clone(),
+                turn_event,
             };
             let options = activity.options(queue::BRAIN, limits::SEAL_TIMEOUT_MS, ActivityCancellationType::TryCancel);
             let call = ctx.execute_activity(Brain::seal, input, options);
             Box::pin(async move { Ok(Outcome::Seal { outcome: call.await.map_err(closed)? }) })
         }
         Op::Collect {} => {
-            let (input, queue) = hand_input(state)?;
-            let options = activity.options(&queue, limits::PROVISION_TIMEOUT_MS, ActivityCancellationType::TryCancel);
-            let call = ctx.execute_activity(Hands::collect, input, options);
-            Box::pin(async move { Ok(Outcome::Collect { outcome: call.await.map_err(closed)? }) })
+            let (input, host) = hand_input(state, turn_event)?;
+            let dispatch = move || {
+                let options =
+                    activity.on_host(&host, limits::PROVISION_TIMEOUT_MS, ActivityCancellationType::TryCancel);
+                ctx.execute_activity(Hands::collect, input.clone(), options)
+            };
+            let first = dispatch();
+            Box::pin(async move { Ok(Outcome::Collect { outcome: twice(first, dispatch).await? }) })
         }
         Op::Release {} => {
-            let (input, queue) = hand_input(state)?;
-            let options = activity.options(&queue, limits::PROVISION_TIMEOUT_MS, ActivityCancellationType::TryCancel);
-            let call = ctx.execute_activity(Hands::release, input, options);
+            let (input, host) = hand_input(state, turn_event)?;
+            let dispatch = move || {
+                let options =
+                    activity.on_host(&host, limits::PROVISION_TIMEOUT_MS, ActivityCancellationType::TryCancel);
+                ctx.execute_activity(Hands::release, input.clone(), options)
+            };
+            let first = dispatch();
             Box::pin(async move {
-                call.await.map_err(closed)?;
+                twice(first, dispatch).await?;
                 Ok(Outcome::Done {})
             })
         }
@@ -188,11 +189,90 @@ fn start<'a>(
     })
 }
 
-fn hand_input(state: &SessionState) -> Option<(HandInput, String)> {
+/// The event that began the turn: its trace is named after it.
+fn turn_event(state: &SessionState) -> Option<String> {
+    state.summary.began.as_ref().map(|began| began.event.clone())
+}
+
+/// A model request, whatever it is for.
+struct Request<'r> {
+    span_id: &'r str,
+    slice: &'r Slice,
+    strategy: &'r StrategyRef,
+    suffix: &'r [Value],
+    purpose: Purpose,
+}
+
+fn call_model<'a>(
+    ctx: &'a WorkflowContext<SessionWorkflow>,
+    state: &SessionState,
+    activity: Activity,
+    request: Request<'_>,
+) -> LocalBoxFuture<'a, Ended> {
+    let mut runs = state.summary.unsealed.clone();
+    runs.push(ctx.run_id().to_owned());
+    let input = ModelInput {
+        session_id: state.session_id.clone(),
+        manifest: state.summary.manifest.clone(),
+        runs,
+        from: request.slice.from,
+        to: request.slice.to,
+        keep: request.slice.keep.clone(),
+        purpose: request.purpose,
+        agent: state.summary.attributes.agent.clone(),
+        strategy: request.strategy.clone(),
+        suffix: request.suffix.to_vec(),
+        span_id: request.span_id.to_owned(),
+        turn: state.summary.turn,
+        tries: state.tries,
+        turn_event: turn_event(state),
+    };
+    let options = activity.options(queue::BRAIN, limits::MODEL_CALL_TIMEOUT_MS, ActivityCancellationType::TryCancel);
+    let call = ctx.execute_activity(Brain::call_model, input, options);
+    Box::pin(async move {
+        let outcome = call.await.map_err(closed)?;
+        Ok(Outcome::Model { digest: outcome.digest, events: outcome.events.len() })
+    })
+}
+
+fn hand_input(state: &SessionState, turn_event: Option<String>) -> Option<(HandInput, Host)> {
     let hand = state.summary.hand.clone()?;
-    let queue = queue::hand_host(&hand.host);
+    let host = Host::of(state, &hand);
     let last_listing = state.summary.outputs.as_ref().map(|listing| listing.blob.clone());
-    Some((HandInput { session_id: state.session_id.clone(), hand, last_listing }, queue))
+    Some((HandInput { session_id: state.session_id.clone(), hand, last_listing, turn_event }, host))
+}
+
+/// The one machine that has a hand.
+struct Host {
+    queue: String,
+    /// How long its worker has to take something.
+    takes_within: Duration,
+}
+
+impl Host {
+    fn of(state: &SessionState, hand: &HandRef) -> Self {
+        let takes_within = state.summary.attributes.tuning.host_wait();
+        Host { queue: queue::hand_host(&hand.host), takes_within }
+    }
+}
+
+/// The worker of a host may be on its way back: what nobody took in time is dispatched once more. Whatever it is, the
+/// hand's journal makes that safe.
+async fn twice<T, First, Again>(first: First, again: impl FnOnce() -> Again) -> Result<T, Closed>
+where
+    First: Future<Output = Result<T, ActivityExecutionError>>,
+    Again: Future<Output = Result<T, ActivityExecutionError>>,
+{
+    match first.await {
+        Err(error) if is_untaken(&error) => again().await,
+        ended => ended,
+    }
+    .map_err(closed)
+}
+
+/// No worker took it in time.
+fn is_untaken(error: &ActivityExecutionError) -> bool {
+    error.as_timeout().is_some_and(|timeout| timeout.timeout_type() == TimeoutType::ScheduleToStart)
 }
 
 struct Activity {
@@ -202,15 +282,22 @@ struct Activity {
 
 impl Activity {
     /// Unlimited attempts: only a lost worker is a failure, everything else is a result.
-    fn options(self, queue: &str, start_to_close_ms: u64, cancellation: ActivityCancellationType) -> ActivityOptions {
+    fn options(&self, queue: &str, start_to_close_ms: u64, cancellation: ActivityCancellationType) -> ActivityOptions {
         ActivityOptions::with_start_to_close_timeout(Duration::from_millis(start_to_close_ms))
-            .activity_id(self.id)
+            .activity_id(self.id.clone())
             .task_queue(queue.to_owned())
             .heartbeat_timeout(Duration::from_millis(limits::HEARTBEAT_TIMEOUT_MS))
             .cancellation_type(cancellation)
-            .cancellation_token(self.token)
+            .cancellation_token(self.token.clone())
             .do_not_eagerly_execute(true)
             .build()
+    }
+
+    /// For what only one host can take.
+    fn on_host(&self, host: &Host, start_to_close_ms: u64, cancellation: ActivityCancellationType) -> ActivityOptions {
+        let mut options = self.options(&host.queue, start_to_close_ms, cancellation);
+        options.schedule_to_start_timeout = Some(host.takes_within);
+        options
     }
 }
 

@@ -1,4 +1,4 @@
-//! Whether a session can take events as it is now (API.md 3.3): checked against its log and everything accepted since.
+//! Whether a session can take events as it is now: checked against its log and everything accepted since.
 //!
 //! All or nothing: the first event that cannot be taken refuses the whole request, and nothing changes. What is let
 //! through may still lose a race; then the decision says so in the log.

@@ -22,7 +22,7 @@ const LIMITS: Limits = Limits { default: 1000, max: 1000 };
 const WINDOW: u64 = 1024;
 const HASH_CHARS: usize = 8;
 
-/// The types of the API (API.md 3.3, 3.4): those of the log, and those that only sessions of several threads have.
+/// The types of the API: those of the log, and those that only sessions of several threads have.
 const TYPES: &[&str] = &[
     "user.message",
     "user.interrupt",

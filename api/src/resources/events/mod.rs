@@ -6,6 +6,7 @@ pub mod list;
 pub mod post;
 pub mod public;
 pub mod retry;
+pub mod turn;
 pub mod wire;
 
 use axum::Json;

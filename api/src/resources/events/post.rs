@@ -14,11 +14,13 @@ use jiff::Timestamp;
 use log::{SessionLog, blobs};
 use serde_json::{Value, json};
 use store::{Batch, Blobs, Digest, Durability};
+use tracing::Span;
 
 use super::calls::Calls;
 use super::check::check;
 use super::public::public_event;
 use super::retry::Fingerprint;
+use super::turn::Turn;
 use super::wire::Post;
 use crate::app::App;
 use crate::auth::Principal;
@@ -37,17 +39,24 @@ pub async fn send(State(app): State<App>, Path(session_id): Path<String>, reques
     let (fingerprint, bytes) = fingerprinted(request).await?;
     let post: Post = body::json(&bytes)?;
     let bodies = post.check(&derived::primary_thread(&session_id))?;
+    Span::current().record("session_id", &session_id);
     // The client may go away; what was begun is finished, so that its retry finds either all of it or nothing.
     let sent = tokio::spawn({
         let app = app.clone();
         async move { take(&app, &session_id, bodies, &fingerprint).await }
     });
-    let events = sent.await.map_err(ApiError::internal)??;
+    let Sent { events, turn } = sent.await.map_err(ApiError::internal)??;
+    turn.record();
     let mut data = Vec::with_capacity(events.len());
     for event in &events {
         data.push(public_event(&*app.blobs, event).await?);
     }
     Ok(answer(&app, data, events))
+}
+
+struct Sent {
+    events: Vec<Event>,
+    turn: Turn,
 }
 
 /// The body of a request, and what the request is recognised by.
@@ -66,15 +75,16 @@ fn answer(app: &App, data: Vec<Value>, events: Vec<Event>) -> Response {
     }
 }
 
-async fn take(app: &App, session_id: &str, bodies: Vec<EventBody>, fingerprint: &Fingerprint) -> Result<Vec<Event>> {
+async fn take(app: &App, session_id: &str, bodies: Vec<EventBody>, fingerprint: &Fingerprint) -> Result<Sent> {
     let _turn = app.under_way.enter(fingerprint).await;
     let now = app.clock.now();
     let followed = app.session(session_id);
-    {
+    let on = {
         let mut log = followed.fresh().await?;
         if let Some(ids) = fingerprint.first(log.posts(), moment(now), &app.answered) {
             let ids = ids.to_vec();
-            return known(&mut log, &*app.blobs, &ids).await;
+            // Their first request is in the trace already.
+            return Ok(Sent { events: known(&mut log, &*app.blobs, &ids).await?, turn: Turn::None });
         }
         let current = Current::of(&log).ok_or_else(|| ApiError::not_found("session", session_id))?;
         // Only answers, and messages to a session that waits for some, have to do with calls.
@@ -88,7 +98,8 @@ async fn take(app: &App, session_id: &str, bodies: Vec<EventBody>, fingerprint: 
             );
             return Err(ApiError::new(Kind::RateLimit, message).retry_after_s(1));
         }
-    }
+        current.summary.began.map(|began| began.event)
+    };
     let works = bodies.iter().any(starts_work);
     let events = accept(app, bodies, now).await?;
     keep(app, session_id, &events, works).await?;
@@ -105,7 +116,7 @@ async fn take(app: &App, session_id: &str, bodies: Vec<EventBody>, fingerprint: 
         Err(error) => return Err(error.into()),
     }
     followed.follow();
-    Ok(posted.events)
+    Ok(Sent { turn: Turn::of(&posted.events, on.as_deref()), events: posted.events })
 }
 
 /// Makes events of checked bodies: ids, stamps where they are due on receipt, large content in blobs.

@@ -1,4 +1,4 @@
-//! Events as clients send them, checked as far as that needs nothing but the request (API.md 3.2, 3.3).
+//! Events as clients send them, checked as far as that needs nothing but the request.
 //!
 //! These are types of their own: what the log can hold by reference, a client must never be able to name.
 

@@ -42,8 +42,7 @@ async fn commits(State(app): State<App>, Path(id): Path<String>, query: Query) -
     let after = cursor.transpose()?;
     let followed = app.session(&id);
     let mut commits = Vec::new();
-    // Commits of private entries alone stand at the position of the next event: one back, so that none is missed.
-    let mut from = after.map_or(0, |(_, position)| position.saturating_sub(1));
+    let mut from = after.map_or(0, |(_, position)| position);
     loop {
         let mut log = followed.fresh().await?;
         let end = log.end_position();

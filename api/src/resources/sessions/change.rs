@@ -1,4 +1,4 @@
-//! Changing a session's attributes: checked here, sent as a signal, shown as accepted (API.md 2.3, 2.5).
+//! Changing a session's attributes: checked here, sent as a signal, shown as accepted.
 
 use axum::Json;
 use axum::extract::{Path, State};

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 use store::{Batch, Digest, Durability};
+use tracing::Span;
 
 use super::current::Current;
 use super::object::Session;
@@ -30,6 +31,7 @@ use crate::resources::agents::snapshot::{self, AgentParam};
 use crate::resources::environments::{self, config::Config};
 use crate::resources::events::post::{self, fingerprinted};
 use crate::resources::events::retry::Fingerprint;
+use crate::resources::events::turn::Turn;
 use crate::resources::events::wire::{EventParam, check_initial};
 
 pub const TITLE_CHARS_MAX: usize = 2048;
@@ -75,13 +77,16 @@ pub async fn create(State(app): State<App>, request: Request) -> Result<Response
         async move {
             let _turn = app.under_way.enter(&fingerprint).await;
             if let Some(first) = first(&app, &fingerprint).await? {
-                return Ok(first);
+                return Ok((first, Turn::None));
             }
             let plan = plan(&app, body).await?;
-            begin(&app, plan, &fingerprint).await
+            let turn = Turn::of(&plan.events, None);
+            begin(&app, plan, &fingerprint).await.map(|made| (made, turn))
         }
     });
-    let (row, current) = begun.await.map_err(ApiError::internal)??;
+    let ((row, current), turn) = begun.await.map_err(ApiError::internal)??;
+    Span::current().record("session_id", &row.id);
+    turn.record();
     let session = Session::of(&app, &row, current).await?;
     Ok(app.answered.watch(Json(session).into_response(), row.id))
 }
@@ -178,6 +183,9 @@ async fn begin(app: &App, plan: Plan, fingerprint: &Fingerprint) -> Result<(Sess
             status,
             open: !events.is_empty(),
             outputs: Default::default(),
+            referred: 0,
+            noted: 0,
+            read_to: None,
         }),
     };
     let contents = events.iter().filter_map(|event| event.body.content()?.blob());

@@ -1,11 +1,11 @@
 //! The end of a session: archived, it keeps its log and takes nothing more; deleted, it leaves nothing.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, State};
 use domain::session::{Close, signal};
+use log::SessionLog;
 use log::follow::Update;
 use serde_json::{Value, json};
 use store::catalog::Error as CatalogError;
@@ -105,32 +105,47 @@ pub async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<Js
 
 /// Removes everything of a session whose row says that it is deleted. What fails is done at the next start.
 pub async fn erase(app: &App, id: &str) -> Result<()> {
-    let runs = match app.session(id).fresh().await {
-        Ok(log) => {
-            let has_hand = log.summary().is_some_and(|summary| summary.hand.is_some());
-            let runs: BTreeSet<String> = log.manifest().segments.iter().map(|segment| segment.run_id.clone()).collect();
-            (runs, log.unsealed_runs(), has_hand, log.is_closed())
+    match app.session(id).fresh().await.map(|log| holds_hand(&log)) {
+        Ok(true) => {
+            if let Err(error) = close(app, id).await {
+                // Its lease runs out, and then the hand goes by itself.
+                tracing::warn!(session_id = id, error = error.message(), "hand of a deleted session not released");
+            }
         }
-        Err(log::segment::Error::History(log::history::Error::NotFound { .. })) => return forget(app, id).await,
+        Ok(false) | Err(log::segment::Error::History(log::history::Error::NotFound { .. })) => {}
         Err(error) => return Err(error.into()),
-    };
-    let (mut runs, unsealed, has_hand, is_closed) = runs;
-    runs.extend(unsealed);
-    if has_hand
-        && !is_closed
-        && let Err(error) = close(app, id).await
-    {
-        // Its lease runs out, and then the hand goes by itself.
-        tracing::warn!(session_id = id, error = error.message(), "hand of a deleted session not released");
     }
     match app.gateway.terminate(id, "the session was deleted").await {
         Ok(()) | Err(gateway::Error::NotFound { .. }) => {}
         Err(error) => return Err(error.into()),
     }
+    // Only now no run follows any more: coming to its end a session may have gone on in new ones.
+    let runs = match app.session(id).fresh().await {
+        Ok(log) => {
+            let sealed = log.manifest().segments.iter().map(|segment| segment.run_id.clone());
+            sealed.chain(log.unsealed_runs()).collect()
+        }
+        Err(log::segment::Error::History(log::history::Error::NotFound { .. })) => Vec::new(),
+        Err(error) => return Err(error.into()),
+    };
+    // The latest one goes last: as long as it is there the others are found.
     for run_id in runs {
         app.gateway.delete(id, &run_id).await?;
     }
+    // What cannot be read because an earlier attempt was cut off half-way.
+    match app.gateway.describe(id).await {
+        Ok(described) => {
+            let left = described.workflow_execution_info.and_then(|info| info.execution);
+            app.gateway.delete(id, &left.unwrap_or_default().run_id).await?;
+        }
+        Err(gateway::Error::NotFound { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
     forget(app, id).await
+}
+
+fn holds_hand(log: &SessionLog) -> bool {
+    !log.is_closed() && log.summary().is_some_and(|summary| summary.hand.is_some())
 }
 
 /// Removes the rows of a session: its files, what it needs of blobs, and then its own.

@@ -11,6 +11,7 @@ pub mod object;
 pub mod resources;
 pub mod row;
 mod rows;
+pub mod sealed_runs;
 mod uploads;
 
 use axum::Json;

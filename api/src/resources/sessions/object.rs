@@ -1,4 +1,4 @@
-//! The session as clients see it (API.md 2.3).
+//! The session as clients see it.
 
 use domain::session::{Resource, ResourceKind};
 use domain::{Status, Time};

@@ -1,4 +1,4 @@
-//! The files of a session's hand: listed, added and taken away while the session lives (API.md 2.5).
+//! The files of a session's hand: listed, added and taken away while the session lives.
 
 use axum::Json;
 use axum::extract::{Path, State};

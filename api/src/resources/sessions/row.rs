@@ -49,6 +49,22 @@ pub struct Projection {
     /// The files that the session made, by path in its outputs.
     #[serde(default)]
     pub outputs: BTreeMap<String, String>,
+    /// The session refers to every blob that commits before this number name.
+    #[serde(default)]
+    pub referred: u64,
+    /// Segments of the log whose runs are noted for deletion.
+    #[serde(default)]
+    pub noted: usize,
+    /// How far history was read for this.
+    #[serde(default)]
+    pub read_to: Option<ReadTo>,
+}
+
+/// A place in the history of a session. Nothing to read where the latest run is this long and no longer.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ReadTo {
+    pub run_id: String,
+    pub history_events: i64,
 }
 
 impl Record for SessionRow {

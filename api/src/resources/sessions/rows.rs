@@ -12,14 +12,17 @@ use domain::session::OutputFile;
 use domain::{Summary, Time};
 use jiff::Timestamp;
 use log::follow::Rows;
+use log::references::Needed;
 use log::segment::Manifest;
 use log::{SessionLog, blobs};
 use store::catalog::Error as CatalogError;
 use store::{Batch, Blobs, Catalog, Digest, Durability, Versioned};
 
 use super::current::Current;
-use super::row::{self, Projection};
+use super::row::{self, Projection, ReadTo};
+use super::sealed_runs;
 use crate::resources::files::{self, FileRow};
+use crate::time::Clock;
 
 /// The path under which the diff of a session's repository stands among its outputs. It is not a file.
 pub const DIFF: &str = "diff";
@@ -33,16 +36,15 @@ pub enum Error {
 }
 
 pub struct SessionRows {
-    catalog: Arc<dyn Catalog>,
-    blobs: Arc<dyn Blobs>,
+    pub catalog: Arc<dyn Catalog>,
+    pub blobs: Arc<dyn Blobs>,
+    pub clock: Arc<dyn Clock>,
+    /// Note runs that were sealed, so that their histories are deleted.
+    pub delete_sealed_runs: bool,
 }
 
 impl SessionRows {
-    pub fn new(catalog: Arc<dyn Catalog>, blobs: Arc<dyn Blobs>) -> Self {
-        Self { catalog, blobs }
-    }
-
-    async fn write(&self, session_id: &str, log: &SessionLog) -> Result<(), Error> {
+    async fn write(&self, session_id: &str, log: &SessionLog, needed: &Needed) -> Result<(), Error> {
         let Some(current) = Current::of(log) else { return Ok(()) };
         let Some(known) = self.catalog.row::<row::SessionRow>(session_id).await? else { return Ok(()) };
         let projection = known.row.projection.as_ref();
@@ -60,14 +62,29 @@ impl SessionRows {
         let rests = current.rests() && current.summary.collecting.is_none();
         let open = !(rests || log.is_closed());
         let at = current.summary.last_time;
+        let needed = standing(log, projection.map(|projection| &projection.summary), needed);
+        let (run_id, history_events) = log.read_to();
+        let read_to = ReadTo { run_id: run_id.to_owned(), history_events };
+        let now = self.clock.now();
         row::change(&*self.catalog, session_id, Durability::Lazy, |row, batch| {
             if row.deleted {
                 return None;
             }
             let mut known = row.projection.as_ref().map(|projection| projection.outputs.clone()).unwrap_or_default();
             let batch = with_outputs(batch, session_id, &outputs, &replaced, &mut known, at);
+            let batch = needed.iter().fold(batch, |batch, digest| row::refer(batch, *digest, session_id));
+            let noted = row.projection.as_ref().map_or(0, |projection| projection.noted);
+            let (batch, noted) = self.note(batch, session_id, log.manifest(), noted, now);
             let summary = current.summary.clone();
-            let projection = Projection { summary, status: current.status, open, outputs: known };
+            let projection = Projection {
+                referred: summary.n,
+                summary,
+                status: current.status,
+                open,
+                outputs: known,
+                noted,
+                read_to: Some(read_to.clone()),
+            };
             Some((row::SessionRow { projection: Some(projection), ..row.clone() }, batch))
         })
         .await?;
@@ -79,12 +96,39 @@ impl SessionRows {
         let manifest: Manifest = blobs::get_json(&*self.blobs, blob).await?;
         let segments = manifest.segments.iter().map(|segment| &segment.blob);
         let needed: BTreeSet<Digest> = segments.chain([blob]).filter_map(|blob| blob.blob.parse().ok()).collect();
+        let now = self.clock.now();
         row::change(&*self.catalog, session_id, Durability::Synced, |row, batch| {
+            if row.deleted {
+                return None;
+            }
             let batch = needed.iter().fold(batch, |batch, digest| row::refer(batch, *digest, session_id));
-            (!row.deleted).then(|| (row::SessionRow { sealed: Some(blob.clone()), ..row.clone() }, batch))
+            let mut row = row::SessionRow { sealed: Some(blob.clone()), ..row.clone() };
+            let noted = row.projection.as_ref().map_or(0, |projection| projection.noted);
+            let (batch, noted) = self.note(batch, session_id, &manifest, noted, now);
+            if let Some(projection) = &mut row.projection {
+                projection.noted = noted;
+            }
+            Some((row, batch))
         })
         .await?;
         Ok(())
+    }
+
+    /// Notes the runs of the segments after the first `noted` ones.
+    fn note(
+        &self,
+        batch: Batch,
+        session_id: &str,
+        manifest: &Manifest,
+        noted: usize,
+        now: Timestamp,
+    ) -> (Batch, usize) {
+        if !self.delete_sealed_runs {
+            return (batch, noted);
+        }
+        let new = manifest.segments.iter().skip(noted);
+        let batch = new.fold(batch, |batch, segment| sealed_runs::insert(batch, session_id, segment, now));
+        (batch, noted.max(manifest.segments.len()))
     }
 
     async fn outputs(&self, summary: &Summary) -> Result<Vec<OutputFile>, Error> {
@@ -93,6 +137,17 @@ impl SessionRows {
         outputs.retain(|output| output.path != DIFF);
         Ok(outputs)
     }
+}
+
+/// What commits need, and what the session needs beside them, as far as it was not so before.
+fn standing(log: &SessionLog, before: Option<&Summary>, needed: &Needed) -> BTreeSet<Digest> {
+    let mut needed = needed.clone();
+    let Some(summary) = log.summary() else { return needed.blobs };
+    if before.is_none_or(|before| before.attributes != summary.attributes || before.manifest != summary.manifest) {
+        needed.summary(summary);
+        needed.manifest(log.manifest());
+    }
+    needed.blobs
 }
 
 /// The same bytes under the same path are the same file; new bytes make a new one, and the old one goes.
@@ -160,11 +215,19 @@ fn mime_type(path: &str) -> &'static str {
 
 #[async_trait]
 impl Rows for SessionRows {
-    async fn project(&self, session_id: &str, log: &SessionLog) {
-        if let Err(error) = self.write(session_id, log).await {
+    async fn referred(&self, session_id: &str) -> u64 {
+        // A row that cannot be read is written whole.
+        let read = self.catalog.row::<row::SessionRow>(session_id).await.ok().flatten();
+        read.and_then(|read| Some(read.row.projection?.referred)).unwrap_or(0)
+    }
+
+    async fn project(&self, session_id: &str, log: &SessionLog, needed: &Needed) -> bool {
+        let written = self.write(session_id, log, needed).await;
+        if let Err(error) = &written {
             // The log has it: the next commit or the next start writes the row again.
-            tracing::warn!(session_id, error = &error as &dyn std::error::Error, "session row not written");
+            tracing::warn!(session_id, error = error as &dyn std::error::Error, "session row not written");
         }
+        written.is_ok()
     }
 
     async fn keep_sealed(&self, session_id: &str, manifest: &BlobRef) -> bool {

@@ -1,4 +1,4 @@
-//! What a session brings into its hand: files that were uploaded, and a repository as a git bundle (API.md 2.5).
+//! What a session brings into its hand: files that were uploaded, and a repository as a git bundle.
 //!
 //! A file becomes the session's own copy under a new id; the bytes stay the same blob.
 

@@ -57,6 +57,7 @@ async fn first_token(workplace: &Workplace, text: &str, eager: Option<(&Local, u
             hand: format!("eager-{n}"),
             environment_id: "bench".to_owned(),
             resources: Vec::new(),
+            turn_event: None,
         };
         let hand = provider.provision(&input).await.map_err(|failure| anyhow::anyhow!("{failure:?}"))?;
         made = Some((provider, hand));

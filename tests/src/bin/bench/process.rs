@@ -1,10 +1,9 @@
 //! A child process: what it says, what it uses, and its end.
 //!
-//! The bench's own children end when their standard input does; others are asked by SIGTERM.
+//! It ends in good order when its standard input does.
 
 use crate::clock;
 use anyhow::{Context as _, bail};
-use rustix::process::{Pid, Signal, kill_process};
 use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader},
@@ -80,12 +79,6 @@ impl Process {
     /// Lets it end in good order, and waits until it has.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.input = None;
-        self.ended().await
-    }
-
-    /// The same for a program that listens to SIGTERM.
-    pub async fn terminate(self) -> anyhow::Result<()> {
-        kill_process(Pid::from_child(&self.child), Signal::TERM)?;
         self.ended().await
     }
 

@@ -31,7 +31,7 @@ async fn node(dir: &str) -> anyhow::Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let addr = listener.local_addr()?;
     let client = Client::new(embedded(engine.clone()).await?, ClientOptions::new(NAMESPACE).build())?;
-    let mut workflows = WorkerThread::start("workflows", move || Ok(vec![workload::workflow_worker(client)?])).await?;
+    let workflows = WorkerThread::start("workflows", move || Ok(vec![workload::workflow_worker(client)?])).await?;
     let (stop, stopped) = oneshot::channel::<()>();
     let serving = tokio::spawn(engine::serve::grpc(engine.clone(), listener, async {
         let _ = stopped.await;
@@ -48,7 +48,7 @@ async fn node(dir: &str) -> anyhow::Result<()> {
 
 async fn steps(addr: &str) -> anyhow::Result<()> {
     let client = connect(addr).await?;
-    let mut steps = WorkerThread::start("steps", move || Ok(vec![workload::step_worker(client)?])).await?;
+    let steps = WorkerThread::start("steps", move || Ok(vec![workload::step_worker(client)?])).await?;
     println!("{READY}");
     input_ended().await;
     steps.shutdown();

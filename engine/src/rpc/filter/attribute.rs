@@ -1,0 +1,175 @@
+//! What runs can be selected and ordered by: the attributes that every run has, and those that a namespace registered.
+
+use crate::pb::common::v1::Payload;
+use crate::pb::enums::v1::{IndexedValueType as Kind, WorkflowExecutionStatus};
+use crate::pb::workflow::v1::WorkflowExecutionInfo;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashMap};
+
+/// The attributes that every run has.
+pub const BUILT_IN: &[(&str, Kind)] = &[
+    ("CloseTime", Kind::Datetime),
+    ("ExecutionDuration", Kind::Int),
+    ("ExecutionStatus", Kind::Keyword),
+    ("ExecutionTime", Kind::Datetime),
+    ("HistoryLength", Kind::Int),
+    ("HistorySizeBytes", Kind::Int),
+    ("RunId", Kind::Keyword),
+    ("StartTime", Kind::Datetime),
+    ("StateTransitionCount", Kind::Int),
+    ("TaskQueue", Kind::Keyword),
+    ("WorkflowId", Kind::Keyword),
+    ("WorkflowType", Kind::Keyword),
+];
+
+/// Attributes that a namespace registered, with their types.
+pub type Registered = BTreeMap<String, Kind>;
+
+/// A name that a query uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attribute {
+    pub name: String,
+    pub kind: Kind,
+    is_built_in: bool,
+}
+
+/// One value of an attribute. Values of one kind only are compared with each other.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    Text(String),
+    Int(i64),
+    Double(f64),
+    Bool(bool),
+    /// Nanoseconds since the epoch.
+    Time(i64),
+}
+
+impl Attribute {
+    pub fn find(name: &str, registered: &Registered) -> Option<Attribute> {
+        let built_in = BUILT_IN.iter().find(|built_in| built_in.0 == name).map(|built_in| built_in.1);
+        let kind = built_in.or_else(|| registered.get(name).copied())?;
+        Some(Attribute { name: name.to_owned(), kind, is_built_in: built_in.is_some() })
+    }
+
+    pub fn is(&self, name: &str) -> bool {
+        self.is_built_in && self.name == name
+    }
+
+    /// The values that a run has: none, one, or, of a list of keywords, several.
+    pub fn of(&self, run: &WorkflowExecutionInfo) -> Vec<Value> {
+        if !self.is_built_in {
+            let fields = run.search_attributes.as_ref().map(|attributes| &attributes.indexed_fields);
+            let payload = fields.and_then(|fields| fields.get(&self.name));
+            return payload.map(|payload| decode(payload, self.kind)).unwrap_or_default();
+        }
+        let execution = run.execution.as_ref();
+        let text = |text: &str| Some(Value::Text(text.to_owned()));
+        let time = |t: &Option<prost_wkt_types::Timestamp>| {
+            t.as_ref().map(|t| Value::Time(t.seconds * 1_000_000_000 + i64::from(t.nanos)))
+        };
+        let value = match self.name.as_str() {
+            "CloseTime" => time(&run.close_time),
+            "ExecutionDuration" => run.execution_duration.as_ref().map(|d| Value::Int(crate::time::nanos(Some(d)))),
+            "ExecutionStatus" => text(status_name(run.status())),
+            "ExecutionTime" => time(&run.execution_time),
+            "HistoryLength" => Some(Value::Int(run.history_length)),
+            "HistorySizeBytes" => Some(Value::Int(run.history_size_bytes)),
+            "RunId" => text(execution.map_or("", |execution| &execution.run_id)),
+            "StartTime" => time(&run.start_time),
+            "StateTransitionCount" => Some(Value::Int(run.state_transition_count)),
+            "TaskQueue" => text(&run.task_queue),
+            "WorkflowId" => text(execution.map_or("", |execution| &execution.workflow_id)),
+            "WorkflowType" => text(run.r#type.as_ref().map_or("", |t| &t.name)),
+            _ => None,
+        };
+        value.into_iter().collect()
+    }
+
+    /// What a word or a text of a query means as a value of this attribute.
+    pub fn value(&self, text: &str) -> Option<Value> {
+        match self.kind {
+            _ if self.is("ExecutionStatus") => {
+                let known = STATUSES.iter().map(|status| status_name(*status));
+                known.into_iter().find(|name| name.eq_ignore_ascii_case(text)).map(|name| Value::Text(name.to_owned()))
+            }
+            Kind::Int => text.parse().ok().map(Value::Int),
+            Kind::Double => text.parse().ok().map(Value::Double),
+            Kind::Bool => text.to_ascii_lowercase().parse().ok().map(Value::Bool),
+            Kind::Datetime => time(text),
+            Kind::Text | Kind::Keyword | Kind::KeywordList | Kind::Unspecified => Some(Value::Text(text.to_owned())),
+        }
+    }
+}
+
+impl Value {
+    pub fn compare(&self, other: &Value) -> Option<Ordering> {
+        match (self, other) {
+            (Value::Text(a), Value::Text(b)) => Some(a.cmp(b)),
+            (Value::Int(a), Value::Int(b)) | (Value::Time(a), Value::Time(b)) => Some(a.cmp(b)),
+            (Value::Double(a), Value::Double(b)) => a.partial_cmp(b),
+            (Value::Bool(a), Value::Bool(b)) => Some(a.cmp(b)),
+            _ => None,
+        }
+    }
+}
+
+/// A moment, as RFC 3339 or in nanoseconds since the epoch.
+fn time(text: &str) -> Option<Value> {
+    if let Ok(nanos) = text.parse() {
+        return Some(Value::Time(nanos));
+    }
+    let moment: jiff::Timestamp = text.parse().ok()?;
+    i64::try_from(moment.as_nanosecond()).ok().map(Value::Time)
+}
+
+/// The values that a payload of a search attribute holds; none if they are not of its kind.
+pub fn decode(payload: &Payload, kind: Kind) -> Vec<Value> {
+    let Ok(json) = serde_json::from_slice::<serde_json::Value>(&payload.data) else { return Vec::new() };
+    let items = match json {
+        serde_json::Value::Array(items) => items,
+        serde_json::Value::Null => Vec::new(),
+        one => vec![one],
+    };
+    let value = |item: serde_json::Value| match kind {
+        Kind::Int => item.as_i64().map(Value::Int),
+        Kind::Double => item.as_f64().map(Value::Double),
+        Kind::Bool => item.as_bool().map(Value::Bool),
+        Kind::Datetime => item.as_str().and_then(time),
+        Kind::Text | Kind::Keyword | Kind::KeywordList | Kind::Unspecified => {
+            item.as_str().map(|text| Value::Text(text.to_owned()))
+        }
+    };
+    items.into_iter().filter_map(value).collect()
+}
+
+const STATUSES: [WorkflowExecutionStatus; 7] = [
+    WorkflowExecutionStatus::Running,
+    WorkflowExecutionStatus::Completed,
+    WorkflowExecutionStatus::Failed,
+    WorkflowExecutionStatus::Canceled,
+    WorkflowExecutionStatus::Terminated,
+    WorkflowExecutionStatus::ContinuedAsNew,
+    WorkflowExecutionStatus::TimedOut,
+];
+
+/// A status as queries write it.
+pub fn status_name(status: WorkflowExecutionStatus) -> &'static str {
+    match status {
+        WorkflowExecutionStatus::Running => "Running",
+        WorkflowExecutionStatus::Completed => "Completed",
+        WorkflowExecutionStatus::Failed => "Failed",
+        WorkflowExecutionStatus::Canceled => "Canceled",
+        WorkflowExecutionStatus::Terminated => "Terminated",
+        WorkflowExecutionStatus::ContinuedAsNew => "ContinuedAsNew",
+        WorkflowExecutionStatus::TimedOut => "TimedOut",
+        WorkflowExecutionStatus::Paused => "Paused",
+        WorkflowExecutionStatus::Unspecified => "",
+    }
+}
+
+/// A keyword as search attributes are encoded.
+pub fn keyword_payload(word: &str) -> Payload {
+    let metadata =
+        HashMap::from([("encoding".to_owned(), b"json/plain".to_vec()), ("type".to_owned(), b"Keyword".to_vec())]);
+    Payload { metadata, data: format!("\"{word}\"").into_bytes(), ..Default::default() }
+}

@@ -1,0 +1,221 @@
+//! The whole engine but its disk and its network, in one thread, under a clock that moves when nothing else does: from
+//! one seed the same run, every time. Clients, workers and calls fail, the engine is killed, power is lost, writes are
+//! torn; then faults stop, and everything that was begun must come to its end. [`promises`] says what is checked, and
+//! every transition is checked by the core itself ([`crate::core::ledger`]).
+//!
+//! `STEADYHAND_SIMULATION_SEED` runs one seed, `STEADYHAND_SIMULATION_SECONDS` new seeds for so long.
+
+mod client;
+mod dice;
+mod executor;
+mod promises;
+mod store;
+mod worker;
+mod world;
+
+use crate::clock::Clock;
+use crate::store::Storage;
+use executor::Kind;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use world::{SECOND, World};
+
+/// Steps in which things go wrong, and steps after that in which all must end.
+const STORMY_STEPS: u64 = 3_000;
+const CALM_STEPS: u64 = 200_000;
+
+/// What goes wrong in a simulation.
+#[derive(Clone, Copy)]
+enum Weather {
+    /// By the dice.
+    Storm,
+    /// The engine dies in one write, which happens to the extent that the dice say; nothing else goes wrong.
+    DiesAtWrite { write: u64, power_loss: bool },
+}
+
+/// One simulation. `Err` says what was broken; `Ok` how many writes there were.
+fn simulate(seed: u64, weather: Weather) -> Result<u64, Vec<String>> {
+    let world = World::new(seed);
+    let storm = matches!(weather, Weather::Storm);
+    world.calm.set(!storm);
+    world.start_engine();
+    for _ in 0..3 {
+        client::client(&world, if storm { 25 } else { 8 });
+    }
+    for _ in 0..2 {
+        worker::workflow_worker(&world);
+        worker::activity_worker(&world);
+    }
+    let run = AssertUnwindSafe(|| drive(&world, weather));
+    let result = std::panic::catch_unwind(run).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        Err(vec![text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default()])
+    });
+    world.kill_engine();
+    world.executor.end(&[Kind::Outside]);
+    result
+}
+
+fn drive(world: &Rc<World>, weather: Weather) -> Result<u64, Vec<String>> {
+    let dice = world.dice.clone();
+    let storm = matches!(weather, Weather::Storm);
+    let steps = if storm { dice.between(STORMY_STEPS / 4, STORMY_STEPS) } else { STORMY_STEPS / 4 };
+    for _ in 0..steps {
+        match weather {
+            Weather::Storm => misfortune(world)?,
+            Weather::DiesAtWrite { write, power_loss } => {
+                if world.store.writes() + 1 == write {
+                    world.store.tear_next(dice.below(4) as usize);
+                } else if world.store.writes() == write {
+                    restart(world, power_loss)?;
+                }
+            }
+        }
+        step(world);
+    }
+    // Whatever was prepared does not happen any more, and an engine whose store failed starts again.
+    restart(world, false)?;
+    world.calm.set(true);
+    client::finisher(world);
+    for _ in 0..CALM_STEPS {
+        step(world);
+        if world.promises.borrow().finished {
+            let writes = world.store.writes();
+            let open = settle(world)?;
+            return match open.is_empty() {
+                true => Ok(writes),
+                false => Err(vec![format!("runs that were told to finish are open: {open:?}")]),
+            };
+        }
+    }
+    let open = settle(world)?;
+    Err(vec![format!("not everything came to its end; these runs are open: {open:?}")])
+}
+
+/// One thing happens: a write, a task's turn, or, when nothing else can, time.
+fn step(world: &World) {
+    let dice = &world.dice;
+    if dice.permille(250) && world.commit() {
+        return;
+    }
+    if world.executor.poll_one(dice) || world.commit() {
+        return;
+    }
+    if let Some(next) = world.clock.earliest() {
+        let now = world.clock.now();
+        world.clock.advance(now.until(next));
+    }
+}
+
+/// Perhaps something goes wrong.
+fn misfortune(world: &World) -> Result<(), Vec<String>> {
+    let dice = &world.dice;
+    if dice.permille(8) {
+        let calls = world.executor.ids(Kind::Call);
+        if let Some(call) = dice.pick(&calls) {
+            world.executor.end_one(*call);
+        }
+    }
+    if dice.permille(4) {
+        world.clock.advance(Duration::from_secs(dice.below(40)));
+    }
+    if dice.permille(2) {
+        world.clock.set_back(Duration::from_secs(dice.below(20)));
+    }
+    if dice.permille(2) {
+        world.store.tear_next(dice.below(4) as usize);
+    }
+    if dice.permille(4) {
+        restart(world, dice.permille(400))?;
+    }
+    Ok(())
+}
+
+/// The engine dies, perhaps with the machine, and another goes on over what is left, which must be sound.
+fn restart(world: &World, power_loss: bool) -> Result<(), Vec<String>> {
+    world.kill_engine();
+    world.promises.borrow_mut().engine_died();
+    if power_loss {
+        world.store.lose_power(&world.dice);
+        world.promises.borrow_mut().power_was_lost();
+    }
+    settle(world)?;
+    world.start_engine();
+    Ok(())
+}
+
+/// Looks whether everything promised so far was kept; the runs that are open.
+fn settle(world: &World) -> Result<Vec<String>, Vec<String>> {
+    let look = world.store.snapshot().expect("a snapshot");
+    let mut promises = world.promises.borrow_mut();
+    let open = promises.check(&*look);
+    if promises.broken.is_empty() { Ok(open) } else { Err(std::mem::take(&mut promises.broken)) }
+}
+
+fn must_hold(seed: u64, weather: Weather) -> u64 {
+    simulate(seed, weather).unwrap_or_else(|broken| {
+        panic!(
+            "seed {seed} breaks a promise; again with: STEADYHAND_SIMULATION_SEED={seed} cargo nextest run \
+             -p steadyhand-engine simulation::from_seeds\n{broken:#?}"
+        )
+    })
+}
+
+#[test]
+fn from_seeds_every_promise_is_kept_in_any_weather() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    if let Some(seconds) = number("STEADYHAND_SIMULATION_SECONDS") {
+        let first = number("STEADYHAND_SIMULATION_SEED").unwrap_or_else(crate::clock::entropy);
+        let began = Instant::now();
+        let seeds = (first..).take_while(|_| began.elapsed() < Duration::from_secs(seconds));
+        let (mut count, mut writes) = (0_u64, 0);
+        for seed in seeds {
+            writes += must_hold(seed, Weather::Storm);
+            count += 1;
+        }
+        assert!(count > 0);
+        let figures = format!("figures: {count} seeds from {first}, {writes} writes\n");
+        std::io::Write::write_all(&mut std::io::stderr(), figures.as_bytes()).expect("somebody reads the figures");
+        return;
+    }
+    match number("STEADYHAND_SIMULATION_SEED") {
+        Some(seed) => {
+            must_hold(seed, Weather::Storm);
+        }
+        None => (0..100).for_each(|seed| {
+            must_hold(seed, Weather::Storm);
+        }),
+    }
+}
+
+#[test]
+fn the_engine_may_die_in_any_write() {
+    let writes = must_hold(1, Weather::DiesAtWrite { write: u64::MAX, power_loss: false });
+    assert!(writes > 30, "{writes} writes are too few to say anything");
+    for write in 1..=writes {
+        for power_loss in [false, true] {
+            must_hold(1, Weather::DiesAtWrite { write, power_loss });
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    let twice = [0, 1].map(|_| {
+        let world = World::new(7);
+        world.start_engine();
+        client::client(&world, 20);
+        worker::workflow_worker(&world);
+        worker::activity_worker(&world);
+        for _ in 0..2_000 {
+            step(&world);
+        }
+        let seen = (world.clock.now(), world.store.writes(), world.dice.roll());
+        world.kill_engine();
+        world.executor.end(&[Kind::Outside]);
+        assert!(seen.0.0 > 1_700_000_000 * SECOND, "time has passed");
+        seen
+    });
+    assert_eq!(twice[0], twice[1]);
+}

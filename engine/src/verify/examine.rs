@@ -1,0 +1,131 @@
+//! Compares histories, states and indexes as they stand in the store.
+
+use super::Report;
+use crate::core::ledger::Ledger;
+use crate::core::state::RunState;
+use crate::host::{Error, read_history};
+use crate::store::keys::{self, RunKey};
+use crate::store::{Range, Reads, Space};
+use crate::time::Time;
+use prost::Message;
+
+/// Runs, and events of one run, that are read at a time.
+const CHUNK: usize = 1_024;
+
+/// Examines every run and index of `store`, which must not change meanwhile.
+pub fn examine(store: &dyn Reads, report: &mut Report) -> Result<(), Error> {
+    let mut from = Vec::new();
+    loop {
+        let range = Range { from, limit: CHUNK, ..Range::prefix(Vec::new()) };
+        let runs = store.scan(Space::Run, range)?;
+        for (key, value) in &runs {
+            run(store, key, value, report)?;
+        }
+        match runs.last() {
+            Some((key, _)) if runs.len() == CHUNK => from = [key.as_slice(), &[0]].concat(),
+            _ => break,
+        }
+    }
+    indexes(store, report)
+}
+
+fn run(store: &dyn Reads, key: &[u8], value: &[u8], report: &mut Report) -> Result<(), Error> {
+    let Ok(key) = RunKey::try_from(key) else {
+        report.problems.push("a key of the run space is not a run id".to_owned());
+        return Ok(());
+    };
+    let run_id = keys::run_id(&key);
+    let state = RunState::decode(value).map_err(|source| Error::Corrupt { run_id: run_id.clone(), source })?;
+    report.runs += 1;
+    report.open_runs += u64::from(state.is_open());
+    let mut problem = |text: String| report.problems.push(format!("run {run_id}: {text}"));
+    if state.run_id != run_id {
+        problem(format!("its state says that it is {}", state.run_id));
+    }
+    let mut ledger = Ledger::new();
+    let mut bytes = 0;
+    loop {
+        let events = read_history(store, &key, ledger.next_event_id(), i64::MAX, CHUNK)?;
+        if events.is_empty() {
+            break;
+        }
+        for event in &events {
+            ledger.take(event).into_iter().for_each(&mut problem);
+            bytes += event.encoded_len() as i64;
+        }
+    }
+    if bytes != state.history_bytes {
+        problem(format!("history has {bytes} bytes and the state says {}", state.history_bytes));
+    }
+    ledger.disagreements(&state).into_iter().for_each(&mut problem);
+    if crate::core::deadline::earliest(&state).is_some_and(|at| state.wake_at == 0 || state.wake_at > at.0) {
+        problem("it would miss its next deadline".to_owned());
+    }
+    entries(store, &key, &state, &mut problem)?;
+    report.history_events += (ledger.next_event_id() - 1) as u64;
+    Ok(())
+}
+
+/// Index entries that the state calls for.
+fn entries(store: &dyn Reads, key: &RunKey, state: &RunState, problem: &mut impl FnMut(String)) -> Result<(), Error> {
+    let started_at = Time(state.started_at);
+    let mut expected = vec![
+        (Space::Listed, keys::listed(&state.namespace, started_at, key)),
+        (Space::ByWorkflow, keys::by_workflow(&state.namespace, &state.workflow_id, started_at, key)),
+    ];
+    if state.wake_at != 0 {
+        expected.push((Space::Timer, keys::timer(Time(state.wake_at), key)));
+    }
+    if state.is_busy() {
+        expected.push((Space::Busy, key.to_vec()));
+    }
+    for (space, entry) in expected {
+        if store.get(space, &entry)?.is_none() {
+            problem(format!("its entry in {} is missing", space.name()));
+        }
+    }
+    let current = store.get(Space::Current, &keys::current(&state.namespace, &state.workflow_id))?;
+    if state.is_open() && current.as_deref() != Some(&key[..]) {
+        problem("it is open and not the current run of its workflow id".to_owned());
+    }
+    Ok(())
+}
+
+/// Index entries that no state calls for.
+fn indexes(store: &dyn Reads, report: &mut Report) -> Result<(), Error> {
+    let state_of = |key: &RunKey| -> Result<Option<RunState>, Error> {
+        let value = store.get(Space::Run, key)?;
+        let decode = |value: Vec<u8>| {
+            RunState::decode(value.as_slice()).map_err(|source| Error::Corrupt { run_id: keys::run_id(key), source })
+        };
+        value.map(decode).transpose()
+    };
+    for space in [Space::Timer, Space::Busy, Space::Listed, Space::ByWorkflow, Space::Signal] {
+        let mut from = Vec::new();
+        loop {
+            let range = Range { from, limit: CHUNK, ..Range::prefix(Vec::new()) };
+            let entries = store.scan(space, range)?;
+            for (entry, _) in &entries {
+                let run = match space {
+                    Space::Signal => entry.get(..16).and_then(|key| key.try_into().ok()),
+                    _ => keys::trailing_run(entry),
+                };
+                let state = run.map(|run| state_of(&run)).transpose()?.flatten();
+                let belongs = state.as_ref().is_some_and(|state| match space {
+                    Space::Busy => state.is_busy(),
+                    Space::Timer => keys::parse_timer(entry).is_some_and(|(at, _)| at.0 == state.wake_at),
+                    _ => true,
+                });
+                if !belongs {
+                    let run = run.map(|run| keys::run_id(&run)).unwrap_or_default();
+                    report.problems.push(format!("run {run}: an entry in {} has no reason", space.name()));
+                }
+            }
+            match entries.last() {
+                Some((key, _)) if entries.len() == CHUNK => from = [key.as_slice(), &[0]].concat(),
+                _ => break,
+            }
+        }
+    }
+    Ok(())
+}

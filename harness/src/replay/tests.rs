@@ -1,0 +1,90 @@
+use super::*;
+use crate::{kit::Session, registry, state::Op};
+
+fn own(wanted: &HarnessRef) -> Option<Box<dyn Ask>> {
+    registry::find(wanted).map(|found| Box::new(found) as Box<dyn Ask>)
+}
+
+/// A turn with a call, by a harness.
+fn recorded(name: &str, version: u32) -> Session {
+    let harness = registry::named(name, version).expect("it is in this build");
+    let mut session = Session::new(crate::kit::attributes(), harness.reference());
+    session.message("go");
+    session.settle();
+    let mut called = false;
+    while let Some((activity, op)) = session.flying.first().cloned() {
+        match op {
+            Op::CallModel { .. } if !called => {
+                called = true;
+                session.model_answers(&activity, "looking", &["bash", "bash"]);
+            }
+            Op::CallModel { .. } => session.model_answers(&activity, "PLAN COMPLETE", &[]),
+            Op::Provision { hand } => session.hand_is_ready(&activity, &hand),
+            Op::Execute { call } => session.tool_returns(&activity, &call, "output", false),
+            Op::Collect {} => session.collected(&activity),
+            other => panic!("{other:?}"),
+        }
+        session.settle();
+    }
+    session
+}
+
+#[test]
+fn a_harness_decides_the_same_again() {
+    for harness in registry::HARNESSES {
+        let session = recorded(harness.name, harness.version);
+        let report = replay(&session.recording(), With::Own(&mut own)).unwrap();
+        assert_eq!(report.divergence, None, "{}@{}", harness.name, harness.version);
+        assert_eq!(report.commits, session.committed.len() as u64);
+        assert!(report.decisions >= 4, "{report:?}");
+    }
+}
+
+#[test]
+fn a_recording_survives_being_written_down() {
+    let session = recorded("loop", 2);
+    let written = serde_json::to_string(&session.recording()).unwrap();
+    let read: Recording = serde_json::from_str(&written).unwrap();
+    assert_eq!(replay(&read, With::Own(&mut own)).unwrap().divergence, None);
+}
+
+#[test]
+fn another_harness_is_shown_where_it_parts() {
+    let session = recorded("loop", 1);
+    let with = |name, version| {
+        let mut harness = registry::named(name, version).unwrap();
+        replay(&session.recording(), With::Other(&harness.reference(), &mut harness)).unwrap()
+    };
+    let next = with("loop", 2);
+    assert_eq!(next.divergence, None, "where no shim is needed loop@2 does what loop@1 does");
+    assert!(next.other_context > 0, "and says that it would ask otherwise");
+
+    let divergence = with("plan-act", 1).divergence.expect("it is another idea");
+    assert_eq!((divergence.kind, divergence.commit), (DivergenceKind::Decision, 0));
+    assert_eq!(divergence.recorded.step, Step::CallModel { strategy: None, suffix: Vec::new() });
+    assert!(matches!(&divergence.replayed.step, Step::CallModel { suffix, .. } if !suffix.is_empty()));
+}
+
+#[test]
+fn a_log_that_was_touched_does_not_give_its_views() {
+    let mut recording = recorded("loop", 1).recording();
+    let tool = |committed: &&mut Committed| committed.results.iter().any(|named| named.activity.starts_with("execute"));
+    let touched = recording.commits.iter_mut().find(tool).expect("a tool ran");
+    for named in &mut touched.results {
+        named.result.rest["digest"]["head"] = "something else".into();
+    }
+    let divergence = replay(&recording, With::Own(&mut own)).unwrap().divergence.expect("the hash tells");
+    assert_eq!(divergence.kind, DivergenceKind::View);
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let mut recording = recorded("loop", 1).recording();
+    recording.commits[0].mail.clear();
+    let error = replay(&recording, With::Own(&mut own)).unwrap_err();
+    assert!(matches!(error, Error::Missing { commit: 0, source: Missing::Mail(_), .. }), "{error:?}");
+
+    let recording = recorded("loop", 1).recording();
+    let error = replay(&recording, With::Own(&mut |_| None)).unwrap_err();
+    assert!(matches!(error, Error::Gone { commit: 0, .. }), "{error:?}");
+}

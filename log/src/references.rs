@@ -1,0 +1,282 @@
+//! Which blobs a log needs: everything that a reader of it, a later model request or an audit has to find again.
+//!
+//! Known shapes only. What a model or a user wrote is never searched for things that look like a reference: it would
+//! keep, or miss, whatever they liked.
+//!
+//! Files that have a row of their own (uploads of a session, what it left in its outputs) are that row's to keep: who
+//! deletes the file wants its bytes gone.
+
+use crate::{
+    blobs::{self, Error},
+    segment::Manifest,
+};
+use domain::{
+    Committed, Content, Event, PrivateEntry, Summary, Take,
+    agent::HarnessRef,
+    committed::ActivityResult,
+    content::{BlobRef, Json},
+    outcome::ModelDigest,
+    session::{Change, Mail, OutputFile, ResourceKind},
+};
+use serde::Deserialize as _;
+use std::collections::BTreeSet;
+use store::{Blobs, Digest, blobs::Error as StoreError};
+
+/// Blobs by digest, and what leads to more of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Needed {
+    pub blobs: BTreeSet<Digest>,
+    listings: BTreeSet<Digest>,
+    /// What harnesses are known by: the digest of a module among the blobs, or of source that was compiled in.
+    harnesses: BTreeSet<Digest>,
+}
+
+impl Needed {
+    pub fn is_empty(&self) -> bool {
+        self.blobs.is_empty()
+    }
+
+    pub fn clear(&mut self) {
+        *self = Needed::default();
+    }
+
+    pub fn blob(&mut self, blob: &BlobRef) {
+        // What is no digest was not put by anyone.
+        self.blobs.extend(blob.blob.parse::<Digest>());
+    }
+
+    /// Everything that a commit names, whether or not it took it.
+    pub fn commit(&mut self, committed: &Committed) {
+        for take in &committed.commit.takes {
+            match take {
+                Take::Inline { event, .. } => self.event(event),
+                Take::Private { entry: PrivateEntry::RunSealed { manifest, .. } } => self.blob(manifest),
+                Take::Private { entry: PrivateEntry::Outputs { listing } } => self.listing(listing),
+                Take::Private { entry: PrivateEntry::SwapRequested { harness, .. } } => self.harness(harness),
+                Take::Accepted { .. } | Take::Result { .. } | Take::Private { .. } => {}
+            }
+        }
+        committed.mail.iter().for_each(|mail| self.mail(mail));
+        committed.results.iter().for_each(|named| self.result(&named.result));
+    }
+
+    fn result(&mut self, result: &ActivityResult) {
+        result.events.iter().for_each(|event| self.event(event));
+        if let Some(private) = &result.private {
+            self.json(&private.blocks);
+            self.blob(&private.recipe.snapshot);
+        }
+        // Only `call_model`'s digest has calls; other results have digests of other shapes.
+        let digest = result.rest.get("digest").and_then(|digest| ModelDigest::deserialize(digest).ok());
+        if let Some(ModelDigest::Answer { calls, .. }) = digest {
+            calls.iter().for_each(|call| self.json(&call.input));
+        }
+    }
+
+    /// Something accepted, committed or not.
+    pub fn mail(&mut self, mail: &Mail) {
+        match mail {
+            Mail::Event { event } => self.event(event),
+            Mail::Change { change: Change { agent: Some(agent), .. } } => {
+                self.blob(&agent.facts.snapshot);
+                self.json(&agent.public);
+            }
+            Mail::Swap { swap } => self.harness(&swap.harness),
+            Mail::Change { .. } | Mail::Close { .. } => {}
+        }
+    }
+
+    pub fn event(&mut self, event: &Event) {
+        if let Some(blob) = event.body.content().and_then(Content::blob) {
+            self.blob(blob);
+        }
+        if let Some(json) = blobs::json(&event.body) {
+            self.json(json);
+        }
+    }
+
+    fn json(&mut self, json: &Json) {
+        if let Json::Blob(blob) = json {
+            self.blob(blob);
+        }
+    }
+
+    fn listing(&mut self, listing: &BlobRef) {
+        self.blob(listing);
+        self.listings.extend(listing.blob.parse::<Digest>());
+    }
+
+    /// What a session needs whatever its commits say.
+    pub fn summary(&mut self, summary: &Summary) {
+        self.blob(&summary.attributes.agent.snapshot);
+        for resource in &summary.attributes.resources {
+            match &resource.kind {
+                ResourceKind::GitBundle { blob } => self.blob(blob),
+                ResourceKind::File { .. } => {}
+            }
+        }
+        summary.manifest.iter().for_each(|manifest| self.blob(manifest));
+        self.harness(&summary.harness);
+    }
+
+    fn harness(&mut self, harness: &HarnessRef) {
+        self.harnesses.extend(harness.sha256.parse::<Digest>());
+    }
+
+    pub fn manifest(&mut self, manifest: &Manifest) {
+        manifest.segments.iter().for_each(|segment| self.blob(&segment.blob));
+    }
+
+    /// Follows what leads to more: listings, whose diffs have no row of their own, and harnesses that are modules.
+    pub async fn resolve(&mut self, store: &dyn Blobs) -> Result<(), Error> {
+        while let Some(digest) = self.harnesses.first().copied() {
+            let found = store.has(digest).await;
+            if found.map_err(|source| Error::Store { hash: digest.to_string(), source })?.is_some() {
+                self.blobs.insert(digest);
+            }
+            self.harnesses.remove(&digest);
+        }
+        while let Some(digest) = self.listings.first().copied() {
+            let listing = BlobRef { blob: digest.to_string(), bytes: 0 };
+            match blobs::get_json::<Vec<OutputFile>>(store, &listing).await {
+                Ok(files) => {
+                    files.iter().filter(|file| file.path == OutputFile::DIFF).for_each(|diff| self.blob(&diff.blob));
+                }
+                // Damage that `verify` names; nothing that is there is lost for it.
+                Err(Error::Store { source: StoreError::Missing { .. } | StoreError::Corrupt { .. }, .. })
+                | Err(Error::Decode { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            self.listings.remove(&digest);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::{Commit, EventBody, Step, Time};
+    use serde_json::{Value, json};
+    use store::MemoryBlobs;
+
+    fn blob(of: &str) -> BlobRef {
+        BlobRef { blob: Digest::of(of.as_bytes()).to_string(), bytes: of.len() as u64 }
+    }
+
+    fn at_blob(of: &str) -> Value {
+        serde_json::to_value(Json::Blob(blob(of))).unwrap()
+    }
+
+    fn committed(takes: Vec<Take>, mail: Value, results: Value) -> Committed {
+        let now = Time::from_ms(0);
+        let commit = Commit {
+            n: 0,
+            now,
+            takes,
+            step: Step::Continue {},
+            memo: None,
+            view_version: 1,
+            view_hash: None,
+            queued: Default::default(),
+        };
+        Committed {
+            commit,
+            position: 0,
+            mail: serde_json::from_value(mail).unwrap(),
+            results: serde_json::from_value(results).unwrap(),
+        }
+    }
+
+    fn needed(committed: &Committed) -> BTreeSet<Digest> {
+        let mut needed = Needed::default();
+        needed.commit(committed);
+        needed.blobs
+    }
+
+    fn digests(of: &[&str]) -> BTreeSet<Digest> {
+        of.iter().map(|of| Digest::of(of.as_bytes())).collect()
+    }
+
+    #[test]
+    fn every_place_of_a_commit_that_names_a_blob_is_known() {
+        let message = EventBody::AgentMessage { content: Content::Blob(blob("inline")) };
+        let takes = vec![
+            Take::Inline { event: Event { id: "e".into(), body: message, processed_at: None }, private: None },
+            Take::Private { entry: PrivateEntry::RunSealed { run_id: "r".into(), manifest: blob("manifest") } },
+            Take::Private { entry: PrivateEntry::Outputs { listing: blob("listing") } },
+        ];
+        let facts = json!({"agent_id": "a", "version": 1, "name": "a", "model": "m", "window_tokens": 1, "max_tokens": 1,
+            "tools": [], "strategy": {"name": "s", "version": 1}, "snapshot": blob("changed snapshot")});
+        let mail = json!([
+            {"mail": "event", "event": {"id": "m", "type": "user.message", "content": blob("message")}},
+            {"mail": "change", "change": {"id": "c", "agent": {"facts": facts, "public": at_blob("public")}}},
+        ]);
+        let call = json!({"tool_use_id": "t", "name": "bash", "kind": "builtin", "input": at_blob("digest input"),
+            "input_sha256": "", "permission": "allow"});
+        let usage = serde_json::to_value(domain::Usage::default()).unwrap();
+        let results = json!([{
+            "activity": "model-1",
+            "events": [{"id": "u", "type": "agent.tool_use", "name": "bash", "input": at_blob("event input")}],
+            "private": {"blocks": at_blob("blocks"), "tool_ids": {}, "recipe": {"from": 0, "to": 0, "serializer": 1,
+                "strategy": {"name": "s", "version": 1}, "snapshot": blob("snapshot"), "request_sha256": ""}},
+            "digest": {"outcome": "answer", "stop_reason": "", "usage": usage, "blocks": [], "calls": [call]},
+        }]);
+        assert_eq!(
+            needed(&committed(takes, mail, results)),
+            digests(&[
+                "inline",
+                "manifest",
+                "listing",
+                "message",
+                "changed snapshot",
+                "public",
+                "digest input",
+                "event input",
+                "blocks",
+                "snapshot"
+            ])
+        );
+    }
+
+    #[test]
+    fn what_a_model_or_a_user_wrote_is_no_reference() {
+        let lookalike = json!({"at": "inline", "value": {"blob": blob("secret of another").blob, "bytes": 3}});
+        let results = json!([{
+            "activity": "model-1",
+            "events": [{"id": "u", "type": "agent.tool_use", "name": "bash", "input": lookalike}],
+            "blob": blob("elsewhere").blob, "bytes": 9,
+        }]);
+        let mail = json!([{"mail": "event", "event": {"id": "m", "type": "user.message",
+            "content": [{"type": "text", "text": serde_json::to_string(&blob("text")).unwrap()}]}}]);
+        assert_eq!(needed(&committed(Vec::new(), mail, results)), BTreeSet::new());
+    }
+
+    #[tokio::test]
+    async fn a_diff_is_kept_with_its_listing_and_files_are_not() {
+        let store = MemoryBlobs::new();
+        let files = ["diff", "a.txt"].map(|path| OutputFile { path: path.into(), blob: blob(path) });
+        let listing = blobs::put_json(&store, &files.to_vec()).await.unwrap();
+        let mut needed = Needed::default();
+        needed.listing(&listing);
+        needed.listing(&blob("a listing that is gone"));
+        needed.resolve(&store).await.unwrap();
+        let mut expected = digests(&["diff", "a listing that is gone"]);
+        expected.insert(listing.blob.parse().unwrap());
+        assert_eq!(needed.blobs, expected);
+    }
+
+    #[tokio::test]
+    async fn a_harness_is_kept_where_it_is_a_module() {
+        let store = MemoryBlobs::new();
+        let module = store.put("a module".into()).await.unwrap();
+        let mut needed = Needed::default();
+        for sha256 in [module, Digest::of(b"source of this build")] {
+            let harness = HarnessRef { name: "mine".into(), version: 1, sha256: sha256.to_string() };
+            let entry = PrivateEntry::SwapRequested { id: "swap_1".into(), harness };
+            needed.commit(&committed(vec![Take::Private { entry }], json!([]), json!([])));
+        }
+        needed.resolve(&store).await.unwrap();
+        assert_eq!(needed.blobs, BTreeSet::from([module]));
+    }
+}
