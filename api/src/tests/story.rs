@@ -31,6 +31,7 @@ impl Story {
             memo: None,
             view_version: 1,
             view_hash: None,
+            queued: 0,
         };
         self.n += 1;
         self.engine.commit(&self.session_id, &commit);

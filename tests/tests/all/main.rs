@@ -2,6 +2,7 @@
 
 mod arrows;
 mod crash;
+mod harnesses;
 mod kills;
 mod session;
 mod turns;

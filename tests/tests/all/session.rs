@@ -1,25 +1,10 @@
 //! Sessions on the bare bed: the workflow, the frame, the log. Each scenario runs on both engines.
 
 use domain::{Content, EventBody, Status, event::StopReason, session::LogEntry};
-use steadyhand_tests::bed::{Bed, On, confirmation, custom_result, interrupt, message};
-
-/// One function a scenario, one test an engine.
-macro_rules! on_both {
-    ($($scenario:ident),* $(,)?) => {
-        mod memory {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $scenario() -> anyhow::Result<()> {
-                super::$scenario(super::On::Memory).await
-            })*
-        }
-        mod temporal {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $scenario() -> anyhow::Result<()> {
-                super::$scenario(super::On::Temporal).await
-            })*
-        }
-    };
-}
+use steadyhand_tests::{
+    bed::{Bed, On, confirmation, custom_result, interrupt, message},
+    on_both,
+};
 
 on_both![
     a_plain_turn,
