@@ -26,8 +26,9 @@ pub struct SessionLog {
     manifest_blob: Option<BlobRef>,
     /// What the session began with, if the manifest does not say it yet.
     genesis: Option<Genesis>,
-    /// Commits of the runs after the manifest.
-    tail: Vec<Arc<Committed>>,
+    /// Commits of the runs that the manifest does not name, each with its run. A position does not tell: a commit of
+    /// private entries alone stands where the run before it ended.
+    tail: Vec<(Arc<str>, Arc<Committed>)>,
     projection: Projection,
     run: Run,
     next: Vec<u8>,
@@ -118,7 +119,8 @@ impl SessionLog {
             let run = Run { session_id: self.session_id.clone(), run_id };
             let read = segment::read_run(reader, &run).await?;
             self.genesis = self.genesis.take().or(read.genesis);
-            self.tail.extend(read.commits.into_iter().map(Arc::new));
+            let run_id: Arc<str> = run.run_id.into();
+            self.tail.extend(read.commits.into_iter().map(|committed| (run_id.clone(), Arc::new(committed))));
         }
         Ok(())
     }
@@ -131,14 +133,10 @@ impl SessionLog {
         if let Some(blob) = blob {
             self.manifest = blobs::get_json(store, blob).await?;
             self.manifest_blob = Some(blob.clone());
-            let sealed = self.sealed_to();
-            self.tail.retain(|committed| committed.position + committed.public_events() > sealed);
+            let segments = &self.manifest.segments;
+            self.tail.retain(|(run_id, _)| !segments.iter().any(|segment| *segment.run_id == **run_id));
         }
         Ok(())
-    }
-
-    fn sealed_to(&self) -> u64 {
-        self.manifest.segments.last().map_or(0, |segment| segment.to)
     }
 
     /// Reads what is there, without waiting.
@@ -203,7 +201,7 @@ impl SessionLog {
             let is_start = self.projection.event_id == 0;
             if let Some(committed) = self.projection.feed(&event)? {
                 let committed = Arc::new(committed);
-                self.tail.push(committed.clone());
+                self.tail.push((self.run.run_id.as_str().into(), committed.clone()));
                 news.commits.push(committed);
             } else if !is_start {
                 // The mailbox of a run's start was told when it was accepted.
@@ -284,7 +282,7 @@ impl SessionLog {
                 commits.extend(segment::unpack(&segment, frame, &blob)?.into_iter().map(Arc::new));
             }
         }
-        commits.extend(self.tail.iter().cloned());
+        commits.extend(self.tail.iter().map(|(_, committed)| committed.clone()));
         commits.retain(|committed| committed.position < to && committed.position + committed.public_events() > from);
         Ok(commits)
     }
@@ -298,8 +296,7 @@ impl SessionLog {
                 commits.extend(segment::unpack(&segment, frame, &blob)?.into_iter().map(Arc::new));
             }
         }
-        let next = commits.last().map_or(0, |last| last.commit.n + 1);
-        commits.extend(self.tail.iter().filter(|committed| committed.commit.n >= next).cloned());
+        commits.extend(self.tail.iter().map(|(_, committed)| committed.clone()));
         Ok(commits)
     }
 

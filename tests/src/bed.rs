@@ -261,6 +261,9 @@ impl Bed {
     /// Decides the session again, from its log alone.
     pub async fn replay(&self, log: &mut SessionLog) -> anyhow::Result<Report> {
         let recording = log.recording(&*self.blobs).await?.context("a log says what its session began with")?;
+        for (n, committed) in recording.commits.iter().enumerate() {
+            assert_eq!(committed.commit.n, n as u64, "no commit is missing");
+        }
         let harnesses = Harnesses::new(self.blobs.clone());
         let mut found = Vec::new();
         for named in recording.harnesses() {

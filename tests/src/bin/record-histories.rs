@@ -18,6 +18,9 @@ answer = [{ text = "half of it is done" }]
 when = { user_contains = "half of it is done" }
 answer = [{ text = "done, PLAN COMPLETE" }]
 [[rules]]
+when = { user_contains = "the last task" }
+answer = [{ text = "all done, PLAN COMPLETE" }]
+[[rules]]
 when = { user_contains = "wait" }
 delay_ms = 60000
 answer = [{ text = "too late" }]
