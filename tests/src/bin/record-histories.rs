@@ -48,11 +48,11 @@ async fn main() -> anyhow::Result<()> {
         }
         let bed = Bed::new(On::Memory, SCRIPT).await?;
         bed.start_as("sesn_history", reference, 1_000, vec![message("m1", "the first task")]).await?;
-        answer_all(&bed).await?;
+        answer_all(&bed, "a").await?;
         bed.post("sesn_history", vec![message("m2", "wait")]).await?;
         bed.wait("sesn_history", |log| log.summary().is_some_and(|summary| summary.turn == 2)).await?;
         bed.post("sesn_history", vec![interrupt("i1"), message("m3", "the last task")]).await?;
-        answer_all(&bed).await?;
+        answer_all(&bed, "b").await?;
         let mut log = bed.idle("sesn_history").await?;
         let recording = log.recording(&*bed.blobs).await?.context("a log says what its session began with")?;
         let report = bed.replay(&mut log).await?;
@@ -65,8 +65,8 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Answers whatever the session asks for until it rests.
-async fn answer_all(bed: &Bed) -> anyhow::Result<()> {
+/// Answers whatever the session asks for until it rests. An id that was sent before would be taken for a redelivery.
+async fn answer_all(bed: &Bed, prefix: &str) -> anyhow::Result<()> {
     for round in 0.. {
         let log = bed.idle("sesn_history").await?;
         let summary = log.summary().context("a session has a summary")?;
@@ -84,7 +84,7 @@ async fn answer_all(bed: &Bed) -> anyhow::Result<()> {
         });
         let mut answers = Vec::new();
         for (index, id) in asked.unwrap_or_default().iter().enumerate() {
-            let event = format!("a{round}_{index}");
+            let event = format!("{prefix}{round}_{index}");
             let is_custom = entries
                 .iter()
                 .any(|entry| entry.event.id == *id && entry.event.body.type_name() == "agent.custom_tool_use");
