@@ -2,6 +2,7 @@
 
 use domain::{agent::HarnessRef, content::BlobRef, limits::CACHED_HARNESSES_MAX};
 use harness::{
+    frame::Ask,
     registry::{self, Harness},
     wasm::{self, WasmHarness},
 };
@@ -21,6 +22,17 @@ pub enum Found {
     Wasm(Arc<WasmHarness>),
     /// Nobody has it, or what is there under its hash is no harness for this build: why.
     Gone(String),
+}
+
+impl Found {
+    /// As replay takes it: whoever replays bounds its time as a whole. `None` if it is gone.
+    pub fn asked(&self) -> Option<Box<dyn Ask>> {
+        match self {
+            Found::Native(native) => Some(Box::new(*native)),
+            Found::Wasm(wasm) => Some(Box::new(wasm.clone())),
+            Found::Gone(_) => None,
+        }
+    }
 }
 
 impl Harnesses {

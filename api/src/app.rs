@@ -61,7 +61,6 @@ impl Default for Options {
             clock: Arc::new(SystemClock),
             builtin_tools,
             tuning: Tuning::default(),
-            egress: None,
             delete_sealed_runs: false,
             egress: None,
         }

@@ -20,6 +20,8 @@ pub const ORGANIZATION: &str = "org";
 pub const REQUEST: &str = "req";
 pub const RESOURCE: &str = "sesrsc";
 pub const SESSION: &str = "sesn";
+/// A swap of a session's harness.
+pub const SWAP: &str = "swap";
 pub const WORKSPACE: &str = "wrkspc";
 
 /// A new id, as in `agent_01hR...`. Its 22 random characters carry 131 bits.

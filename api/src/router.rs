@@ -18,7 +18,9 @@ use crate::app::App;
 use crate::auth;
 use crate::error::{ApiError, Kind};
 use crate::ids;
-use crate::resources::{agents, api_keys, environments, events, files, inspect, sessions, stream, threads, unbuilt};
+use crate::resources::{
+    agents, api_keys, environments, events, files, harnesses, inspect, sessions, stream, threads, unbuilt,
+};
 
 /// A resource of the API: where it is and who answers.
 pub struct Resource {
@@ -43,6 +45,7 @@ pub const RESOURCES: &[Resource] = &[
     stream::RESOURCE,
     threads::RESOURCE,
     inspect::RESOURCE,
+    harnesses::RESOURCE,
     api_keys::RESOURCE,
     unbuilt::RESOURCE,
 ];

@@ -6,7 +6,7 @@ use store::{Blobs, Catalog, Direction, KeyRange, Record, Versioned};
 
 use crate::error::Result;
 use crate::references;
-use crate::resources::{agents, environments, files, sessions};
+use crate::resources::{agents, environments, files, harnesses, sessions};
 
 /// How many rows are read in one go.
 const STRIDE: usize = 500;
@@ -29,6 +29,7 @@ pub async fn verify(catalog: &dyn Catalog, blobs: &dyn Blobs, now: Timestamp) ->
     environments::verify(catalog, &mut problems).await?;
     files::verify(catalog, blobs, now, &mut problems).await?;
     sessions::row::verify(catalog, &mut problems).await?;
+    harnesses::verify(catalog, &mut problems).await?;
     references::verify(catalog, blobs, &mut problems).await?;
     Ok(Report { catalog: catalog_report, blobs: blobs_report, problems })
 }

@@ -69,6 +69,12 @@ impl Client {
         self.value(self.request(Method::POST, path, &Query::new()).timeout(ANSWER_TIMEOUT).json(body)).await
     }
 
+    /// A POST whose body is not JSON.
+    pub async fn post_bytes(&self, path: &[&str], kind: &'static str, bytes: Vec<u8>) -> anyhow::Result<Value> {
+        let request = self.request(Method::POST, path, &Query::new()).timeout(ANSWER_TIMEOUT);
+        self.value(request.header(header::CONTENT_TYPE, kind).body(bytes)).await
+    }
+
     pub async fn delete(&self, path: &[&str]) -> anyhow::Result<Value> {
         self.value(self.request(Method::DELETE, path, &Query::new()).timeout(ANSWER_TIMEOUT)).await
     }

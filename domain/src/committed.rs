@@ -1,7 +1,7 @@
 //! A commit with everything that it names: what a reader of the log gets, what segments hold, what replay runs on.
 
 use crate::{
-    Commit, Event, Summary, Take, Time,
+    Commit, Event, PrivateEntry, Summary, Take, Time,
     agent::HarnessRef,
     model::ModelPrivate,
     session::{Attributes, LogEntry, Mail},
@@ -15,6 +15,29 @@ pub struct Genesis {
     pub created_at: Time,
     pub attributes: Attributes,
     pub harness: HarnessRef,
+}
+
+/// A recorded session: what replay needs of its log.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Recording {
+    pub session_id: String,
+    pub genesis: Genesis,
+    /// All of them, from the first.
+    pub commits: Vec<Committed>,
+    /// Accepted and not committed when it was recorded.
+    #[serde(default)]
+    pub waiting: Vec<Mail>,
+}
+
+impl Recording {
+    /// Every harness that the session had, in order.
+    pub fn harnesses(&self) -> impl Iterator<Item = &HarnessRef> {
+        let swaps = self.commits.iter().flat_map(|committed| &committed.commit.takes).filter_map(|take| match take {
+            Take::Private { entry: PrivateEntry::Swapped { to, .. } } => Some(to),
+            _ => None,
+        });
+        std::iter::once(&self.genesis.harness).chain(swaps)
+    }
 }
 
 /// A commit with everything that it names: enough to read, replay or seal it.

@@ -102,6 +102,15 @@ pub fn entries(log: &[LogEntry], slice: &Slice) -> Vec<LogEntry> {
     log.iter().filter(|entry| shown(entry.position)).cloned().collect()
 }
 
+/// Results that a strategy clears out of what it is given.
+pub fn cleared_positions(entries: &[LogEntry], strategy: &StrategyRef) -> Vec<u64> {
+    let params = match strategy.name.as_str() {
+        "clear-tool-results" => &strategy.params,
+        _ => &strategy.params["clear"],
+    };
+    clear::positions(entries, params).into_iter().collect()
+}
+
 /// What a request is made of, beside the log and the agent.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape<'a> {

@@ -4,11 +4,14 @@
 //! Nothing of what a replay decides is ever applied: the next View comes from the record.
 
 mod intake;
+mod requests;
 
+pub use domain::committed::Recording;
 pub use intake::Missing;
+pub use requests::{Requested, requests};
 
 use crate::{
-    Decision, SessionState, View,
+    Decision, Intake, SessionState, View,
     frame::{self, Ask, HarnessError, Views},
     view,
 };
@@ -21,18 +24,7 @@ use domain::{
     session::Mail,
 };
 use serde::{Deserialize, Serialize};
-
-/// A recorded session: what replay needs of its log.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Recording {
-    pub session_id: String,
-    pub genesis: Genesis,
-    /// All of them, from the first.
-    pub commits: Vec<Committed>,
-    /// Accepted and not committed when it was recorded.
-    #[serde(default)]
-    pub waiting: Vec<Mail>,
-}
+use std::panic::AssertUnwindSafe;
 
 /// Who decides.
 pub enum With<'a> {
@@ -104,22 +96,22 @@ pub enum Error {
     Gone { session_id: String, commit: u64, harness: HarnessRef },
 }
 
-/// Walks through a recording: hands out the state before each commit.
+/// Walks through a recording: hands out the state before each commit, and what the commit was made on.
 pub fn walk(
     recording: &Recording,
-    mut on: impl FnMut(&SessionState, usize, &Committed) -> Result<(), Error>,
+    mut on: impl FnMut(&SessionState, &Intake, &Committed) -> Result<(), Error>,
 ) -> Result<SessionState, Error> {
     let Recording { session_id, genesis, commits, waiting } = recording;
     let Genesis { created_at, attributes, harness } = genesis.clone();
     let mut state = SessionState::created(session_id, created_at, attributes, harness);
     for (at, committed) in commits.iter().enumerate() {
         state = intake::entered(state, &committed.commit);
-        on(&state, at, committed)?;
         let intake = intake::rebuild(&state, commits, at, waiting).map_err(|source| Error::Missing {
             session_id: session_id.clone(),
             commit: committed.commit.n,
             source,
         })?;
+        on(&state, &intake, committed)?;
         state.apply(&committed.commit, &intake);
     }
     Ok(state)
@@ -131,13 +123,11 @@ pub fn replay(recording: &Recording, mut with: With<'_>) -> Result<Report, Error
     // What another harness remembers is its own.
     let mut memo: Option<String> = None;
     let foreign = matches!(&with, With::Other(other, _) if **other != recording.genesis.harness);
-    walk(recording, |state, at, committed| {
+    walk(recording, |state, intake, committed| {
         if report.divergence.is_some() {
             return Ok(());
         }
         let commit = &committed.commit;
-        let missing = |source| Error::Missing { session_id: recording.session_id.clone(), commit: commit.n, source };
-        let intake = intake::rebuild(state, &recording.commits, at, &recording.waiting).map_err(missing)?;
         let mut own;
         let ask: &mut dyn Ask = match &mut with {
             With::Other(_, ask) => *ask,
@@ -157,8 +147,9 @@ pub fn replay(recording: &Recording, mut with: With<'_>) -> Result<Report, Error
             },
         };
         let own_memo = foreign.then_some(&memo);
-        let mut witness = Witness { ask, memo: own_memo, recorded: commit.view_version, seen: None };
-        let replayed = frame::decide(state, &intake, &mut witness);
+        let name = state.summary.harness.to_string();
+        let mut witness = Witness { ask, name, memo: own_memo, recorded: commit.view_version, seen: None };
+        let replayed = frame::decide(state, intake, &mut witness);
         let seen = witness.seen;
         let kind = compare(commit, &replayed, seen.as_ref(), foreign);
         if let Some(kind) = kind {
@@ -236,6 +227,7 @@ fn private_name(entry: &PrivateEntry) -> String {
 /// Stands between the frame and the harness: sees what was recorded and hands on what the harness was written for.
 struct Witness<'a> {
     ask: &'a mut dyn Ask,
+    name: String,
     memo: Option<&'a Option<String>>,
     /// View version of the record.
     recorded: u32,
@@ -259,7 +251,8 @@ impl Ask for Witness<'_> {
             view.memo.clone_from(memo);
         }
         self.seen = Some(Seen { recorded_hash, view: view.clone() });
-        self.ask.ask(&view, views)
+        let asked = std::panic::catch_unwind(AssertUnwindSafe(|| self.ask.ask(&view, views)));
+        asked.unwrap_or_else(|_| Err(HarnessError { harness: self.name.clone(), what: "panicked".to_owned() }))
     }
 }
 
@@ -276,5 +269,7 @@ impl Ask for Nobody {
     }
 }
 
+#[cfg(test)]
+mod histories;
 #[cfg(test)]
 mod tests;

@@ -185,6 +185,16 @@ impl Ask for &WasmHarness {
     }
 }
 
+impl Ask for std::sync::Arc<WasmHarness> {
+    fn view_version(&self) -> u32 {
+        self.manifest.view
+    }
+
+    fn ask(&mut self, view: &View, views: &Views) -> Result<Decision, HarnessError> {
+        (&mut &**self).ask(view, views)
+    }
+}
+
 fn engine() -> Engine {
     let mut config = Config::default();
     config

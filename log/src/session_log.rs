@@ -11,7 +11,7 @@ use crate::{
 use bytes::Bytes;
 use domain::{
     Committed, Summary,
-    committed::Genesis,
+    committed::{Genesis, Recording},
     content::BlobRef,
     session::{LogEntry, Mail},
 };
@@ -407,6 +407,19 @@ impl SessionLog {
         }
         commits.extend(self.tail.iter().map(|unsealed| unsealed.committed.clone()));
         Ok(commits)
+    }
+
+    /// The whole log, as replay takes it. `None` for a log whose first run was sealed by a build that did not keep
+    /// what the session began with.
+    pub async fn recording(&mut self, store: &dyn Blobs) -> Result<Option<Recording>, Error> {
+        let Some(genesis) = self.genesis().cloned() else { return Ok(None) };
+        let commits = self.every_commit(store).await?;
+        Ok(Some(Recording {
+            session_id: self.session_id.clone(),
+            genesis,
+            commits: commits.into_iter().map(Arc::unwrap_or_clone).collect(),
+            waiting: self.uncommitted().cloned().collect(),
+        }))
     }
 
     async fn segment_blob(&mut self, store: &dyn Blobs, segment: &Segment) -> Result<Bytes, Error> {

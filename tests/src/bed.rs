@@ -7,6 +7,7 @@ use crate::{
 use activities::{
     BrainActivities,
     deltas::NoDeltas,
+    harnesses::Harnesses,
     model::{
         Timeouts,
         scripted::{Script, Scripted},
@@ -16,13 +17,14 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use domain::{
     Content, Event, EventBody, Status, Time,
-    agent::{AgentFacts, AgentSnapshot, ModelParams, Policy, ToolFact, ToolKind, ToolSpec},
+    agent::{AgentFacts, AgentSnapshot, HarnessRef, ModelParams, Policy, ToolFact, ToolKind, ToolSpec},
     event::Confirmation,
     session::{
         Attributes as SessionAttributes, LogEntry, Origin, Posted, SessionInput, Tuning, WORKFLOW_TYPE, queue, signal,
     },
 };
 use engine::Engine;
+use harness::replay::{Report, With, replay};
 use http::HeaderMap;
 use log::{ClaimCheck, HistoryReader, SessionLog, TemporalReader};
 use serde::Serialize;
@@ -44,6 +46,25 @@ use temporalio_common::protos::temporal::api::{
 use tonic::IntoRequest as _;
 
 pub const NAMESPACE: &str = "default";
+
+/// One function a scenario, one test an engine.
+#[macro_export]
+macro_rules! on_both {
+    ($($scenario:ident),* $(,)?) => {
+        mod memory {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $scenario() -> anyhow::Result<()> {
+                super::$scenario($crate::bed::On::Memory).await
+            })*
+        }
+        mod temporal {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $scenario() -> anyhow::Result<()> {
+                super::$scenario($crate::bed::On::Temporal).await
+            })*
+        }
+    };
+}
 
 /// Which engine a scenario runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,6 +174,17 @@ impl Bed {
     }
 
     pub async fn start(&self, session_id: &str, events: Vec<Event>) -> anyhow::Result<()> {
+        self.start_as(session_id, harness::registry::default_harness(), 200_000, events).await
+    }
+
+    /// A session of a harness, with a model of a window.
+    pub async fn start_as(
+        &self,
+        session_id: &str,
+        harness: HarnessRef,
+        window_tokens: u64,
+        events: Vec<Event>,
+    ) -> anyhow::Result<()> {
         let snapshot = snapshot();
         let blob = log::blobs::put_json(&*self.blobs, &snapshot).await?;
         let facts = AgentFacts {
@@ -160,7 +192,7 @@ impl Bed {
             version: 1,
             name: "tester".into(),
             model: snapshot.model.id.clone(),
-            window_tokens: 200_000,
+            window_tokens,
             max_tokens: snapshot.model.max_tokens,
             tools: snapshot
                 .tools
@@ -183,12 +215,7 @@ impl Bed {
         };
         let input = SessionInput::<Value> {
             session_id: session_id.into(),
-            from: Origin::Created {
-                created_at: Time::from_ms(0),
-                attributes,
-                harness: harness::registry::default_harness(),
-                events,
-            },
+            from: Origin::Created { created_at: Time::from_ms(0), attributes, harness, events },
         };
         let request = StartWorkflowExecutionRequest {
             namespace: NAMESPACE.into(),
@@ -292,8 +319,26 @@ impl Bed {
         .await
     }
 
-    /// All entries, checked to be dense.
+    /// Decides the session again, from its log alone.
+    pub async fn replay(&self, log: &mut SessionLog) -> anyhow::Result<Report> {
+        let recording = log.recording(&*self.blobs).await?.context("a log says what its session began with")?;
+        for (n, committed) in recording.commits.iter().enumerate() {
+            assert_eq!(committed.commit.n, n as u64, "no commit is missing");
+        }
+        let harnesses = Harnesses::new(self.blobs.clone());
+        let mut found = Vec::new();
+        for named in recording.harnesses() {
+            found.push((named.clone(), harnesses.find(named).await?));
+        }
+        let mut own = |wanted: &HarnessRef| found.iter().find(|(named, _)| named == wanted)?.1.asked();
+        Ok(replay(&recording, With::Own(&mut own))?)
+    }
+
+    /// All entries, checked to be dense, of a session that decides the same again.
     pub async fn entries(&self, log: &mut SessionLog) -> anyhow::Result<Vec<LogEntry>> {
+        let report = self.replay(log).await?;
+        assert_eq!(report.divergence, None, "replay gives what was recorded");
+        assert!(report.commits > 0);
         let entries = log.slice(&*self.blobs, 0, u64::MAX).await?;
         for (at, entry) in entries.iter().enumerate() {
             assert_eq!(entry.position, at as u64, "positions are dense");

@@ -29,9 +29,9 @@ impl Story {
             takes: takes.into_iter().map(|take| self.stamped(take)).collect(),
             step: Step::Continue {},
             memo: None,
-            queued: 0,
             view_version: 1,
             view_hash: None,
+            queued: 0,
         };
         self.n += 1;
         self.engine.commit(&self.session_id, &commit);

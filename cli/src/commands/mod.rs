@@ -2,11 +2,14 @@
 
 pub mod agent;
 pub mod completions;
+pub mod context;
 pub mod doctor;
 pub mod egress;
 pub mod env;
 pub mod file;
+pub mod harness;
 pub mod key;
+pub mod replay;
 pub mod run;
 pub mod serve;
 pub mod session;
@@ -25,6 +28,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Command::Env(env) => wait(env.run()),
         Command::File(file) => wait(file.run()),
         Command::Key(key) => wait(key.run()),
+        Command::Harness(harness) => wait(harness.run()),
+        Command::Replay(replay) => wait(replay.run()),
+        Command::Context(context) => wait(context.run()),
         Command::Why(why) => wait(why.run()),
         Command::Doctor(doctor) => wait(doctor.run()),
         Command::Verify(verify) => wait(verify.run()),

@@ -46,6 +46,9 @@ pub struct Run {
     /// Id of the model [default: the agent's]
     #[arg(long, value_name = "ID")]
     model: Option<String>,
+    /// What decides the session's steps, as in loop@2 [default: the service's]
+    #[arg(long, value_name = "HARNESS")]
+    harness: Option<String>,
     /// What the session is called in lists [default: the beginning of the task]
     #[arg(long, value_name = "TEXT")]
     title: Option<String>,
@@ -108,6 +111,7 @@ impl Run {
             "title": self.title.clone().unwrap_or_else(|| one_line(&self.task, TITLE_CHARS)),
             "resources": resources,
             "initial_events": [user_message(&self.task)],
+            "harness": self.harness,
         });
         client.post(&["v1", "sessions"], &body).await
     }

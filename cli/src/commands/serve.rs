@@ -7,7 +7,7 @@ use crate::{
     data_dir::{self, DataDir},
     env_vars,
     error::{Code, Hint as _, failed},
-    node::{self, Node},
+    node::{self, Node, Peer},
     output, remote,
     supervisor::{self, Child},
     telemetry::{self, Collector},
@@ -367,7 +367,7 @@ async fn hands(
     if let Some(ways_out) = ways_out {
         args.extend(["--ways-out".into(), ways_out.into_os_string()]);
     }
-    let peer = node::Peer { role: node::Role::Hand, host: Some(host) };
+    let peer = Peer { role: node::Role::Hand, host: Some(host) };
     let serve = move |stream| tokio::spawn(node.clone().serve(stream, Some(peer.clone())));
     let program = std::env::current_exe()?;
     supervised(Child { name: "hand", program, args, uid: None, serve: Box::new(serve) }, closing).await

@@ -31,12 +31,10 @@ fn messages(entries: &[LogEntry], params: &Value) -> Vec<Value> {
 
 /// The entries with old results cleared, as `before` and `keep` in the parameters say.
 pub fn cleared<'a>(entries: &'a [LogEntry], params: &Value) -> Cow<'a, [LogEntry]> {
-    let Some(before) = params["before"].as_u64() else { return Cow::Borrowed(entries) };
-    let keep = params["keep"].as_u64().unwrap_or(0);
-    let old = entries.iter().filter(|entry| entry.position < before && !entry.ignored && is_large_result(entry));
-    let mut old: Vec<u64> = old.map(|entry| entry.position).collect();
-    old.truncate(old.len().saturating_sub(usize::try_from(keep).unwrap_or(usize::MAX)));
-    let old: BTreeSet<u64> = old.into_iter().collect();
+    let old = positions(entries, params);
+    if old.is_empty() {
+        return Cow::Borrowed(entries);
+    }
     let entries = entries.iter().map(|entry| {
         let mut entry = entry.clone();
         if old.contains(&entry.position)
@@ -50,6 +48,16 @@ pub fn cleared<'a>(entries: &'a [LogEntry], params: &Value) -> Cow<'a, [LogEntry
         entry
     });
     Cow::Owned(entries.collect())
+}
+
+/// Where the results are that are cleared.
+pub fn positions(entries: &[LogEntry], params: &Value) -> BTreeSet<u64> {
+    let Some(before) = params["before"].as_u64() else { return BTreeSet::new() };
+    let keep = params["keep"].as_u64().unwrap_or(0);
+    let old = entries.iter().filter(|entry| entry.position < before && !entry.ignored && is_large_result(entry));
+    let mut old: Vec<u64> = old.map(|entry| entry.position).collect();
+    old.truncate(old.len().saturating_sub(usize::try_from(keep).unwrap_or(usize::MAX)));
+    old.into_iter().collect()
 }
 
 fn is_large_result(entry: &LogEntry) -> bool {

@@ -88,3 +88,18 @@ fn what_is_missing_is_named() {
     let error = replay(&recording, With::Own(&mut |_| None)).unwrap_err();
     assert!(matches!(error, Error::Gone { commit: 0, .. }), "{error:?}");
 }
+
+#[test]
+fn every_request_is_found_and_can_be_made_by_another_strategy() {
+    let session = recorded("loop", 2);
+    let found = requests(&session.recording()).unwrap();
+    let recipes: Vec<_> = session.log.iter().filter_map(|entry| entry.private.as_ref()).collect();
+    assert_eq!(found.len(), recipes.len());
+    for (found, private) in found.iter().zip(recipes) {
+        assert_eq!((found.slice.from, found.slice.to), (private.recipe.from, private.recipe.to));
+        assert_eq!((&found.strategy, &found.suffix), (&private.recipe.strategy, &private.recipe.suffix));
+    }
+    let window = StrategyRef { name: "window".into(), version: 1, params: serde_json::json!({"rounds": 1, "leap": 1}) };
+    let narrow = found[1].by(window);
+    assert_eq!((narrow.slice.from, narrow.slice.to), (0, found[1].slice.to), "the first round is still within it");
+}

@@ -5,6 +5,7 @@ mod crash;
 mod data;
 mod egress;
 mod endings;
+mod harnesses;
 mod kills;
 mod session;
 mod traces;

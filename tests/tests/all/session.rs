@@ -3,26 +3,11 @@
 use domain::{Content, EventBody, Status, content::Json, event::StopReason, session::LogEntry};
 use log::SessionLog;
 use std::sync::atomic::Ordering;
-use steadyhand_tests::bed::{Bed, On, confirmation, custom_result, interrupt, message};
+use steadyhand_tests::{
+    bed::{Bed, On, confirmation, custom_result, interrupt, message},
+    on_both,
+};
 use temporalio_common::protos::temporal::api::history::v1::history_event::Attributes;
-
-/// One function a scenario, one test an engine.
-macro_rules! on_both {
-    ($($scenario:ident),* $(,)?) => {
-        mod memory {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $scenario() -> anyhow::Result<()> {
-                super::$scenario(super::On::Memory).await
-            })*
-        }
-        mod temporal {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $scenario() -> anyhow::Result<()> {
-                super::$scenario(super::On::Temporal).await
-            })*
-        }
-    };
-}
 
 on_both![
     a_plain_turn,

@@ -1,6 +1,8 @@
 //! Ours, for operators and the CLI: a session's log with its private entries, the diff of its repository, and which
-//! part it waits for.
+//! part it waits for. What the model saw, and what a harness makes of the record.
 
+mod context;
+mod replay;
 mod why;
 
 use std::sync::Arc;
@@ -29,6 +31,9 @@ pub const RESOURCE: Resource = Resource {
         Route { path: "/v1/sessions/{session_id}/log", methods: || get(commits) },
         Route { path: "/v1/sessions/{session_id}/diff", methods: || get(diff) },
         Route { path: "/v1/sessions/{session_id}/why", methods: || get(why) },
+        Route { path: "/v1/sessions/{session_id}/recording", methods: || get(replay::recording) },
+        Route { path: "/v1/sessions/{session_id}/replay", methods: || get(replay::replay) },
+        Route { path: "/v1/sessions/{session_id}/context", methods: || get(context::context) },
     ],
 };
 

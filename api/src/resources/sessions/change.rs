@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
+use domain::agent::AgentFacts;
 use domain::content::Json as Content;
 use domain::limits::INLINE_BYTES_MAX;
 use domain::session::{AgentChange, Change, Resource, signal};
@@ -97,7 +98,9 @@ async fn changed_agent(app: &App, param: AgentParam, current: &Current) -> Resul
     if changed == known {
         return Ok(None);
     }
-    let facts = agent::keep(app, &changed).await?;
+    // How the session makes its requests is its own, not the agent's.
+    let AgentFacts { strategy, shims_off, .. } = current.summary.attributes.agent.clone();
+    let facts = AgentFacts { strategy, shims_off, ..agent::keep(app, &changed).await? };
     let mut public = Content::Inline { value: serde_json::to_value(&changed).map_err(ApiError::internal)? };
     blobs::offload_json(&*app.blobs, &mut public, INLINE_BYTES_MAX).await?;
     Ok(Some(AgentChange { facts, public }))

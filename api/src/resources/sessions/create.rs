@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
+use domain::agent::{AgentFacts, HarnessRef, StrategyRef};
 use domain::egress::Policy;
 use domain::session::{Attributes, Origin, Resource, SessionInput};
 use domain::{Event, Status, Summary, Time};
-use harness::registry;
+use harness::{context, registry};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
@@ -33,10 +34,12 @@ use crate::resources::events::post::{self, fingerprinted};
 use crate::resources::events::retry::Fingerprint;
 use crate::resources::events::turn::Turn;
 use crate::resources::events::wire::{EventParam, check_initial};
+use crate::resources::harnesses;
 
 pub const TITLE_CHARS_MAX: usize = 2048;
 const VAULTS_MAX: usize = 50;
 const ID_CHARS_MAX: usize = 128;
+const SHIMS_MAX: usize = 64;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -55,6 +58,13 @@ pub struct CreateSession {
     initial_events: Option<Vec<EventParam>>,
     #[serde(default)]
     budget: Option<Value>,
+    /// Ours: `name@version` of the harness, the context strategy, and shims of the harness that are switched off.
+    #[serde(default)]
+    harness: Option<String>,
+    #[serde(default)]
+    strategy: Option<StrategyRef>,
+    #[serde(default)]
+    shims_off: Vec<String>,
 }
 
 /// What a session will be, before anything of it is written but blobs.
@@ -64,6 +74,7 @@ struct Plan {
     attributes: Attributes,
     uploads: Vec<Upload>,
     events: Vec<Event>,
+    harness: HarnessRef,
     /// What its sandboxes may reach.
     policy: Option<Policy>,
 }
@@ -111,11 +122,22 @@ async fn first(app: &App, fingerprint: &Fingerprint) -> Result<Option<(SessionRo
 }
 
 async fn plan(app: &App, body: CreateSession) -> Result<Plan> {
-    let CreateSession { agent, environment_id, title, metadata, vault_ids, resources, initial_events, budget } = body;
+    let CreateSession { agent, environment_id, title, metadata, vault_ids, resources, initial_events, .. } = body;
+    let CreateSession { budget, harness, strategy, shims_off, .. } = body;
     if budget.is_some() {
         return Err(ApiError::not_built("session budgets"));
     }
     check_title(title.as_deref())?;
+    let harness = match harness {
+        Some(named) => harnesses::resolve(app, &named).await.map_err(|_| no_harness(&named))?.reference(),
+        None => registry::default_harness(),
+    };
+    if let Some(strategy) = &strategy {
+        context::find(strategy).map_err(|error| ApiError::field("strategy", format!("names {error}")))?;
+    }
+    if shims_off.len() > SHIMS_MAX || shims_off.iter().any(|name| name.len() > ID_CHARS_MAX) {
+        return Err(ApiError::field("shims_off", format!("at most {SHIMS_MAX} names of {ID_CHARS_MAX} characters")));
+    }
     let metadata = metadata::check(metadata.unwrap_or_default())?;
     let vault_ids = check_vaults(vault_ids.unwrap_or_default())?;
     let bodies = check_initial(initial_events.unwrap_or_default())?;
@@ -131,6 +153,8 @@ async fn plan(app: &App, body: CreateSession) -> Result<Plan> {
     }
     let uploads = uploads::resolve(app, &id, resources, &[], created_at).await?;
     let events = post::accept(app, bodies, created_at).await?;
+    let agent = agent::keep(app, &agent).await?;
+    let agent = AgentFacts { strategy: strategy.unwrap_or(agent.strategy), shims_off, ..agent };
     let attributes = Attributes {
         title,
         metadata,
@@ -138,10 +162,14 @@ async fn plan(app: &App, body: CreateSession) -> Result<Plan> {
         self_hosted,
         vault_ids,
         resources: uploads.iter().map(|upload| upload.resource.clone()).collect::<Vec<Resource>>(),
-        agent: agent::keep(app, &agent).await?,
+        agent,
         tuning: app.tuning,
     };
-    Ok(Plan { id, created_at, attributes, uploads, events, policy: egress::policy(&environment.config) })
+    Ok(Plan { id, created_at, attributes, uploads, events, harness, policy: egress::policy(&environment.config) })
+}
+
+fn no_harness(named: &str) -> ApiError {
+    ApiError::field("harness", format!("there is no {named}"))
 }
 
 pub fn check_title(title: Option<&str>) -> Result<()> {
@@ -164,8 +192,7 @@ fn check_vaults(ids: Vec<String>) -> Result<Vec<String>> {
 }
 
 async fn begin(app: &App, plan: Plan, fingerprint: &Fingerprint) -> Result<(SessionRow, Current)> {
-    let Plan { id, created_at, attributes, uploads, events, policy } = plan;
-    let harness = registry::default_harness();
+    let Plan { id, created_at, attributes, uploads, events, harness, policy } = plan;
     let summary = Summary::created(moment(created_at), attributes.clone(), harness.clone());
     let status = if events.is_empty() { Status::Idle } else { Status::Running };
     let row = SessionRow {

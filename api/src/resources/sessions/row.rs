@@ -124,6 +124,18 @@ pub async fn change(
     }
 }
 
+/// Calls `look` with every row.
+pub async fn each(app: &App, mut look: impl FnMut(&SessionRow)) -> Result<()> {
+    const STRIDE: usize = 500;
+    let mut range = KeyRange::all();
+    loop {
+        let rows = app.catalog.rows::<SessionRow>(range.clone(), Direction::Forward, STRIDE).await?;
+        let Some(last) = rows.last() else { return Ok(()) };
+        range = range.after(last.row.id.clone().into_bytes(), Direction::Forward);
+        rows.iter().for_each(|read| look(&read.row));
+    }
+}
+
 /// Adds that a session needs a blob.
 pub fn refer(batch: Batch, digest: Digest, session_id: &str) -> Batch {
     references::insert(batch, digest, session_id).put(BLOBS, format!("{session_id}/{digest}"), "")

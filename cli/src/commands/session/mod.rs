@@ -6,6 +6,7 @@ mod events;
 mod list;
 mod send;
 mod show;
+mod swap;
 mod watch;
 
 pub use self::{confirm::answer as confirm_answer, send::user_message};
@@ -32,6 +33,7 @@ enum Command {
     Interrupt(send::Interrupt),
     Confirm(confirm::Confirm),
     Diff(show::Diff),
+    Swap(swap::Swap),
     Archive(end::Archive),
     Delete(end::Delete),
 }
@@ -47,6 +49,7 @@ impl Session {
             Command::Send(send) => send.run(&service.client()?).await,
             Command::Interrupt(interrupt) => interrupt.run(&service.client()?).await,
             Command::Confirm(confirm) => confirm.run(&service.client()?).await,
+            Command::Swap(swap) => swap.run(&service.client()?).await,
             Command::Diff(diff) => diff.run(&service.client()?).await,
             Command::Archive(archive) => archive.run(&service.client()?).await,
             Command::Delete(delete) => delete.run(&service.client()?).await,

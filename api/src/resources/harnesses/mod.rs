@@ -1,0 +1,279 @@
+//! Ours: harnesses. Those of this build and those that were added as modules, which sessions hold which, and the swap
+//! of a session to another.
+
+mod find;
+mod row;
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::{Path, Request, State};
+use axum::routing::{get, post};
+use domain::agent::HarnessRef;
+use domain::limits::HARNESS_MODULE_BYTES_MAX;
+use domain::session::{Swap, signal};
+use harness::registry::{self, Harness};
+use harness::wasm::{Manifest, WasmHarness};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use store::{Batch, Durability};
+
+pub use self::find::{Deciding, Found, deciding, resolve};
+use self::row::HarnessRow;
+use super::sessions::current::Current;
+use super::sessions::row as session_row;
+use crate::app::App;
+use crate::body::{self, JsonBody};
+use crate::error::{ApiError, Result};
+use crate::gateway;
+use crate::ids;
+use crate::references;
+use crate::router::{Resource, Route};
+use crate::time;
+
+pub const RESOURCE: Resource = Resource {
+    name: "harnesses",
+    routes: &[
+        Route { path: "/v1/harnesses", methods: || get(list).post(add) },
+        Route { path: "/v1/harnesses/{harness}", methods: || get(show).delete(remove) },
+        Route { path: "/v1/sessions/{session_id}/harness", methods: || post(swap) },
+    ],
+};
+
+/// How many of the sessions that hold a harness are named.
+const SESSIONS_NAMED_MAX: usize = 100;
+
+/// A harness as clients see it.
+#[derive(Debug, Serialize)]
+struct Object {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// `name@version`.
+    id: String,
+    #[serde(flatten)]
+    reference: HarnessRef,
+    /// `native` or `wasm`.
+    form: &'static str,
+    view_version: u32,
+    strategy: Option<domain::agent::StrategyRef>,
+    shims: Vec<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    added_at: Option<String>,
+    /// New sessions get it unless they ask for another.
+    is_default: bool,
+    /// How many sessions that can still run hold it.
+    sessions: usize,
+}
+
+impl Object {
+    fn native(harness: &Harness, held: &Held) -> Self {
+        let reference = harness.reference();
+        let shim =
+            |shim: &registry::Shim| json!({"name": shim.name, "assumption": shim.assumption, "model": shim.model});
+        Object {
+            kind: "harness",
+            id: reference.to_string(),
+            form: "native",
+            view_version: harness.view,
+            strategy: harness.strategy(),
+            shims: harness.shims.iter().map(shim).collect(),
+            bytes: None,
+            added_at: None,
+            is_default: reference == registry::default_harness(),
+            sessions: held.count(&reference),
+            reference,
+        }
+    }
+
+    fn added(row: &HarnessRow, held: &Held) -> Self {
+        let reference = row.reference();
+        let Manifest { view, strategy, shims, .. } = row.manifest.clone();
+        Object {
+            kind: "harness",
+            id: reference.to_string(),
+            form: "wasm",
+            view_version: view,
+            strategy,
+            shims: shims.iter().map(|shim| json!(shim)).collect(),
+            bytes: Some(row.bytes),
+            added_at: Some(time::text(row.added_at)),
+            is_default: false,
+            sessions: held.count(&reference),
+            reference,
+        }
+    }
+}
+
+/// Which sessions hold which harness, by the hash of it. Sessions that are over hold none.
+#[derive(Default)]
+struct Held(BTreeMap<String, Vec<String>>);
+
+impl Held {
+    async fn read(app: &App) -> Result<Self> {
+        let mut held = Held::default();
+        session_row::each(app, |row| {
+            let Some(projection) = &row.projection else { return };
+            if row.is_there() && projection.summary.status != domain::Status::Terminated {
+                held.0.entry(projection.summary.harness.sha256.clone()).or_default().push(row.id.clone());
+            }
+        })
+        .await?;
+        Ok(held)
+    }
+
+    fn of(&self, reference: &HarnessRef) -> &[String] {
+        self.0.get(&reference.sha256).map_or(&[], Vec::as_slice)
+    }
+
+    fn count(&self, reference: &HarnessRef) -> usize {
+        self.of(reference).len()
+    }
+}
+
+/// All of them: a handful, so they come on one page.
+async fn list(State(app): State<App>) -> Result<Json<Value>> {
+    let held = Held::read(&app).await?;
+    let native = registry::HARNESSES.iter().map(|harness| Object::native(harness, &held));
+    let rows = row::all(&app).await?;
+    let data: Vec<Object> = native.chain(rows.iter().map(|row| Object::added(row, &held))).collect();
+    Ok(Json(json!({"data": data, "next_page": null})))
+}
+
+async fn show(State(app): State<App>, Path(name): Path<String>) -> Result<Json<Value>> {
+    let held = Held::read(&app).await?;
+    let object = match resolve(&app, &name).await? {
+        Found::Native(harness) => Object::native(harness, &held),
+        Found::Added(row) => Object::added(&row, &held),
+    };
+    let holders = held.of(&object.reference);
+    let named: Vec<&String> = holders.iter().take(SESSIONS_NAMED_MAX).collect();
+    let mut shown = serde_json::to_value(&object).map_err(ApiError::internal)?;
+    shown["session_ids"] = json!(named);
+    Ok(Json(shown))
+}
+
+/// The body is the module.
+async fn add(State(app): State<App>, request: Request) -> Result<Json<Value>> {
+    let bytes = body::read(request).await?;
+    if bytes.len() > HARNESS_MODULE_BYTES_MAX {
+        return Err(body::too_large(HARNESS_MODULE_BYTES_MAX));
+    }
+    let module = bytes.clone();
+    let admitted = tokio::task::spawn_blocking(move || WasmHarness::admit(&module)).await;
+    let harness = admitted
+        .map_err(ApiError::internal)?
+        .map_err(|error| ApiError::invalid(format!("the module is no harness: {error}")))?;
+    let reference = harness.reference();
+    let row = HarnessRow {
+        sha256: reference.sha256.clone(),
+        manifest: harness.manifest().clone(),
+        bytes: bytes.len() as u64,
+        added_at: app.clock.now(),
+    };
+    let row = keep(&app, row, bytes).await?;
+    Ok(Json(serde_json::to_value(Object::added(&row, &Held::read(&app).await?)).map_err(ApiError::internal)?))
+}
+
+/// Adding the same module again changes nothing.
+async fn keep(app: &App, row: HarnessRow, bytes: bytes::Bytes) -> Result<HarnessRow> {
+    let others = row::all(app).await?;
+    if let Some(known) = others.iter().find(|known| known.sha256 == row.sha256) {
+        return Ok(known.clone());
+    }
+    let reference = row.reference();
+    if others.iter().any(|known| known.reference().to_string() == reference.to_string()) {
+        return Err(ApiError::conflict(format!(
+            "there is another {reference} already: a harness that changed has another version"
+        )));
+    }
+    let digest = app.blobs.put(bytes).await?;
+    let batch = references::insert(Batch::new().insert(&row.sha256, &row), digest, &owner(&row.sha256));
+    match app.catalog.write(batch, Durability::Synced).await {
+        Ok(()) | Err(store::catalog::Error::Conflict { .. }) => Ok(row),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whose the blob of a module is.
+fn owner(sha256: &str) -> String {
+    format!("harness_{sha256}")
+}
+
+async fn remove(State(app): State<App>, Path(name): Path<String>) -> Result<Json<Value>> {
+    let Found::Added(row) = resolve(&app, &name).await? else {
+        return Err(ApiError::invalid("a harness of this build cannot be removed"));
+    };
+    let reference = row.reference();
+    let held = Held::read(&app).await?.count(&reference);
+    if held > 0 {
+        return Err(ApiError::conflict(format!("{held} sessions hold {reference}: swap them to another first")));
+    }
+    let Some(read) = app.catalog.row::<HarnessRow>(&row.sha256).await? else {
+        return Err(ApiError::not_found("harness", &name));
+    };
+    let digest = row.sha256.parse().map_err(ApiError::internal)?;
+    let batch = references::remove(Batch::new().remove(&read), digest, &owner(&row.sha256));
+    app.catalog.write(batch, Durability::Synced).await?;
+    Ok(Json(json!({"type": "harness_deleted", "id": reference.to_string(), "sha256": row.sha256})))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SwapTo {
+    harness: String,
+}
+
+/// Asks for another harness from the next turn boundary on. The session's log says when it was applied.
+async fn swap(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    JsonBody(SwapTo { harness }): JsonBody<SwapTo>,
+) -> Result<Json<Value>> {
+    session_row::find(&app, &id).await?;
+    let to = resolve(&app, &harness).await?.reference();
+    let followed = app.session(&id);
+    let from = {
+        let log = followed.fresh().await?;
+        let current = Current::of(&log).ok_or_else(|| ApiError::not_found("session", &id))?;
+        if current.is_over() {
+            return Err(ended());
+        }
+        current.summary.harness
+    };
+    let swap = Swap { id: ids::new(ids::SWAP), harness: to.clone() };
+    match app.gateway.signal(&id, signal::SWAP, &swap, &swap.id).await {
+        Ok(()) => {}
+        Err(gateway::Error::NotFound { .. }) => return Err(ended()),
+        Err(error) => return Err(error.into()),
+    }
+    followed.follow();
+    Ok(Json(json!({"type": "harness_swap", "id": swap.id, "session_id": id, "from": from, "to": to})))
+}
+
+fn ended() -> ApiError {
+    ApiError::invalid("the session has ended and decides nothing any more")
+}
+
+/// Every module that was added is there.
+pub async fn verify(catalog: &dyn store::Catalog, problems: &mut Vec<String>) -> Result<()> {
+    crate::verify::each(catalog, problems, async |read: store::Versioned<HarnessRow>, problems| {
+        let sha256 = &read.row.sha256;
+        let has = match sha256.parse() {
+            Ok(digest) => references::has(catalog, digest, &owner(sha256)).await?,
+            Err(_) => false,
+        };
+        if !has {
+            problems.push(format!("harnesses {sha256}: has no reference to its module"));
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// The time at which a row says that it was made; for lists in order.
+fn by_age(row: &HarnessRow) -> (Timestamp, String) {
+    (row.added_at, row.sha256.clone())
+}

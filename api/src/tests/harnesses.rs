@@ -1,0 +1,117 @@
+//! Harnesses: listed, added, held, removed; swaps; replay and context out of the log.
+
+use domain::Time;
+use domain::session::{Origin, signal};
+use harness::{Intake, SessionState, Waiting, frame, registry};
+use http::Method;
+use serde_json::{Value, json};
+
+use super::events::user;
+use super::{Api, id};
+
+const PATIENT: &[u8] = include_bytes!("../../../examples/harness-rust/patient.wasm");
+
+impl Api {
+    async fn add(&self, module: &'static [u8]) -> super::Answer {
+        self.call(Method::POST, "/v1/harnesses", module).await
+    }
+
+    /// Lets the session's harness make the first decision, as its workflow would.
+    fn decide(&self, session_id: &str) {
+        let input = self.engine.input(session_id);
+        let Origin::Created { created_at, attributes, harness, events } = input.from else { panic!("a first run") };
+        let state = SessionState::created(session_id, created_at, attributes, harness.clone());
+        let waiting = events.into_iter().map(|event| Waiting::of(&domain::session::Mail::Event { event }));
+        let intake = Intake { now: Time::from_ms(5), mail: waiting.collect(), closed: Vec::new() };
+        let mut native = registry::find(&harness).expect("a harness of this build");
+        self.engine.commit(session_id, &frame::decide(&state, &intake, &mut native));
+    }
+}
+
+fn ids(list: &Value) -> Vec<&str> {
+    list["data"].as_array().unwrap().iter().map(|harness| harness["id"].as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_module_is_added_held_and_removed() {
+    let api = Api::new().await;
+    let native = api.get("/v1/harnesses").await.ok();
+    assert_eq!(ids(&native), ["loop@1", "loop@2", "plan-act@1"]);
+    assert_eq!(native["data"][0]["is_default"], true);
+    assert_eq!(native["data"][1]["shims"].as_array().unwrap().len(), 6);
+
+    let added = api.add(PATIENT).await.ok();
+    assert_eq!((&added["id"], &added["form"]), (&json!("patient@1"), &json!("wasm")));
+    assert_eq!(added["sha256"], domain::ids::content_hash(PATIENT));
+    assert_eq!(api.add(PATIENT).await.ok(), added, "adding it again changes nothing");
+    assert_eq!(ids(&api.get("/v1/harnesses").await.ok()).last(), Some(&"patient@1"));
+
+    let session = api.session(json!({"harness": "patient"})).await;
+    assert_eq!(serde_json::to_value(api.engine.input(&id(&session))).unwrap()["harness"]["name"], "patient");
+    let shown = api.get("/v1/harnesses/patient@1").await.ok();
+    assert_eq!((&shown["sessions"], &shown["session_ids"]), (&json!(1), &json!([id(&session)])));
+    let held = api.delete("/v1/harnesses/patient@1").await.refused(409, "conflict_error");
+    assert_eq!(held, "1 sessions hold patient@1: swap them to another first");
+    api.delete(&format!("/v1/sessions/{}", id(&session))).await.ok();
+    let hash = added["sha256"].as_str().unwrap();
+    api.delete(&format!("/v1/harnesses/{hash}")).await.ok();
+    api.get("/v1/harnesses/patient").await.refused(404, "not_found_error");
+    let unknown = api.delete("/v1/harnesses/loop@1").await.invalid();
+    assert_eq!(unknown, "a harness of this build cannot be removed");
+}
+
+#[tokio::test]
+async fn what_is_no_harness_is_refused() {
+    let api = Api::new().await;
+    let why = api.add(b"#!/bin/sh").await.invalid();
+    assert!(why.starts_with("the module is no harness: no WebAssembly core module"), "{why}");
+    let large = vec![0; domain::limits::HARNESS_MODULE_BYTES_MAX + 1];
+    api.call(Method::POST, "/v1/harnesses", large).await.refused(413, "request_too_large");
+    let (agent, environment) = api.ground().await;
+    let with = |name: &str, value: Value| {
+        let mut body = json!({"agent": agent, "environment_id": environment});
+        body[name] = value;
+        body
+    };
+    let why = api.post("/v1/sessions", &with("harness", json!("magic@1"))).await.invalid();
+    assert_eq!(why, "harness: there is no magic@1");
+    let why = api.post("/v1/sessions", &with("strategy", json!({"name": "magic", "version": 1}))).await.invalid();
+    assert!(why.starts_with("strategy: names the context strategy magic@1"), "{why}");
+}
+
+#[tokio::test]
+async fn a_swap_is_a_signal() {
+    let api = Api::new().await;
+    let session = id(&api.session(json!({})).await);
+    let path = format!("/v1/sessions/{session}/harness");
+    let swap = api.post(&path, &json!({"harness": "loop@2"})).await.ok();
+    assert_eq!((&swap["from"]["version"], &swap["to"]["version"]), (&json!(1), &json!(2)));
+    let signals = api.engine.signals(&session, signal::SWAP);
+    assert_eq!(signals[0]["harness"], swap["to"]);
+    assert_eq!(signals[0]["id"], swap["id"]);
+    api.post(&path, &json!({"harness": "loop@9"})).await.refused(404, "not_found_error");
+    api.post("/v1/sessions/sesn_none/harness", &json!({"harness": "loop@2"})).await.refused(404, "not_found_error");
+}
+
+#[tokio::test]
+async fn a_log_is_replayed_and_its_requests_are_made_again() {
+    let api = Api::new().await;
+    let session = id(&api.session(json!({"initial_events": [user("the task")]})).await);
+    api.decide(&session);
+    let path = |what: &str| format!("/v1/sessions/{session}/{what}");
+    let own = api.get(&path("replay")).await.ok();
+    assert_eq!((&own["identical"], &own["decisions"]), (&json!(true), &json!(1)));
+    let other = api.get(&path("replay?harness=plan-act@1")).await.ok();
+    assert_eq!(other["identical"], false);
+    assert_eq!(other["divergence"]["recorded"]["step"]["step"], "call_model");
+    assert_eq!(api.get(&path("recording")).await.ok()["genesis"]["harness"]["name"], "loop");
+
+    let context = api.get(&path("context")).await.ok();
+    assert_eq!((&context["turn"], &context["round"], &context["is_as_sent"]), (&json!(1), &json!(1), &Value::Null));
+    assert_eq!(context["request"]["messages"][0]["content"][0]["text"], "the task");
+    assert_eq!(context["dropped"], json!([]));
+    let other = api.get(&path("context?turn=1&strategy=window&params={%22rounds%22:3}")).await.ok();
+    assert_eq!(other["strategy"], json!({"name": "window", "version": 1, "params": {"rounds": 3}}));
+    api.get(&path("context?turn=7")).await.refused(404, "not_found_error");
+    api.get(&path("context?strategy=magic")).await.invalid();
+}
