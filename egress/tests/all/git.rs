@@ -32,9 +32,10 @@ fn repository(root: &Path, name: &str) {
     git(&work, &["push", "-q", bare.to_str().unwrap(), "main"]);
 }
 
+/// In this order they go: a hand whose folder is gone cannot be released any more.
 struct Forge {
-    world: World,
     hand: Hand,
+    world: World,
     seen: Seen,
     root: tempfile::TempDir,
     url: String,
