@@ -53,6 +53,8 @@ fn is_public_v4(ip: Ipv4Addr) -> bool {
     let special = match (a, b, c) {
         // This network, private, loopback, carrier NAT, link-local with the clouds' metadata.
         (0 | 10 | 127, ..) | (100, 64..=127, _) | (169, 254, _) | (172, 16..=31, _) | (192, 168, _) => true,
+        // Azure's own services for its machines, at an address that is numbered as a public one.
+        (168, 63, 129) => true,
         // Protocol assignments, documentation, 6to4 relays, benchmarks.
         (192, 0, 0 | 2) | (192, 88, 99) | (198, 18..=19, _) | (198, 51, 100) | (203, 0, 113) => true,
         // Multicast, reserved, broadcast.
@@ -84,6 +86,7 @@ mod tests {
             "127.0.0.1",
             "127.8.8.8",
             "169.254.169.254",
+            "168.63.129.16",
             "172.16.0.1",
             "172.31.255.255",
             "192.168.1.1",

@@ -9,7 +9,7 @@ pub mod address;
 pub mod audit;
 pub mod control;
 mod policy;
-mod proxy;
+pub mod proxy;
 pub mod resolve;
 pub mod sessions;
 pub mod vault;

@@ -15,7 +15,10 @@ use async_trait::async_trait;
 use domain::{Event, Status, Summary, content::BlobRef, limits::CACHED_LOG_BYTES_MAX, session::Mail};
 use std::{
     collections::HashMap,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use store::Blobs;
@@ -77,6 +80,8 @@ struct Inner {
 pub struct Followed {
     session_id: String,
     log: Mutex<Option<Reading>>,
+    /// Listeners know of every position before this one.
+    told: AtomicU64,
     updates: broadcast::Sender<Update>,
     following: parking_lot::Mutex<Following>,
     inner: Arc<Inner>,
@@ -86,14 +91,26 @@ pub struct Followed {
 struct Reading {
     log: SessionLog,
     unreferred: Needed,
+    /// Whether the row shows everything that was read.
+    is_written: bool,
 }
 
 impl Reading {
     fn note(&mut self, news: &News) {
+        self.is_written &= is_nothing(news);
         news.commits.iter().for_each(|committed| self.unreferred.commit(committed));
         news.accepted.iter().for_each(|mail| self.unreferred.mail(mail));
         news.claimed.iter().for_each(|blob| self.unreferred.blob(blob));
     }
+
+    fn is_kept(&self) -> bool {
+        self.is_written && self.unreferred.is_empty()
+    }
+}
+
+/// Nothing that a row or a listener has to know.
+fn is_nothing(news: &News) -> bool {
+    news.commits.is_empty() && news.accepted.is_empty() && !news.closed
 }
 
 /// Whether a task is reading on, and how often that was asked for.
@@ -131,6 +148,7 @@ impl Follower {
         let followed = Arc::new(Followed {
             session_id: session_id.to_owned(),
             log: Mutex::new(None),
+            told: AtomicU64::new(u64::MAX),
             updates: broadcast::channel(BACKLOG_EVENTS).0,
             following: parking_lot::Mutex::default(),
             inner: self.inner.clone(),
@@ -161,8 +179,8 @@ pub struct Fresh<'a>(MutexGuard<'a, Option<Reading>>);
 
 impl Fresh<'_> {
     /// Whether everything that was read is in the row, and the row refers to every blob of it.
-    pub fn is_kept(&self) -> bool {
-        self.0.as_ref().is_some_and(|reading| reading.unreferred.is_empty())
+    fn is_kept(&self) -> bool {
+        self.0.as_ref().is_some_and(Reading::is_kept)
     }
 }
 
@@ -189,15 +207,32 @@ impl Followed {
     pub async fn fresh(&self) -> Result<Fresh<'_>, Error> {
         let mut guard = self.log.lock().await;
         let (reader, blobs) = (&*self.inner.reader, &*self.inner.blobs);
-        match guard.as_mut() {
-            Some(reading) => {
+        // Put back when it was read and told to the end. If this fails or is given up half-way, what it learned is
+        // in no row and told to nobody: then the log is opened anew.
+        let reading = match guard.take() {
+            Some(mut reading) => {
                 let news = reading.log.read_to_end(reader, blobs).await?;
-                self.publish(reading, &news).await;
+                self.publish(&mut reading, &news).await;
+                reading
             }
-            None => *guard = Some(self.begin().await?),
-        }
-        self.weigh(guard.as_ref());
+            None => self.begin().await?,
+        };
+        self.weigh(&reading);
+        *guard = Some(reading);
         Ok(Fresh(guard))
+    }
+
+    /// Reads to the end and refers to all that the history holds, also to what activities left and no commit names
+    /// yet. Whether the row has all of it now.
+    pub async fn keep(&self) -> Result<bool, Error> {
+        let mut fresh = self.fresh().await?;
+        let Some(reading) = fresh.0.as_mut() else { return Ok(false) };
+        let Reading { log, unreferred, .. } = reading;
+        log.unnamed_results().for_each(|result| unreferred.result(result));
+        if !reading.is_kept() {
+            self.project(reading).await;
+        }
+        Ok(reading.is_kept())
     }
 
     /// Reads the log from nothing and brings the row up to it.
@@ -209,8 +244,18 @@ impl Followed {
         log.summary().into_iter().for_each(|summary| unreferred.summary(summary));
         log.uncommitted().for_each(|mail| unreferred.mail(mail));
         log.take_claimed().iter().for_each(|blob| unreferred.blob(blob));
-        let mut reading = Reading { log, unreferred };
+        let mut reading = Reading { log, unreferred, is_written: false };
         self.project(&mut reading).await;
+        let told = self.told.load(Ordering::Relaxed);
+        let end = reading.log.end_position();
+        if told < end {
+            // What the reading before this one learned and did not come to tell.
+            for entry in reading.log.slice(&*self.inner.blobs, told, end).await? {
+                let update = Update::Committed { position: entry.position, event: Arc::new(entry.event) };
+                let _ = self.updates.send(update);
+            }
+        }
+        self.told.store(end, Ordering::Relaxed);
         Ok(reading)
     }
 
@@ -222,6 +267,7 @@ impl Followed {
         }
         if self.inner.rows.project(&self.session_id, &reading.log, &reading.unreferred).await {
             reading.unreferred.clear();
+            reading.is_written = true;
         }
     }
 
@@ -310,17 +356,18 @@ impl Followed {
         };
         let page = self.inner.reader.page(&run, next, true).await?;
         let mut guard = self.log.lock().await;
-        if let Some(reading) = guard.as_mut()
-            && let Some(news) = reading.log.ingest(&*self.inner.blobs, &run, page).await?
-        {
-            self.publish(reading, &news).await;
+        if let Some(mut reading) = guard.take() {
+            if let Some(news) = reading.log.ingest(&*self.inner.blobs, &run, page).await? {
+                self.publish(&mut reading, &news).await;
+            }
+            self.weigh(&reading);
+            *guard = Some(reading);
         }
-        self.weigh(guard.as_ref());
         Ok(true)
     }
 
-    fn weigh(&self, reading: Option<&Reading>) {
-        let bytes = reading.map_or(0, |reading| reading.log.bytes());
+    fn weigh(&self, reading: &Reading) {
+        let bytes = reading.log.bytes();
         if let Some(recent) = self.inner.recent.upgrade() {
             // Dropped when the lock is free again.
             let _gone = recent.lock().weigh(&self.session_id, bytes);
@@ -329,8 +376,7 @@ impl Followed {
 
     async fn publish(&self, reading: &mut Reading, news: &News) {
         reading.note(news);
-        let is_nothing = news.commits.is_empty() && news.accepted.is_empty() && !news.closed;
-        if is_nothing && reading.unreferred.is_empty() {
+        if is_nothing(news) && reading.is_kept() {
             return;
         }
         self.project(reading).await;
@@ -343,6 +389,7 @@ impl Followed {
             let update = Update::Committed { position: entry.position, event: Arc::new(entry.event) };
             let _ = self.updates.send(update);
         }
+        self.told.store(reading.log.end_position(), Ordering::Relaxed);
         if news.closed {
             let _ = self.updates.send(Update::Closed);
         }

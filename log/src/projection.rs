@@ -50,6 +50,11 @@ pub struct Projection {
 }
 
 impl Projection {
+    /// What activities left and no commit names yet.
+    pub fn unnamed_results(&self) -> impl Iterator<Item = &ActivityResult> {
+        self.results.values()
+    }
+
     /// The reader of the run after this one. The summary stays until the new run's start replaces it.
     pub fn next_run(self) -> Self {
         Projection { summary: self.summary, ..Projection::default() }

@@ -60,7 +60,8 @@ impl Needed {
         committed.results.iter().for_each(|named| self.result(&named.result));
     }
 
-    fn result(&mut self, result: &ActivityResult) {
+    /// What an activity left, whether or not a commit names it.
+    pub fn result(&mut self, result: &ActivityResult) {
         result.events.iter().for_each(|event| self.event(event));
         if let Some(private) = &result.private {
             self.json(&private.blocks);

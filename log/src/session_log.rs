@@ -11,7 +11,7 @@ use crate::{
 use bytes::Bytes;
 use domain::{
     Committed, Summary,
-    committed::{Genesis, Recording},
+    committed::{ActivityResult, Genesis, Recording},
     content::BlobRef,
     session::{LogEntry, Mail},
 };
@@ -319,6 +319,11 @@ impl SessionLog {
     /// Accepted and not committed: events without a position.
     pub fn uncommitted(&self) -> impl Iterator<Item = &Mail> {
         self.projection.mail.iter()
+    }
+
+    /// What activities of the current run left and no commit names yet.
+    pub fn unnamed_results(&self) -> impl Iterator<Item = &ActivityResult> {
+        self.projection.unnamed_results()
     }
 
     /// POSTs of the current run by fingerprint.

@@ -129,7 +129,12 @@ async fn llmock_finds_no_fault_with_either_client() {
         }
     }
     let verdict: Value = http.get(admin("verdict")).send().await.unwrap().json().await.unwrap();
-    assert_eq!(verdict["findings"], json!([]), "{verdict}");
+    // A short answer may be sent whole before the server sees that the client hung up at the malformed chunk. Then it
+    // takes the retry for another call, and warns; that the client noticed is shown by the class of its failure above.
+    let warned = |finding: &&Value| finding["code"] == "malformed_chunk_ignored" && finding["severity"] == "warning";
+    let findings = verdict["findings"].as_array().unwrap();
+    assert_eq!(findings.iter().filter(|finding| !warned(finding)).count(), 0, "{verdict}");
+    assert_eq!(verdict["passed"], json!(true), "{verdict}");
     assert_eq!(verdict["faults_injected"], json!(2 * faults.len()), "{verdict}");
 }
 

@@ -9,11 +9,13 @@ use std::collections::HashSet;
 use temporalio_common::protos::temporal::api::workflowservice::v1::{
     PollActivityTaskQueueRequest, PollActivityTaskQueueResponse, RecordActivityTaskHeartbeatRequest,
     RespondActivityTaskCanceledRequest, RespondActivityTaskCompletedRequest, RespondActivityTaskFailedRequest,
+    ShutdownWorkerRequest,
 };
 use tonic::Status;
 
 const POLL: &str = "PollActivityTaskQueue";
 const HEARTBEAT: &str = "RecordActivityTaskHeartbeat";
+const SHUTDOWN: &str = "ShutdownWorker";
 
 /// The bounds of one connection.
 pub struct Bounds {
@@ -40,6 +42,9 @@ impl Bounds {
         if rpc == POLL {
             let request = decode::<PollActivityTaskQueueRequest>(body)?;
             return self.check_poll(&request.namespace, &request.task_queue.unwrap_or_default().name);
+        }
+        if rpc == SHUTDOWN && !decode::<ShutdownWorkerRequest>(body)?.sticky_task_queue.is_empty() {
+            return Err(Status::permission_denied("a hand worker has no sticky queue to close"));
         }
         match task_token(rpc, body)? {
             Some(token) if !self.known.lock().tokens.contains(&token) => {

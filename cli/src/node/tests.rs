@@ -158,6 +158,22 @@ async fn a_hand_worker_polls_its_own_queues_and_reports_on_its_own_tasks() {
     assert_eq!(a.complete(&of_a).await, Err(DENIED));
 }
 
+#[tokio::test]
+async fn a_hand_worker_closes_no_queue_of_workflows() {
+    let rpc = engine(&[]).await;
+    let node = Node::new(rpc, NAMESPACE, Arc::new(MemoryBlobs::new()), Arc::new(|_| {}), BTreeMap::new());
+    let worker = Worker::new(&node, Some("a")).await;
+    let shutdown = |sticky: &str| ShutdownWorkerRequest {
+        namespace: NAMESPACE.to_owned(),
+        sticky_task_queue: sticky.to_owned(),
+        ..Default::default()
+    };
+    let closed = worker.call::<ShutdownWorkerResponse>("ShutdownWorker", shutdown("brain")).await;
+    assert_eq!(closed.map(drop), Err(DENIED));
+    let own = worker.call::<ShutdownWorkerResponse>("ShutdownWorker", shutdown("")).await;
+    assert_eq!(own.map(drop), Ok(()));
+}
+
 #[test]
 fn a_hand_worker_reads_no_history_and_signals_nobody() {
     for rpc in [

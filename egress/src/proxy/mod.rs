@@ -26,6 +26,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
@@ -49,8 +50,13 @@ pub struct Session {
     pub policy: Policy,
     /// The policy is no longer in force.
     pub over: CancellationToken,
+    /// A tunnel outlives the connection that asked for it, so it has a place of its own.
+    tunnels: Arc<Semaphore>,
     noted: Mutex<Noted>,
 }
+
+/// Tunnels that a session may have at once. Each holds two descriptors of this process, which all sessions share.
+pub const TUNNELS_MAX: usize = 64;
 
 /// How much of a session is written down: a sandbox that knocks without end must not fill the disk.
 struct Noted {
@@ -65,7 +71,8 @@ const NOTED_MAX: u32 = 600;
 impl Session {
     pub fn new(id: &str, policy: Policy) -> Self {
         let noted = Noted { since: Instant::now(), count: 0, left_out: 0 };
-        Self { id: id.to_owned(), policy, over: CancellationToken::new(), noted: Mutex::new(noted) }
+        let tunnels = Arc::new(Semaphore::new(TUNNELS_MAX));
+        Self { id: id.to_owned(), policy, over: CancellationToken::new(), tunnels, noted: Mutex::new(noted) }
     }
 
     /// Write an entry into the audit log, or count it among those that were left out, which is written down later.
@@ -117,6 +124,10 @@ impl Refusal {
 
     fn denied(words: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, words)
+    }
+
+    fn busy(words: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, words)
     }
 
     fn gateway(words: impl Into<String>) -> Self {

@@ -1,6 +1,6 @@
 //! CONNECT: bytes to and from a checked address, and nothing looked at in between. TLS and HTTP/2 go through here.
 
-use super::{Body, Proxy, Refusal, Session, full};
+use super::{Body, Proxy, Refusal, Session, TUNNELS_MAX, full};
 use crate::audit::Entry;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -19,6 +19,8 @@ pub async fn open(
     if authority.as_str().contains('@') {
         return Err(Refusal::bad("CONNECT takes HOST:PORT"));
     }
+    let place = Arc::clone(&session.tunnels).try_acquire_owned();
+    let place = place.map_err(|_| Refusal::busy(format!("{TUNNELS_MAX} tunnels are open: end one first")))?;
     let checked = proxy.guard.check(&session.policy, authority.host(), port).await?;
     let upstream = checked.dial().await?;
     let upgrade = hyper::upgrade::on(&mut request);
@@ -30,6 +32,7 @@ pub async fn open(
         };
         let (session_id, (sent, received)) = (session.id.clone(), copied);
         session.note(&proxy.audit, Entry::Connected { session_id, host: checked.host, port, sent, received });
+        drop(place);
     });
     Ok(Response::new(full("")))
 }

@@ -103,6 +103,25 @@ fn a_new_policy_cuts_what_runs_and_one_that_is_wrong_leaves_nothing() {
 }
 
 #[test]
+fn a_session_has_so_many_tunnels_and_no_more() {
+    let runtime = Runtime::new().unwrap();
+    let (origin, _) = servers::echo(&runtime);
+    let port = origin.port();
+    let world = World::new(runtime, &[origin]);
+    world.policy(limited(&[format!("allowed.test:{port}")]));
+    let hand = world.hand();
+    let tunnel = format!(
+        "tunnel() {{ exec {{fd}}<>/dev/tcp/127.0.0.1/3128; \
+         printf 'CONNECT allowed.test:{port} HTTP/1.1\\r\\nHost: allowed.test:{port}\\r\\n\\r\\n' >&$fd; read -r line <&$fd; echo \"$line\"; }}"
+    );
+    let said = hand.sh(&format!("{tunnel}; for i in $(seq {}); do tunnel; done", egress::proxy::TUNNELS_MAX + 1));
+    let lines: Vec<&str> = said.lines().collect();
+    let (last, before) = lines.split_last().unwrap();
+    assert!(before.iter().all(|line| line.contains("200")), "{said}");
+    assert!(last.contains("503"), "{last}");
+}
+
+#[test]
 fn a_policy_and_the_way_to_it_outlive_the_process_and_not_the_session() {
     let runtime = Runtime::new().unwrap();
     let (origin, _) = servers::echo(&runtime);

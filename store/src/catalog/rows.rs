@@ -38,6 +38,11 @@ fn encode<R: Record>(row: &R) -> Bytes {
 }
 
 impl<R: Record> Versioned<R> {
+    /// Whether the row is as it was when the other was read.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+
     /// Reads a row of the record's table.
     pub fn read(row: Row) -> Result<Self, Error> {
         let table = R::TABLE.name();

@@ -58,7 +58,7 @@ pub async fn settle(app: &App, row: &SessionRow) -> Result<()> {
     }
     if !row.started || has_news(app, row).await? {
         // Reads to the end before it goes on, so that this many are read at once and no more.
-        let is_kept = app.follower.session(&row.id).fresh().await?.is_kept();
+        let is_kept = app.follower.session(&row.id).keep().await?;
         if !is_kept {
             return Err(ApiError::unavailable("the row of a session could not be written"));
         }

@@ -114,11 +114,18 @@ pub async fn change(
     durability: Durability,
     decide: impl Fn(&SessionRow, Batch) -> Option<(SessionRow, Batch)>,
 ) -> Result<Option<SessionRow>, CatalogError> {
+    let mut read = catalog.row::<SessionRow>(id).await?;
     loop {
-        let Some(read) = catalog.row::<SessionRow>(id).await? else { return Ok(None) };
-        let Some((row, batch)) = decide(&read.row, Batch::new()) else { return Ok(None) };
-        match catalog.write(batch.replace(&read, &row), durability).await {
-            Err(CatalogError::Conflict { .. }) => {}
+        let Some(known) = read else { return Ok(None) };
+        let Some((row, batch)) = decide(&known.row, Batch::new()) else { return Ok(None) };
+        match catalog.write(batch.replace(&known, &row), durability).await {
+            Err(conflict @ CatalogError::Conflict { .. }) => {
+                read = catalog.row::<SessionRow>(id).await?;
+                // Something else in the batch is no more as `decide` believes: it would decide the same for ever.
+                if read.as_ref().is_some_and(|read| read.is_same(&known)) {
+                    return Err(conflict);
+                }
+            }
             written => return written.map(|()| Some(row)),
         }
     }
