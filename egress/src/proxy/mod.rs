@@ -56,7 +56,7 @@ pub struct Session {
 }
 
 /// Tunnels that a session may have at once. Each holds two descriptors of this process, which all sessions share.
-pub const TUNNELS_MAX: usize = 64;
+pub const TUNNELS_MAX: usize = 48;
 
 /// How much of a session is written down: a sandbox that knocks without end must not fill the disk.
 struct Noted {
