@@ -8,6 +8,7 @@ pub mod app;
 pub mod auth;
 pub mod body;
 pub mod deltas;
+mod drain;
 pub mod egress;
 pub mod error;
 pub mod gateway;

@@ -16,6 +16,7 @@ use tracing::{Instrument, Span};
 
 use crate::app::App;
 use crate::auth;
+use crate::drain;
 use crate::error::{ApiError, Kind};
 use crate::ids;
 use crate::resources::{
@@ -66,6 +67,7 @@ pub fn router(app: App) -> Router {
         .route("/healthz", get(healthz))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
+        .layer(middleware::from_fn(drain::whole))
         .layer(middleware::from_fn(frame))
         .with_state(app)
 }

@@ -35,10 +35,8 @@ use crate::resources::sessions::{moment, row};
 const WINDOW: u64 = 512;
 
 pub async fn send(State(app): State<App>, Path(session_id): Path<String>, request: Request) -> Result<Response> {
-    // Read first, whatever the answer: a connection whose request was not read to its end is closed after the answer, and
-    // the client's next request on it fails.
-    let (fingerprint, bytes) = fingerprinted(request).await?;
     row::find(&app, &session_id).await?;
+    let (fingerprint, bytes) = fingerprinted(request).await?;
     let post: Post = body::json(&bytes)?;
     let bodies = post.check(&derived::primary_thread(&session_id))?;
     Span::current().record("session_id", &session_id);
