@@ -22,6 +22,8 @@ pub const RESOURCE: &str = "sesrsc";
 pub const SESSION: &str = "sesn";
 /// A swap of a session's harness.
 pub const SWAP: &str = "swap";
+/// An item of an environment's work queue.
+pub const WORK: &str = "work";
 pub const WORKSPACE: &str = "wrkspc";
 
 /// A new id, as in `agent_01hR...`. Its 22 random characters carry 131 bits.

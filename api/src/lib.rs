@@ -25,6 +25,7 @@ pub mod serve;
 mod shorthand;
 mod sse;
 pub mod sweep;
+pub mod tenants;
 #[cfg(test)]
 mod tests;
 pub mod time;

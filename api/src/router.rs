@@ -20,8 +20,9 @@ use crate::drain;
 use crate::error::{ApiError, Kind};
 use crate::ids;
 use crate::resources::{
-    agents, api_keys, environments, events, files, harnesses, inspect, sessions, stream, threads, unbuilt,
+    agents, api_keys, environments, events, files, harnesses, inspect, sessions, stream, threads, unbuilt, workspaces,
 };
+use crate::tenants::Tenants;
 
 /// A resource of the API: where it is and who answers.
 pub struct Resource {
@@ -39,6 +40,8 @@ pub struct Route {
 pub const RESOURCES: &[Resource] = &[
     agents::RESOURCE,
     environments::RESOURCE,
+    environments::work::RESOURCE,
+    environments::keys::RESOURCE,
     files::RESOURCE,
     sessions::RESOURCE,
     events::RESOURCE,
@@ -48,6 +51,7 @@ pub const RESOURCES: &[Resource] = &[
     inspect::RESOURCE,
     harnesses::RESOURCE,
     api_keys::RESOURCE,
+    workspaces::RESOURCE,
     unbuilt::RESOURCE,
 ];
 
@@ -57,19 +61,27 @@ pub struct RequestId(pub Arc<str>);
 
 const REQUEST_ID: &str = "request-id";
 
-pub fn router(app: App) -> Router {
+/// The routes alone, of any tenant.
+pub(crate) fn routes() -> Router<App> {
     let mut routes = Router::new();
     for route in RESOURCES.iter().flat_map(|resource| resource.routes) {
         routes = routes.route(route.path, (route.methods)());
     }
-    routes
-        .route_layer(middleware::from_fn_with_state(app.clone(), auth::require))
+    routes.fallback(unknown_path).method_not_allowed_fallback(unknown_method)
+}
+
+/// The whole API: of the first tenant, and of the others behind the key.
+pub fn router(app: App) -> Router {
+    served(&Tenants::new(app))
+}
+
+pub(crate) fn served(tenants: &Tenants) -> Router {
+    routes()
+        .route_layer(middleware::from_fn_with_state(tenants.clone(), auth::require))
         .route("/healthz", get(healthz))
-        .fallback(unknown_path)
-        .method_not_allowed_fallback(unknown_method)
         .layer(middleware::from_fn(drain::whole))
         .layer(middleware::from_fn(frame))
-        .with_state(app)
+        .with_state(tenants.first().clone())
 }
 
 async fn healthz() -> Response {

@@ -11,3 +11,4 @@ pub mod sessions;
 pub mod stream;
 pub mod threads;
 pub mod unbuilt;
+pub mod workspaces;

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use super::engine::FakeEngine;
 use super::{KEY, id};
+use crate::auth::Scope;
 use crate::resources::sessions::row::{self, SessionRow};
 use crate::{App, Options};
 
@@ -65,13 +66,14 @@ async fn what_was_made_is_there_after_a_restart() {
     let service = start(folder.path()).await;
     assert_eq!(service.call("GET", "/healthz", "").await.0, 200);
     let (_, agent) = service.call("POST", "/v1/agents", json!({"name": "a", "model": "m"}).to_string()).await;
-    let key = service.app.keys.create("laptop", service.app.clock.now()).await.unwrap();
+    let key = service.app.keys.create("laptop", Scope::All, None, service.app.clock.now()).await.unwrap();
     let tenant = service.app.tenant.clone();
     service.stop().await;
 
     let service = start(folder.path()).await;
     assert_eq!(service.call("GET", &format!("/v1/agents/{}", id(&agent)), "").await, (200, agent));
-    assert!(service.app.keys.check(&key.token).await.unwrap().is_some());
+    let found = service.app.keys.check(&key.token, &tenant.workspace_id, service.app.clock.now()).await;
+    assert!(found.unwrap().is_some());
     assert_eq!(service.app.tenant, tenant);
     service.stop().await;
 }

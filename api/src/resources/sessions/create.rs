@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use domain::agent::{AgentFacts, HarnessRef, StrategyRef};
 use domain::egress::Policy;
 use domain::session::{Attributes, Origin, Resource, SessionInput};
@@ -22,6 +22,7 @@ use super::row::{self, CreationRow, Projection, SessionRow};
 use super::uploads::{self, ResourceParam, Upload};
 use super::{agent, catch_up, moment};
 use crate::app::App;
+use crate::auth::audit::Made;
 use crate::body;
 use crate::egress;
 use crate::error::{ApiError, Result};
@@ -29,7 +30,7 @@ use crate::gateway;
 use crate::ids;
 use crate::metadata::{self, Metadata};
 use crate::resources::agents::snapshot::{self, AgentParam};
-use crate::resources::environments::{self, config::Config};
+use crate::resources::environments::{self, config::Config, work::queue};
 use crate::resources::events::post::{self, fingerprinted};
 use crate::resources::events::retry::Fingerprint;
 use crate::resources::events::turn::Turn;
@@ -99,7 +100,8 @@ pub async fn create(State(app): State<App>, request: Request) -> Result<Response
     Span::current().record("session_id", &row.id);
     turn.record();
     let session = Session::of(&app, &row, current).await?;
-    Ok(app.answered.watch(Json(session).into_response(), row.id))
+    let made = Extension(Made(row.id.clone()));
+    Ok(app.answered.watch((made, Json(session)).into_response(), row.id))
 }
 
 /// The session that an earlier attempt at the same request made.
@@ -224,6 +226,7 @@ async fn begin(app: &App, plan: Plan, fingerprint: &Fingerprint) -> Result<(Sess
         return Err(error);
     }
     let works = !events.is_empty();
+    let served_by = attributes.self_hosted.then(|| attributes.environment_id.clone());
     let created_at: Time = moment(created_at);
     let input =
         SessionInput { session_id: id.clone(), from: Origin::Created { created_at, attributes, harness, events } };
@@ -240,6 +243,9 @@ async fn begin(app: &App, plan: Plan, fingerprint: &Fingerprint) -> Result<(Sess
         Some((SessionRow { started: true, ..row.clone() }, batch))
     })
     .await?;
+    if let Some(environment_id) = served_by {
+        queue::want(app, &id, &environment_id).await?;
+    }
     if works {
         app.follower.follow(&id);
     }
