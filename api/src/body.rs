@@ -33,6 +33,20 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     }
 }
 
+/// The same where the body may hold a secret anywhere, misplaced too: an error never quotes.
+pub struct SecretBody<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for SecretBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self> {
+        let JsonBody(value) = JsonBody::<serde_json::Value>::from_request(request, state).await?;
+        // Not even where: a path has the client's own names of fields in it.
+        let problem = "the body is not what it has to be: a field is missing, unknown, or of another type";
+        serde_json::from_value(value).map(SecretBody).map_err(|_| ApiError::invalid(problem))
+    }
+}
+
 /// The whole body, if it is within [`BODY_BYTES_MAX`].
 pub async fn read(request: Request) -> Result<Bytes> {
     let announced =

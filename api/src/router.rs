@@ -20,7 +20,8 @@ use crate::drain;
 use crate::error::{ApiError, Kind};
 use crate::ids;
 use crate::resources::{
-    agents, api_keys, environments, events, files, harnesses, inspect, sessions, stream, threads, unbuilt, workspaces,
+    agents, api_keys, environments, events, files, harnesses, inspect, sessions, stream, threads, unbuilt, vaults,
+    workspaces,
 };
 use crate::tenants::Tenants;
 
@@ -48,6 +49,7 @@ pub const RESOURCES: &[Resource] = &[
     sessions::resources::RESOURCE,
     stream::RESOURCE,
     threads::RESOURCE,
+    vaults::RESOURCE,
     inspect::RESOURCE,
     harnesses::RESOURCE,
     api_keys::RESOURCE,

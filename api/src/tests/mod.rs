@@ -15,6 +15,7 @@ mod stream;
 mod tenants;
 mod transport;
 mod upkeep;
+mod vaults;
 mod work;
 
 use std::sync::Arc;

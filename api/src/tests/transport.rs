@@ -144,7 +144,7 @@ async fn actions_and_deletes_take_an_empty_json_body() {
 #[tokio::test]
 async fn what_is_not_built_says_so_and_is_not_retried() {
     let api = Api::new().await;
-    for path in ["/v1/vaults", "/v1/skills/x/versions", "/v1/memory_stores"] {
+    for path in ["/v1/skills/x/versions", "/v1/memory_stores"] {
         let answer = api.get(path).await;
         assert_eq!(answer.headers["x-should-retry"], "false");
         assert_eq!(answer.json()["error"]["details"]["error_code"], "not_implemented");

@@ -49,7 +49,11 @@ impl Workspace {
             Command::Create { name, organization, json } => {
                 let body = json!({"name": name, "organization_id": organization});
                 let workspace = client.post(&PATH, &body).await?;
-                output::said(&workspace, json, workspace["id"].as_str().unwrap_or_default());
+                if json {
+                    output::json(&workspace);
+                } else {
+                    output::line(workspace["id"].as_str().unwrap_or_default());
+                }
             }
             Command::List { json } => {
                 let answer = client.get(&PATH, &Query::new()).await?;

@@ -36,6 +36,7 @@ use crate::resources::events::retry::Fingerprint;
 use crate::resources::events::turn::Turn;
 use crate::resources::events::wire::{EventParam, check_initial};
 use crate::resources::harnesses;
+use crate::resources::vaults;
 
 pub const TITLE_CHARS_MAX: usize = 2048;
 const VAULTS_MAX: usize = 50;
@@ -142,6 +143,7 @@ async fn plan(app: &App, body: CreateSession) -> Result<Plan> {
     }
     let metadata = metadata::check(metadata.unwrap_or_default())?;
     let vault_ids = check_vaults(vault_ids.unwrap_or_default())?;
+    vaults::check(app, &vault_ids).await?;
     let bodies = check_initial(initial_events.unwrap_or_default())?;
     let environment = environments::resolve(app, &environment_id).await?;
     let self_hosted = matches!(environment.config, Config::SelfHosted {});
