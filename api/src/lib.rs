@@ -15,6 +15,7 @@ pub mod gateway;
 pub mod ids;
 pub mod listing;
 pub mod metadata;
+pub mod openapi;
 pub mod page;
 pub mod query;
 mod reading;

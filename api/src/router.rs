@@ -19,6 +19,7 @@ use crate::auth;
 use crate::drain;
 use crate::error::{ApiError, Kind};
 use crate::ids;
+use crate::openapi;
 use crate::resources::{
     agents, api_keys, environments, events, files, harnesses, inspect, sessions, stream, threads, unbuilt, vaults,
     workspaces,
@@ -54,6 +55,7 @@ pub const RESOURCES: &[Resource] = &[
     harnesses::RESOURCE,
     api_keys::RESOURCE,
     workspaces::RESOURCE,
+    openapi::RESOURCE,
     unbuilt::RESOURCE,
 ];
 

@@ -8,6 +8,7 @@ mod environments;
 mod events;
 mod files;
 mod harnesses;
+mod openapi;
 mod served;
 mod sessions;
 mod story;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use domain::egress::{CredentialId, Reply, Request};
+use domain::egress::{CredentialId, Policy, Reply, Request};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -15,6 +15,7 @@ use crate::egress::Egress;
 #[derive(Default)]
 struct Safe {
     secrets: Mutex<BTreeMap<CredentialId, String>>,
+    policies: Mutex<Vec<Policy>>,
     is_gone: Mutex<bool>,
 }
 
@@ -35,6 +36,10 @@ impl Egress for Safe {
                 None => Reply::Refused { message: "find the credential".to_owned() },
             },
             Request::ValidateCredential { id } => Reply::Valid { valid: secrets.contains_key(&id) },
+            Request::SetPolicy { policy, .. } => {
+                self.policies.lock().push(policy);
+                Reply::Done
+            }
             _ => Reply::Done,
         })
     }
@@ -204,6 +209,33 @@ async fn sessions_name_vaults_that_are_there() {
     api.post("/v1/sessions", &body("vlt_no")).await.refused(404, "not_found_error");
     api.act(&format!("{vault}/archive")).await.ok();
     api.post("/v1/sessions", &body(&vault_id)).await.invalid();
+}
+
+#[tokio::test]
+async fn a_sandbox_is_given_placeholders_of_the_variables_of_its_vaults() {
+    let (api, safe, first) = opened().await;
+    let second = format!("/v1/vaults/{}", id(&api.post("/v1/vaults", &json!({"display_name": "b"})).await.ok()));
+    let variable = |name: &str, hosts: Value| {
+        json!({"auth": {"type": "environment_variable", "secret_name": name, "secret_value": "CANARY",
+            "networking": {"type": "limited", "allowed_hosts": hosts}}})
+    };
+    let made = async |vault: &str, body: Value| id(&api.post(&format!("{vault}/credentials"), &body).await.ok());
+    let token = made(&first, variable("TOKEN", json!(["a.example.com"]))).await;
+    made(&first, bearer("https://mcp.example.com")).await;
+    made(&second, variable("TOKEN", json!(["b.example.com"]))).await;
+    let other = made(&second, variable("OTHER", json!(["b.example.com"]))).await;
+    let (agent, environment) = api.ground().await;
+    let ids = [&first, &second].map(|path| path.rsplit('/').next().unwrap().to_owned());
+    let body = json!({"agent": agent, "environment_id": environment, "vault_ids": ids});
+    api.post("/v1/sessions", &body).await.ok();
+    let policy = safe.policies.lock().pop().unwrap();
+    let known: Vec<_> =
+        policy.variables.iter().map(|it| (&*it.name, &*it.host, it.credential.credential.clone())).collect();
+    assert_eq!(known, [("TOKEN", "a.example.com", token), ("OTHER", "b.example.com", other)]);
+    assert!(policy.variables[0].placeholder != policy.variables[1].placeholder);
+    // What egress cannot do yet is not passed over in silence.
+    made(&second, variable("WIDE", json!(["a.example.com", "b.example.com"]))).await;
+    api.post("/v1/sessions", &body).await.refused(501, "api_error");
 }
 
 #[tokio::test]

@@ -143,7 +143,7 @@ async fn plan(app: &App, body: CreateSession) -> Result<Plan> {
     }
     let metadata = metadata::check(metadata.unwrap_or_default())?;
     let vault_ids = check_vaults(vault_ids.unwrap_or_default())?;
-    vaults::check(app, &vault_ids).await?;
+    let variables = vaults::variables(app, &vault_ids).await?;
     let bodies = check_initial(initial_events.unwrap_or_default())?;
     let environment = environments::resolve(app, &environment_id).await?;
     let self_hosted = matches!(environment.config, Config::SelfHosted {});
@@ -159,6 +159,7 @@ async fn plan(app: &App, body: CreateSession) -> Result<Plan> {
     let events = post::accept(app, bodies, created_at).await?;
     let agent = agent::keep(app, &agent).await?;
     let agent = AgentFacts { strategy: strategy.unwrap_or(agent.strategy), shims_off, ..agent };
+    let policy = egress::policy(&environment.config).map(|policy| Policy { variables, ..policy });
     let attributes = Attributes {
         title,
         metadata,
@@ -169,7 +170,7 @@ async fn plan(app: &App, body: CreateSession) -> Result<Plan> {
         agent,
         tuning: app.tuning,
     };
-    Ok(Plan { id, created_at, attributes, uploads, events, harness, policy: egress::policy(&environment.config) })
+    Ok(Plan { id, created_at, attributes, uploads, events, harness, policy })
 }
 
 fn no_harness(named: &str) -> ApiError {

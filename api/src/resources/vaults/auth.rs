@@ -362,6 +362,20 @@ impl Auth {
         }
     }
 
+    /// The environment variable that it is, and the host that is sent its value; none where it is no variable.
+    pub fn variable(&self) -> Option<Result<(&str, &str)>> {
+        let Auth::EnvironmentVariable { secret_name, networking, injection_location } = self else { return None };
+        let host = match networking {
+            Networking::Limited { allowed_hosts } if injection_location.header => match &allowed_hosts[..] {
+                [host] => Some(host),
+                _ => None,
+            },
+            _ => None,
+        };
+        let what = "variables that are sent to more than one host, or in the body of requests alone";
+        Some(host.map(|host| (secret_name.as_str(), host.as_str())).ok_or_else(|| ApiError::not_built(what)))
+    }
+
     pub fn has_refresh(&self) -> bool {
         matches!(self, Auth::McpOauth { refresh: Some(_), .. })
     }

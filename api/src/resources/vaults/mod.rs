@@ -11,6 +11,7 @@ mod secrets;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::routing::{get, post};
+use domain::egress::Variable;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use store::catalog::Error as CatalogError;
@@ -18,6 +19,7 @@ use store::{Batch, Direction, Durability, Versioned};
 
 pub use self::row::verify;
 use self::row::{CredentialRow, Vault, VaultRow};
+use self::secrets::Part;
 use crate::app::App;
 use crate::body::JsonBody;
 use crate::error::{ApiError, Result};
@@ -57,6 +59,9 @@ const LIMITS: Limits = Limits { default: 20, max: 100 };
 const NAME_CHARS_MAX: usize = 255;
 /// More than a vault has, with the archived ones that were not deleted.
 const STRIDE: usize = 100;
+/// What stands for a secret inside of a sandbox.
+const PLACEHOLDER: &str = "steadyhand_placeholder_";
+const PLACEHOLDER_CHARS: usize = 24;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -198,16 +203,29 @@ async fn all(app: &App, id: &str) -> Result<Vec<Versioned<CredentialRow>>> {
     }
 }
 
-/// Vaults that a new session names: there, and not archived.
-pub async fn check(app: &App, ids: &[String]) -> Result<()> {
+/// What the sandboxes of a new session know of the vaults that it names: a placeholder for each variable, which egress
+/// replaces on the way out. The first vault with a variable wins. Every vault has to be there, and not archived.
+pub async fn variables(app: &App, ids: &[String]) -> Result<Vec<Variable>> {
+    let mut variables: Vec<Variable> = Vec::new();
     for (n, id) in ids.iter().enumerate() {
-        match app.catalog.row::<VaultRow>(id).await? {
-            None => return Err(ApiError::not_found("vault", id)),
-            Some(read) if read.row.archived_at.is_some() => {
-                return Err(ApiError::field(format!("vault_ids[{n}]"), format!("vault {id} is archived")));
+        let vault = app.catalog.row::<VaultRow>(id).await?.ok_or_else(|| ApiError::not_found("vault", id))?;
+        if vault.row.archived_at.is_some() {
+            return Err(ApiError::field(format!("vault_ids[{n}]"), format!("vault {id} is archived")));
+        }
+        for credential in all(app, id).await?.into_iter().map(|read| read.row) {
+            let Some(variable) = credential.auth.variable().filter(|_| credential.archived_at.is_none()) else {
+                continue;
+            };
+            let (name, host) = variable?;
+            if variables.iter().all(|known| known.name != name) {
+                variables.push(Variable {
+                    name: name.to_owned(),
+                    placeholder: format!("{PLACEHOLDER}{}", ids::random(PLACEHOLDER_CHARS)),
+                    host: host.to_owned(),
+                    credential: Part::Value.of(id, &credential.id),
+                });
             }
-            Some(_) => {}
         }
     }
-    Ok(())
+    Ok(variables)
 }
