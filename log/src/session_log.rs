@@ -401,24 +401,11 @@ impl SessionLog {
         Ok(())
     }
 
-    /// Every commit read so far, also those without a public event, oldest first.
-    pub async fn every_commit(&mut self, store: &dyn Blobs) -> Result<Vec<Arc<Committed>>, Error> {
-        let mut commits: Vec<Arc<Committed>> = Vec::new();
-        for segment in self.manifest.segments.clone() {
-            let blob = self.segment_blob(store, &segment).await?;
-            for frame in &segment.frames {
-                commits.extend(segment::unpack(&segment, frame, &blob)?.into_iter().map(Arc::new));
-            }
-        }
-        commits.extend(self.tail.iter().map(|unsealed| unsealed.committed.clone()));
-        Ok(commits)
-    }
-
     /// The whole log, as replay takes it. `None` for a log whose first run was sealed by a build that did not keep
     /// what the session began with.
     pub async fn recording(&mut self, store: &dyn Blobs) -> Result<Option<Recording>, Error> {
         let Some(genesis) = self.genesis().cloned() else { return Ok(None) };
-        let commits = self.every_commit(store).await?;
+        let commits = self.commits(store, 0, u64::MAX).await?;
         Ok(Some(Recording {
             session_id: self.session_id.clone(),
             genesis,

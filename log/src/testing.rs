@@ -22,6 +22,12 @@ use temporalio_common::protos::{
 
 pub const SESSION: &str = "s1";
 
+/// A commit that leaves the session as it is, but for what it takes.
+pub fn commit(n: u64, takes: Vec<Take>) -> Commit {
+    let now = Time::from_ms(n as i64);
+    Commit { n, now, takes, step: Step::Continue {}, memo: None, view_version: 1, view_hash: None, queued: 0 }
+}
+
 /// The runs of one session, oldest first.
 #[derive(Default)]
 pub struct Told {
@@ -57,17 +63,7 @@ impl Told {
     }
 
     pub fn commit(&self, n: u64, takes: Vec<Take>) {
-        let now = Time::from_ms(n as i64);
-        let commit = Commit {
-            n,
-            now,
-            takes,
-            step: Step::Continue {},
-            memo: None,
-            view_version: 1,
-            view_hash: None,
-            queued: Default::default(),
-        };
+        let commit = commit(n, takes);
         let details = [("result".to_owned(), payloads(&commit))].into();
         let marker = MarkerRecordedEventAttributes {
             marker_name: LOCAL_ACTIVITY_MARKER_NAME.into(),
