@@ -15,7 +15,8 @@ use temporalio_common::protos::{
         common::v1::{Payload, Payloads},
         history::v1::{
             HistoryEvent, MarkerRecordedEventAttributes, WorkflowExecutionContinuedAsNewEventAttributes,
-            WorkflowExecutionStartedEventAttributes, history_event::Attributes as A,
+            WorkflowExecutionStartedEventAttributes, WorkflowExecutionTerminatedEventAttributes,
+            history_event::Attributes as A,
         },
     },
 };
@@ -83,6 +84,12 @@ impl Told {
         self.tell(A::WorkflowExecutionContinuedAsNewEventAttributes(continued));
         let from = Origin::Continued { state: Box::new(state), previous_run_id, mailbox, posts: Vec::new() };
         self.start(run_id, &SessionInput { session_id: SESSION.into(), from });
+    }
+
+    /// The end of the current run, not by its own will.
+    pub fn terminate(&self, reason: &str) {
+        let terminated = WorkflowExecutionTerminatedEventAttributes { reason: reason.into(), ..Default::default() };
+        self.tell(A::WorkflowExecutionTerminatedEventAttributes(terminated));
     }
 
     /// As a server that keeps closed runs no longer.
