@@ -1,5 +1,6 @@
 //! What the host owes its callers when the store does not keep its word.
 
+use super::updates::Asked;
 use super::*;
 use crate::clock::{SimulatedClock, SystemClock};
 use crate::core::completion::Complete;
@@ -63,6 +64,22 @@ impl Reads for Watched {
     fn scan(&self, space: Space, range: Range) -> Result<Vec<Entry>, store::Error> {
         self.inner.scan(space, range)
     }
+}
+
+#[tokio::test]
+async fn of_two_who_ask_for_the_same_update_the_second_joins_the_first() {
+    let store = Arc::new(MemoryStore::default());
+    let committer = Committer::start(store.clone()).expect("a committer");
+    let settings = Settings { clock: Arc::new(SystemClock), limits: Limits::default(), cached_runs_max: 10, seed: 7 };
+    let host = Arc::new(Host::new(store, Some(committer), settings));
+    host.start(start("first", Default::default())).await.expect("starts");
+    let execution = WorkflowExecution { workflow_id: "w".into(), run_id: String::new() };
+    let slot = host.resolve("default", &execution).expect("is there");
+    let first = host.join_or_admit(&slot, "u", Default::default()).expect("admitted");
+    let second = host.join_or_admit(&slot, "u", Default::default()).expect("joined");
+    let (Asked::Now(first), Asked::Before(second)) = (first, second) else { panic!("two are the first") };
+    assert!(first.same_channel(&second));
+    assert!(first.has_changed().is_ok(), "whoever was first is still waited for");
 }
 
 #[tokio::test]
