@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use domain::committed::Genesis;
 use domain::content::BlobRef;
 use domain::event::StopReason;
 use domain::limits::PAYLOAD_BYTES_MAX;
-use domain::session::OutputFile;
+use domain::session::{Origin, OutputFile};
 use domain::{Content, EventBody};
 use jiff::{SignedDuration, Timestamp};
 use log::segment::{Manifest, Segment};
@@ -119,8 +120,26 @@ async fn the_history_of_a_sealed_run_stays_while_its_segment_cannot_be_read() {
     let now = Timestamp::now();
     let batch = sealed_runs::insert(Batch::new(), &story.session_id, &segment, now);
     api.app.catalog.write(batch, Durability::Synced).await.unwrap();
+    let input = api.engine.input(&story.session_id);
+    let Origin::Created { created_at, attributes, harness, .. } = input.from else { panic!("a first run") };
+    let genesis = Some(Genesis { created_at, attributes, harness });
+    let whole = Manifest { segments: vec![segment], genesis, ..Manifest::default() };
+    let name = async |manifest: &Manifest| {
+        let sealed = Some(log::blobs::put_json(&*api.app.blobs, manifest).await.unwrap());
+        row::change(&*api.app.catalog, &story.session_id, Durability::Lazy, |row, batch| {
+            Some((SessionRow { sealed: sealed.clone(), ..row.clone() }, batch))
+        })
+        .await
+        .unwrap();
+    };
 
     assert_eq!(sealed_runs::delete(&api.app, now).await.unwrap(), 0, "it is too early");
+    assert_eq!(sealed_runs::delete(&api.app, later()).await.unwrap(), 0, "no manifest");
+    name(&Manifest { segments: Vec::new(), ..whole.clone() }).await;
+    assert_eq!(sealed_runs::delete(&api.app, later()).await.unwrap(), 0, "the manifest does not list it");
+    name(&Manifest { genesis: None, ..whole.clone() }).await;
+    assert_eq!(sealed_runs::delete(&api.app, later()).await.unwrap(), 0, "the manifest does not say how it began");
+    name(&whole).await;
     assert_eq!(sealed_runs::delete(&api.app, later()).await.unwrap(), 0, "the segment is not there");
     assert_eq!(api.engine.calls("DeleteWorkflowExecution"), 0);
     api.app.blobs.put(bytes.into()).await.unwrap();
