@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use domain::agent::{AgentFacts, StrategyRef};
+use domain::agent::{AgentFacts, HarnessRef, StrategyRef};
 use domain::egress::Policy;
 use domain::session::{Attributes, Origin, Resource, SessionInput};
 use domain::{Event, Status, Summary, Time};
-use harness::context;
+use harness::{context, registry};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
@@ -34,7 +34,7 @@ use crate::resources::events::post::{self, fingerprinted};
 use crate::resources::events::retry::Fingerprint;
 use crate::resources::events::turn::Turn;
 use crate::resources::events::wire::{EventParam, check_initial};
-use crate::resources::harnesses::{self, Found};
+use crate::resources::harnesses;
 
 pub const TITLE_CHARS_MAX: usize = 2048;
 const VAULTS_MAX: usize = 50;
@@ -74,7 +74,7 @@ struct Plan {
     attributes: Attributes,
     uploads: Vec<Upload>,
     events: Vec<Event>,
-    harness: Found,
+    harness: HarnessRef,
     /// What its sandboxes may reach.
     policy: Option<Policy>,
 }
@@ -129,8 +129,8 @@ async fn plan(app: &App, body: CreateSession) -> Result<Plan> {
     }
     check_title(title.as_deref())?;
     let harness = match harness {
-        Some(named) => harnesses::resolve(app, &named).await.map_err(|_| no_harness(&named))?,
-        None => Found::default(),
+        Some(named) => harnesses::resolve(app, &named).await.map_err(|_| no_harness(&named))?.reference(),
+        None => registry::default_harness(),
     };
     if let Some(strategy) = &strategy {
         context::find(strategy).map_err(|error| ApiError::field("strategy", format!("names {error}")))?;
@@ -193,8 +193,7 @@ fn check_vaults(ids: Vec<String>) -> Result<Vec<String>> {
 
 async fn begin(app: &App, plan: Plan, fingerprint: &Fingerprint) -> Result<(SessionRow, Current)> {
     let Plan { id, created_at, attributes, uploads, events, harness, policy } = plan;
-    let reference = harness.reference();
-    let summary = Summary::created(moment(created_at), attributes.clone(), reference.clone());
+    let summary = Summary::created(moment(created_at), attributes.clone(), harness.clone());
     let status = if events.is_empty() { Status::Idle } else { Status::Running };
     let row = SessionRow {
         id: id.clone(),
@@ -227,7 +226,7 @@ async fn begin(app: &App, plan: Plan, fingerprint: &Fingerprint) -> Result<(Sess
     }
     let works = !events.is_empty();
     let created_at: Time = moment(created_at);
-    let from = Origin::Created { created_at, attributes, harness: reference, events };
+    let from = Origin::Created { created_at, attributes, harness, events };
     let input = SessionInput { session_id: id.clone(), from };
     match app.gateway.start(&input).await {
         Ok(()) => {}
