@@ -223,7 +223,8 @@ async fn begin(app: &App, plan: Plan, fingerprint: &Fingerprint) -> Result<(Sess
     let contents = events.iter().filter_map(|event| event.body.content()?.blob());
     let blobs = contents.chain([&attributes.agent.snapshot]).filter_map(|blob| blob.blob.parse().ok());
     let blobs = blobs.chain(uploads.iter().filter_map(Upload::blob)).collect();
-    reserve(app, &row, &uploads, blobs).await?;
+    let batch = harnesses::hold(Batch::new(), &harness, &id)?;
+    reserve(app, &row, &uploads, blobs, batch).await?;
     if let Err(error) = egress::open(app, &id, policy).await {
         super::end::forget(app, &id).await?;
         return Err(error);
@@ -231,8 +232,8 @@ async fn begin(app: &App, plan: Plan, fingerprint: &Fingerprint) -> Result<(Sess
     let works = !events.is_empty();
     let served_by = attributes.self_hosted.then(|| attributes.environment_id.clone());
     let created_at: Time = moment(created_at);
-    let input =
-        SessionInput { session_id: id.clone(), from: Origin::Created { created_at, attributes, harness, events } };
+    let from = Origin::Created { created_at, attributes, harness, events };
+    let input = SessionInput { session_id: id.clone(), from };
     match app.gateway.start(&input).await {
         Ok(()) => {}
         // Nobody knows whether it started: the next start of the service finds out.
@@ -256,8 +257,8 @@ async fn begin(app: &App, plan: Plan, fingerprint: &Fingerprint) -> Result<(Sess
 }
 
 /// Takes the id, with the files that are the session's own and the blobs that it begins with.
-async fn reserve(app: &App, row: &SessionRow, uploads: &[Upload], blobs: BTreeSet<Digest>) -> Result<()> {
-    let batch = uploads.iter().fold(row::insert(Batch::new(), row), |batch, upload| upload.keep(batch));
+async fn reserve(app: &App, row: &SessionRow, uploads: &[Upload], blobs: BTreeSet<Digest>, batch: Batch) -> Result<()> {
+    let batch = uploads.iter().fold(row::insert(batch, row), |batch, upload| upload.keep(batch));
     let batch = blobs.into_iter().fold(batch, |batch, digest| row::refer(batch, digest, &row.id));
     let made = CreationRow { session_id: row.id.clone(), at: row.created_at };
     let batch = batch.upsert(&row.creation, &made);
