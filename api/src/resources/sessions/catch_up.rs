@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use domain::Status;
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use store::{Direction, Durability, KeyRange};
@@ -66,9 +67,11 @@ pub async fn settle(app: &App, row: &SessionRow) -> Result<()> {
         app.follower.follow(&row.id);
     }
     // A request that was taken when the service was killed may not have come to asking for a worker.
-    let attributes = row.projection.as_ref().map(|projection| &projection.summary.attributes);
-    if let Some(attributes) = attributes.filter(|it| it.self_hosted && row.archived_at.is_none()) {
-        queue::make_up(app, &row.id, &attributes.environment_id).await?;
+    if let Some(known) = row.projection.as_ref().filter(|_| row.archived_at.is_none())
+        && known.summary.attributes.self_hosted
+    {
+        let may_wait = known.open || known.status == Status::RequiresAction;
+        queue::make_up(app, &row.id, &known.summary.attributes.environment_id, may_wait).await?;
     }
     Ok(())
 }

@@ -125,12 +125,13 @@ pub async fn want(app: &App, session_id: &str, environment_id: &str) -> Result<(
     }
 }
 
-/// For a session of which nobody knows whether its last request came to [`want`].
-pub async fn make_up(app: &App, session_id: &str, environment_id: &str) -> Result<()> {
+/// For a session of which nobody knows whether its last request came to [`want`]. `may_wait` is false where its row says
+/// that it has nothing to do.
+pub async fn make_up(app: &App, session_id: &str, environment_id: &str, may_wait: bool) -> Result<()> {
     let known = app.catalog.row::<SessionWork>(session_id).await?;
     let is_new = known.is_none();
     let has_live = known.is_some_and(|read| read.row.live.is_some());
-    if !has_live && (is_new || Need::of(app, session_id).await?.is_there) {
+    if !has_live && (is_new || (may_wait && Need::of(app, session_id).await?.is_there)) {
         want(app, session_id, environment_id).await?;
     }
     Ok(())
