@@ -74,6 +74,15 @@ pub async fn check(
     }
 }
 
+/// Whether somebody who was let in would be again: for what outlasts a request.
+pub async fn stands(app: &App, principal: &Principal) -> Result<bool> {
+    match &principal.grant {
+        Grant::Admin => Ok(true),
+        Grant::All | Grant::Read | Grant::Environment { .. } => Ok(app.keys.is_good(&principal.digest).await?),
+        Grant::Work(token) => token::is_live(app, token).await,
+    }
+}
+
 fn not_found(what: &str, id: &str) -> ApiError {
     ApiError::not_found(what, id)
 }

@@ -116,19 +116,20 @@ impl Keys {
         let digest = digest(token);
         let first = || Arc::<str>::from(first);
         if self.admin.is_some_and(|admin| same(&admin, &digest)) {
-            return Ok(Some(Principal { key_id: ADMIN_KEY_ID.into(), workspace_id: first(), grant: Grant::Admin }));
+            let (key_id, digest) = (ADMIN_KEY_ID.into(), hex::encode(digest).into());
+            return Ok(Some(Principal { key_id, digest, workspace_id: first(), grant: Grant::Admin }));
         }
-        let digest = hex::encode(digest);
+        let digest: Arc<str> = hex::encode(digest).into();
         if token.starts_with(token::PREFIX) {
-            let row = self.catalog.row::<TokenRow>(digest).await?;
+            let row = self.catalog.row::<TokenRow>(&*digest).await?;
             return Ok(row.map(|read| Principal {
                 key_id: read.row.work_id.as_str().into(),
+                digest,
                 workspace_id: read.row.workspace_id.as_str().into(),
                 grant: Grant::Work(read.row),
             }));
         }
-        let row = self.catalog.row::<KeyRow>(digest).await?.map(|read| read.row);
-        let Some(row) = row.filter(|row| row.revoked_at.is_none()) else { return Ok(None) };
+        let Some(row) = self.good(&digest).await? else { return Ok(None) };
         self.note_use(&row.id, now).await;
         let grant = match row.scope {
             Scope::All => Grant::All,
@@ -136,7 +137,17 @@ impl Keys {
             Scope::Environment { environment_id } => Grant::Environment { environment_id },
         };
         let workspace_id = row.workspace_id.map_or_else(first, Arc::from);
-        Ok(Some(Principal { key_id: row.id.into(), workspace_id, grant }))
+        Ok(Some(Principal { key_id: row.id.into(), digest, workspace_id, grant }))
+    }
+
+    /// Whether a key, not the admin's, would still be let in.
+    pub async fn is_good(&self, digest: &str) -> Result<bool, CatalogError> {
+        Ok(self.good(digest).await?.is_some())
+    }
+
+    async fn good(&self, digest: &str) -> Result<Option<KeyRow>, CatalogError> {
+        let row = self.catalog.row::<KeyRow>(digest).await?.map(|read| read.row);
+        Ok(row.filter(|row| row.revoked_at.is_none()))
     }
 
     async fn note_use(&self, id: &str, now: Timestamp) {

@@ -30,6 +30,8 @@ const WORKSPACE_ID: HeaderName = HeaderName::from_static("anthropic-workspace-id
 pub struct Principal {
     /// Of a key, or of the work item whose token it is.
     pub key_id: Arc<str>,
+    /// The sha-256 of what it called with.
+    pub digest: Arc<str>,
     pub workspace_id: Arc<str>,
     pub grant: Grant,
 }

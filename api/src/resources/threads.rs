@@ -1,9 +1,9 @@
 //! The threads of a session. There is one, the primary: its log is the session's.
 
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::routing::{get, post};
+use axum::{Extension, Json};
 use domain::{Time, ids};
 use http::HeaderMap;
 use serde::Serialize;
@@ -16,6 +16,7 @@ use super::sessions::row::{self, SessionRow};
 use super::sessions::{self, moment};
 use super::stream;
 use crate::app::App;
+use crate::auth::Principal;
 use crate::error::{ApiError, Result};
 use crate::page::{Limits, Order, Page, PageRequest};
 use crate::query::Query;
@@ -135,8 +136,9 @@ async fn stream(
     State(app): State<App>,
     Path((session_id, thread_id)): Path<(String, String)>,
     query: Query,
+    Extension(principal): Extension<Principal>,
     headers: HeaderMap,
 ) -> Result<Response> {
     find(&app, &session_id, &thread_id).await?;
-    stream::open(app, session_id, &query, &headers).await
+    stream::open(app, session_id, &query, &headers, principal).await
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::events::{begun, ids, send, user};
 use super::story::{Story, message};
-use super::{Api, request};
+use super::{Api, id, request};
 
 /// An open stream. Nothing is read ahead.
 struct Reader {
@@ -338,4 +338,18 @@ fn end_span(story: &mut Story) {
         model_usage: Default::default(),
     };
     story.commit(vec![story.inline("end", end)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_ends_soon_after_its_key_was_revoked() {
+    let api = Api::new().await;
+    let (_, path) = begun(&api, json!({})).await;
+    let key = api.post("/v1/steadyhand/api_keys", &json!({"name": "laptop"})).await.ok();
+    let bearer = format!("Bearer {}", key["key"].as_str().unwrap());
+    let open = http::Request::get(format!("{path}/stream")).header("authorization", bearer);
+    let response = api.open(open.body(Body::empty()).unwrap()).await;
+    let mut reader = Reader { body: response.into_body().into_data_stream(), text: String::new() };
+    assert_eq!(reader.next().await.unwrap().name, "ping");
+    api.act(&format!("/v1/steadyhand/api_keys/{}/revoke", id(&key))).await.ok();
+    assert_eq!(reader.next().await, None);
 }

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::routing::get;
@@ -23,6 +24,7 @@ use super::events::list;
 use super::events::public::public_event;
 use super::sessions::{moment, row};
 use crate::app::App;
+use crate::auth::{Principal, access};
 use crate::deltas::{Listening, Live};
 use crate::error::{ApiError, Result};
 use crate::query::Query;
@@ -44,13 +46,20 @@ async fn stream(
     State(app): State<App>,
     Path(session_id): Path<String>,
     query: Query,
+    Extension(principal): Extension<Principal>,
     headers: HeaderMap,
 ) -> Result<Response> {
-    open(app, session_id, &query, &headers).await
+    open(app, session_id, &query, &headers, principal).await
 }
 
 /// Opens a stream. Whatever is committed once this returns is on it.
-pub async fn open(app: App, session_id: String, query: &Query, headers: &HeaderMap) -> Result<Response> {
+pub async fn open(
+    app: App,
+    session_id: String,
+    query: &Query,
+    headers: &HeaderMap,
+    principal: Principal,
+) -> Result<Response> {
     row::find(&app, &session_id).await?;
     let wanted = Wanted::of(query)?;
     let resume = headers.get(LAST_EVENT_ID).map(last_position).transpose()?;
@@ -71,6 +80,7 @@ pub async fn open(app: App, session_id: String, query: &Query, headers: &HeaderM
     let stream = SessionStream {
         closing: Box::pin(app.closing()),
         app,
+        principal,
         session_id,
         followed,
         updates,
@@ -104,6 +114,8 @@ enum Course {
 
 struct SessionStream {
     app: App,
+    /// Whose stream it is.
+    principal: Principal,
     session_id: String,
     followed: Arc<Followed>,
     updates: broadcast::Receiver<Update>,
@@ -159,6 +171,8 @@ impl SessionStream {
         };
         match heard {
             Heard::Closing => self.course = Course::Ended,
+            // Whoever would not be let in any more has seen enough.
+            Heard::Ping if !access::stands(&self.app, &self.principal).await? => self.course = Course::Ended,
             Heard::Ping => self.ready.push_back(ping()),
             Heard::Live(Live::Delta(delta)) => self.ready.extend(self.previews.delta(&delta)),
             Heard::Live(Live::Deleted) => self.deleted(),
