@@ -31,6 +31,8 @@ pub enum Command {
     Env(commands::env::Env),
     File(commands::file::File),
     Key(commands::key::Key),
+    Workspace(commands::workspace::Workspace),
+    Audit(commands::audit::Audit),
     Harness(commands::harness::Harness),
     Replay(commands::replay::Replay),
     Context(commands::context::Context),
