@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 
-use crate::error::{ApiError, Kind};
+use crate::error::{ApiError, Kind, Result};
 use crate::time;
 
 /// Calls a minute; none where there is no limit.
@@ -52,24 +52,19 @@ struct Standing {
     reset: Timestamp,
 }
 
-pub struct Refused {
-    pub counted: Counted,
-    pub error: ApiError,
-}
-
 impl Limits {
     pub fn new(rates: Rates) -> Self {
         Self { rates, buckets: Arc::default() }
     }
 
-    /// Counts a call. `path` is that of the route.
-    pub fn take(&self, organization_id: &str, method: &Method, path: &str, now: Timestamp) -> Result<Counted, Refused> {
+    /// Counts a call, or refuses it; in either case it is told where the organization stands. `path` is that of the route.
+    pub fn take(&self, organization_id: &str, method: &Method, path: &str, now: Timestamp) -> (Counted, Result<()>) {
         let (call, rate) = match Call::of(method, path) {
             Some(Call::Create) => (Call::Create, self.rates.creates),
             Some(Call::Read) => (Call::Read, self.rates.reads),
-            None => return Ok(Counted(None)),
+            None => return (Counted(None), Ok(())),
         };
-        let Some(limit) = rate else { return Ok(Counted(None)) };
+        let Some(limit) = rate else { return (Counted(None), Ok(())) };
         let (full, each) = (f64::from(limit), 60.0 / f64::from(limit));
         let mut buckets = self.buckets.lock();
         let bucket = buckets.entry((organization_id.to_owned(), call)).or_insert(Bucket { level: full, at: now });
@@ -83,13 +78,13 @@ impl Limits {
         let reset = now + SignedDuration::from_secs_f64((full - bucket.level) * each);
         let counted = Counted(Some(Standing { limit, remaining: bucket.level as u32, reset }));
         if is_there {
-            return Ok(counted);
+            return (counted, Ok(()));
         }
         let wait_s = ((1.0 - bucket.level) * each).ceil() as u64;
         let what = if call == Call::Create { "creating" } else { "reading" };
         let error =
             ApiError::new(Kind::RateLimit, format!("{what}: at most {limit} calls a minute for an organization"));
-        Err(Refused { counted, error: error.retry_after_s(wait_s.max(1)) })
+        (counted, Err(error.retry_after_s(wait_s.max(1))))
     }
 }
 
@@ -129,14 +124,14 @@ mod tests {
         let start = Timestamp::UNIX_EPOCH;
         let create = |seconds: i64| {
             let now = start + SignedDuration::from_secs(seconds);
-            limits.take("org_1", &Method::POST, "/v1/agents", now).is_ok()
+            limits.take("org_1", &Method::POST, "/v1/agents", now).1.is_ok()
         };
         // 20 seconds for each.
         let schedule = [(0, true), (0, true), (0, true), (0, false), (19, false), (20, true), (21, false), (600, true)];
         for (seconds, expected) in schedule {
             assert_eq!(create(seconds), expected, "{seconds}");
         }
-        assert!(limits.take("org_2", &Method::POST, "/v1/agents", start).is_ok());
+        assert!(limits.take("org_2", &Method::POST, "/v1/agents", start).1.is_ok());
     }
 
     #[test]
@@ -144,12 +139,12 @@ mod tests {
         let limits = Limits::new(Rates { creates: Some(2), reads: Some(1) });
         let now = Timestamp::UNIX_EPOCH;
         let mut headers = HeaderMap::new();
-        limits.take("org_1", &Method::GET, "/v1/agents", now).ok().unwrap().show(&mut headers);
+        limits.take("org_1", &Method::GET, "/v1/agents", now).0.show(&mut headers);
         assert_eq!(headers["anthropic-ratelimit-requests-limit"], "1");
         assert_eq!(headers["anthropic-ratelimit-requests-remaining"], "0");
         assert_eq!(headers["anthropic-ratelimit-requests-reset"], "1970-01-01T00:01:00.000Z");
-        let refused = limits.take("org_1", &Method::GET, "/v1/agents", now).err().unwrap();
-        assert_eq!(refused.error.kind(), Kind::RateLimit);
+        let refused = limits.take("org_1", &Method::GET, "/v1/agents", now).1.unwrap_err();
+        assert_eq!(refused.kind(), Kind::RateLimit);
     }
 
     #[test]

@@ -88,15 +88,14 @@ pub async fn require(
     }
     let entry = audit::Entry::of(&principal, &request, path.as_str());
     let allowed = access::check(&app, &principal, request.method(), path.as_str(), &params).await;
-    let counted = allowed.and_then(|()| {
-        let taken = app.limits.take(&app.tenant.organization_id, request.method(), path.as_str(), app.clock.now());
-        taken.inspect(|counted| counted.show(&mut headers)).map_err(|refused| {
-            refused.counted.show(&mut headers);
-            refused.error
-        })
+    let admitted = allowed.and_then(|()| {
+        let organization_id = &app.tenant.organization_id;
+        let (counted, admitted) = app.limits.take(organization_id, request.method(), path.as_str(), app.clock.now());
+        counted.show(&mut headers);
+        admitted
     });
-    let response = match counted {
-        Ok(_) => {
+    let response = match admitted {
+        Ok(()) => {
             request.extensions_mut().insert(principal);
             match place {
                 Place::First(_) => next.run(request).await,

@@ -151,7 +151,7 @@ async fn one_active_credential_has_a_url_and_archiving_frees_it() {
     let validated = api.act(&format!("{path}/{first}/mcp_oauth_validate")).await.ok();
     assert_eq!(validated["status"], "invalid");
     let second = id(&api.post(&path, &bearer("https://mcp.example.com/a")).await.ok());
-    assert_eq!(api.walk(&path, 9).await, [second.clone()]);
+    assert_eq!(api.walk(&path, 9).await, std::slice::from_ref(&second));
     assert_eq!(api.walk(&format!("{path}?include_archived=true"), 1).await, [second.clone(), first.clone()]);
     // The archived one goes without taking the key along.
     api.delete(&format!("{path}/{first}")).await.ok();
