@@ -31,6 +31,7 @@ pub async fn verify(catalog: &Arc<dyn Catalog>, blobs: &dyn Blobs, now: Timestam
     for part in tenants::parts(catalog).await? {
         agents::verify(&*part, &mut problems).await?;
         environments::verify(&*part, &mut problems).await?;
+        environments::work::row::verify(&*part, &mut problems).await?;
         files::verify(&*part, blobs, now, &mut problems).await?;
         sessions::row::verify(&*part, &mut problems).await?;
         harnesses::verify(&*part, &mut problems).await?;

@@ -380,3 +380,29 @@ async fn work_that_a_killed_service_did_not_come_to_ask_for_is_made_up_for() {
     crate::catch_up(&shop.api.app, jiff::Timestamp::MAX).await.unwrap();
     assert_eq!(shop.taken().await.session, item.session);
 }
+
+#[tokio::test]
+async fn a_queue_whose_lists_do_not_fit_is_found() {
+    let shop = Shop::new().await;
+    shop.session(json!({})).await;
+    shop.taken().await;
+    shop.session(json!({})).await;
+    let problems = async || {
+        let (catalog, blobs) = (&shop.api.app.catalog, &*shop.api.app.blobs);
+        crate::verify::verify(catalog, blobs, jiff::Timestamp::UNIX_EPOCH).await.unwrap().problems
+    };
+    assert_eq!(problems().await, [""; 0]);
+    for (table, expected) in [
+        ("work_queued", "is not in the index work_queued"),
+        ("work_leased", "is not in the index work_leased"),
+        ("session_work", "says otherwise"),
+    ] {
+        let table = store::Table::new(table);
+        let rows =
+            shop.api.app.catalog.scan(table, store::KeyRange::all(), store::Direction::Forward, 1).await.unwrap();
+        let lost = store::Batch::new().delete(table, rows[0].key.to_vec());
+        shop.api.app.catalog.write(lost, store::Durability::Synced).await.unwrap();
+        let found = problems().await;
+        assert!(found.iter().any(|problem| problem.ends_with(expected)), "{expected}: {found:?}");
+    }
+}

@@ -2,11 +2,12 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};
-use store::{Batch, Record, Table};
+use store::{Batch, Catalog, Record, Table, Versioned};
 
-use crate::listing::Index;
+use crate::error::Result;
+use crate::listing::{self, Index};
 use crate::metadata::Metadata;
-use crate::time;
+use crate::{time, verify};
 
 /// Every item of an environment, by the time it was made.
 const BY_TIME: Table = Table::new("work_by_time");
@@ -107,7 +108,7 @@ pub fn insert(batch: Batch, row: &WorkRow) -> Batch {
 }
 
 /// Replaces an item that must still be what was read.
-pub fn replace(batch: Batch, read: &store::Versioned<WorkRow>, row: &WorkRow) -> Batch {
+pub fn replace(batch: Batch, read: &Versioned<WorkRow>, row: &WorkRow) -> Batch {
     let batch = batch.replace(read, row);
     if place_key(&read.row) == place_key(row) {
         return batch;
@@ -119,7 +120,7 @@ pub fn replace(batch: Batch, read: &store::Versioned<WorkRow>, row: &WorkRow) ->
     placed(batch, row)
 }
 
-pub fn remove(batch: Batch, read: &store::Versioned<WorkRow>) -> Batch {
+pub fn remove(batch: Batch, read: &Versioned<WorkRow>) -> Batch {
     let row = &read.row;
     let batch = by_time(&row.environment_id).remove(batch.remove(read), row.created_at, &row.id);
     let batch = batch.delete(OF_SESSION, format!("{}/{}", row.session_id, row.id));
@@ -138,6 +139,28 @@ fn placed(batch: Batch, row: &WorkRow) -> Batch {
 
 fn place_key(row: &WorkRow) -> Option<(bool, Timestamp)> {
     place(row).map(|(_, at)| (row.state == State::Queued, at))
+}
+
+/// Every item is in the lists that it belongs to, and every live one is its session's.
+pub async fn verify(catalog: &dyn Catalog, problems: &mut Vec<String>) -> Result<()> {
+    verify::each(catalog, problems, async |read: Versioned<WorkRow>, problems| {
+        let WorkRow { id, environment_id, session_id, created_at, state, .. } = &read.row;
+        by_time(environment_id).verify::<WorkRow>(catalog, *created_at, id, problems).await?;
+        if let Some((index, at)) = place(&read.row) {
+            index.verify::<WorkRow>(catalog, at, id, problems).await?;
+        }
+        let known = catalog.row::<SessionWork>(session_id).await?;
+        let is_live = known.is_some_and(|known| known.row.live.as_deref() == Some(id));
+        if is_live != (*state != State::Stopped) {
+            problems.push(format!("{} {id}: its session {session_id} says otherwise", WorkRow::TABLE.name()));
+        }
+        Ok(())
+    })
+    .await?;
+    for index in [BY_TIME, QUEUED, LEASED] {
+        listing::verify::<WorkRow>(catalog, index, problems).await?;
+    }
+    Ok(())
 }
 
 /// As clients see it.
