@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use domain::session::Tuning;
 use log::follow::Followed;
-use log::{Follower, TemporalReader};
+use log::{Follower, HistoryReader, TemporalReader};
 use serde::{Deserialize, Serialize};
 use store::catalog::Error as CatalogError;
 use store::{Batch, Blobs, Catalog, Durability, Record, Table};
@@ -37,6 +37,9 @@ pub struct App {
     pub tuning: Tuning,
     /// None where this service runs no hands.
     pub egress: Option<Arc<dyn Egress>>,
+    /// Counts what the keeper of rollouts may have to act on: rows of sessions that were written, and rollouts made.
+    pub(crate) rollouts: Arc<watch::Sender<u64>>,
+    pub(crate) reader: Arc<dyn HistoryReader>,
     pub(crate) answered: Answered,
     pub(crate) under_way: UnderWay,
     closing: Arc<watch::Sender<bool>>,
@@ -97,17 +100,21 @@ impl App {
     ) -> Result<Self, CatalogError> {
         let Engine { connection, namespace } = engine;
         let tenant = Arc::new(tenant(&*catalog).await?);
+        let rollouts = Arc::new(watch::channel(0).0);
         let rows = SessionRows {
+            written: rollouts.clone(),
             catalog: catalog.clone(),
             blobs: blobs.clone(),
             clock: options.clock.clone(),
             delete_sealed_runs: options.delete_sealed_runs,
         };
-        let reader = Arc::new(TemporalReader::new(connection.clone(), namespace.as_str(), blobs.clone()));
+        let reader: Arc<dyn HistoryReader> = Arc::new(TemporalReader::new(connection.clone(), namespace.as_str(), blobs.clone()));
         Ok(Self {
             keys: Keys::new(catalog.clone(), options.admin_key.as_deref()),
             gateway: Gateway::new(connection, &namespace, blobs.clone()),
-            follower: Follower::new(reader, blobs.clone(), Arc::new(rows)),
+            follower: Follower::new(reader.clone(), blobs.clone(), Arc::new(rows)),
+            rollouts,
+            reader,
             deltas: Hub::default(),
             clock: options.clock,
             builtin_tools: options.builtin_tools,

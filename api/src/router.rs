@@ -19,7 +19,7 @@ use crate::auth;
 use crate::error::{ApiError, Kind};
 use crate::ids;
 use crate::resources::{
-    agents, api_keys, environments, events, files, harnesses, inspect, sessions, stream, threads, unbuilt,
+    agents, api_keys, environments, events, files, harnesses, inspect, rollouts, sessions, stream, threads, unbuilt,
 };
 
 /// A resource of the API: where it is and who answers.
@@ -46,6 +46,7 @@ pub const RESOURCES: &[Resource] = &[
     threads::RESOURCE,
     inspect::RESOURCE,
     harnesses::RESOURCE,
+    rollouts::RESOURCE,
     api_keys::RESOURCE,
     unbuilt::RESOURCE,
 ];

@@ -6,7 +6,7 @@ use store::{Blobs, Catalog, Direction, KeyRange, Record, Versioned};
 
 use crate::error::Result;
 use crate::references;
-use crate::resources::{agents, environments, files, harnesses, sessions};
+use crate::resources::{agents, environments, files, harnesses, rollouts, sessions};
 
 /// How many rows are read in one go.
 const STRIDE: usize = 500;
@@ -30,6 +30,7 @@ pub async fn verify(catalog: &dyn Catalog, blobs: &dyn Blobs, now: Timestamp) ->
     files::verify(catalog, blobs, now, &mut problems).await?;
     sessions::row::verify(catalog, &mut problems).await?;
     harnesses::verify(catalog, &mut problems).await?;
+    rollouts::verify(catalog, &mut problems).await?;
     references::verify(catalog, blobs, &mut problems).await?;
     Ok(Report { catalog: catalog_report, blobs: blobs_report, problems })
 }

@@ -4,10 +4,12 @@
 //! Nothing of what a replay decides is ever applied: the next View comes from the record.
 
 mod intake;
+mod judge;
 mod requests;
 
 pub use domain::committed::Recording;
 pub use intake::Missing;
+pub use judge::{Broken, Judgement, judge};
 pub use requests::{Requested, requests};
 
 use crate::{
@@ -148,17 +150,13 @@ pub fn replay(recording: &Recording, mut with: With<'_>) -> Result<Report, Error
         };
         let own_memo = foreign.then_some(&memo);
         let name = state.summary.harness.to_string();
-        let mut witness = Witness { ask, name, memo: own_memo, recorded: commit.view_version, seen: None };
+        let mut witness = Witness::new(ask, name, own_memo, commit.view_version);
         let replayed = frame::decide(state, intake, &mut witness);
         let seen = witness.seen;
         let kind = compare(commit, &replayed, seen.as_ref(), foreign);
         if let Some(kind) = kind {
-            let turn = state.summary.turn;
             let view = seen.map(|seen| seen.view);
-            let recorded = side(commit, committed, commit.view_hash.clone());
-            let replayed = side(&replayed, committed, replayed.view_hash.clone());
-            let (commit, position) = (commit.n, committed.position);
-            report.divergence = Some(Divergence { commit, position, turn, kind, recorded, replayed, view });
+            report.divergence = Some(divergence(state, committed, &replayed, kind, view));
             return Ok(());
         }
         report.commits += 1;
@@ -168,6 +166,25 @@ pub fn replay(recording: &Recording, mut with: With<'_>) -> Result<Report, Error
         Ok(())
     })?;
     Ok(report)
+}
+
+fn divergence(
+    state: &SessionState,
+    committed: &Committed,
+    replayed: &Commit,
+    kind: DivergenceKind,
+    view: Option<View>,
+) -> Divergence {
+    let commit = &committed.commit;
+    Divergence {
+        commit: commit.n,
+        position: committed.position,
+        turn: state.summary.turn,
+        kind,
+        recorded: side(commit, committed, commit.view_hash.clone()),
+        replayed: side(replayed, committed, replayed.view_hash.clone()),
+        view,
+    }
 }
 
 /// What is different, if anything is. Another harness is held against what it does, not against what it remembers
@@ -232,6 +249,14 @@ struct Witness<'a> {
     /// View version of the record.
     recorded: u32,
     seen: Option<Seen>,
+    /// Why it gave no decision.
+    failed: Option<String>,
+}
+
+impl<'a> Witness<'a> {
+    fn new(ask: &'a mut dyn Ask, name: String, memo: Option<&'a Option<String>>, recorded: u32) -> Self {
+        Witness { ask, name, memo, recorded, seen: None, failed: None }
+    }
 }
 
 struct Seen {
@@ -252,7 +277,10 @@ impl Ask for Witness<'_> {
         }
         self.seen = Some(Seen { recorded_hash, view: view.clone() });
         let asked = std::panic::catch_unwind(AssertUnwindSafe(|| self.ask.ask(&view, views)));
-        asked.unwrap_or_else(|_| Err(HarnessError { harness: self.name.clone(), what: "panicked".to_owned() }))
+        let asked =
+            asked.unwrap_or_else(|_| Err(HarnessError { harness: self.name.clone(), what: "panicked".to_owned() }));
+        self.failed = asked.as_ref().err().map(ToString::to_string);
+        asked
     }
 }
 

@@ -103,3 +103,54 @@ fn every_request_is_found_and_can_be_made_by_another_strategy() {
     let narrow = found[1].by(window);
     assert_eq!((narrow.slice.from, narrow.slice.to), (0, found[1].slice.to), "the first round is still within it");
 }
+
+/// Decides as it is told, whatever it sees.
+struct Told(fn(&View) -> Decision);
+
+impl Ask for Told {
+    fn view_version(&self) -> u32 {
+        view::VERSION
+    }
+
+    fn ask(&mut self, view: &View, _views: &Views) -> Result<Decision, HarnessError> {
+        Ok((self.0)(view))
+    }
+}
+
+fn judged(next: fn(&View) -> Decision) -> Judgement {
+    let told = HarnessRef { name: "told".into(), version: 1, sha256: "00".repeat(32) };
+    judge(&recorded("loop", 1).recording(), &told, &mut Told(next)).unwrap()
+}
+
+#[test]
+fn a_harness_that_is_meant_to_differ_is_asked_at_every_moment() {
+    let session = recorded("loop", 1);
+    let mut other = registry::named("plan-act", 1).unwrap();
+    let judged = judge(&session.recording(), &other.reference(), &mut other).unwrap();
+    let asked = session.committed.iter().filter(|committed| committed.commit.view_hash.is_some()).count();
+    assert_eq!(judged.decisions, asked as u64);
+    assert!(judged.differing > 1, "{judged:?}");
+    assert_eq!(judged.broken, None, "to differ is not to break");
+    assert_eq!(judged.first.map(|first| first.commit), Some(0));
+    let mut same = registry::named("loop", 1).unwrap();
+    let judged = judge(&session.recording(), &same.reference(), &mut same).unwrap();
+    assert_eq!((judged.decisions, judged.differing, judged.first), (asked as u64, 0, None));
+}
+
+#[test]
+fn what_cannot_stand_breaks_wherever_it_comes() {
+    assert_eq!(judged(|_| Step::CallModel { strategy: None, suffix: Vec::new() }.into()).broken, None);
+    let crash = judged(|view| if view.round == 0 { panic!("lost") } else { Step::Idle { reason: IdleReason::EndTurn {} }.into() });
+    assert_eq!(crash.broken.unwrap().why, "harness told@1 panicked");
+    // Good at first: the moment at which it breaks comes behind a difference.
+    let late = judged(|view| match view.round {
+        0 => Decision::from(Step::CallModel { strategy: None, suffix: vec![serde_json::json!({"role": "user"})] }),
+        _ => Step::Execute { calls: vec!["none".into()] }.into(),
+    });
+    assert_eq!((late.decisions, late.differing), (2, 2));
+    let broken = late.broken.expect("it asked to run what is not there");
+    assert_eq!(broken.why, "harness loop@1 asked to run no call that is open");
+    assert!(broken.at.commit > late.first.expect("the first difference").commit);
+    let refused = judged(|_| Step::Fail { message: "no".into() }.into());
+    assert_eq!(refused.broken.unwrap().why, "no");
+}

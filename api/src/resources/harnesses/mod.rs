@@ -21,6 +21,7 @@ use store::{Batch, Durability};
 
 pub use self::find::{Deciding, Found, deciding, resolve};
 use self::row::HarnessRow;
+use super::rollouts;
 use super::sessions::current::Current;
 use super::sessions::row as session_row;
 use crate::app::App;
@@ -210,6 +211,9 @@ async fn remove(State(app): State<App>, Path(name): Path<String>) -> Result<Json
     let held = Held::read(&app).await?.count(&reference);
     if held > 0 {
         return Err(ApiError::conflict(format!("{held} sessions hold {reference}: swap them to another first")));
+    }
+    if let Some(rollout) = rollouts::uses(&app, &reference).await? {
+        return Err(ApiError::conflict(format!("rollout {rollout} gives sessions {reference}, or is about to")));
     }
     let Some(read) = app.catalog.row::<HarnessRow>(&row.sha256).await? else {
         return Err(ApiError::not_found("harness", &name));

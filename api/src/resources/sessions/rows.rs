@@ -17,6 +17,7 @@ use log::segment::Manifest;
 use log::{SessionLog, blobs};
 use store::catalog::Error as CatalogError;
 use store::{Batch, Blobs, Catalog, Digest, Durability, Versioned};
+use tokio::sync::watch;
 
 use super::current::Current;
 use super::row::{self, Projection, ReadTo};
@@ -41,6 +42,8 @@ pub struct SessionRows {
     pub clock: Arc<dyn Clock>,
     /// Note runs that were sealed, so that their histories are deleted.
     pub delete_sealed_runs: bool,
+    /// Counts rows that were written.
+    pub written: Arc<watch::Sender<u64>>,
 }
 
 impl SessionRows {
@@ -88,6 +91,7 @@ impl SessionRows {
             Some((row::SessionRow { projection: Some(projection), ..row.clone() }, batch))
         })
         .await?;
+        self.written.send_modify(|count| *count += 1);
         Ok(())
     }
 
