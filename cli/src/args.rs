@@ -33,6 +33,7 @@ pub enum Command {
     Key(commands::key::Key),
     Harness(commands::harness::Harness),
     Replay(commands::replay::Replay),
+    Rollout(commands::rollout::Rollout),
     Context(commands::context::Context),
     Why(commands::why::Why),
     Doctor(commands::doctor::Doctor),

@@ -10,6 +10,7 @@ pub mod file;
 pub mod harness;
 pub mod key;
 pub mod replay;
+pub mod rollout;
 pub mod run;
 pub mod serve;
 pub mod session;
@@ -30,6 +31,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Command::Key(key) => wait(key.run()),
         Command::Harness(harness) => wait(harness.run()),
         Command::Replay(replay) => wait(replay.run()),
+        Command::Rollout(rollout) => wait(rollout.run()),
         Command::Context(context) => wait(context.run()),
         Command::Why(why) => wait(why.run()),
         Command::Doctor(doctor) => wait(doctor.run()),

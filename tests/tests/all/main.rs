@@ -7,6 +7,7 @@ mod egress;
 mod endings;
 mod harnesses;
 mod kills;
+mod rollouts;
 mod session;
 mod traces;
 mod turns;

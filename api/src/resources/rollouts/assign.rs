@@ -19,6 +19,9 @@ pub struct EnrolledRow {
     pub arm: Arm,
     /// What the session had behind it when it was given its version.
     pub base: Counts,
+    /// What it did with the old version within the rollout, before it was swapped.
+    #[serde(default)]
+    pub before: Counts,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -79,7 +82,8 @@ pub async fn assign(app: &App, session_id: &str, agent_id: &str, default: Harnes
         }
         if !route.is_over && route.percent > 0 {
             let arm = if is_new { Arm::New } else { Arm::Old };
-            let row = EnrolledRow { session_id: session_id.to_owned(), arm, base: Counts::default() };
+            let (base, before) = (Counts::default(), Counts::default());
+            let row = EnrolledRow { session_id: session_id.to_owned(), arm, base, before };
             assigned.enrolled = Some((route.rollout_id.clone(), row));
         }
         if !route.is_over {

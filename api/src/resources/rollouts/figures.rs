@@ -37,7 +37,7 @@ impl Counts {
         }
     }
 
-    fn since(self, base: Counts) -> Self {
+    pub fn since(self, base: Counts) -> Self {
         Counts {
             turns: self.turns.saturating_sub(base.turns),
             failed: self.failed.saturating_sub(base.failed),
@@ -92,7 +92,10 @@ pub async fn observe(app: &App, rollout_id: &str, spec: &Spec) -> Result<Observe
             Arm::Old => &mut observed.old,
             Arm::New => &mut observed.new,
         };
-        count(figures, Counts::of(&projection.summary).since(enrolled.base), spec.watch.price.as_ref());
+        let price = spec.watch.price.as_ref();
+        count(figures, Counts::of(&projection.summary).since(enrolled.base), price);
+        // One that was swapped stays what the new version is held against, or at 100 percent nothing would.
+        count(&mut observed.old, enrolled.before, price);
     }
     Ok(observed)
 }

@@ -197,13 +197,14 @@ fn holds(session: &SessionRow, harness: &HarnessRef) -> bool {
 /// Counts a session from now on as one of `arm`, if it does not already.
 async fn enroll(app: &App, rollout_id: &str, session_id: &str, arm: Arm) -> Result<()> {
     let key = assign::key(rollout_id, session_id);
-    let known = app.catalog.row::<EnrolledRow>(&key).await?;
-    if known.is_some_and(|known| known.row.arm == arm) {
+    let known = app.catalog.row::<EnrolledRow>(&key).await?.map(|read| read.row);
+    if known.as_ref().is_some_and(|known| known.arm == arm) {
         return Ok(());
     }
     let Some(session) = app.catalog.row::<SessionRow>(session_id).await? else { return Ok(()) };
     let base = session.row.projection.map(|known| Counts::of(&known.summary)).unwrap_or_default();
-    let row = EnrolledRow { session_id: session_id.to_owned(), arm, base };
+    let before = known.map(|known| base.since(known.base)).unwrap_or_default();
+    let row = EnrolledRow { session_id: session_id.to_owned(), arm, base, before };
     Ok(app.catalog.write(Batch::new().upsert(&key, &row), Durability::Lazy).await?)
 }
 
