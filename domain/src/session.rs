@@ -64,6 +64,8 @@ pub enum Origin<S> {
         /// `initial_events`, accepted and with ids.
         events: Vec<Event>,
     },
+    /// The first run of a session that goes on from another one; the manifest in the state lists what they share.
+    Forked { state: Box<S> },
     /// Every later run.
     Continued {
         state: Box<S>,

@@ -103,9 +103,29 @@ pub fn walk(
     recording: &Recording,
     mut on: impl FnMut(&SessionState, &Intake, &Committed) -> Result<(), Error>,
 ) -> Result<SessionState, Error> {
-    let Recording { session_id, genesis, commits, waiting } = recording;
-    let Genesis { created_at, attributes, harness } = genesis.clone();
-    let mut state = SessionState::created(session_id, created_at, attributes, harness);
+    let Genesis { created_at, attributes, harness } = recording.genesis.clone();
+    let state = SessionState::created(recording.first_session_id(), created_at, attributes, harness);
+    walk_from(state, recording, &mut on)
+}
+
+/// The state after some commits, from the one before them.
+pub fn state_after(before: SessionState, commits: Vec<Committed>) -> Result<SessionState, Error> {
+    let summary = &before.summary;
+    let genesis = Genesis {
+        created_at: summary.created_at,
+        attributes: summary.attributes.clone(),
+        harness: summary.harness.clone(),
+    };
+    let recording = Recording { session_id: before.session_id.clone(), genesis, commits, waiting: Vec::new() };
+    walk_from(before, &recording, &mut |_, _, _| Ok(()))
+}
+
+fn walk_from(
+    mut state: SessionState,
+    recording: &Recording,
+    on: &mut dyn FnMut(&SessionState, &Intake, &Committed) -> Result<(), Error>,
+) -> Result<SessionState, Error> {
+    let Recording { session_id, commits, waiting, .. } = recording;
     for (at, committed) in commits.iter().enumerate() {
         state = intake::entered(state, &committed.commit);
         let intake = intake::rebuild(&state, commits, at, waiting).map_err(|source| Error::Missing {

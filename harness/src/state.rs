@@ -12,7 +12,7 @@ use crate::{
 use domain::{
     Commit, EventBody, Failure, PrivateEntry, Status, Step, Summary, Take, Time,
     agent::{HarnessRef, StrategyRef, ToolKind},
-    commit::Closed,
+    commit::{Closed, Fork},
     event::Permission,
     failure::FailureKind,
     limits::SEEN_EVENT_IDS_MAX,
@@ -54,6 +54,9 @@ pub struct SessionState {
     pub closing: bool,
     /// Ids of mail taken lately, so that a redelivered signal changes nothing.
     pub seen: VecDeque<String>,
+    /// It goes on from another session, and has not decided anything yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fork: Option<Fork>,
 }
 
 /// Something outside the workflow that is under way, or will be as soon as the shell gets to it.
@@ -168,7 +171,39 @@ impl SessionState {
             swap: None,
             closing: false,
             seen: VecDeque::new(),
+            fork: None,
         }
+    }
+
+    /// The state with which a session begins that goes on from here. What is under way is the other session's, and so are
+    /// its hand, what it used and what it was asked to become; the first decision says so in the log.
+    pub fn forked(mut self, fork: Fork) -> Self {
+        let Fork { session_id, created_at, attributes, harness, .. } = fork.clone();
+        if self.summary.harness.name != harness.name {
+            self.memo = None;
+        }
+        self.session_id = session_id;
+        self.pending.retain(|pending| pending.op.holds_turn());
+        for pending in &mut self.pending {
+            (pending.cancelling, pending.dispatched) = (false, false);
+        }
+        (self.tries, self.uncollected, self.swap, self.closing) = (0, false, None, false);
+        self.summary = Summary {
+            last_time: self.summary.last_time,
+            n: self.summary.n,
+            position: self.summary.position,
+            turn: self.summary.turn,
+            began: self.summary.began,
+            status: match self.summary.status {
+                // Nothing of what ended it is true of the fork.
+                Status::Terminated => Status::Idle,
+                other => other,
+            },
+            running_since: self.summary.running_since.map(|_| created_at),
+            ..Summary::created(created_at, attributes, harness)
+        };
+        self.fork = Some(fork);
+        self
     }
 
     /// The state a later run begins with: the run before it wants sealing.
@@ -313,6 +348,7 @@ impl SessionState {
                 self.start(activity.clone(), Op::Collect {});
             }
             PrivateEntry::Releasing { activity } => self.start(activity.clone(), Op::Release {}),
+            PrivateEntry::Forked { .. } => self.fork = None,
             // In the summary.
             PrivateEntry::Changed { .. }
             | PrivateEntry::HandProvisioned { .. }

@@ -43,6 +43,7 @@ impl SessionWorkflow {
                 events.into_iter().map(|event| Mail::Event { event }).collect(),
                 VecDeque::new(),
             ),
+            Origin::Forked { state } => (*state, Vec::new(), VecDeque::new()),
             Origin::Continued { state, previous_run_id, mailbox, posts } => {
                 (state.continued(&previous_run_id), mailbox, posts.into())
             }

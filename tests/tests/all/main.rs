@@ -5,6 +5,7 @@ mod crash;
 mod data;
 mod egress;
 mod endings;
+mod forks;
 mod harnesses;
 mod kills;
 mod rollouts;

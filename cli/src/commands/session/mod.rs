@@ -3,6 +3,7 @@
 mod confirm;
 mod end;
 mod events;
+mod fork;
 mod list;
 mod send;
 mod show;
@@ -34,6 +35,7 @@ enum Command {
     Confirm(confirm::Confirm),
     Diff(show::Diff),
     Swap(swap::Swap),
+    Fork(fork::Fork),
     Archive(end::Archive),
     Delete(end::Delete),
 }
@@ -49,6 +51,7 @@ impl Session {
             Command::Send(send) => send.run(&service.client()?).await,
             Command::Interrupt(interrupt) => interrupt.run(&service.client()?).await,
             Command::Confirm(confirm) => confirm.run(&service.client()?).await,
+            Command::Fork(fork) => fork.run(&service.client()?).await,
             Command::Swap(swap) => swap.run(&service.client()?).await,
             Command::Diff(diff) => diff.run(&service.client()?).await,
             Command::Archive(archive) => archive.run(&service.client()?).await,
