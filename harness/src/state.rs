@@ -195,8 +195,10 @@ impl SessionState {
             turn: self.summary.turn,
             began: self.summary.began,
             status: match self.summary.status {
-                // Nothing of what ended it is true of the fork.
+                // What ended it did not end the fork.
                 Status::Terminated => Status::Idle,
+                // Nobody is asked for anything here: the first decision closes what was asked for.
+                Status::RequiresAction => Status::Running,
                 other => other,
             },
             running_since: self.summary.running_since.map(|_| created_at),

@@ -16,6 +16,9 @@ use tokio::net::TcpListener;
 const SCRIPT: &str = r#"
 version = 1
 [[rules]]
+when = { user_contains = "and now" }
+answer = [{ text = "Heard." }]
+[[rules]]
 when = { user_contains = "look", results = 0 }
 answer = [{ text = "Looking." }, { tool = "lookup", input = { q = "1" } }]
 [[rules]]
@@ -126,7 +129,7 @@ async fn a_session_can_be_forked_at_every_place(is_temporal: bool) -> anyhow::Re
 
         // With another harness and strategy; and a fork of that.
         let strategy = json!({"name": "window", "version": 1, "params": {"rounds": 2}});
-        let other = json!({"harness": "plan-act@1", "strategy": strategy, "title": "the second"});
+        let other = json!({"harness": "loop@2", "strategy": strategy, "title": "the second"});
         let second = fork(&client, &last, &other).await?;
         client.send(&second, "go on", Mark::RetryCount).await?;
         let own = client.until(&second, |events| ended(events) && events.iter().any(|e| e.text() == "go on")).await?;

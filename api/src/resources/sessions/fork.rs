@@ -126,7 +126,7 @@ async fn plan(app: &App, parent: &str, body: ForkSession) -> Result<Plan> {
     let mut needed = Needed::default();
     needed.manifest(&manifest);
     needed.blob(&listed);
-    state.summary.manifest = (!manifest.segments.is_empty()).then_some(listed);
+    state.summary.manifest = Some(listed);
     needed.summary(&state.summary);
     for resource in &state.summary.attributes.resources {
         let (ResourceKind::File { blob, .. } | ResourceKind::GitBundle { blob }) = &resource.kind;
