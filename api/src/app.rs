@@ -108,7 +108,8 @@ impl App {
             clock: options.clock.clone(),
             delete_sealed_runs: options.delete_sealed_runs,
         };
-        let reader: Arc<dyn HistoryReader> = Arc::new(TemporalReader::new(connection.clone(), namespace.as_str(), blobs.clone()));
+        let reader: Arc<dyn HistoryReader> =
+            Arc::new(TemporalReader::new(connection.clone(), namespace.as_str(), blobs.clone()));
         Ok(Self {
             keys: Keys::new(catalog.clone(), options.admin_key.as_deref()),
             gateway: Gateway::new(connection, &namespace, blobs.clone()),

@@ -103,7 +103,7 @@ pub struct Price {
 #[serde(tag = "mail", rename_all = "snake_case")]
 pub enum Mail {
     Command { command: Command },
-    Observed { observed: Observed },
+    Observed { observed: Box<Observed> },
 }
 
 /// Signal `command`.

@@ -175,6 +175,9 @@ impl Summary {
                     if let Some(resources) = &change.resources {
                         self.attributes.resources.clone_from(resources);
                     }
+                    if let Some(change) = change.strategy.as_ref().filter(|change| !change.turn) {
+                        self.attributes.agent.strategy.clone_from(&change.strategy);
+                    }
                 }
             }
             PrivateEntry::Swapped { to, .. } => self.harness = to.clone(),

@@ -54,6 +54,9 @@ pub struct SessionState {
     pub closing: bool,
     /// Ids of mail taken lately, so that a redelivered signal changes nothing.
     pub seen: VecDeque<String>,
+    /// The context strategy of the turn that is on, or the next one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn_strategy: Option<StrategyRef>,
     /// It goes on from another session, and has not decided anything yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fork: Option<Fork>,
@@ -171,6 +174,7 @@ impl SessionState {
             swap: None,
             closing: false,
             seen: VecDeque::new(),
+            turn_strategy: None,
             fork: None,
         }
     }
@@ -188,6 +192,7 @@ impl SessionState {
             (pending.cancelling, pending.dispatched) = (false, false);
         }
         (self.tries, self.uncollected, self.swap, self.closing) = (0, false, None, false);
+        self.turn_strategy = None;
         self.summary = Summary {
             last_time: self.summary.last_time,
             n: self.summary.n,
@@ -300,6 +305,7 @@ impl SessionState {
             EventBody::AgentToolResult { tool_use_id, content, is_error } => {
                 self.answered(crate::intake::result_digest(tool_use_id, content, is_error.unwrap_or(false)));
             }
+            EventBody::SessionStatusIdle { .. } if self.summary.status == Status::Idle => self.turn_strategy = None,
             EventBody::AgentThreadContextCompacted {} => {
                 let summarized = self.pending.iter().find_map(|pending| match &pending.op {
                     Op::Compact { slice, .. } => Some(slice.to),
@@ -341,6 +347,10 @@ impl SessionState {
             }
             PrivateEntry::CloseRequested { .. } => self.closing = true,
             PrivateEntry::TurnBegun {} => {
+                if self.summary.status == Status::Running {
+                    // Right behind a turn that never came to rest.
+                    self.turn_strategy = None;
+                }
                 self.round = 0;
                 self.marks.turn_begun(self.summary.position);
             }
@@ -351,6 +361,13 @@ impl SessionState {
             }
             PrivateEntry::Releasing { activity } => self.start(activity.clone(), Op::Release {}),
             PrivateEntry::Forked { .. } => self.fork = None,
+            PrivateEntry::Changed { id, dropped: false } => {
+                if let Some(Waiting::Change { change }) = intake.mail(id)
+                    && let Some(change) = change.strategy.as_ref().filter(|change| change.turn)
+                {
+                    self.turn_strategy = Some(change.strategy.clone());
+                }
+            }
             // In the summary.
             PrivateEntry::Changed { .. }
             | PrivateEntry::HandProvisioned { .. }
@@ -468,9 +485,14 @@ impl SessionState {
         }
     }
 
-    /// The one that a step names, or the agent's.
+    /// The one that a step names, or the one that holds now.
     pub fn strategy(&self, named: Option<&StrategyRef>) -> StrategyRef {
-        named.unwrap_or(&self.summary.attributes.agent.strategy).clone()
+        named.unwrap_or_else(|| self.strategy_now()).clone()
+    }
+
+    /// The turn's, or the agent's.
+    pub fn strategy_now(&self) -> &StrategyRef {
+        self.turn_strategy.as_ref().unwrap_or(&self.summary.attributes.agent.strategy)
     }
 
     /// Puts one call where it belongs: to a hand, or to whoever has to answer.

@@ -176,9 +176,7 @@ pub async fn read_run(reader: &dyn HistoryReader, run: &Run) -> Result<ClosedRun
         }
     }
     match projection.end {
-        Some(end) => {
-            Ok(ClosedRun { commits, end, genesis: projection.genesis, state: projection.began_with, claimed })
-        },
+        Some(end) => Ok(ClosedRun { commits, end, genesis: projection.genesis, state: projection.began_with, claimed }),
         None => Err(Error::Open { session_id: run.session_id.clone(), run_id: run.run_id.clone() }),
     }
 }

@@ -81,7 +81,7 @@ impl RolloutWorkflow {
     #[signal(name = "observed")]
     pub fn observed(&mut self, _ctx: &mut SyncWorkflowContext<Self>, observed: Observed) {
         self.signals += 1;
-        self.mailbox.push(Mail::Observed { observed });
+        self.mailbox.push(Mail::Observed { observed: Box::new(observed) });
     }
 }
 

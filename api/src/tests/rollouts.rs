@@ -38,7 +38,10 @@ async fn a_share_of_new_sessions_gets_the_new_version() {
     let body = json!({"from": "loop@1", "to": "loop@2", "stages": [30, 100]});
     let made = api.post("/v1/harness_rollouts", &body).await.ok();
     let rollout = id(&made);
-    assert_eq!((&made["status"], &made["percent"], &made["gate"]["sessions"]), (&json!("gating"), &json!(0), &json!(0)));
+    assert_eq!(
+        (&made["status"], &made["percent"], &made["gate"]["sessions"]),
+        (&json!("gating"), &json!(0), &json!(0))
+    );
     assert_eq!(given(&api, &json!({})).await.1, "loop@1", "before the gate nobody gets it");
     api.decided(&rollout, None).await;
     let shown = api.get(&format!("/v1/harness_rollouts/{rollout}")).await.ok();

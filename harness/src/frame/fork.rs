@@ -4,8 +4,7 @@ use super::{draft::Draft, mail};
 use crate::state::Op;
 use domain::{EventBody, PrivateEntry, Status, Usage, commit::Closed, event::StopReason};
 
-const FORKED: &str =
-    "The tool was not run in this session: it was still under way where the session was forked. Retry it if it is needed.";
+const FORKED: &str = "The tool was not run in this session: it was still under way where the session was forked. Retry it if it is needed.";
 
 pub fn begin(draft: &mut Draft<'_>) {
     let Some(fork) = draft.state.fork.clone() else { return };

@@ -43,7 +43,8 @@ impl std::fmt::Display for Metric {
 /// Every comparison that the figures allow.
 pub fn compare(old: &Figures, new: &Figures, watch: &Watch) -> Vec<Verdict> {
     let enough = old.sessions >= watch.sessions_min && new.sessions >= watch.sessions_min;
-    let share = |figures: &Figures| if figures.sessions == 0 { 0.0 } else { figures.failed as f64 / figures.sessions as f64 };
+    let share =
+        |figures: &Figures| if figures.sessions == 0 { 0.0 } else { figures.failed as f64 / figures.sessions as f64 };
     let p = enough.then(|| more_failures((old.failed, old.sessions), (new.failed, new.sessions)));
     let mut verdicts = vec![Verdict {
         metric: Metric::ErrorRate,
@@ -143,7 +144,8 @@ mod tests {
 
     #[test]
     fn the_tail_is_the_tabulated_one() {
-        for (z, p) in [(0.0, 0.5), (1.0, 0.158_655_254), (1.959_964, 0.025), (3.090_232, 0.001), (-1.0, 0.841_344_746)] {
+        for (z, p) in [(0.0, 0.5), (1.0, 0.158_655_254), (1.959_964, 0.025), (3.090_232, 0.001), (-1.0, 0.841_344_746)]
+        {
             close(upper_tail(z), p);
         }
     }

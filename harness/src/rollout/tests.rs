@@ -32,7 +32,7 @@ fn order(id: &str, to: Order) -> Intake {
 /// Sessions of both versions, each with some that failed.
 fn observed(ms: i64, old: (u64, u64), new: (u64, u64)) -> Intake {
     let figures = |(sessions, failed): (u64, u64)| Figures { sessions, failed, ..Figures::default() };
-    let observed = Observed { old: figures(old), new: figures(new) };
+    let observed = Box::new(Observed { old: figures(old), new: figures(new) });
     Intake { mail: vec![Mail::Observed { observed }], ..at(ms) }
 }
 

@@ -56,7 +56,8 @@ impl SessionLog {
             }
             (base, commits) = self.since(store, &listed[..=whole]).await?;
         } else {
-            let included: Vec<&Unsealed> = self.tail.iter().take_while(|unsealed| before(&unsealed.committed)).collect();
+            let included: Vec<&Unsealed> =
+                self.tail.iter().take_while(|unsealed| before(&unsealed.committed)).collect();
             for run in included.chunk_by(|one, other| one.run_id == other.run_id) {
                 let run_id = &*run[0].run_id;
                 let committed: Vec<Arc<Committed>> = run.iter().map(|unsealed| unsealed.committed.clone()).collect();
@@ -97,11 +98,7 @@ impl SessionLog {
 
     /// The state that the last of these segments began with and its commits; where a build that kept no state sealed it,
     /// the commits of all.
-    async fn since(
-        &mut self,
-        store: &dyn Blobs,
-        segments: &[Segment],
-    ) -> Result<(Base, Vec<Arc<Committed>>), Error> {
+    async fn since(&mut self, store: &dyn Blobs, segments: &[Segment]) -> Result<(Base, Vec<Arc<Committed>>), Error> {
         let first = segments.iter().rposition(|segment| segment.state.is_some());
         let base = first.and_then(|first| segments[first].state.clone()).map_or(Base::Genesis, Base::Stored);
         let mut commits = Vec::new();

@@ -98,7 +98,8 @@ impl Ground {
     async fn harness(&self, session: &str) -> anyhow::Result<String> {
         let recording = self.ok(Method::GET, &format!("/v1/sessions/{session}/recording"), None).await?;
         let mut harness = recording["genesis"]["harness"].clone();
-        for take in recording["commits"].as_array().into_iter().flatten().flat_map(|c| c["commit"]["takes"].as_array()) {
+        for take in recording["commits"].as_array().into_iter().flatten().flat_map(|c| c["commit"]["takes"].as_array())
+        {
             for entry in take.iter().map(|take| &take["entry"]).filter(|entry| entry["entry"] == "swapped") {
                 harness = entry["to"].clone();
             }
@@ -188,7 +189,8 @@ async fn one_that_raises_the_error_rate_rolls_back_by_itself(is_temporal: bool) 
         ground.add(failing()?).await?;
         let watch = json!({"sessions_min": 3, "stage_s": 3600});
         // No gate: what the record does not show.
-        let body = json!({"from": "loop@1", "to": "failing@1", "stages": [10, 100], "gate": {"sessions": 0}, "watch": watch});
+        let body =
+            json!({"from": "loop@1", "to": "failing@1", "stages": [10, 100], "gate": {"sessions": 0}, "watch": watch});
         let rollout = ground.rollout(&body).await?;
         ground.until(&rollout, |shown| shown["percent"] == 10).await?;
         let removed = ground.call(Method::DELETE, "/v1/harnesses/failing@1", None).await?;
@@ -334,7 +336,8 @@ async fn promoted_after(ground: &Ground, rollout: &str) -> anyhow::Result<()> {
     ground.until(rollout, |shown| shown["status"] != "gating").await?;
     promoted(ground, rollout).await?;
     let shown = ground.look(rollout).await?;
-    let notes: Vec<&str> = shown["notes"].as_array().into_iter().flatten().filter_map(|note| note["what"].as_str()).collect();
+    let notes: Vec<&str> =
+        shown["notes"].as_array().into_iter().flatten().filter_map(|note| note["what"].as_str()).collect();
     let [gate, rest @ ..] = notes.as_slice() else { anyhow::bail!("{shown:#}") };
     ensure!(gate.starts_with("gate passed: 1 sessions"), "{notes:?}");
     ensure!(rest == ["50 percent", "100 percent", "promoted: the last stage held"], "each step once: {notes:?}");

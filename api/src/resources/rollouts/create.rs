@@ -174,8 +174,7 @@ async fn begin(app: &App, spec: Spec, now: Timestamp) -> Result<RolloutRow> {
     let id = ids::new(ids::ROLLOUT);
     let created_at = Time::from_ms(now.as_millisecond());
     let state = Rollout::created(&id, created_at, spec.clone());
-    let row =
-        RolloutRow { id: id.clone(), created_at: now, state, started: false, swapped: Share::Percent(0) };
+    let row = RolloutRow { id: id.clone(), created_at: now, state, started: false, swapped: Share::Percent(0) };
     app.catalog.write(row::insert(Batch::new(), &row), Durability::Synced).await?;
     let from = Origin::Created { created_at, spec: Box::new(spec) };
     match app.gateway.start_rollout(&RolloutInput { rollout_id: id.clone(), from }).await {

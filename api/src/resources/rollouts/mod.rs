@@ -23,8 +23,8 @@ pub use self::assign::{Assigned, assign};
 pub use self::keeper::keep;
 #[cfg(test)]
 pub use self::keeper::round;
-pub use self::row::verify;
 use self::row::RolloutRow;
+pub use self::row::verify;
 use crate::app::App;
 use crate::error::{ApiError, Result};
 use crate::gateway;

@@ -2,7 +2,7 @@
 
 mod agent;
 pub mod catch_up;
-mod change;
+pub mod change;
 mod create;
 pub mod current;
 mod end;

@@ -42,12 +42,9 @@ pub struct Fork {
 impl Fork {
     pub async fn run(self, client: &Client) -> anyhow::Result<()> {
         let mut body = json!({});
-        for (name, value) in [
-            ("harness", self.harness),
-            ("agent", self.agent),
-            ("environment_id", self.env),
-            ("title", self.title),
-        ] {
+        for (name, value) in
+            [("harness", self.harness), ("agent", self.agent), ("environment_id", self.env), ("title", self.title)]
+        {
             if let Some(value) = value {
                 body[name] = json!(value);
             }
