@@ -5,28 +5,33 @@ use std::sync::Arc;
 use domain::session::Tuning;
 use log::follow::Followed;
 use log::{Follower, HistoryReader, TemporalReader};
-use serde::{Deserialize, Serialize};
 use store::catalog::Error as CatalogError;
-use store::{Batch, Blobs, Catalog, Durability, Record, Table};
+use store::{Blobs, Catalog};
 use temporalio_client::Connection;
 use tokio::sync::watch;
 
 use crate::auth::Keys;
+use crate::auth::limits::{Limits, Rates};
 use crate::deltas::Hub;
 use crate::egress::Egress;
 use crate::gateway::Gateway;
-use crate::ids;
+use crate::resources::environments::work::queue::WorkQueues;
 use crate::resources::events::retry::{Answered, UnderWay};
 use crate::resources::sessions::{BuiltinTool, SessionRows};
+use crate::tenants::scope::Scoped;
+use crate::tenants::{self, Tenant};
 use crate::time::{Clock, SystemClock};
 
 /// The state of the api. Cheap to clone: everything in it is shared.
 #[derive(Clone)]
 pub struct App {
+    /// The tenant's part of it.
     pub catalog: Arc<dyn Catalog>,
     pub blobs: Arc<dyn Blobs>,
     pub clock: Arc<dyn Clock>,
     pub keys: Keys,
+    pub(crate) limits: Limits,
+    pub(crate) work: WorkQueues,
     pub tenant: Arc<Tenant>,
     pub gateway: Gateway,
     pub follower: Follower,
@@ -40,6 +45,7 @@ pub struct App {
     /// Counts what the keeper of rollouts may have to act on: rows of sessions that were written, and rollouts made.
     pub(crate) rollouts: Arc<watch::Sender<u64>>,
     pub(crate) reader: Arc<dyn HistoryReader>,
+    whole: Whole,
     pub(crate) answered: Answered,
     pub(crate) under_way: UnderWay,
     closing: Arc<watch::Sender<bool>>,
@@ -54,6 +60,18 @@ pub struct Options {
     /// The engine keeps histories for ever: those of runs that were sealed are deleted.
     pub delete_sealed_runs: bool,
     pub egress: Option<Arc<dyn Egress>>,
+    /// How often an organization may call.
+    pub rates: Rates,
+}
+
+/// What the part of a tenant is made of.
+#[derive(Clone)]
+struct Whole {
+    catalog: Arc<dyn Catalog>,
+    reader: Arc<dyn HistoryReader>,
+    delete_sealed_runs: bool,
+    /// Counts rows of sessions that were written.
+    written: Arc<watch::Sender<u64>>,
 }
 
 impl Default for Options {
@@ -66,6 +84,7 @@ impl Default for Options {
             tuning: Tuning::default(),
             delete_sealed_runs: false,
             egress: None,
+            rates: Rates::default(),
         }
     }
 }
@@ -76,20 +95,6 @@ pub struct Engine {
     pub namespace: String,
 }
 
-/// Whose service this is: ids made at the first start, shown to clients and the same ever after.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Tenant {
-    pub organization_id: String,
-    pub workspace_id: String,
-}
-
-impl Record for Tenant {
-    const TABLE: Table = Table::new("tenant");
-    const VERSION: u32 = 1;
-}
-
-const TENANT: &str = "tenant";
-
 impl App {
     /// Opens the api on its stores and its engine.
     pub async fn open(
@@ -99,21 +104,23 @@ impl App {
         options: Options,
     ) -> Result<Self, CatalogError> {
         let Engine { connection, namespace } = engine;
-        let tenant = Arc::new(tenant(&*catalog).await?);
-        let rollouts = Arc::new(watch::channel(0).0);
-        let rows = SessionRows {
-            written: rollouts.clone(),
-            catalog: catalog.clone(),
-            blobs: blobs.clone(),
-            clock: options.clock.clone(),
-            delete_sealed_runs: options.delete_sealed_runs,
-        };
+        let tenant = tenants::first(&*catalog, options.clock.now()).await?;
         let reader: Arc<dyn HistoryReader> =
             Arc::new(TemporalReader::new(connection.clone(), namespace.as_str(), blobs.clone()));
+        let rollouts = Arc::new(watch::channel(0).0);
+        let whole = Whole {
+            catalog: catalog.clone(),
+            reader: reader.clone(),
+            delete_sealed_runs: options.delete_sealed_runs,
+            written: rollouts.clone(),
+        };
+        let part: Arc<dyn Catalog> = Arc::new(Scoped::first(catalog.clone()));
         Ok(Self {
-            keys: Keys::new(catalog.clone(), options.admin_key.as_deref()),
+            keys: Keys::new(catalog, options.admin_key.as_deref()),
+            limits: Limits::new(options.rates),
+            work: WorkQueues::default(),
             gateway: Gateway::new(connection, &namespace, blobs.clone()),
-            follower: Follower::new(reader.clone(), blobs.clone(), Arc::new(rows)),
+            follower: follower(&whole, &part, &blobs, &options.clock),
             rollouts,
             reader,
             deltas: Hub::default(),
@@ -124,10 +131,22 @@ impl App {
             answered: Answered::default(),
             under_way: UnderWay::default(),
             closing: Arc::new(watch::channel(false).0),
-            catalog,
+            catalog: part,
             blobs,
-            tenant,
+            tenant: Arc::new(tenant),
+            whole,
         })
+    }
+
+    /// The api of another tenant: the same service over that tenant's part of the catalog.
+    pub(crate) fn for_tenant(&self, tenant: Tenant) -> Self {
+        let part: Arc<dyn Catalog> = Arc::new(Scoped::of(self.whole.catalog.clone(), &tenant.workspace_id));
+        Self {
+            follower: follower(&self.whole, &part, &self.blobs, &self.clock),
+            catalog: part,
+            tenant: Arc::new(tenant),
+            ..self.clone()
+        }
     }
 
     /// A session's log, for a request that uses it.
@@ -155,16 +174,13 @@ impl App {
     }
 }
 
-async fn tenant(catalog: &dyn Catalog) -> Result<Tenant, CatalogError> {
-    loop {
-        if let Some(tenant) = catalog.row::<Tenant>(TENANT).await? {
-            return Ok(tenant.row);
-        }
-        let tenant = Tenant { organization_id: ids::new(ids::ORGANIZATION), workspace_id: ids::new(ids::WORKSPACE) };
-        match catalog.write(Batch::new().insert(TENANT, &tenant), Durability::Synced).await {
-            // Another api on the same catalog was first: take its ids.
-            Err(CatalogError::Conflict { .. }) => {}
-            written => return written.map(|()| tenant),
-        }
-    }
+fn follower(whole: &Whole, part: &Arc<dyn Catalog>, blobs: &Arc<dyn Blobs>, clock: &Arc<dyn Clock>) -> Follower {
+    let rows = SessionRows {
+        catalog: part.clone(),
+        blobs: blobs.clone(),
+        clock: clock.clone(),
+        delete_sealed_runs: whole.delete_sealed_runs,
+        written: whole.written.clone(),
+    };
+    Follower::new(whole.reader.clone(), blobs.clone(), Arc::new(rows))
 }

@@ -35,6 +35,8 @@ pub enum Command {
     Env(commands::env::Env),
     File(commands::file::File),
     Key(commands::key::Key),
+    Workspace(commands::workspace::Workspace),
+    Audit(commands::audit::Audit),
     Harness(commands::harness::Harness),
     Replay(commands::replay::Replay),
     Rollout(commands::rollout::Rollout),

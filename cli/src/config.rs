@@ -38,6 +38,8 @@ pub struct ServeFile {
     pub hands_dir: Option<PathBuf>,
     pub hands: Option<bool>,
     pub private_addresses: Option<Vec<String>>,
+    pub creates_per_minute: Option<u32>,
+    pub reads_per_minute: Option<u32>,
     pub decisions_per_run: Option<u64>,
     pub otlp_endpoint: Option<Collector>,
 }

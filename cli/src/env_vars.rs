@@ -23,6 +23,8 @@ pub const HANDS_DIR: &str = "STEADYHAND_HANDS_DIR";
 /// Addresses that are not public, for sandboxes whose environment names them.
 pub const PRIVATE_ADDRESSES: &str = "STEADYHAND_PRIVATE_ADDRESSES";
 pub const HANDS: &str = "STEADYHAND_HANDS";
+pub const CREATES_PER_MINUTE: &str = "STEADYHAND_CREATES_PER_MINUTE";
+pub const READS_PER_MINUTE: &str = "STEADYHAND_READS_PER_MINUTE";
 pub const DECISIONS_PER_RUN: &str = "STEADYHAND_DECISIONS_PER_RUN";
 /// For tests: `POINT[:N]` stops the process (SIGSTOP) at the n-th passage of a point of `domain::fault`, so that
 /// whoever started it can kill it, or another process, right there. Children do not inherit it.

@@ -4,10 +4,11 @@ use axum::body::Body;
 use http::Method;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
-use store::{Batch, Digest, Durability};
+use store::{Batch, Digest, Durability, catalog};
 
 use super::{Answer, Api, id, request};
 use crate::resources::files::{self, FileRow};
+use crate::resources::sessions::uploads::{self, ResourceParam, Upload};
 
 /// A multipart body of parts `(headers, bytes)`.
 fn multipart(parts: &[(&str, &[u8])]) -> (String, Vec<u8>) {
@@ -74,7 +75,11 @@ async fn an_upload_is_listed_and_deleted_but_not_downloaded() {
 #[tokio::test]
 async fn nothing_but_the_blob_is_left_of_a_deleted_file() {
     let api = Api::new().await;
-    let rows = async || api.app.catalog.verify().await.unwrap().tables.values().sum::<u64>();
+    let rows = async || {
+        let tables = api.app.catalog.verify().await.unwrap().tables;
+        // That it was made and deleted is remembered.
+        tables.into_iter().filter(|(table, _)| !table.starts_with("audit")).map(|(_, rows)| rows).sum::<u64>()
+    };
     let before = rows().await;
     let file = upload(&api, &[("name=\"expires_in_seconds\"", b"3600"), (FILE, b"hello")]).await.ok();
     let row = output(&api, "sesn_1", b"output").await;
@@ -170,6 +175,25 @@ async fn a_file_expires() {
     assert!(files::load(&api.app, &id(&file)).await.is_err());
     // What it was is still known.
     assert_eq!(api.get(&path).await.ok(), file);
+}
+
+#[tokio::test]
+async fn a_session_takes_no_bytes_that_went_meanwhile() {
+    let api = Api::new().await;
+    let file = id(&upload(&api, &[(FILE, b"hello")]).await.ok());
+    let params = json!([{"type": "file", "file_id": file}, {"type": "git_bundle", "file_id": file}]);
+    let params = serde_json::from_value(params).unwrap();
+    let params: Vec<ResourceParam> = serde_json::from_value(params).unwrap();
+    let resolved = async || uploads::resolve(&api.app, "sesn_1", params.clone(), &[], api.app.clock.now()).await;
+    let keep = async |upload: &Upload| api.app.catalog.write(upload.keep(Batch::new()), Durability::Synced).await;
+    let (early, late) = (resolved().await.unwrap(), resolved().await.unwrap());
+    for upload in &early {
+        keep(upload).await.unwrap();
+    }
+    api.delete(&format!("/v1/files/{file}")).await.ok();
+    for upload in &late {
+        assert!(matches!(keep(upload).await, Err(catalog::Error::Conflict { .. })));
+    }
 }
 
 #[tokio::test]

@@ -1,11 +1,13 @@
 //! One file a command.
 
 pub mod agent;
+pub mod audit;
 pub mod completions;
 pub mod context;
 pub mod doctor;
 pub mod egress;
 pub mod env;
+pub mod env_key;
 pub mod file;
 pub mod harness;
 pub mod key;
@@ -17,6 +19,7 @@ pub mod session;
 pub mod verify;
 pub mod why;
 pub mod worker;
+pub mod workspace;
 
 use crate::args::{Args, Command};
 
@@ -29,6 +32,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Command::Env(env) => wait(env.run()),
         Command::File(file) => wait(file.run()),
         Command::Key(key) => wait(key.run()),
+        Command::Workspace(workspace) => wait(workspace.run()),
+        Command::Audit(audit) => wait(audit.run()),
         Command::Harness(harness) => wait(harness.run()),
         Command::Replay(replay) => wait(replay.run()),
         Command::Rollout(rollout) => wait(rollout.run()),

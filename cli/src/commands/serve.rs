@@ -14,7 +14,7 @@ use crate::{
     way_out::WayOut,
 };
 use activities::{BrainActivities, Deltas};
-use api::{App, resources::sessions::BuiltinTool};
+use api::{App, auth::limits::Rates, resources::sessions::BuiltinTool};
 use clap::Args;
 use domain::{delta::Delta, session::Tuning};
 use egress::address::Listed;
@@ -77,6 +77,12 @@ pub struct Serve {
     /// Whether to run a hand worker [default: true]
     #[arg(long, env = env_vars::HANDS, value_name = "BOOL")]
     hands: Option<bool>,
+    /// Calls a minute that create something, for an organization [default: no limit]
+    #[arg(long, env = env_vars::CREATES_PER_MINUTE, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    creates_per_minute: Option<u32>,
+    /// Calls a minute that read, for an organization [default: no limit]
+    #[arg(long, env = env_vars::READS_PER_MINUTE, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    reads_per_minute: Option<u32>,
     /// Decisions after which a run of a session continues as new; 0: when the engine suggests it [default: 0]
     #[arg(long, env = env_vars::DECISIONS_PER_RUN, value_name = "N", hide_short_help = true)]
     decisions_per_run: Option<u64>,
@@ -96,6 +102,7 @@ struct Settings {
     hands_dir: PathBuf,
     hands: bool,
     private_addresses: Vec<String>,
+    rates: Rates,
     tuning: Tuning,
     collector: Option<Collector>,
 }
@@ -135,6 +142,10 @@ impl Serve {
             hands_dir: self.hands_dir.or(file.hands_dir).unwrap_or_else(default_hands),
             hands: self.hands.or(file.hands).unwrap_or(true),
             private_addresses: private_addresses(self.private_addresses.or(file.private_addresses))?,
+            rates: Rates {
+                creates: self.creates_per_minute.or(file.creates_per_minute).filter(|calls| *calls > 0),
+                reads: self.reads_per_minute.or(file.reads_per_minute).filter(|calls| *calls > 0),
+            },
             tuning: Tuning {
                 decisions_per_run: self.decisions_per_run.or(file.decisions_per_run).unwrap_or(0),
                 ..Tuning::default()
@@ -189,6 +200,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             admin_key: Some(admin_key),
             builtin_tools: builtin_tools(),
             tuning: settings.tuning,
+            rates: settings.rates,
             delete_sealed_runs: engine.is_some(),
             egress: way_out.as_ref().map(WayOut::link),
             ..api::Options::default()

@@ -20,24 +20,25 @@ use crate::app::App;
 use crate::error::Result;
 use crate::gateway;
 use crate::resources::sessions::row::{self as session_row, SessionRow};
+use crate::tenants::Tenants;
 
 /// Sessions' rows are written many at a time: a rollout is told of all of them at once, and not more often than this.
 const GATHER: Duration = Duration::from_millis(500);
 /// Pause after a rollout could not be read.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Until dropped.
-pub async fn keep(app: App) {
-    let mut changes = app.rollouts.subscribe();
+/// Those of every tenant, until dropped.
+pub async fn keep(tenants: Tenants) {
+    let mut changes = tenants.first().rollouts.subscribe();
     let mut followed = BTreeSet::new();
     let mut following = JoinSet::new();
     loop {
         changes.mark_unchanged();
-        match round(&app).await {
+        match all(&tenants).await {
             Ok(open) => {
-                for id in open {
+                for (app, id) in open {
                     if followed.insert(id.clone()) {
-                        following.spawn(follow(app.clone(), id));
+                        following.spawn(follow(app, id));
                     }
                 }
             }
@@ -49,6 +50,14 @@ pub async fn keep(app: App) {
         }
         tokio::time::sleep(GATHER).await;
     }
+}
+
+async fn all(tenants: &Tenants) -> Result<Vec<(App, String)>> {
+    let mut open = Vec::new();
+    for app in tenants.apps().await? {
+        open.extend(round(&app).await?.into_iter().map(|id| (app.clone(), id)));
+    }
+    Ok(open)
 }
 
 /// Does what is to be done now, and names the rollouts that are to be followed.

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use domain::agent::{AgentFacts, HarnessRef, StrategyRef};
 use domain::egress::Policy;
 use domain::session::{Attributes, Origin, Resource, SessionInput};
@@ -23,6 +23,7 @@ use super::row::{self, CreationRow, Projection, SessionRow};
 use super::uploads::{self, ResourceParam, Upload};
 use super::{agent, catch_up, moment};
 use crate::app::App;
+use crate::auth::audit::Made;
 use crate::body;
 use crate::egress;
 use crate::error::{ApiError, Result};
@@ -30,13 +31,14 @@ use crate::gateway;
 use crate::ids;
 use crate::metadata::{self, Metadata};
 use crate::resources::agents::snapshot::{self, AgentParam};
-use crate::resources::environments::{self, config::Config};
+use crate::resources::environments::{self, config::Config, work::queue};
 use crate::resources::events::post::{self, fingerprinted};
 use crate::resources::events::retry::Fingerprint;
 use crate::resources::events::turn::Turn;
 use crate::resources::events::wire::{EventParam, check_initial};
 use crate::resources::harnesses;
 use crate::resources::rollouts::{self, Assigned};
+use crate::resources::vaults;
 
 pub const TITLE_CHARS_MAX: usize = 2048;
 const VAULTS_MAX: usize = 50;
@@ -104,7 +106,8 @@ pub async fn create(State(app): State<App>, request: Request) -> Result<Response
     Span::current().record("session_id", &row.id);
     turn.record();
     let session = Session::of(&app, &row, current).await?;
-    Ok(app.answered.watch(Json(session).into_response(), row.id))
+    let made = Extension(Made(row.id.clone()));
+    Ok(app.answered.watch((made, Json(session)).into_response(), row.id))
 }
 
 /// The session that an earlier attempt at the same request made.
@@ -145,6 +148,7 @@ async fn plan(app: &App, body: CreateSession) -> Result<Plan> {
     }
     let metadata = metadata::check(metadata.unwrap_or_default())?;
     let vault_ids = check_vaults(vault_ids.unwrap_or_default())?;
+    let variables = vaults::variables(app, &vault_ids).await?;
     let bodies = check_initial(initial_events.unwrap_or_default())?;
     let environment = environments::resolve(app, &environment_id).await?;
     let self_hosted = matches!(environment.config, Config::SelfHosted {});
@@ -160,6 +164,7 @@ async fn plan(app: &App, body: CreateSession) -> Result<Plan> {
     let events = post::accept(app, bodies, created_at).await?;
     let agent = agent::keep(app, &agent).await?;
     let agent = AgentFacts { strategy: strategy.unwrap_or(agent.strategy), shims_off, ..agent };
+    let policy = egress::policy(&environment.config).map(|policy| Policy { variables, ..policy });
     let attributes = Attributes {
         title,
         metadata,
@@ -170,7 +175,7 @@ async fn plan(app: &App, body: CreateSession) -> Result<Plan> {
         agent,
         tuning: app.tuning,
     };
-    Ok(Plan { id, created_at, attributes, uploads, events, harness, policy: egress::policy(&environment.config) })
+    Ok(Plan { id, created_at, attributes, uploads, events, harness, policy })
 }
 
 fn no_harness(named: &str) -> ApiError {
@@ -205,9 +210,10 @@ async fn begin(app: &App, plan: Plan, fingerprint: &Fingerprint) -> Result<(Sess
         return Err(error);
     }
     let works = !events.is_empty();
+    let served_by = attributes.self_hosted.then(|| attributes.environment_id.clone());
     let created_at: Time = moment(created_at);
-    let input =
-        SessionInput { session_id: id.clone(), from: Origin::Created { created_at, attributes, harness, events } };
+    let from = Origin::Created { created_at, attributes, harness, events };
+    let input = SessionInput { session_id: id.clone(), from };
     match app.gateway.start(&input).await {
         Ok(()) => {}
         // Nobody knows whether it started: the next start of the service finds out.
@@ -221,6 +227,9 @@ async fn begin(app: &App, plan: Plan, fingerprint: &Fingerprint) -> Result<(Sess
         Some((SessionRow { started: true, ..row.clone() }, batch))
     })
     .await?;
+    if let Some(environment_id) = served_by {
+        queue::want(app, &id, &environment_id).await?;
+    }
     if works {
         app.follower.follow(&id);
     }
@@ -246,11 +255,12 @@ async fn reserve(app: &App, plan: &Plan, fingerprint: &Fingerprint) -> Result<(S
         };
         let summary = Summary::created(moment(*created_at), attributes.clone(), assigned.harness.clone());
         let row = row_of(plan, fingerprint, summary.clone());
-        let batch = uploads.iter().fold(row::insert(Batch::new(), &row), |batch, upload| upload.keep(batch));
+        let batch = harnesses::hold(Batch::new(), &assigned.harness, id)?;
+        let batch = uploads.iter().fold(row::insert(batch, &row), |batch, upload| upload.keep(batch));
         let batch = blobs.iter().fold(batch, |batch, digest| row::refer(batch, *digest, id));
         let batch = assigned.keep(batch.upsert(&row.creation, &made));
         match app.catalog.write(batch, Durability::Synced).await {
-            Err(CatalogError::Conflict { .. }) => {}
+            Err(CatalogError::Conflict { .. }) if plan.harness.is_none() => {}
             written => return written.map(|()| (row, summary)).map_err(ApiError::from),
         }
     }

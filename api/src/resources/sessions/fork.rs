@@ -35,6 +35,7 @@ use crate::metadata::{self, Metadata};
 use crate::resources::agents::snapshot::{self, AgentParam};
 use crate::resources::environments::{self, config::Config};
 use crate::resources::harnesses;
+use crate::resources::vaults;
 
 /// Reference rows that are written in one go.
 const STRIDE: usize = 1000;
@@ -161,7 +162,9 @@ async fn attributes(app: &App, state: &SessionState, body: &ForkSession) -> Resu
     for resource in &mut attributes.resources {
         resource.id = derived::derive(ids::RESOURCE, &[&state.session_id, &resource.id]);
     }
-    Ok((attributes, egress::policy(&environment.config)))
+    let variables = vaults::variables(app, &attributes.vault_ids).await?;
+    let policy = egress::policy(&environment.config).map(|policy| Policy { variables, ..policy });
+    Ok((attributes, policy))
 }
 
 async fn harness(app: &App, state: &SessionState, named: Option<&str>) -> Result<HarnessRef> {
