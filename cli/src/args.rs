@@ -40,6 +40,7 @@ pub enum Command {
     Harness(commands::harness::Harness),
     Replay(commands::replay::Replay),
     Rollout(commands::rollout::Rollout),
+    Ablate(commands::ablate::Ablate),
     Context(commands::context::Context),
     Why(commands::why::Why),
     Doctor(commands::doctor::Doctor),

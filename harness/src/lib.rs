@@ -7,8 +7,10 @@
 //! * [`view`], [`registry`]: what a harness sees and returns, and which ones there are.
 //! * [`kit`]: a session for tests, without engine, model or clock.
 //! * [`context`]: strategies that turn a slice of the log into a model request.
+//! * [`ablate`]: what a workaround changes on recorded sessions.
 //! * [`replay`], [`rollout`]: what another harness makes of the record, and how it comes to be used.
 
+pub mod ablate;
 pub mod context;
 pub mod frame;
 pub mod intake;

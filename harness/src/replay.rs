@@ -224,7 +224,7 @@ fn compare(recorded: &Commit, replayed: &Commit, seen: Option<&Seen>, foreign: b
 }
 
 /// A step without its strategy.
-fn plain(step: &Step) -> Step {
+pub(crate) fn plain(step: &Step) -> Step {
     match step {
         Step::CallModel { suffix, .. } => Step::CallModel { strategy: None, suffix: suffix.clone() },
         Step::Compact { .. } => Step::Compact { strategy: None },
@@ -232,7 +232,7 @@ fn plain(step: &Step) -> Step {
     }
 }
 
-fn step_strategy(step: &Step) -> Option<&StrategyRef> {
+pub(crate) fn step_strategy(step: &Step) -> Option<&StrategyRef> {
     match step {
         Step::CallModel { strategy, .. } | Step::Compact { strategy } => strategy.as_ref(),
         _ => None,

@@ -1,5 +1,6 @@
 //! One file a command.
 
+pub mod ablate;
 pub mod agent;
 pub mod audit;
 pub mod completions;
@@ -36,6 +37,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Command::Audit(audit) => wait(audit.run()),
         Command::Harness(harness) => wait(harness.run()),
         Command::Replay(replay) => wait(replay.run()),
+        Command::Ablate(ablate) => wait(ablate.run()),
         Command::Rollout(rollout) => wait(rollout.run()),
         Command::Context(context) => wait(context.run()),
         Command::Why(why) => wait(why.run()),

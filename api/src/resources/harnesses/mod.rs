@@ -1,6 +1,7 @@
 //! Ours: harnesses. Those of this build and those that were added as modules, which sessions hold which, and the swap
 //! of a session to another, or to another context strategy.
 
+mod ablation;
 mod find;
 mod row;
 mod strategy;
@@ -39,6 +40,7 @@ pub const RESOURCE: Resource = Resource {
     routes: &[
         Route { path: "/v1/harnesses", methods: || get(list).post(add) },
         Route { path: "/v1/harnesses/{harness}", methods: || get(show).delete(remove) },
+        Route { path: "/v1/harnesses/{harness}/ablation", methods: || get(ablation::ablate) },
         Route { path: "/v1/sessions/{session_id}/harness", methods: || post(swap) },
         Route { path: "/v1/sessions/{session_id}/strategy", methods: || post(strategy::change) },
     ],
