@@ -1,7 +1,7 @@
 //! The brain's activities, as a worker registers them.
 
 use crate::{
-    answer::Origin, beat::beating, call_model, decide, deltas::Deltas, harnesses::Harnesses, log_cache::LogCache,
+    answer::Origin, beat::beating, call_model, decide, deltas::Deltas, gate, harnesses::Harnesses, log_cache::LogCache,
     model::Model, turn,
 };
 use domain::{
@@ -11,14 +11,17 @@ use domain::{
     session::{ModelInput, SealInput},
 };
 use futures::FutureExt as _;
-use harness::SessionState;
+use harness::{
+    SessionState,
+    rollout::{GateInput, GateReport, Rollout},
+};
 use log::{HistoryReader, history::Run, segment};
 use std::sync::Arc;
 use store::Blobs;
 use temporalio_macros::activities;
 use temporalio_sdk::activities::{ActivityContext, ActivityError};
 use tracing::{Instrument, field::Empty, info_span};
-use workflows::contract::{self, DecideInput};
+use workflows::contract::{self, DecideInput, DecideRolloutInput};
 
 pub struct BrainActivities {
     pub(crate) model: Arc<dyn Model>,
@@ -26,7 +29,7 @@ pub struct BrainActivities {
     pub(crate) blobs: Arc<dyn Blobs>,
     pub(crate) deltas: Arc<dyn Deltas>,
     pub(crate) logs: LogCache,
-    harnesses: Harnesses,
+    pub(crate) harnesses: Harnesses,
 }
 
 impl BrainActivities {
@@ -92,5 +95,27 @@ impl BrainActivities {
         let manifest = beating(&ctx, sealing).instrument(span).await?;
         fault::pass(Point::RunSealed);
         Ok(SealOutcome { run_id: run.run_id, manifest })
+    }
+    #[activity(definition = contract::DecideRollout)]
+    pub async fn decide_rollout(
+        self: Arc<Self>,
+        _ctx: ActivityContext,
+        input: DecideRolloutInput,
+    ) -> Result<Rollout, ActivityError> {
+        let span = info_span!("decide_rollout", rollout_id = input.state.rollout_id, step = input.state.n);
+        fault::pass(Point::RolloutDeciding);
+        let decided = span.in_scope(|| input.state.decided(input.intake));
+        fault::pass(Point::RolloutDecided);
+        Ok(decided)
+    }
+
+    #[activity(definition = contract::Gate)]
+    pub async fn gate(self: Arc<Self>, ctx: ActivityContext, input: GateInput) -> Result<GateReport, ActivityError> {
+        let (rollout_id, from, sessions) = (&input.rollout_id, input.from, input.sessions);
+        let span = info_span!("gate", rollout_id, from, sessions);
+        fault::pass(Point::GateStarted);
+        let report = beating(&ctx, gate::gate(&self, &input)).instrument(span).await?;
+        fault::pass(Point::GateReported);
+        Ok(report)
     }
 }

@@ -1,7 +1,7 @@
 //! `decide`: makes the next commit, with the harness under control: its own thread, its own time, its panics.
 
 use crate::harnesses::Found;
-use domain::limits::HARNESS_TIMEOUT_MS;
+use domain::{agent::HarnessRef, limits::HARNESS_TIMEOUT_MS};
 use harness::{
     Decision, View,
     frame::{self, Ask, HarnessError, Views},
@@ -11,14 +11,20 @@ use std::{panic::AssertUnwindSafe, sync::mpsc, time::Duration};
 use workflows::contract::DecideInput;
 
 pub fn decide(input: &DecideInput, found: &Found) -> domain::Commit {
-    let name = input.state.summary.harness.to_string();
-    frame::decide(&input.state, &input.intake, &mut Guarded { name, found })
+    let mut guarded = Guarded::new(&input.state.summary.harness, found);
+    frame::decide(&input.state, &input.intake, &mut guarded)
 }
 
 /// A harness that can do nothing worse than fail.
-struct Guarded<'a> {
+pub(crate) struct Guarded<'a> {
     name: String,
     found: &'a Found,
+}
+
+impl<'a> Guarded<'a> {
+    pub(crate) fn new(harness: &HarnessRef, found: &'a Found) -> Self {
+        Guarded { name: harness.to_string(), found }
+    }
 }
 
 impl Ask for Guarded<'_> {

@@ -12,6 +12,7 @@ pub mod brain;
 mod call_model;
 mod decide;
 pub mod deltas;
+mod gate;
 pub mod hands;
 pub mod harnesses;
 pub mod log_cache;

@@ -118,7 +118,7 @@ mod tests {
         session.settle();
         session.model_answers(&model(&session), "done too", &[]);
         session.settle();
-        let change = Change { id: "chg_1".into(), title: Some(None), metadata: None, agent: None, resources: None };
+        let change = Change { title: Some(None), ..Change::of("chg_1") };
         session.mailbox.push(Mail::Change { change });
         session.settle();
         let none = Vec::new;

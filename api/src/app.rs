@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use domain::session::Tuning;
 use log::follow::Followed;
-use log::{Follower, TemporalReader};
+use log::{Follower, HistoryReader, TemporalReader};
 use store::catalog::Error as CatalogError;
 use store::{Blobs, Catalog};
 use temporalio_client::Connection;
@@ -42,6 +42,9 @@ pub struct App {
     pub tuning: Tuning,
     /// None where this service runs no hands.
     pub egress: Option<Arc<dyn Egress>>,
+    /// Counts what the keeper of rollouts may have to act on: rows of sessions that were written, and rollouts made.
+    pub(crate) rollouts: Arc<watch::Sender<u64>>,
+    pub(crate) reader: Arc<dyn HistoryReader>,
     whole: Whole,
     pub(crate) answered: Answered,
     pub(crate) under_way: UnderWay,
@@ -65,8 +68,10 @@ pub struct Options {
 #[derive(Clone)]
 struct Whole {
     catalog: Arc<dyn Catalog>,
-    reader: Arc<TemporalReader>,
+    reader: Arc<dyn HistoryReader>,
     delete_sealed_runs: bool,
+    /// Counts rows of sessions that were written.
+    written: Arc<watch::Sender<u64>>,
 }
 
 impl Default for Options {
@@ -100,8 +105,15 @@ impl App {
     ) -> Result<Self, CatalogError> {
         let Engine { connection, namespace } = engine;
         let tenant = tenants::first(&*catalog, options.clock.now()).await?;
-        let reader = Arc::new(TemporalReader::new(connection.clone(), namespace.as_str(), blobs.clone()));
-        let whole = Whole { catalog: catalog.clone(), reader, delete_sealed_runs: options.delete_sealed_runs };
+        let reader: Arc<dyn HistoryReader> =
+            Arc::new(TemporalReader::new(connection.clone(), namespace.as_str(), blobs.clone()));
+        let rollouts = Arc::new(watch::channel(0).0);
+        let whole = Whole {
+            catalog: catalog.clone(),
+            reader: reader.clone(),
+            delete_sealed_runs: options.delete_sealed_runs,
+            written: rollouts.clone(),
+        };
         let part: Arc<dyn Catalog> = Arc::new(Scoped::first(catalog.clone()));
         Ok(Self {
             keys: Keys::new(catalog, options.admin_key.as_deref()),
@@ -109,6 +121,8 @@ impl App {
             work: WorkQueues::default(),
             gateway: Gateway::new(connection, &namespace, blobs.clone()),
             follower: follower(&whole, &part, &blobs, &options.clock),
+            rollouts,
+            reader,
             deltas: Hub::default(),
             clock: options.clock,
             builtin_tools: options.builtin_tools,
@@ -166,6 +180,7 @@ fn follower(whole: &Whole, part: &Arc<dyn Catalog>, blobs: &Arc<dyn Blobs>, cloc
         blobs: blobs.clone(),
         clock: clock.clone(),
         delete_sealed_runs: whole.delete_sealed_runs,
+        written: whole.written.clone(),
     };
     Follower::new(whole.reader.clone(), blobs.clone(), Arc::new(rows))
 }

@@ -1,4 +1,5 @@
-//! The way into the engine: the only file that starts, signals, terminates and deletes session workflows.
+//! The way into the engine: the only file that starts, signals, terminates and deletes workflows, of sessions and of
+//! rollouts.
 //!
 //! It speaks the raw RPCs, so it knows workflows by name alone. Every call carries a request id that its caller chose,
 //! so a repeated one changes nothing. It never reads a history: that is `log`'s.
@@ -6,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::rollout::{self, RolloutInput};
 use domain::session::{SessionInput, WORKFLOW_TYPE, queue};
 use log::ClaimCheck;
 use serde::Serialize;
@@ -114,23 +116,31 @@ impl Gateway {
 
     /// Starts the workflow of a session. Starting it again with the same id is the same start.
     pub async fn start(&self, input: &SessionInput<Value>) -> Result<(), Error> {
-        let session_id = &input.session_id;
+        self.start_as(WORKFLOW_TYPE, &input.session_id, input).await
+    }
+
+    /// Starts the workflow of a rollout, which has its id.
+    pub async fn start_rollout(&self, input: &RolloutInput<Value>) -> Result<(), Error> {
+        self.start_as(rollout::WORKFLOW_TYPE, &input.rollout_id, input).await
+    }
+
+    async fn start_as(&self, kind: &str, id: &str, input: &(impl Serialize + Sync)) -> Result<(), Error> {
         let request = StartWorkflowExecutionRequest {
             namespace: self.namespace.to_string(),
-            workflow_id: session_id.clone(),
-            workflow_type: Some(WorkflowType { name: WORKFLOW_TYPE.to_owned() }),
+            workflow_id: id.to_owned(),
+            workflow_type: Some(WorkflowType { name: kind.to_owned() }),
             task_queue: Some(task_queue(queue::BRAIN)),
-            input: Some(self.payloads(session_id, input).await?),
+            input: Some(self.payloads(id, input).await?),
             workflow_task_timeout: WORKFLOW_TASK_TIMEOUT.try_into().ok(),
             identity: IDENTITY.to_owned(),
-            request_id: format!("start-{session_id}"),
+            request_id: format!("start-{id}"),
             workflow_id_reuse_policy: WorkflowIdReusePolicy::RejectDuplicate as i32,
             workflow_id_conflict_policy: WorkflowIdConflictPolicy::Fail as i32,
             ..Default::default()
         };
         let mut service = self.connection.workflow_service();
         let started = service.start_workflow_execution(request.into_request());
-        within(session_id, started).await.map(drop)
+        within(id, started).await.map(drop)
     }
 
     /// Sends a signal to the latest run. `request_id` makes a repeated one count once.

@@ -20,6 +20,9 @@ pub const FILE: &str = "file";
 pub const ORGANIZATION: &str = "org";
 pub const REQUEST: &str = "req";
 pub const RESOURCE: &str = "sesrsc";
+/// A rollout of a harness, and an order to one.
+pub const ROLLOUT: &str = "rollout";
+pub const ROLLOUT_ORDER: &str = "order";
 pub const SESSION: &str = "sesn";
 /// A swap of a session's harness.
 pub const SWAP: &str = "swap";

@@ -6,6 +6,7 @@ use axum::serve::ListenerExt;
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::app::App;
+use crate::resources::rollouts;
 use crate::router;
 use crate::tenants::Tenants;
 use crate::upkeep::keep_up;
@@ -15,7 +16,7 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Serves on both listeners, that of the network and that of the machine, until `shutdown` resolves; then takes no new
 /// connections, ends streams and waits for what is running. Beside them it keeps up what nobody asks for, beginning with
-/// what an earlier service left half done.
+/// what an earlier service left half done, and moves rollouts on.
 pub async fn serve(
     listener: TcpListener,
     local: UnixListener,
@@ -29,6 +30,7 @@ pub async fn serve(
     });
     let tenants = Tenants::new(app.clone());
     let upkeep = tokio::spawn(keep_up(tenants.clone(), app.clock.now()));
+    let rollouts = tokio::spawn(rollouts::keep(tenants.clone()));
     let closing = app.closing();
     let close = {
         let app = app.clone();
@@ -53,7 +55,9 @@ pub async fn serve(
         }
     };
     // What it did not come to is done at the next start. Cancelled is as good as done.
-    upkeep.abort();
-    let _ = upkeep.await;
+    for task in [upkeep, rollouts] {
+        task.abort();
+        let _ = task.await;
+    }
     served
 }

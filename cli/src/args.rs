@@ -1,7 +1,11 @@
 //! The command line. One file a command holds its arguments; this one lists them.
 
-use crate::commands;
+use crate::{
+    commands,
+    error::{Code, Hint as _},
+};
 use clap::{Parser, Subcommand};
+use serde_json::{Value, json};
 
 /// Run long agent tasks in durable sessions
 #[derive(Debug, Parser)]
@@ -35,6 +39,8 @@ pub enum Command {
     Audit(commands::audit::Audit),
     Harness(commands::harness::Harness),
     Replay(commands::replay::Replay),
+    Rollout(commands::rollout::Rollout),
+    Ablate(commands::ablate::Ablate),
     Context(commands::context::Context),
     Why(commands::why::Why),
     Doctor(commands::doctor::Doctor),
@@ -50,6 +56,18 @@ pub fn id(text: &str) -> Result<String, String> {
         return Err("an id has letters, digits, _ and - only".to_owned());
     }
     Ok(text.to_owned())
+}
+
+/// A context strategy as people write it, `NAME` or `NAME@VERSION`, as the API takes it.
+pub fn strategy(text: &str, params: Option<&str>) -> anyhow::Result<Value> {
+    let (name, version) = text.split_once('@').unwrap_or((text, "1"));
+    let hint = "give NAME or NAME@VERSION, and parameters as JSON: --strategy window --params '{\"rounds\": 5}'";
+    let version: u32 = version.parse().hint(Code::Usage, format!("understand the strategy {text}"), hint)?;
+    let params: Value = match params {
+        Some(params) => serde_json::from_str(params).hint(Code::Usage, format!("understand {params}"), hint)?,
+        None => Value::Null,
+    };
+    Ok(json!({"name": name, "version": version, "params": params}))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use crate::{
     Event, Time,
     agent::{HarnessRef, StrategyRef},
     content::BlobRef,
-    session::HandRef,
+    session::{Attributes, HandRef},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -30,6 +30,16 @@ pub struct Commit {
     /// without it the View could not be made again.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub queued: u32,
+}
+
+impl Commit {
+    /// There in the first commit of a fork.
+    pub fn fork(&self) -> Option<&Fork> {
+        match self.takes.first() {
+            Some(Take::Private { entry: PrivateEntry::Forked { fork } }) => Some(fork),
+            _ => None,
+        }
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -140,6 +150,21 @@ pub enum PrivateEntry {
     Releasing {
         activity: String,
     },
+    /// Everything before this is another session's; what was under way there is not under way here.
+    Forked {
+        fork: Box<Fork>,
+    },
+}
+
+/// How a session began that goes on from another one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fork {
+    /// The session whose log it shares.
+    pub parent: String,
+    pub session_id: String,
+    pub created_at: Time,
+    pub attributes: Attributes,
+    pub harness: HarnessRef,
 }
 
 /// How an activity ended, as far as the workflow is concerned.

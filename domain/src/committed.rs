@@ -34,9 +34,16 @@ impl Recording {
     pub fn harnesses(&self) -> impl Iterator<Item = &HarnessRef> {
         let swaps = self.commits.iter().flat_map(|committed| &committed.commit.takes).filter_map(|take| match take {
             Take::Private { entry: PrivateEntry::Swapped { to, .. } } => Some(to),
+            Take::Private { entry: PrivateEntry::Forked { fork } } => Some(&fork.harness),
             _ => None,
         });
         std::iter::once(&self.genesis.harness).chain(swaps)
+    }
+
+    /// The session that made the first commit: another one, if this session is a fork.
+    pub fn first_session_id(&self) -> &str {
+        let fork = self.commits.iter().find_map(|committed| committed.commit.fork());
+        fork.map_or(&self.session_id, |fork| &fork.parent)
     }
 }
 

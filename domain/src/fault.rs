@@ -36,10 +36,20 @@ pub enum Point {
     RunSealing,
     /// A run's segment is written; nobody was told.
     RunSealed,
+    /// A rollout has begun to decide.
+    RolloutDeciding,
+    /// A rollout's decision is made and recorded nowhere.
+    RolloutDecided,
+    /// A part of a rollout's gate is about to begin.
+    GateStarted,
+    /// A part of a rollout's gate is over; nobody was told.
+    GateReported,
+    /// A run of a rollout is about to continue as new.
+    RolloutContinued,
 }
 
 impl Point {
-    pub const ALL: [(Point, &str); 11] = [
+    pub const ALL: [(Point, &str); 16] = [
         (Point::EventAccepted, "event-accepted"),
         (Point::TaskStarted, "task-started"),
         (Point::DecisionMade, "decision-made"),
@@ -51,6 +61,11 @@ impl Point {
         (Point::RunContinued, "run-continued"),
         (Point::RunSealing, "run-sealing"),
         (Point::RunSealed, "run-sealed"),
+        (Point::RolloutDeciding, "rollout-deciding"),
+        (Point::RolloutDecided, "rollout-decided"),
+        (Point::GateStarted, "gate-started"),
+        (Point::GateReported, "gate-reported"),
+        (Point::RolloutContinued, "rollout-continued"),
     ];
 
     pub fn name(self) -> &'static str {

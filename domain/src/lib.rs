@@ -16,6 +16,7 @@ pub mod ids;
 pub mod limits;
 pub mod model;
 pub mod outcome;
+pub mod rollout;
 pub mod session;
 pub mod summary;
 pub mod time;

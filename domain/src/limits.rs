@@ -85,3 +85,15 @@ pub const CACHED_HARNESSES_MAX: usize = 32;
 /// Bytes of decoded logs that a brain worker keeps, and the api as many, as the JSON that they were read from: enough
 /// for hundreds of sessions whose older runs are sealed, or a few in the middle of a long run.
 pub const CACHED_LOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Recorded sessions that one activity of a rollout's gate is shown: what a worker that dies in between does again.
+pub const GATE_BATCH_SESSIONS: u32 = 16;
+/// Recorded sessions in the gate of a rollout.
+pub const GATE_SESSIONS_MAX: u32 = 1_000;
+/// Milliseconds that such an activity may take: sessions are up to 100,000 events long, and a module decides in tenths of
+/// a millisecond.
+pub const GATE_TIMEOUT_MS: u64 = 30 * 60 * 1_000;
+/// What a rollout remembers of what happened, and of the commands that it got.
+pub const ROLLOUT_NOTES_MAX: usize = 50;
+/// Stages of a rollout.
+pub const ROLLOUT_STAGES_MAX: usize = 20;

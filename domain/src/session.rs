@@ -64,6 +64,8 @@ pub enum Origin<S> {
         /// `initial_events`, accepted and with ids.
         events: Vec<Event>,
     },
+    /// The first run of a session that goes on from another one; the manifest in the state lists what they share.
+    Forked { state: Box<S> },
     /// Every later run.
     Continued {
         state: Box<S>,
@@ -187,6 +189,24 @@ pub struct Change {
     pub agent: Option<AgentChange>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Vec<Resource>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<Box<StrategyChange>>,
+}
+
+impl Change {
+    /// One that changes nothing yet.
+    pub fn of(id: &str) -> Self {
+        Change { id: id.to_owned(), title: None, metadata: None, agent: None, resources: None, strategy: None }
+    }
+}
+
+/// Another context strategy, from the next model request on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StrategyChange {
+    pub strategy: StrategyRef,
+    /// For the turn that is on, or the next one, and no longer.
+    #[serde(default)]
+    pub turn: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -326,7 +346,7 @@ mod tests {
     #[test]
     fn a_change_that_clears_the_title_survives_its_signal() {
         for title in [None, Some(None), Some(Some("new".to_owned()))] {
-            let change = Change { id: "chg_1".into(), title, metadata: None, agent: None, resources: None };
+            let change = Change { title, ..Change::of("chg_1") };
             let sent = serde_json::to_string(&change).unwrap();
             assert_eq!(serde_json::from_str::<Change>(&sent).unwrap(), change);
         }

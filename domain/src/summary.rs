@@ -28,6 +28,12 @@ pub struct Summary {
     /// How the turn that is on began, or the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub began: Option<TurnBegin>,
+    /// Turns that ended in `retries_exhausted`.
+    #[serde(default)]
+    pub failed_turns: u64,
+    /// Model requests that were answered or failed.
+    #[serde(default)]
+    pub requests: u64,
     pub usage: Usage,
     /// Milliseconds spent running, without the stretch that began at `running_since`.
     pub active_ms: u64,
@@ -90,6 +96,8 @@ impl Summary {
             position: 0,
             turn: 0,
             began: None,
+            failed_turns: 0,
+            requests: 0,
             usage: Usage::default(),
             active_ms: 0,
             running_since: None,
@@ -125,11 +133,15 @@ impl Summary {
             }
             EventBody::SessionStatusIdle { stop_reason, .. } => {
                 let asks = matches!(stop_reason, StopReason::RequiresAction { .. });
+                self.failed_turns += u64::from(matches!(stop_reason, StopReason::RetriesExhausted {}));
                 self.rest(if asks { Status::RequiresAction } else { Status::Idle }, now);
             }
             EventBody::SessionStatusRescheduled {} => self.status = Status::Rescheduling,
             EventBody::SessionStatusTerminated {} => self.rest(Status::Terminated, now),
-            EventBody::SpanModelRequestEnd { model_usage, .. } => self.usage += *model_usage,
+            EventBody::SpanModelRequestEnd { model_usage, .. } => {
+                self.requests += 1;
+                self.usage += *model_usage;
+            }
             EventBody::SessionUpdated { title, metadata, .. } => {
                 if let Some(title) = title {
                     self.attributes.title.clone_from(title);
@@ -163,6 +175,9 @@ impl Summary {
                     if let Some(resources) = &change.resources {
                         self.attributes.resources.clone_from(resources);
                     }
+                    if let Some(change) = change.strategy.as_ref().filter(|change| !change.turn) {
+                        self.attributes.agent.strategy.clone_from(&change.strategy);
+                    }
                 }
             }
             PrivateEntry::Swapped { to, .. } => self.harness = to.clone(),
@@ -189,6 +204,11 @@ impl Summary {
     pub fn committed(&mut self, n: u64, now: Time) {
         self.last_time = now;
         self.n = n + 1;
+    }
+
+    /// Turns that are over.
+    pub fn turns_ended(&self) -> u64 {
+        self.turn - u64::from(self.turn > 0 && matches!(self.status, Status::Running | Status::Rescheduling))
     }
 
     pub fn active_ms_at(&self, now: Time) -> u64 {
@@ -229,6 +249,27 @@ mod tests {
         ] {
             summary.take(&take, Time::from_ms(at), |_| None);
             assert_eq!(summary.began, expected, "{take:?}");
+        }
+    }
+
+    #[test]
+    fn turns_are_counted_by_how_they_end() {
+        let mut summary = summary();
+        let inline = |body: EventBody| Take::Inline {
+            event: crate::Event { id: "e".into(), body, processed_at: None },
+            private: None,
+        };
+        let idle = |stop_reason| inline(EventBody::SessionStatusIdle { stop_reason, stop_details: None });
+        for (take, ended, failed) in [
+            (Take::Private { entry: PrivateEntry::TurnBegun {} }, 1, 0),
+            (inline(EventBody::SessionStatusRunning {}), 0, 0),
+            (idle(StopReason::EndTurn {}), 1, 0),
+            (Take::Private { entry: PrivateEntry::TurnBegun {} }, 2, 0),
+            (inline(EventBody::SessionStatusRunning {}), 1, 0),
+            (idle(StopReason::RetriesExhausted {}), 2, 1),
+        ] {
+            summary.take(&take, Time::from_ms(1), |_| None);
+            assert_eq!((summary.turns_ended(), summary.failed_turns), (ended, failed), "{take:?}");
         }
     }
 

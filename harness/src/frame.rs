@@ -5,6 +5,7 @@
 //! draft that is the state with the takes so far applied, so what it decides on is what replay will see.
 
 mod draft;
+mod fork;
 mod mail;
 mod turn;
 mod views;
@@ -34,6 +35,7 @@ pub trait Ask {
 /// Makes the next commit. Pure: the same state, intake and harness give the same commit.
 pub fn decide(state: &SessionState, intake: &Intake, ask: &mut dyn Ask) -> Commit {
     let mut draft = Draft::new(state, intake);
+    fork::begin(&mut draft);
     for closing in &intake.closed {
         turn::close(&mut draft, closing);
     }
@@ -45,7 +47,8 @@ pub fn decide(state: &SessionState, intake: &Intake, ask: &mut dyn Ask) -> Commi
 /// Whether a decision on this state and intake would do anything: the shell sleeps until it would.
 pub fn is_due(state: &SessionState, intake: &Intake) -> bool {
     // The turn is on and nothing holds it: the harness moves, or the session says what it waits for.
-    if (state.summary.status == Status::Running && !state.is_busy())
+    if state.fork.is_some()
+        || (state.summary.status == Status::Running && !state.is_busy())
         || intake.closed.iter().any(|closing| state.pending(&closing.activity).is_some())
     {
         return true;

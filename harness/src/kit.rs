@@ -25,7 +25,7 @@ use domain::{
     ids,
     model::{ModelPrivate, Purpose, Recipe},
     outcome::{BlockDigest, Call, CollectOutcome, ModelDigest, ProvisionOutcome, ToolDigest},
-    session::{Attributes, Close, HandRef, LogEntry, Mail, Swap, Tuning},
+    session::{Attributes, Change, Close, HandRef, LogEntry, Mail, Swap, Tuning},
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -115,6 +115,18 @@ impl Session {
         }
     }
 
+    /// A session that goes on from the first `commits` of a recorded one.
+    pub fn of(state: SessionState, recording: Recording, commits: usize) -> Self {
+        let committed: Vec<Committed> = recording.commits.into_iter().take(commits).collect();
+        let mut session = Session::new(recording.genesis.attributes.clone(), recording.genesis.harness.clone());
+        session.genesis = recording.genesis;
+        session.log = committed.iter().flat_map(Committed::entries).collect();
+        session.now = state.summary.last_time;
+        session.next_id = 1_000;
+        (session.state, session.committed) = (state, committed);
+        session
+    }
+
     fn fresh_id(&mut self) -> String {
         self.next_id += 1;
         format!("sevt_{}", self.next_id)
@@ -153,6 +165,10 @@ impl Session {
     pub fn close(&mut self) {
         let id = self.fresh_id();
         self.mailbox.push(Mail::Close { close: Close { id } });
+    }
+
+    pub fn change(&mut self, change: Change) {
+        self.mailbox.push(Mail::Change { change });
     }
 
     pub fn swap(&mut self, harness: HarnessRef) {

@@ -7,7 +7,10 @@
 //! * [`view`], [`registry`]: what a harness sees and returns, and which ones there are.
 //! * [`kit`]: a session for tests, without engine, model or clock.
 //! * [`context`]: strategies that turn a slice of the log into a model request.
+//! * [`ablate`]: what a workaround changes on recorded sessions.
+//! * [`replay`], [`rollout`]: what another harness makes of the record, and how it comes to be used.
 
+pub mod ablate;
 pub mod context;
 pub mod frame;
 pub mod intake;
@@ -19,6 +22,7 @@ mod plan_act_v1;
 pub mod registry;
 pub mod replay;
 mod retry_v1;
+pub mod rollout;
 pub mod state;
 pub mod view;
 pub mod wasm;

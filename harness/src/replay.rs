@@ -4,10 +4,12 @@
 //! Nothing of what a replay decides is ever applied: the next View comes from the record.
 
 mod intake;
+mod judge;
 mod requests;
 
 pub use domain::committed::Recording;
 pub use intake::Missing;
+pub use judge::{Broken, Judgement, judge};
 pub use requests::{Requested, requests};
 
 use crate::{
@@ -101,9 +103,29 @@ pub fn walk(
     recording: &Recording,
     mut on: impl FnMut(&SessionState, &Intake, &Committed) -> Result<(), Error>,
 ) -> Result<SessionState, Error> {
-    let Recording { session_id, genesis, commits, waiting } = recording;
-    let Genesis { created_at, attributes, harness } = genesis.clone();
-    let mut state = SessionState::created(session_id, created_at, attributes, harness);
+    let Genesis { created_at, attributes, harness } = recording.genesis.clone();
+    let state = SessionState::created(recording.first_session_id(), created_at, attributes, harness);
+    walk_from(state, recording, &mut on)
+}
+
+/// The state after some commits, from the one before them.
+pub fn state_after(before: SessionState, commits: Vec<Committed>) -> Result<SessionState, Error> {
+    let summary = &before.summary;
+    let genesis = Genesis {
+        created_at: summary.created_at,
+        attributes: summary.attributes.clone(),
+        harness: summary.harness.clone(),
+    };
+    let recording = Recording { session_id: before.session_id.clone(), genesis, commits, waiting: Vec::new() };
+    walk_from(before, &recording, &mut |_, _, _| Ok(()))
+}
+
+fn walk_from(
+    mut state: SessionState,
+    recording: &Recording,
+    on: &mut dyn FnMut(&SessionState, &Intake, &Committed) -> Result<(), Error>,
+) -> Result<SessionState, Error> {
+    let Recording { session_id, commits, waiting, .. } = recording;
     for (at, committed) in commits.iter().enumerate() {
         state = intake::entered(state, &committed.commit);
         let intake = intake::rebuild(&state, commits, at, waiting).map_err(|source| Error::Missing {
@@ -148,17 +170,13 @@ pub fn replay(recording: &Recording, mut with: With<'_>) -> Result<Report, Error
         };
         let own_memo = foreign.then_some(&memo);
         let name = state.summary.harness.to_string();
-        let mut witness = Witness { ask, name, memo: own_memo, recorded: commit.view_version, seen: None };
+        let mut witness = Witness::new(ask, name, own_memo, commit.view_version);
         let replayed = frame::decide(state, intake, &mut witness);
         let seen = witness.seen;
         let kind = compare(commit, &replayed, seen.as_ref(), foreign);
         if let Some(kind) = kind {
-            let turn = state.summary.turn;
             let view = seen.map(|seen| seen.view);
-            let recorded = side(commit, committed, commit.view_hash.clone());
-            let replayed = side(&replayed, committed, replayed.view_hash.clone());
-            let (commit, position) = (commit.n, committed.position);
-            report.divergence = Some(Divergence { commit, position, turn, kind, recorded, replayed, view });
+            report.divergence = Some(divergence(state, committed, &replayed, kind, view));
             return Ok(());
         }
         report.commits += 1;
@@ -168,6 +186,25 @@ pub fn replay(recording: &Recording, mut with: With<'_>) -> Result<Report, Error
         Ok(())
     })?;
     Ok(report)
+}
+
+fn divergence(
+    state: &SessionState,
+    committed: &Committed,
+    replayed: &Commit,
+    kind: DivergenceKind,
+    view: Option<View>,
+) -> Divergence {
+    let commit = &committed.commit;
+    Divergence {
+        commit: commit.n,
+        position: committed.position,
+        turn: state.summary.turn,
+        kind,
+        recorded: side(commit, committed, commit.view_hash.clone()),
+        replayed: side(replayed, committed, replayed.view_hash.clone()),
+        view,
+    }
 }
 
 /// What is different, if anything is. Another harness is held against what it does, not against what it remembers
@@ -187,7 +224,7 @@ fn compare(recorded: &Commit, replayed: &Commit, seen: Option<&Seen>, foreign: b
 }
 
 /// A step without its strategy.
-fn plain(step: &Step) -> Step {
+pub(crate) fn plain(step: &Step) -> Step {
     match step {
         Step::CallModel { suffix, .. } => Step::CallModel { strategy: None, suffix: suffix.clone() },
         Step::Compact { .. } => Step::Compact { strategy: None },
@@ -195,7 +232,7 @@ fn plain(step: &Step) -> Step {
     }
 }
 
-fn step_strategy(step: &Step) -> Option<&StrategyRef> {
+pub(crate) fn step_strategy(step: &Step) -> Option<&StrategyRef> {
     match step {
         Step::CallModel { strategy, .. } | Step::Compact { strategy } => strategy.as_ref(),
         _ => None,
@@ -232,6 +269,14 @@ struct Witness<'a> {
     /// View version of the record.
     recorded: u32,
     seen: Option<Seen>,
+    /// Why it gave no decision.
+    failed: Option<String>,
+}
+
+impl<'a> Witness<'a> {
+    fn new(ask: &'a mut dyn Ask, name: String, memo: Option<&'a Option<String>>, recorded: u32) -> Self {
+        Witness { ask, name, memo, recorded, seen: None, failed: None }
+    }
 }
 
 struct Seen {
@@ -252,7 +297,10 @@ impl Ask for Witness<'_> {
         }
         self.seen = Some(Seen { recorded_hash, view: view.clone() });
         let asked = std::panic::catch_unwind(AssertUnwindSafe(|| self.ask.ask(&view, views)));
-        asked.unwrap_or_else(|_| Err(HarnessError { harness: self.name.clone(), what: "panicked".to_owned() }))
+        let asked =
+            asked.unwrap_or_else(|_| Err(HarnessError { harness: self.name.clone(), what: "panicked".to_owned() }));
+        self.failed = asked.as_ref().err().map(ToString::to_string);
+        asked
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
 use domain::{
     Commit, EventBody, Failure, PrivateEntry, Status, Step, Summary, Take, Time,
     agent::{HarnessRef, StrategyRef, ToolKind},
-    commit::Closed,
+    commit::{Closed, Fork},
     event::Permission,
     failure::FailureKind,
     limits::SEEN_EVENT_IDS_MAX,
@@ -54,6 +54,12 @@ pub struct SessionState {
     pub closing: bool,
     /// Ids of mail taken lately, so that a redelivered signal changes nothing.
     pub seen: VecDeque<String>,
+    /// The context strategy of the turn that is on, or the next one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn_strategy: Option<StrategyRef>,
+    /// It goes on from another session, and has not decided anything yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fork: Option<Fork>,
 }
 
 /// Something outside the workflow that is under way, or will be as soon as the shell gets to it.
@@ -168,7 +174,43 @@ impl SessionState {
             swap: None,
             closing: false,
             seen: VecDeque::new(),
+            turn_strategy: None,
+            fork: None,
         }
+    }
+
+    /// The state with which a session begins that goes on from here. What is under way is the other session's, and so are
+    /// its hand, what it used and what it was asked to become; the first decision says so in the log.
+    pub fn forked(mut self, fork: Fork) -> Self {
+        let Fork { session_id, created_at, attributes, harness, .. } = fork.clone();
+        if self.summary.harness.name != harness.name {
+            self.memo = None;
+        }
+        self.session_id = session_id;
+        self.pending.retain(|pending| pending.op.holds_turn());
+        for pending in &mut self.pending {
+            (pending.cancelling, pending.dispatched) = (false, false);
+        }
+        (self.tries, self.uncollected, self.swap, self.closing) = (0, false, None, false);
+        self.turn_strategy = None;
+        self.summary = Summary {
+            last_time: self.summary.last_time,
+            n: self.summary.n,
+            position: self.summary.position,
+            turn: self.summary.turn,
+            began: self.summary.began,
+            status: match self.summary.status {
+                // What ended it did not end the fork.
+                Status::Terminated => Status::Idle,
+                // Nobody is asked for anything here: the first decision closes what was asked for.
+                Status::RequiresAction => Status::Running,
+                other => other,
+            },
+            running_since: self.summary.running_since.map(|_| created_at),
+            ..Summary::created(created_at, attributes, harness)
+        };
+        self.fork = Some(fork);
+        self
     }
 
     /// The state a later run begins with: the run before it wants sealing.
@@ -263,6 +305,7 @@ impl SessionState {
             EventBody::AgentToolResult { tool_use_id, content, is_error } => {
                 self.answered(crate::intake::result_digest(tool_use_id, content, is_error.unwrap_or(false)));
             }
+            EventBody::SessionStatusIdle { .. } if self.summary.status == Status::Idle => self.turn_strategy = None,
             EventBody::AgentThreadContextCompacted {} => {
                 let summarized = self.pending.iter().find_map(|pending| match &pending.op {
                     Op::Compact { slice, .. } => Some(slice.to),
@@ -304,6 +347,10 @@ impl SessionState {
             }
             PrivateEntry::CloseRequested { .. } => self.closing = true,
             PrivateEntry::TurnBegun {} => {
+                if self.summary.status == Status::Running {
+                    // Right behind a turn that never came to rest.
+                    self.turn_strategy = None;
+                }
                 self.round = 0;
                 self.marks.turn_begun(self.summary.position);
             }
@@ -313,6 +360,14 @@ impl SessionState {
                 self.start(activity.clone(), Op::Collect {});
             }
             PrivateEntry::Releasing { activity } => self.start(activity.clone(), Op::Release {}),
+            PrivateEntry::Forked { .. } => self.fork = None,
+            PrivateEntry::Changed { id, dropped: false } => {
+                if let Some(Waiting::Change { change }) = intake.mail(id)
+                    && let Some(change) = change.strategy.as_ref().filter(|change| change.turn)
+                {
+                    self.turn_strategy = Some(change.strategy.clone());
+                }
+            }
             // In the summary.
             PrivateEntry::Changed { .. }
             | PrivateEntry::HandProvisioned { .. }
@@ -430,9 +485,14 @@ impl SessionState {
         }
     }
 
-    /// The one that a step names, or the agent's.
+    /// The one that a step names, or the one that holds now.
     pub fn strategy(&self, named: Option<&StrategyRef>) -> StrategyRef {
-        named.unwrap_or(&self.summary.attributes.agent.strategy).clone()
+        named.unwrap_or_else(|| self.strategy_now()).clone()
+    }
+
+    /// The turn's, or the agent's.
+    pub fn strategy_now(&self) -> &StrategyRef {
+        self.turn_strategy.as_ref().unwrap_or(&self.summary.attributes.agent.strategy)
     }
 
     /// Puts one call where it belongs: to a hand, or to whoever has to answer.

@@ -5,6 +5,7 @@
 //! * [`segment`]: closed runs as immutable blobs, and the manifest that lists them.
 //! * [`session_log`]: both together: positional slices of the whole life of a session.
 //! * [`follow`]: follows a session and tells what happened, in order.
+//! * [`rollout`]: what the history of a rollout tells.
 //! * [`claim`]: payloads by reference, where content was not enough.
 //! * [`blobs`]: content by reference, and its way back.
 //! * [`recent`]: as many decoded logs as fit into memory.
@@ -21,6 +22,7 @@ mod payload;
 pub mod projection;
 pub mod recent;
 pub mod references;
+pub mod rollout;
 pub mod segment;
 pub mod session_log;
 #[cfg(test)]
@@ -32,4 +34,5 @@ pub use domain::Committed;
 pub use follow::Follower;
 pub use history::HistoryReader;
 pub use projection::Projection;
+pub use rollout::RolloutLog;
 pub use session_log::SessionLog;

@@ -37,6 +37,8 @@ pub struct Projection {
     pub summary: Option<Summary>,
     /// What the session began with; there in its first run.
     pub genesis: Option<Genesis>,
+    /// The state that the run began with, if it is not a session's first.
+    pub began_with: Option<Value>,
     /// Accepted and not committed, in order of arrival.
     pub mail: Vec<Mail>,
     pub end: Option<RunEnd>,
@@ -72,6 +74,10 @@ impl Projection {
         let Some(attributes) = &event.attributes else { return Ok(None) };
         match attributes {
             A::WorkflowExecutionStartedEventAttributes(started) => {
+                let input: SessionInput = payload::first(started.input.as_ref(), "a session's input", id)?;
+                if let Origin::Forked { state } | Origin::Continued { state, .. } = &input.from {
+                    self.began_with = Some((**state).clone());
+                }
                 self.started(payload::first(started.input.as_ref(), "a session's input", id)?);
             }
             A::WorkflowExecutionSignaledEventAttributes(signaled) => {
@@ -134,6 +140,7 @@ impl Projection {
                 self.genesis = Some(Genesis { created_at, attributes, harness });
                 self.mail = events.into_iter().map(|event| Mail::Event { event }).collect();
             }
+            Origin::Forked { state } => self.summary = Some(state.summary),
             Origin::Continued { state, previous_run_id, mailbox, posts } => {
                 let mut summary = state.summary;
                 summary.unsealed.push(previous_run_id);

@@ -8,7 +8,7 @@
 
 use crate::{
     blobs::{self, Error},
-    segment::Manifest,
+    segment::{Manifest, Segment},
 };
 use domain::{
     Committed, Content, Event, PrivateEntry, Summary, Take,
@@ -54,6 +54,10 @@ impl Needed {
                 Take::Private { entry: PrivateEntry::RunSealed { manifest, .. } } => self.sealed(manifest),
                 Take::Private { entry: PrivateEntry::Outputs { listing } } => self.listing(listing),
                 Take::Private { entry: PrivateEntry::SwapRequested { harness, .. } } => self.harness(harness),
+                Take::Private { entry: PrivateEntry::Forked { fork } } => {
+                    self.blob(&fork.attributes.agent.snapshot);
+                    self.harness(&fork.harness);
+                }
                 Take::Accepted { .. } | Take::Result { .. } | Take::Private { .. } => {}
             }
         }
@@ -138,7 +142,7 @@ impl Needed {
     }
 
     pub fn manifest(&mut self, manifest: &Manifest) {
-        manifest.segments.iter().for_each(|segment| self.blob(&segment.blob));
+        manifest.segments.iter().flat_map(Segment::blobs).for_each(|blob| self.blob(blob));
     }
 
     /// Follows what leads to more: listings, whose diffs have no row of their own, manifests that no summary has yet,

@@ -10,6 +10,8 @@ use crate::{
 use bytes::Bytes;
 use domain::{Committed, Summary, committed::Genesis, content::BlobRef, session::Mail};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::borrow::Borrow;
 use store::Blobs;
 
 /// Public events in one zstd frame: the unit of reading.
@@ -73,6 +75,19 @@ pub struct Segment {
     /// Why the run was cut, if it did not end by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cut: Option<String>,
+    /// The state that the run began with; not in a session's first run, which began with its genesis.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<BlobRef>,
+    /// The run is another session's, which this one was forked from.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
+}
+
+impl Segment {
+    /// The blobs that it needs.
+    pub fn blobs(&self) -> impl Iterator<Item = &BlobRef> {
+        std::iter::once(&self.blob).chain(&self.state)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -99,7 +114,16 @@ pub async fn seal(
     if !manifest.segments.iter().any(|segment| segment.run_id == run.run_id) {
         let read = read_run(reader, run).await?;
         manifest.genesis = manifest.genesis.or(read.genesis);
-        manifest.segments.push(write(store, run, &read.commits, read.end).await?);
+        let state = match &read.state {
+            Some(state) => Some(blobs::put_json(store, state).await?),
+            None => None,
+        };
+        let cut = match read.end {
+            RunEnd::Cut { reason } => Some(reason),
+            RunEnd::Continued { .. } | RunEnd::Completed => None,
+        };
+        let segment = write(store, &run.run_id, &read.commits).await?;
+        manifest.segments.push(Segment { cut, state, ..segment });
     }
     Ok(blobs::put_json(store, &manifest).await?)
 }
@@ -132,6 +156,8 @@ pub struct ClosedRun {
     pub end: RunEnd,
     /// There in the first run of a session.
     pub genesis: Option<Genesis>,
+    /// What any other run began with.
+    pub state: Option<Value>,
     /// Blobs that payloads were claims to.
     pub claimed: Vec<BlobRef>,
 }
@@ -153,12 +179,18 @@ pub async fn read_run(reader: &dyn HistoryReader, run: &Run) -> Result<ClosedRun
         }
     }
     match projection.end {
-        Some(end) => Ok(ClosedRun { commits, end, genesis: projection.genesis, claimed }),
+        Some(end) => Ok(ClosedRun { commits, end, genesis: projection.genesis, state: projection.began_with, claimed }),
         None => Err(Error::Open { session_id: run.session_id.clone(), run_id: run.run_id.clone() }),
     }
 }
 
-async fn write(store: &dyn Blobs, run: &Run, commits: &[Committed], end: RunEnd) -> Result<Segment, Error> {
+/// The commits of a run, or some of them, as a segment.
+pub(crate) async fn write(
+    store: &dyn Blobs,
+    run_id: &str,
+    commits: &[impl Borrow<Committed>],
+) -> Result<Segment, Error> {
+    let commits: Vec<&Committed> = commits.iter().map(Borrow::borrow).collect();
     let from = commits.first().map_or(0, |first| first.position);
     let mut to = from;
     let mut bytes = Vec::new();
@@ -179,11 +211,8 @@ async fn write(store: &dyn Blobs, run: &Run, commits: &[Committed], end: RunEnd)
         start = stop;
     }
     let blob = blobs::put(store, Bytes::from(bytes)).await?;
-    let cut = match end {
-        RunEnd::Cut { reason } => Some(reason),
-        RunEnd::Continued { .. } | RunEnd::Completed => None,
-    };
-    Ok(Segment { run_id: run.run_id.clone(), blob, key_id: 0, from, to, frames, cut })
+    let run_id = run_id.to_owned();
+    Ok(Segment { run_id, blob, key_id: 0, from, to, frames, cut: None, state: None, shared: false })
 }
 
 /// The commits of one frame.

@@ -2,6 +2,10 @@
 //!
 //! A `SessionLog` keeps the unsealed tail decoded and reads on from where it stopped.
 
+mod fork;
+
+pub use fork::{Base, ForkPoint};
+
 use crate::{
     blobs,
     history::{self, HistoryReader, Page, Run},
@@ -16,7 +20,11 @@ use domain::{
     session::{LogEntry, Mail},
 };
 use serde::Serialize;
-use std::{collections::BTreeSet, sync::Arc};
+use serde_json::Value;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use store::Blobs;
 use temporalio_common::protos::temporal::api::history::v1::HistoryEvent;
 
@@ -36,6 +44,8 @@ pub struct SessionLog {
     next: Vec<u8>,
     /// Blobs that payloads were claims to, found when the log was opened.
     claimed: Vec<BlobRef>,
+    /// What runs of the tail before the current one began with.
+    states: BTreeMap<String, Value>,
     /// The segment read last: slices are usually read in order.
     open: Option<(String, Bytes)>,
 }
@@ -98,6 +108,7 @@ impl SessionLog {
             run,
             next: Vec::new(),
             claimed: Vec::new(),
+            states: BTreeMap::new(),
             open: None,
         };
         // Waiting pages leave a token behind that can be waited on; they do not wait before the present end.
@@ -137,6 +148,7 @@ impl SessionLog {
             run: Run { session_id: session_id.to_owned(), run_id: String::new() },
             next: Vec::new(),
             claimed: Vec::new(),
+            states: BTreeMap::new(),
             open: None,
         })
     }
@@ -159,8 +171,9 @@ impl SessionLog {
         let mut before = Vec::new();
         for run_id in unsealed {
             let run = Run { session_id: self.session_id.clone(), run_id };
-            let segment::ClosedRun { commits, genesis, claimed, .. } = segment::read_run(reader, &run).await?;
+            let segment::ClosedRun { commits, genesis, claimed, state, .. } = segment::read_run(reader, &run).await?;
             self.claimed.extend(claimed);
+            self.states.extend(state.map(|state| (run.run_id.clone(), state)));
             self.genesis = self.genesis.take().or(genesis);
             let run_id: Arc<str> = run.run_id.into();
             before.extend(commits.into_iter().map(|committed| Unsealed::new(run_id.clone(), committed.into())));
@@ -180,6 +193,7 @@ impl SessionLog {
             self.manifest_blob = Some(blob.clone());
             let sealed = |run_id: &str| self.manifest.segments.iter().any(|segment| segment.run_id == run_id);
             self.tail.retain(|unsealed| !sealed(&unsealed.run_id));
+            self.states.retain(|run_id, _| !sealed(run_id));
             self.tail_bytes = self.tail.iter().map(|unsealed| unsealed.bytes).sum();
         }
         Ok(())
@@ -248,7 +262,9 @@ impl SessionLog {
 
     fn enter_next_run(&mut self) -> bool {
         let Some(RunEnd::Continued { run_id }) = &self.projection.end else { return false };
-        self.run.run_id.clone_from(run_id);
+        let run_id = run_id.clone();
+        let ended = std::mem::replace(&mut self.run.run_id, run_id);
+        self.states.extend(self.projection.began_with.take().map(|state| (ended, state)));
         self.next = Vec::new();
         self.genesis = self.genesis.take().or_else(|| self.projection.genesis.take());
         self.projection = std::mem::take(&mut self.projection).next_run();

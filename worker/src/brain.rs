@@ -1,4 +1,4 @@
-//! The brain worker: sessions and what they ask of the brain, on queue `brain`.
+//! The brain worker: sessions, rollouts and what they ask of the brain, on queue `brain`.
 
 use crate::{
     deployment,
@@ -9,7 +9,7 @@ use domain::session::queue;
 use std::time::Duration;
 use temporalio_client::Client;
 use temporalio_sdk::{Runtime, Worker, WorkerOptions, runtime::PollerBehavior};
-use workflows::SessionWorkflow;
+use workflows::{RolloutWorkflow, SessionWorkflow};
 
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -39,6 +39,8 @@ fn worker(client: Client, activities: BrainActivities, options: Options) -> Resu
     let runtime = Runtime::from_current_tokio(Default::default()).map_err(|error| setup(&error))?;
     let options = WorkerOptions::new(queue::BRAIN)
         .register_workflow::<SessionWorkflow>()
+        .map_err(|error| setup(&error))?
+        .register_workflow::<RolloutWorkflow>()
         .map_err(|error| setup(&error))?
         .register_activities(activities)
         .deployment_options(deployment::options())

@@ -6,12 +6,15 @@ use domain::{
     outcome::{CollectOutcome, ModelOutcome, ProvisionOutcome, SealOutcome, ToolOutcome},
     session::{ExecuteInput, HandInput, ModelInput, ProvisionInput, SealInput},
 };
-use harness::{Intake, SessionState};
+use harness::{
+    Intake, SessionState,
+    rollout::{self, GateInput, GateReport, Rollout},
+};
 use serde::{Deserialize, Serialize};
 use temporalio_common::ActivityError;
 use temporalio_macros::activity_definitions;
 
-pub use brain::{CallModel, Decide, Seal};
+pub use brain::{CallModel, Decide, DecideRollout, Gate, Seal};
 pub use hands::{Collect, Execute, Provision, Release};
 
 /// Input of `decide`. Not recorded: the commit that comes back is.
@@ -19,6 +22,13 @@ pub use hands::{Collect, Execute, Provision, Release};
 pub struct DecideInput {
     pub state: SessionState,
     pub intake: Intake,
+}
+
+/// Input of `decide_rollout`. Not recorded: the state that comes back is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DecideRolloutInput {
+    pub state: Rollout,
+    pub intake: rollout::Intake,
 }
 
 /// Activities on queue `brain`.
@@ -41,6 +51,18 @@ impl Brain {
     /// Copies a closed run into segments and adds them to the manifest.
     #[activity(name = "seal")]
     pub fn seal(input: SealInput) -> Result<SealOutcome, ActivityError> {
+        unimplemented!()
+    }
+
+    /// The next state of a rollout. A local activity: no side effects, runs again when its task fails.
+    #[activity(name = "decide_rollout")]
+    pub fn decide_rollout(input: DecideRolloutInput) -> Result<Rollout, ActivityError> {
+        unimplemented!()
+    }
+
+    /// Shows a part of a sample of recorded sessions to a harness.
+    #[activity(name = "gate")]
+    pub fn gate(input: GateInput) -> Result<GateReport, ActivityError> {
         unimplemented!()
     }
 }

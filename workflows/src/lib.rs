@@ -3,6 +3,8 @@
 
 pub mod contract;
 pub mod patches;
+pub mod rollout;
 pub mod session;
 
+pub use rollout::RolloutWorkflow;
 pub use session::SessionWorkflow;

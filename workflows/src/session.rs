@@ -43,6 +43,7 @@ impl SessionWorkflow {
                 events.into_iter().map(|event| Mail::Event { event }).collect(),
                 VecDeque::new(),
             ),
+            Origin::Forked { state } => (*state, Vec::new(), VecDeque::new()),
             Origin::Continued { state, previous_run_id, mailbox, posts } => {
                 (state.continued(&previous_run_id), mailbox, posts.into())
             }
@@ -173,7 +174,7 @@ async fn wait_until_due(ctx: &WorkflowContext<SessionWorkflow>, ops: &mut Ops<'_
     .await
 }
 
-fn to_time(time: std::time::SystemTime) -> Time {
+pub(crate) fn to_time(time: std::time::SystemTime) -> Time {
     let since = time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     Time::from_ms(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

@@ -7,6 +7,7 @@ pub mod events;
 pub mod files;
 pub mod harnesses;
 pub mod inspect;
+pub mod rollouts;
 pub mod sessions;
 pub mod stream;
 pub mod threads;

@@ -122,6 +122,11 @@ impl FakeEngine {
     }
 
     pub fn input(&self, session_id: &str) -> SessionInput<Value> {
+        serde_json::from_value(self.input_of(session_id)).unwrap()
+    }
+
+    /// What any workflow was started with.
+    pub fn input_of(&self, session_id: &str) -> Value {
         let state = self.inner.state.lock();
         match &state.workflows[session_id][0].events[0].attributes {
             Some(Attributes::WorkflowExecutionStartedEventAttributes(started)) => {
@@ -167,6 +172,11 @@ impl FakeEngine {
 
     /// Records a commit, as the marker of the local activity `decide`.
     pub fn commit(&self, session_id: &str, commit: &Commit) {
+        self.mark(session_id, commit);
+    }
+
+    /// Records the result of a local activity.
+    pub fn mark(&self, session_id: &str, commit: &impl Serialize) {
         let details = [("result".to_owned(), payloads(commit))].into();
         let marker = MarkerRecordedEventAttributes {
             marker_name: LOCAL_ACTIVITY_MARKER_NAME.to_owned(),
@@ -246,7 +256,8 @@ impl FakeEngine {
     }
 
     fn start(&self, request: StartWorkflowExecutionRequest) -> Result<Vec<u8>, Status> {
-        assert_eq!(request.workflow_type.unwrap().name, "SessionWorkflow");
+        let kind = request.workflow_type.unwrap().name;
+        assert!(["SessionWorkflow", "RolloutWorkflow"].contains(&kind.as_str()), "{kind}");
         assert_eq!(request.task_queue.unwrap().name, "brain");
         assert_eq!(request.workflow_task_timeout.unwrap().seconds, 5);
         let mut state = self.inner.state.lock();

@@ -120,3 +120,28 @@ async fn a_log_is_replayed_and_its_requests_are_made_again() {
     api.get(&path("context?turn=7")).await.refused(404, "not_found_error");
     api.get(&path("context?strategy=magic")).await.invalid();
 }
+
+#[tokio::test]
+async fn shims_that_changed_nothing_are_named() {
+    let api = Api::new().await;
+    let none = api.get("/v1/harnesses/loop@2/ablation").await.ok();
+    assert_eq!((&none["sessions"], &none["shims"][0]["verdict"]), (&json!(0), &json!("unknown")));
+    for _ in 0..3 {
+        let session = id(&api.session(json!({"initial_events": [user("the task")]})).await);
+        api.decide(&session);
+        api.app.session(&session).keep().await.unwrap();
+    }
+    let report = api.get("/v1/harnesses/loop@2/ablation?model=m&sessions=2").await.ok();
+    assert_eq!((&report["sessions"], &report["unreadable"]), (&json!(2), &json!(0)));
+    let shims = report["shims"].as_array().unwrap();
+    assert_eq!(shims.len(), 6);
+    for shim in shims {
+        assert_eq!((&shim["verdict"], &shim["moments"]), (&json!("dead_weight"), &json!(2)), "{shim}");
+        let high = shim["share"]["high"].as_f64().unwrap();
+        assert!((0.6..0.7).contains(&high), "two sessions say little: {high}");
+    }
+    assert_eq!(api.get("/v1/harnesses/loop@2/ablation?model=other").await.ok()["sessions"], 0);
+    assert_eq!(api.get("/v1/harnesses/loop@1/ablation").await.ok()["shims"], json!([]));
+    api.get("/v1/harnesses/loop@2/ablation?sessions=0").await.invalid();
+    api.get("/v1/harnesses/none/ablation").await.refused(404, "not_found_error");
+}

@@ -1,5 +1,6 @@
 //! One file a command.
 
+pub mod ablate;
 pub mod agent;
 pub mod audit;
 pub mod completions;
@@ -12,6 +13,7 @@ pub mod file;
 pub mod harness;
 pub mod key;
 pub mod replay;
+pub mod rollout;
 pub mod run;
 pub mod serve;
 pub mod session;
@@ -35,6 +37,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Command::Audit(audit) => wait(audit.run()),
         Command::Harness(harness) => wait(harness.run()),
         Command::Replay(replay) => wait(replay.run()),
+        Command::Ablate(ablate) => wait(ablate.run()),
+        Command::Rollout(rollout) => wait(rollout.run()),
         Command::Context(context) => wait(context.run()),
         Command::Why(why) => wait(why.run()),
         Command::Doctor(doctor) => wait(doctor.run()),

@@ -59,7 +59,7 @@ fn whole(draft: &Draft<'_>) -> View {
         agent: AgentView {
             model: agent.model.clone(),
             tools: agent.tools.clone(),
-            strategy: agent.strategy.clone(),
+            strategy: state.strategy_now().clone(),
             shims_off: agent.shims_off.clone(),
         },
         memo: state.memo.clone(),

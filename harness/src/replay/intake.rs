@@ -34,8 +34,12 @@ pub enum Missing {
     },
 }
 
-/// The state in the run that made the commit: a run before it that the commit says is being sealed had ended.
+/// The state in the run that made the commit: a run before it that the commit says is being sealed had ended, and a fork has
+/// become a session of its own.
 pub fn entered(mut state: SessionState, commit: &Commit) -> SessionState {
+    if let Some(fork) = commit.fork() {
+        return state.forked(fork.clone());
+    }
     for (activity, _) in closings(commit) {
         if let Some(run_id) = activity.strip_prefix("seal-")
             && state.pending(activity).is_none()
@@ -88,6 +92,9 @@ fn closings(commit: &Commit) -> impl Iterator<Item = (&str, &Closed)> {
 }
 
 fn was_stopped(state: &SessionState, commit: &Commit) -> bool {
+    if commit.fork().is_some() {
+        return false;
+    }
     let told = commit.takes.iter().any(|take| matches!(take, Take::Private { entry: PrivateEntry::Cancelling { .. } }));
     told || closings(commit).any(|(activity, how)| {
         *how == Closed::Cancelled && state.pending(activity).is_some_and(|pending| is_frames_own(pending, how))

@@ -103,3 +103,132 @@ fn every_request_is_found_and_can_be_made_by_another_strategy() {
     let narrow = found[1].by(window);
     assert_eq!((narrow.slice.from, narrow.slice.to), (0, found[1].slice.to), "the first round is still within it");
 }
+
+/// Decides as it is told, whatever it sees.
+struct Told(fn(&View) -> Decision);
+
+impl Ask for Told {
+    fn view_version(&self) -> u32 {
+        view::VERSION
+    }
+
+    fn ask(&mut self, view: &View, _views: &Views) -> Result<Decision, HarnessError> {
+        Ok((self.0)(view))
+    }
+}
+
+fn judged(next: fn(&View) -> Decision) -> Judgement {
+    let told = HarnessRef { name: "told".into(), version: 1, sha256: "00".repeat(32) };
+    judge(&recorded("loop", 1).recording(), &told, &mut Told(next)).unwrap()
+}
+
+#[test]
+fn a_harness_that_is_meant_to_differ_is_asked_at_every_moment() {
+    let session = recorded("loop", 1);
+    let mut other = registry::named("plan-act", 1).unwrap();
+    let judged = judge(&session.recording(), &other.reference(), &mut other).unwrap();
+    let asked = session.committed.iter().filter(|committed| committed.commit.view_hash.is_some()).count();
+    assert_eq!(judged.decisions, asked as u64);
+    assert!(judged.differing > 1, "{judged:?}");
+    assert_eq!(judged.broken, None, "to differ is not to break");
+    assert_eq!(judged.first.map(|first| first.commit), Some(0));
+    let mut same = registry::named("loop", 1).unwrap();
+    let judged = judge(&session.recording(), &same.reference(), &mut same).unwrap();
+    assert_eq!((judged.decisions, judged.differing, judged.first), (asked as u64, 0, None));
+}
+
+#[test]
+fn what_cannot_stand_breaks_wherever_it_comes() {
+    assert_eq!(judged(|_| Step::CallModel { strategy: None, suffix: Vec::new() }.into()).broken, None);
+    let crash =
+        judged(
+            |view| if view.round == 0 { panic!("lost") } else { Step::Idle { reason: IdleReason::EndTurn {} }.into() },
+        );
+    assert_eq!(crash.broken.unwrap().why, "harness told@1 panicked");
+    // Good at first: the moment at which it breaks comes behind a difference.
+    let late = judged(|view| match view.round {
+        0 => Decision::from(Step::CallModel { strategy: None, suffix: vec![serde_json::json!({"role": "user"})] }),
+        _ => Step::Execute { calls: vec!["none".into()] }.into(),
+    });
+    assert_eq!((late.decisions, late.differing), (2, 2));
+    let broken = late.broken.expect("it asked to run what is not there");
+    assert_eq!(broken.why, "harness loop@1 asked to run no call that is open");
+    assert!(broken.at.commit > late.first.expect("the first difference").commit);
+    let refused = judged(|_| Step::Fail { message: "no".into() }.into());
+    assert_eq!(refused.broken.unwrap().why, "no");
+}
+
+/// Wherever a session is forked, the fork rests with nothing under way, every use has its result, and it goes on to decide
+/// the same when it is replayed.
+#[test]
+fn a_fork_at_any_commit_rests_and_replays() {
+    for harness in registry::HARNESSES {
+        let session = recorded(harness.name, harness.version);
+        let whole = session.recording();
+        for end in 0..=whole.commits.len() {
+            let Genesis { created_at, attributes, harness: first } = whole.genesis.clone();
+            let begun = SessionState::created(&whole.session_id, created_at, attributes.clone(), first.clone());
+            let state = state_after(begun, whole.commits[..end].to_vec()).unwrap();
+            let fork = domain::commit::Fork {
+                parent: whole.session_id.clone(),
+                session_id: "sesn_fork".into(),
+                created_at: domain::Time::from_ms(9_000),
+                attributes,
+                harness: first,
+            };
+            let mut forked = Session::of(state.forked(fork), whole.clone(), end);
+            forked.settle();
+            assert!(forked.state.pending.is_empty() && forked.state.blocked.is_empty(), "{:?}", forked.state.pending);
+            assert!(forked.state.calls.is_empty(), "every use has a result");
+            assert_eq!((forked.state.summary.status, forked.flying.len()), (domain::Status::Idle, 0));
+            forked.message("and now");
+            forked.settle();
+            let (activity, _) = forked.flying.first().cloned().expect("it asks the model");
+            forked.model_answers(&activity, "PLAN COMPLETE", &[]);
+            forked.settle();
+            let mut recording = forked.recording();
+            recording.session_id = "sesn_fork".into();
+            let report = replay(&recording, With::Own(&mut own)).unwrap();
+            assert_eq!(report.divergence, None, "{}@{} forked at {end}", harness.name, harness.version);
+            assert_eq!(report.commits, recording.commits.len() as u64);
+        }
+    }
+}
+
+#[test]
+fn a_strategy_is_changed_for_good_or_for_a_turn() {
+    let window = |turn| domain::session::Change {
+        strategy: Some(Box::new(domain::session::StrategyChange {
+            strategy: StrategyRef { name: "window".into(), version: 1, params: serde_json::json!({"rounds": 2}) },
+            turn,
+        })),
+        ..domain::session::Change::of(if turn { "chg_turn" } else { "chg_good" })
+    };
+    let turn = |session: &mut Session| {
+        session.message("go");
+        session.settle();
+        let (activity, _) = session.flying.first().cloned().expect("it asks the model");
+        session.model_answers(&activity, "done", &[]);
+        session.settle();
+    };
+    let strategies = |session: &Session| -> Vec<String> {
+        let made = session.log.iter().filter_map(|entry| entry.private.as_ref());
+        made.map(|private| private.recipe.strategy.name.clone()).collect()
+    };
+    let mut session = Session::new(crate::kit::attributes(), registry::named("loop", 1).unwrap().reference());
+    turn(&mut session);
+    session.change(window(true));
+    turn(&mut session);
+    turn(&mut session);
+    // Under way: the request that is out is not made again, the next one is another one.
+    session.message("go");
+    session.settle();
+    session.change(window(false));
+    session.settle();
+    let (activity, _) = session.flying.first().cloned().expect("it asks the model");
+    session.model_answers(&activity, "done", &[]);
+    session.settle();
+    turn(&mut session);
+    assert_eq!(strategies(&session), ["full", "window", "full", "full", "window"]);
+    assert_eq!(replay(&session.recording(), With::Own(&mut own)).unwrap().divergence, None);
+}

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use domain::{
     EventBody, PrivateEntry, Take,
-    agent::HarnessRef,
+    agent::{HarnessRef, StrategyRef},
     event::{ErrorBody, StopReason},
-    session::{LogEntry, Swap, signal},
+    session::{Change, LogEntry, StrategyChange, Swap, signal},
 };
 use harness::{
     registry::{self, default_harness},
@@ -22,6 +22,7 @@ on_both![
     a_harness_that_is_gone_stops_the_turn_and_a_swap_cures_it,
     a_module_decides_live_and_a_bad_one_fails_its_own_turn,
     room_is_made_in_a_long_turn,
+    another_strategy_holds_from_the_next_request_on,
 ];
 
 const CALLS: &str = r#"
@@ -187,5 +188,32 @@ async fn room_is_made_in_a_long_turn(on: On) -> anyhow::Result<()> {
     assert_eq!(next.recipe.strategy.name, "reset");
     assert_eq!(next.recipe.keep.len(), 1, "but for the task");
     assert_eq!(stops(&entries), [&StopReason::EndTurn {}]);
+    bed.end().await
+}
+
+async fn another_strategy_holds_from_the_next_request_on(on: On) -> anyhow::Result<()> {
+    let bed = Bed::new(on, CALLS).await?;
+    let window = StrategyRef { name: "window".into(), version: 1, params: serde_json::json!({"rounds": 2}) };
+    let change = |id: &str, turn| Change {
+        strategy: Some(Box::new(StrategyChange { strategy: window.clone(), turn })),
+        ..Change::of(id)
+    };
+    let rests = |turns| {
+        move |log: &SessionLog| log.summary().is_some_and(|summary| summary.turn == turns && summary.status.is_idle())
+    };
+    bed.start("s1", vec![message("m1", "go")]).await?;
+    // In the middle of a turn: the request that is out stays as it is.
+    bed.wait("s1", |log| log.summary().is_some_and(|summary| summary.status == domain::Status::Running)).await?;
+    bed.signal("s1", signal::CHANGE, &change("chg_1", true)).await?;
+    bed.wait("s1", rests(1)).await?;
+    bed.post("s1", vec![message("m2", "again")]).await?;
+    bed.wait("s1", rests(2)).await?;
+    bed.signal("s1", signal::CHANGE, &change("chg_2", false)).await?;
+    bed.post("s1", vec![message("m3", "and again")]).await?;
+    let mut log = bed.wait("s1", rests(3)).await?;
+    let entries = bed.entries(&mut log).await?;
+    let held = entries.iter().filter_map(|entry| entry.private.as_ref());
+    let held: Vec<&str> = held.map(|private| private.recipe.strategy.name.as_str()).collect();
+    assert_eq!(held, ["full", "window", "full", "full", "window", "window"], "the turn's, and then the session's");
     bed.end().await
 }

@@ -1,8 +1,10 @@
 //! Ours: harnesses. Those of this build and those that were added as modules, which sessions hold which, and the swap
-//! of a session to another.
+//! of a session to another, or to another context strategy.
 
+mod ablation;
 mod find;
 mod row;
+mod strategy;
 
 use std::collections::BTreeMap;
 
@@ -21,6 +23,7 @@ use store::{Batch, Durability};
 
 pub use self::find::{Deciding, Found, deciding, resolve};
 use self::row::HarnessRow;
+use super::rollouts;
 use super::sessions::current::Current;
 use super::sessions::row as session_row;
 use crate::app::App;
@@ -37,7 +40,9 @@ pub const RESOURCE: Resource = Resource {
     routes: &[
         Route { path: "/v1/harnesses", methods: || get(list).post(add) },
         Route { path: "/v1/harnesses/{harness}", methods: || get(show).delete(remove) },
+        Route { path: "/v1/harnesses/{harness}/ablation", methods: || get(ablation::ablate) },
         Route { path: "/v1/sessions/{session_id}/harness", methods: || post(swap) },
+        Route { path: "/v1/sessions/{session_id}/strategy", methods: || post(strategy::change) },
     ],
 };
 
@@ -220,6 +225,9 @@ async fn remove(State(app): State<App>, Path(name): Path<String>) -> Result<Json
     let held = Held::read(&app).await?.count(&reference);
     if held > 0 {
         return Err(ApiError::conflict(format!("{held} sessions hold {reference}: swap them to another first")));
+    }
+    if let Some(rollout) = rollouts::uses(&app, &reference).await? {
+        return Err(ApiError::conflict(format!("rollout {rollout} gives sessions {reference}, or is about to")));
     }
     let Some(read) = app.catalog.row::<HarnessRow>(&row.sha256).await? else {
         return Err(ApiError::not_found("harness", &name));

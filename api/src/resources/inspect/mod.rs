@@ -25,6 +25,8 @@ use crate::page::{Limits, Order, Page, PageRequest};
 use crate::query::Query;
 use crate::router::{Resource, Route};
 
+pub use self::replay::read as recording;
+
 pub const RESOURCE: Resource = Resource {
     name: "session inspection",
     routes: &[

@@ -5,7 +5,7 @@ use axum::extract::{Path, State};
 use domain::agent::AgentFacts;
 use domain::content::Json as Content;
 use domain::limits::INLINE_BYTES_MAX;
-use domain::session::{AgentChange, Change, Resource, signal};
+use domain::session::{AgentChange, Change, Resource, StrategyChange, signal};
 use log::blobs;
 use serde::Deserialize;
 use serde_json::Value;
@@ -113,11 +113,13 @@ pub struct Edit {
     pub metadata: Option<metadata::Metadata>,
     pub agent: Option<AgentChange>,
     pub resources: Option<Vec<Resource>>,
+    pub strategy: Option<Box<StrategyChange>>,
 }
 
 impl Edit {
     fn is_empty(&self) -> bool {
-        self.title.is_none() && self.metadata.is_none() && self.agent.is_none() && self.resources.is_none()
+        let Edit { title, metadata, agent, resources, strategy } = self;
+        title.is_none() && metadata.is_none() && agent.is_none() && resources.is_none() && strategy.is_none()
     }
 }
 
@@ -142,8 +144,8 @@ pub async fn apply<T>(
             return Ok((told, current));
         }
         keep(app, id, &edit).await?;
-        let Edit { title, metadata, agent, resources } = edit;
-        let change = Change { id: ids::new(ids::CHANGE), title, metadata, agent, resources };
+        let Edit { title, metadata, agent, resources, strategy } = edit;
+        let change = Change { id: ids::new(ids::CHANGE), title, metadata, agent, resources, strategy };
         match app.gateway.signal(id, signal::CHANGE, &change, &change.id).await {
             Ok(()) => {}
             Err(gateway::Error::NotFound { .. }) => return Err(ended()),

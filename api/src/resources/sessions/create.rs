@@ -13,6 +13,7 @@ use harness::{context, registry};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
+use store::catalog::Error as CatalogError;
 use store::{Batch, Digest, Durability};
 use tracing::Span;
 
@@ -36,12 +37,15 @@ use crate::resources::events::retry::Fingerprint;
 use crate::resources::events::turn::Turn;
 use crate::resources::events::wire::{EventParam, check_initial};
 use crate::resources::harnesses;
+use crate::resources::rollouts::{self, Assigned};
 use crate::resources::vaults;
 
 pub const TITLE_CHARS_MAX: usize = 2048;
 const VAULTS_MAX: usize = 50;
 const ID_CHARS_MAX: usize = 128;
 const SHIMS_MAX: usize = 64;
+/// How often a session is given a harness anew because a stage began in between.
+const CHOICES_MAX: usize = 10;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -76,7 +80,8 @@ struct Plan {
     attributes: Attributes,
     uploads: Vec<Upload>,
     events: Vec<Event>,
-    harness: HarnessRef,
+    /// The one that was asked for; without it the service chooses.
+    harness: Option<HarnessRef>,
     /// What its sandboxes may reach.
     policy: Option<Policy>,
 }
@@ -132,8 +137,8 @@ async fn plan(app: &App, body: CreateSession) -> Result<Plan> {
     }
     check_title(title.as_deref())?;
     let harness = match harness {
-        Some(named) => harnesses::resolve(app, &named).await.map_err(|_| no_harness(&named))?.reference(),
-        None => registry::default_harness(),
+        Some(named) => Some(harnesses::resolve(app, &named).await.map_err(|_| no_harness(&named))?.reference()),
+        None => None,
     };
     if let Some(strategy) = &strategy {
         context::find(strategy).map_err(|error| ApiError::field("strategy", format!("names {error}")))?;
@@ -197,34 +202,9 @@ fn check_vaults(ids: Vec<String>) -> Result<Vec<String>> {
 }
 
 async fn begin(app: &App, plan: Plan, fingerprint: &Fingerprint) -> Result<(SessionRow, Current)> {
-    let Plan { id, created_at, attributes, uploads, events, harness, policy } = plan;
-    let summary = Summary::created(moment(created_at), attributes.clone(), harness.clone());
-    let status = if events.is_empty() { Status::Idle } else { Status::Running };
-    let row = SessionRow {
-        id: id.clone(),
-        created_at,
-        agent_id: attributes.agent.agent_id.clone(),
-        agent_version: attributes.agent.version,
-        creation: fingerprint.hash().to_owned(),
-        started: false,
-        archived_at: None,
-        deleted: false,
-        sealed: None,
-        projection: Some(Projection {
-            summary: summary.clone(),
-            status,
-            open: !events.is_empty(),
-            outputs: Default::default(),
-            referred: 0,
-            noted: 0,
-            read_to: None,
-        }),
-    };
-    let contents = events.iter().filter_map(|event| event.body.content()?.blob());
-    let blobs = contents.chain([&attributes.agent.snapshot]).filter_map(|blob| blob.blob.parse().ok());
-    let blobs = blobs.chain(uploads.iter().filter_map(Upload::blob)).collect();
-    let batch = harnesses::hold(Batch::new(), &harness, &id)?;
-    reserve(app, &row, &uploads, blobs, batch).await?;
+    let (row, summary) = reserve(app, &plan, fingerprint).await?;
+    let Plan { id, created_at, attributes, events, policy, .. } = plan;
+    let (harness, status) = (summary.harness.clone(), status_of(&events));
     if let Err(error) = egress::open(app, &id, policy).await {
         super::end::forget(app, &id).await?;
         return Err(error);
@@ -256,11 +236,57 @@ async fn begin(app: &App, plan: Plan, fingerprint: &Fingerprint) -> Result<(Sess
     Ok((started.unwrap_or(row), Current { summary, status, closing: false }))
 }
 
-/// Takes the id, with the files that are the session's own and the blobs that it begins with.
-async fn reserve(app: &App, row: &SessionRow, uploads: &[Upload], blobs: BTreeSet<Digest>, batch: Batch) -> Result<()> {
-    let batch = uploads.iter().fold(row::insert(batch, row), |batch, upload| upload.keep(batch));
-    let batch = blobs.into_iter().fold(batch, |batch, digest| row::refer(batch, digest, &row.id));
-    let made = CreationRow { session_id: row.id.clone(), at: row.created_at };
-    let batch = batch.upsert(&row.creation, &made);
-    Ok(app.catalog.write(batch, Durability::Synced).await?)
+fn status_of(events: &[Event]) -> Status {
+    if events.is_empty() { Status::Idle } else { Status::Running }
+}
+
+/// Takes the id, with the files that are the session's own and the blobs that it begins with, and chooses its harness.
+/// Chooses again where a rollout went on in between.
+async fn reserve(app: &App, plan: &Plan, fingerprint: &Fingerprint) -> Result<(SessionRow, Summary)> {
+    let Plan { id, created_at, attributes, uploads, events, .. } = plan;
+    let contents = events.iter().filter_map(|event| event.body.content()?.blob());
+    let blobs = contents.chain([&attributes.agent.snapshot]).filter_map(|blob| blob.blob.parse().ok());
+    let blobs: BTreeSet<Digest> = blobs.chain(uploads.iter().filter_map(Upload::blob)).collect();
+    let made = CreationRow { session_id: id.clone(), at: *created_at };
+    for _ in 0..CHOICES_MAX {
+        let assigned = match &plan.harness {
+            Some(named) => Assigned::named(named.clone()),
+            None => rollouts::assign(app, id, &attributes.agent.agent_id, registry::default_harness()).await?,
+        };
+        let summary = Summary::created(moment(*created_at), attributes.clone(), assigned.harness.clone());
+        let row = row_of(plan, fingerprint, summary.clone());
+        let batch = harnesses::hold(Batch::new(), &assigned.harness, id)?;
+        let batch = uploads.iter().fold(row::insert(batch, &row), |batch, upload| upload.keep(batch));
+        let batch = blobs.iter().fold(batch, |batch, digest| row::refer(batch, *digest, id));
+        let batch = assigned.keep(batch.upsert(&row.creation, &made));
+        match app.catalog.write(batch, Durability::Synced).await {
+            Err(CatalogError::Conflict { .. }) if plan.harness.is_none() => {}
+            written => return written.map(|()| (row, summary)).map_err(ApiError::from),
+        }
+    }
+    Err(ApiError::unavailable("a rollout of harnesses goes on too fast to choose one for the session, try again"))
+}
+
+fn row_of(plan: &Plan, fingerprint: &Fingerprint, summary: Summary) -> SessionRow {
+    let Plan { id, created_at, attributes, events, .. } = plan;
+    SessionRow {
+        id: id.clone(),
+        created_at: *created_at,
+        agent_id: attributes.agent.agent_id.clone(),
+        agent_version: attributes.agent.version,
+        creation: fingerprint.hash().to_owned(),
+        started: false,
+        archived_at: None,
+        deleted: false,
+        sealed: None,
+        projection: Some(Projection {
+            summary,
+            status: status_of(events),
+            open: !events.is_empty(),
+            outputs: Default::default(),
+            referred: 0,
+            noted: 0,
+            read_to: None,
+        }),
+    }
 }

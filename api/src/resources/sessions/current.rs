@@ -58,6 +58,9 @@ pub fn apply(attributes: &mut Attributes, change: &Change, status: Status) {
     if let Some(resources) = &change.resources {
         attributes.resources.clone_from(resources);
     }
+    if let Some(change) = change.strategy.as_ref().filter(|change| !change.turn) {
+        attributes.agent.strategy.clone_from(&change.strategy);
+    }
     if let Some(agent) = change.agent.as_ref().filter(|_| status.is_idle()) {
         attributes.agent = agent.facts.clone();
     }

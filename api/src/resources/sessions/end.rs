@@ -125,7 +125,8 @@ pub async fn erase(app: &App, id: &str) -> Result<()> {
     // Only now no run follows any more: coming to its end a session may have gone on in new ones.
     let runs = match app.session(id).fresh().await {
         Ok(log) => {
-            let sealed = log.manifest().segments.iter().map(|segment| segment.run_id.clone());
+            let own = log.manifest().segments.iter().filter(|segment| !segment.shared);
+            let sealed = own.map(|segment| segment.run_id.clone());
             sealed.chain(log.unsealed_runs()).collect()
         }
         Err(log::segment::Error::History(log::history::Error::NotFound { .. })) => Vec::new(),

@@ -2,10 +2,11 @@
 
 mod agent;
 pub mod catch_up;
-mod change;
+pub mod change;
 mod create;
 pub mod current;
 mod end;
+mod fork;
 mod list;
 pub mod object;
 pub mod resources;
@@ -35,6 +36,7 @@ pub const RESOURCE: Resource = Resource {
         Route { path: "/v1/sessions", methods: || post(create::create).get(list::list) },
         Route { path: "/v1/sessions/{session_id}", methods: || get(retrieve).post(change::update).delete(end::delete) },
         Route { path: "/v1/sessions/{session_id}/archive", methods: || post(end::archive) },
+        Route { path: "/v1/sessions/{session_id}/fork", methods: || post(fork::fork) },
     ],
 };
 

@@ -13,10 +13,11 @@ use domain::{Summary, Time};
 use jiff::Timestamp;
 use log::follow::Rows;
 use log::references::Needed;
-use log::segment::Manifest;
+use log::segment::{Manifest, Segment};
 use log::{SessionLog, blobs};
 use store::catalog::Error as CatalogError;
 use store::{Batch, Blobs, Catalog, Digest, Durability, Versioned};
+use tokio::sync::watch;
 
 use super::current::Current;
 use super::row::{self, Projection, ReadTo};
@@ -41,6 +42,8 @@ pub struct SessionRows {
     pub clock: Arc<dyn Clock>,
     /// Note runs that were sealed, so that their histories are deleted.
     pub delete_sealed_runs: bool,
+    /// Counts rows that were written.
+    pub written: Arc<watch::Sender<u64>>,
 }
 
 impl SessionRows {
@@ -88,13 +91,14 @@ impl SessionRows {
             Some((row::SessionRow { projection: Some(projection), ..row.clone() }, batch))
         })
         .await?;
+        self.written.send_modify(|count| *count += 1);
         Ok(())
     }
 
     /// The manifest and what it lists are needed as long as the session is.
     async fn keep(&self, session_id: &str, blob: &BlobRef) -> Result<(), Error> {
         let manifest: Manifest = blobs::get_json(&*self.blobs, blob).await?;
-        let segments = manifest.segments.iter().map(|segment| &segment.blob);
+        let segments = manifest.segments.iter().flat_map(Segment::blobs);
         let needed: BTreeSet<Digest> = segments.chain([blob]).filter_map(|blob| blob.blob.parse().ok()).collect();
         let now = self.clock.now();
         row::change(&*self.catalog, session_id, Durability::Synced, |row, batch| {
@@ -126,7 +130,8 @@ impl SessionRows {
         if !self.delete_sealed_runs {
             return (batch, noted);
         }
-        let new = manifest.segments.iter().skip(noted);
+        // The histories of shared runs are the other session's.
+        let new = manifest.segments.iter().skip(noted).filter(|segment| !segment.shared);
         let batch = new.fold(batch, |batch, segment| sealed_runs::insert(batch, session_id, segment, now));
         (batch, noted.max(manifest.segments.len()))
     }

@@ -3,9 +3,11 @@
 mod confirm;
 mod end;
 mod events;
+mod fork;
 mod list;
 mod send;
 mod show;
+mod strategy;
 mod swap;
 mod watch;
 
@@ -34,6 +36,8 @@ enum Command {
     Confirm(confirm::Confirm),
     Diff(show::Diff),
     Swap(swap::Swap),
+    Strategy(strategy::Strategy),
+    Fork(fork::Fork),
     Archive(end::Archive),
     Delete(end::Delete),
 }
@@ -49,6 +53,8 @@ impl Session {
             Command::Send(send) => send.run(&service.client()?).await,
             Command::Interrupt(interrupt) => interrupt.run(&service.client()?).await,
             Command::Confirm(confirm) => confirm.run(&service.client()?).await,
+            Command::Fork(fork) => fork.run(&service.client()?).await,
+            Command::Strategy(strategy) => strategy.run(&service.client()?).await,
             Command::Swap(swap) => swap.run(&service.client()?).await,
             Command::Diff(diff) => diff.run(&service.client()?).await,
             Command::Archive(archive) => archive.run(&service.client()?).await,

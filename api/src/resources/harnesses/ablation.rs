@@ -1,0 +1,105 @@
+//! Which shims of a harness do something on recorded sessions, and which are dead weight there. Off the event loop, as a
+//! replay is: without model, hands or network.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use domain::Time;
+use harness::ablate::Effect;
+use harness::rollout::threshold;
+use serde_json::{Value, json};
+
+use super::{Found, deciding, resolve};
+use crate::app::App;
+use crate::error::{ApiError, Result};
+use crate::query::Query;
+use crate::resources::inspect;
+use crate::resources::sessions::row as session_row;
+
+const SESSIONS: usize = 50;
+const SESSIONS_MAX: usize = 200;
+
+/// `model` and `agent` choose among recorded sessions, `sessions` says how many are looked at.
+pub async fn ablate(State(app): State<App>, Path(name): Path<String>, query: Query) -> Result<Json<Value>> {
+    let found = resolve(&app, &name).await?;
+    let shims: Vec<String> = match &found {
+        Found::Native(harness) => harness.shims.iter().map(|shim| shim.name.to_owned()).collect(),
+        Found::Added(row) => row.manifest.shims.iter().map(|shim| shim.name.clone()).collect(),
+    };
+    let reference = found.reference();
+    let (model, agent) = (query.text("model")?, query.text("agent")?);
+    let wanted = query.parsed::<usize>("sessions", "a number")?.unwrap_or(SESSIONS);
+    if wanted == 0 || wanted > SESSIONS_MAX {
+        return Err(ApiError::field("sessions", format!("must be from 1 to {SESSIONS_MAX}")));
+    }
+    let gone = || ApiError::not_found("harness", &name);
+    let deciding = deciding(&app, &reference).await?.ok_or_else(gone)?;
+    let mut effects = vec![Effect::default(); shims.len()];
+    let (mut read, mut unreadable) = (0_u64, 0_u64);
+    for session_id in sample(&app, model, agent, wanted).await? {
+        let Ok(recording) = inspect::recording(&app, &session_id).await else {
+            unreadable += 1;
+            continue;
+        };
+        let (shims, deciding, reference) = (shims.clone(), deciding.clone(), reference.clone());
+        let mut added = effects.clone();
+        let walked = tokio::task::spawn_blocking(move || {
+            for (effect, shim) in added.iter_mut().zip(&shims) {
+                effect.add(&recording, &reference, &mut *deciding.asked(), shim)?;
+            }
+            Ok::<_, harness::replay::Error>(added)
+        });
+        match walked.await.map_err(ApiError::internal)? {
+            Ok(added) => (effects, read) = (added, read + 1),
+            Err(_) => unreadable += 1,
+        }
+    }
+    let shown = shims.iter().zip(&effects).map(|(shim, effect)| shown(shim, effect));
+    Ok(Json(json!({
+        "type": "harness_ablation",
+        "harness": reference,
+        "model": model,
+        "agent_id": agent,
+        "at": Time::from_ms(app.clock.now().as_millisecond()),
+        "sessions": read,
+        "unreadable": unreadable,
+        "shims": shown.collect::<Vec<_>>(),
+    })))
+}
+
+fn shown(shim: &str, effect: &Effect) -> Value {
+    let (low, high) = effect.share();
+    let requests = &effect.requests;
+    let half = 1.959_964 * (requests.variance() / requests.n.max(1) as f64).sqrt();
+    let verdict = match (effect.sessions, effect.sessions_changed) {
+        (0, _) => "unknown",
+        (_, 0) => "dead_weight",
+        _ => "acts",
+    };
+    json!({
+        "name": shim,
+        "verdict": verdict,
+        "sessions_changed": effect.sessions_changed,
+        "share": {"low": low, "high": high},
+        "moments": effect.moments,
+        "other_step": effect.other_step,
+        "other_context": effect.other_context,
+        "requests": {"mean": requests.mean(), "low": requests.mean() - half, "high": requests.mean() + half},
+    })
+}
+
+/// Sessions with a turn behind them, in an order that is by chance and always the same.
+async fn sample(app: &App, model: Option<&str>, agent: Option<&str>, wanted: usize) -> Result<Vec<String>> {
+    let mut sample = Vec::new();
+    session_row::each(app, |row| {
+        let Some(summary) = row.projection.as_ref().map(|projection| &projection.summary) else { return };
+        let is_meant = model.is_none_or(|model| summary.attributes.agent.model == model)
+            && agent.is_none_or(|agent| row.agent_id == agent);
+        if row.is_there() && is_meant && summary.turn > 0 {
+            sample.push(row.id.clone());
+        }
+    })
+    .await?;
+    sample.sort_by(|one, other| threshold(one).total_cmp(&threshold(other)));
+    sample.truncate(wanted);
+    Ok(sample)
+}

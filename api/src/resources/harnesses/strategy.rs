@@ -1,0 +1,42 @@
+//! Another context strategy under a live session, from its next model request on.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use domain::agent::StrategyRef;
+use domain::session::StrategyChange;
+use harness::context;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::session_row;
+use crate::app::App;
+use crate::body::JsonBody;
+use crate::error::{ApiError, Result};
+use crate::resources::sessions::change::{self, Edit};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeStrategy {
+    strategy: StrategyRef,
+    /// For the turn that is on, or the next one, and no longer.
+    #[serde(default)]
+    turn: bool,
+}
+
+pub async fn change(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    JsonBody(ChangeStrategy { strategy, turn }): JsonBody<ChangeStrategy>,
+) -> Result<Json<Value>> {
+    session_row::find(&app, &id).await?;
+    context::find(&strategy).map_err(|error| ApiError::field("strategy", format!("names {error}")))?;
+    let to = strategy.clone();
+    let edited = change::apply(&app, &id, async |current| {
+        let from = current.summary.attributes.agent.strategy.clone();
+        let is_news = turn || from != strategy;
+        let strategy = is_news.then(|| Box::new(StrategyChange { strategy, turn }));
+        Ok((Edit { strategy, ..Edit::default() }, from))
+    });
+    let (from, _) = edited.await?;
+    Ok(Json(json!({"type": "strategy_change", "session_id": id, "from": from, "to": to, "turn": turn})))
+}

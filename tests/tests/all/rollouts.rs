@@ -1,0 +1,386 @@
+//! Rollouts of harnesses, from outside: stopped by their gate, rolled back by what live sessions do, promoted, and the
+//! worker that decides about them killed at every step. On both engines.
+
+use activities::model::scripted::{Script, Server, serve};
+use anyhow::{Context as _, ensure};
+use domain::fault::{Fault, Point};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use std::{net::SocketAddr, path::Path, time::Duration};
+use steadyhand_tests::{
+    client::{Client, LoggedEvent, Mark},
+    engines::{Temporal, free_addr},
+    long,
+    service::{Layout, Options, Role, Service},
+};
+use tokio::{net::TcpListener, task::JoinSet};
+
+const SCRIPT: &str = "version = 1\n[[rules]]\nanswer = [{ text = \"Heard.\" }]\n";
+/// Sessions after which a version that fails must have been noticed: at 10 percent, three of its sessions are enough.
+const SESSIONS_MAX: usize = 150;
+/// How often a rollout is looked at: its resource has no stream.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// A service without hands, as no tool is called here.
+async fn service(fault: Option<Fault>, temporal: Option<SocketAddr>) -> anyhow::Result<(Service, Server)> {
+    let script = Script::from_toml(SCRIPT, Path::new("rollouts.toml"))?;
+    let model = serve(TcpListener::bind("127.0.0.1:0").await?, script)?;
+    let options = Options {
+        layout: Layout::Split,
+        temporal: temporal.map(|addr| (addr, "default".to_owned())),
+        model_url: model.url(),
+        // Low, so that rollouts and sessions continue as new on the way.
+        decisions_per_run: 3,
+        private_addresses: vec![],
+        fault: fault.map(|fault| (Role::Brain, fault)),
+    };
+    Ok((Service::start(options).await?, model))
+}
+
+/// A harness that keeps the contract and gives up every turn.
+fn failing() -> anyhow::Result<Vec<u8>> {
+    let answer = r#"{\"step\":{\"step\":\"fail\",\"message\":\"not today\"}}"#;
+    let bytes = answer.replace('\\', "").len();
+    Ok(wat::parse_str(format!(
+        r#"(module (@custom "steadyhand" "{{\"abi\":1,\"name\":\"failing\",\"version\":1,\"view\":2}}")
+            (memory (export "memory") 1)
+            (data (i32.const 0) "{answer}")
+            (func (export "next") (param i32 i32) (result i64) (i64.const {bytes})))"#
+    ))?)
+}
+
+struct Ground {
+    client: Client,
+    agent: String,
+    environment: String,
+}
+
+impl Ground {
+    async fn new(service: &Service) -> anyhow::Result<Self> {
+        let client = service.client();
+        let agent = client.make("/v1/agents", &json!({"name": "tester", "model": "scripted"})).await?;
+        let environment = client.make("/v1/environments", &json!({"name": "here"})).await?;
+        Ok(Ground { client, agent, environment })
+    }
+
+    async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<(StatusCode, Value)> {
+        let mut request = self.client.request(method, path);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let answer = request.send().await?;
+        let (status, text) = (answer.status(), answer.text().await?);
+        Ok((status, serde_json::from_str(&text).unwrap_or_default()))
+    }
+
+    async fn ok(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let (status, value) = self.call(method, path, body).await?;
+        ensure!(status == StatusCode::OK, "{path}: {status}: {value}");
+        Ok(value)
+    }
+
+    async fn add(&self, module: Vec<u8>) -> anyhow::Result<()> {
+        let answer = self.client.request(Method::POST, "/v1/harnesses").body(module).send().await?;
+        ensure!(answer.status() == StatusCode::OK, "{}", answer.text().await?);
+        Ok(())
+    }
+
+    /// A session after its first turn, with the harness that it was given.
+    async fn session(&self) -> anyhow::Result<(String, Vec<LoggedEvent>, String)> {
+        let event = json!({"type": "user.message", "content": [{"type": "text", "text": "go"}]});
+        let body = json!({"agent": self.agent, "environment_id": self.environment, "initial_events": [event]});
+        let id = self.client.make("/v1/sessions", &body).await?;
+        let events = self.client.until(&id, |events| events.last().is_some_and(LoggedEvent::is_idle)).await?;
+        let harness = self.harness(&id).await?;
+        Ok((id, events, harness))
+    }
+
+    async fn harness(&self, session: &str) -> anyhow::Result<String> {
+        let recording = self.ok(Method::GET, &format!("/v1/sessions/{session}/recording"), None).await?;
+        let mut harness = recording["genesis"]["harness"].clone();
+        for take in recording["commits"].as_array().into_iter().flatten().flat_map(|c| c["commit"]["takes"].as_array())
+        {
+            for entry in take.iter().map(|take| &take["entry"]).filter(|entry| entry["entry"] == "swapped") {
+                harness = entry["to"].clone();
+            }
+        }
+        Ok(format!("{}@{}", harness["name"].as_str().unwrap_or_default(), harness["version"]))
+    }
+
+    async fn rollout(&self, body: &Value) -> anyhow::Result<String> {
+        self.client.make("/v1/harness_rollouts", body).await
+    }
+
+    async fn look(&self, rollout: &str) -> anyhow::Result<Value> {
+        self.ok(Method::GET, &format!("/v1/harness_rollouts/{rollout}"), None).await
+    }
+
+    async fn until(&self, rollout: &str, is_it: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
+        let mut last = Value::Null;
+        let waiting = async {
+            let mut ticks = tokio::time::interval(LOOK);
+            loop {
+                ticks.tick().await;
+                // The service may be on its way back.
+                if let Ok(shown) = self.look(rollout).await {
+                    if is_it(&shown) {
+                        return shown;
+                    }
+                    last = shown;
+                }
+            }
+        };
+        let found = tokio::time::timeout(long::patience(), waiting).await;
+        found.with_context(|| format!("the rollout does not get there: {last:#}"))
+    }
+}
+
+fn stop_of(events: &[LoggedEvent]) -> &str {
+    events.last().and_then(|event| event.rest["stop_reason"]["type"].as_str()).unwrap_or_default()
+}
+
+/// A Temporal server for a scenario, or none for the embedded engine.
+fn engine(is_temporal: bool) -> anyhow::Result<Option<Temporal>> {
+    is_temporal.then(|| Temporal::start_at(free_addr()?, None, &[])).transpose()
+}
+
+async fn with_logs<T>(service: &Service, result: anyhow::Result<T>) -> anyhow::Result<T> {
+    result.map_err(|error| error.context(service.logs()))
+}
+
+async fn a_harness_that_breaks_recorded_sessions_is_stopped(is_temporal: bool) -> anyhow::Result<()> {
+    let temporal = engine(is_temporal)?;
+    let (service, _model) = service(None, temporal.as_ref().map(|temporal| temporal.addr)).await?;
+    let scenario = async {
+        let ground = Ground::new(&service).await?;
+        ground.add(failing()?).await?;
+        for _ in 0..3 {
+            ground.session().await?;
+        }
+        let rollout = ground.rollout(&json!({"from": "loop@1", "to": "failing@1"})).await?;
+        let shown = ground.until(&rollout, |shown| shown["status"] != "gating").await?;
+        ensure!(shown["status"] == "stopped", "{shown:#}");
+        ensure!(shown["gate"]["sessions"] == 3 && shown["gate"]["failure"]["why"] == "not today", "{shown:#}");
+        let parts = &shown["gate"]["failure"]["at"]["divergence"];
+        ensure!(parts["commit"] == 0 && parts["recorded"]["step"]["step"] == "call_model", "both sides: {parts:#}");
+        ensure!(shown["reason"].as_str().is_some_and(|why| why.contains("not today")), "{shown:#}");
+        let (_, events, harness) = ground.session().await?;
+        ensure!((stop_of(&events), harness.as_str()) == ("end_turn", "loop@1"), "nobody was given it");
+        // In strict mode a harness that is meant to differ is stopped too, and without it is not.
+        let gate = json!({"strict": true});
+        let body = json!({"from": "loop@1", "to": "plan-act@1", "gate": gate, "stages": [10]});
+        let strict = ground.rollout(&body).await?;
+        let shown = ground.until(&strict, |shown| shown["status"] != "gating").await?;
+        ensure!(shown["status"] == "stopped" && shown["gate"]["differing"] != 0, "{shown:#}");
+        let body = json!({"from": "loop@1", "to": "plan-act@1", "stages": [10]});
+        let shown = ground.until(&ground.rollout(&body).await?, |shown| shown["status"] != "gating").await?;
+        ensure!(shown["status"] == "ramping" && shown["gate"]["sessions_differing"] == 4, "{shown:#}");
+        anyhow::Ok(())
+    };
+    with_logs(&service, scenario.await).await?;
+    service.stop().await.map(drop)
+}
+
+async fn one_that_raises_the_error_rate_rolls_back_by_itself(is_temporal: bool) -> anyhow::Result<()> {
+    let temporal = engine(is_temporal)?;
+    let (service, _model) = service(None, temporal.as_ref().map(|temporal| temporal.addr)).await?;
+    let scenario = async {
+        let ground = Ground::new(&service).await?;
+        ground.add(failing()?).await?;
+        let watch = json!({"sessions_min": 3, "stage_s": 3600});
+        // No gate: what the record does not show.
+        let body =
+            json!({"from": "loop@1", "to": "failing@1", "stages": [10, 100], "gate": {"sessions": 0}, "watch": watch});
+        let rollout = ground.rollout(&body).await?;
+        ground.until(&rollout, |shown| shown["percent"] == 10).await?;
+        let removed = ground.call(Method::DELETE, "/v1/harnesses/failing@1", None).await?;
+        ensure!(removed.0 == StatusCode::CONFLICT, "it is in use: {removed:?}");
+        let (mut failed, mut made) = (Vec::new(), 0);
+        while ground.look(&rollout).await?["status"] == "ramping" {
+            ensure!(made < SESSIONS_MAX, "nothing was noticed in {made} sessions, {} of which failed", failed.len());
+            let (id, events, harness) = ground.session().await?;
+            let expected = if harness == "failing@1" { "retries_exhausted" } else { "end_turn" };
+            ensure!(stop_of(&events) == expected, "{harness}: {}", stop_of(&events));
+            failed.extend((harness == "failing@1").then_some(id));
+            made += 1;
+        }
+        let shown = ground.look(&rollout).await?;
+        ensure!(shown["status"] == "rolled_back" && shown["percent"] == 0, "{shown:#}");
+        let reason = shown["reason"].as_str().unwrap_or_default();
+        ensure!(reason.starts_with("error rate rose from 0.0000 to 1.0000 at 10 percent (p = "), "{reason}");
+        ensure!(failed.len() * 4 < made, "{} of {made} were to be about a tenth", failed.len());
+        // Nobody gets it any more, and those who had it go on with what was there before.
+        let (_, events, harness) = ground.session().await?;
+        ensure!((stop_of(&events), harness.as_str()) == ("end_turn", "loop@1"));
+        for session in failed {
+            let mut ticks = tokio::time::interval(LOOK);
+            while ground.harness(&session).await? != "loop@1" {
+                ticks.tick().await;
+            }
+            ground.client.send(&session, "again", Mark::IdempotencyKey).await?;
+            let ends = |events: &[LoggedEvent]| events.iter().filter(|event| event.is_idle()).count() == 2;
+            let events = ground.client.until(&session, ends).await?;
+            ensure!(stop_of(&events) == "end_turn", "{}", stop_of(&events));
+        }
+        anyhow::Ok(())
+    };
+    with_logs(&service, scenario.await).await?;
+    service.stop().await.map(drop)
+}
+
+async fn one_that_is_no_worse_is_promoted_and_live_sessions_come_along(is_temporal: bool) -> anyhow::Result<()> {
+    let temporal = engine(is_temporal)?;
+    let (service, _model) = service(None, temporal.as_ref().map(|temporal| temporal.addr)).await?;
+    let scenario = async {
+        let ground = Ground::new(&service).await?;
+        let (before, ..) = ground.session().await?;
+        let rollout = ground.rollout(&promising()).await?;
+        let meeting = ground.call(Method::POST, "/v1/harness_rollouts", Some(&promising())).await?;
+        ensure!(meeting.0 == StatusCode::CONFLICT, "one at a time: {meeting:?}");
+        ground.until(&rollout, |shown| shown["percent"] == 50).await?;
+        let path = |order: &str| format!("/v1/harness_rollouts/{rollout}/{order}");
+        let paused = ground.ok(Method::POST, &path("pause"), None).await?;
+        ensure!(paused["paused"] == true && paused["order"]["is_followed"] == true, "{paused:#}");
+        let resumed = ground.ok(Method::POST, &path("resume"), None).await?;
+        ensure!(resumed["paused"] == false, "{resumed:#}");
+        let (old, new) = promoted(&ground, &rollout).await?;
+        ensure!(old > 0 && new > 0, "both versions were used: {old}, {new}");
+        let (_, events, harness) = ground.session().await?;
+        ensure!((stop_of(&events), harness.as_str()) == ("end_turn", "loop@2"), "everybody gets it: {harness}");
+        let mut ticks = tokio::time::interval(LOOK);
+        while ground.harness(&before).await? != "loop@2" {
+            ticks.tick().await;
+        }
+        let late = ground.call(Method::POST, &path("rollback"), None).await?;
+        ensure!(late.0 == StatusCode::CONFLICT, "it is over: {late:?}");
+        // Back again is a rollout in the other direction.
+        let back = json!({"from": "loop@2", "to": "loop@1", "stages": [10], "gate": {"strict": false}});
+        let rollout = ground.rollout(&back).await?;
+        ground.until(&rollout, |shown| shown["status"] == "ramping").await?;
+        ground.ok(Method::POST, &format!("/v1/harness_rollouts/{rollout}/promote"), None).await?;
+        let (_, _, harness) = ground.session().await?;
+        ensure!(harness == "loop@1", "{harness}");
+        anyhow::Ok(())
+    };
+    with_logs(&service, scenario.await).await?;
+    let (dir, mut service) = (service.data_dir(), service);
+    service.rest().await?;
+    service.verify().await.with_context(|| dir.display().to_string())
+}
+
+fn promising() -> Value {
+    // What a turn takes says little where turns take milliseconds.
+    let watch = json!({"sessions_min": 2, "stage_s": 0, "tolerance": 100.0});
+    json!({"from": "loop@1", "to": "loop@2", "stages": [50, 100], "live": true, "watch": watch})
+}
+
+/// Makes sessions until the rollout is over. How many of them had the old version, and how many the new one.
+async fn promoted(ground: &Ground, rollout: &str) -> anyhow::Result<(usize, usize)> {
+    let (mut old, mut new) = (0, 0);
+    while ground.look(rollout).await?["status"] == "ramping" {
+        ensure!(old + new < SESSIONS_MAX, "not promoted after {old} and {new}: {:#}", ground.look(rollout).await?);
+        let (_, events, harness) = ground.session().await?;
+        ensure!(stop_of(&events) == "end_turn", "{harness}: {}", stop_of(&events));
+        match harness.as_str() {
+            "loop@1" => old += 1,
+            _ => new += 1,
+        }
+    }
+    let shown = ground.look(rollout).await?;
+    ensure!(shown["status"] == "promoted", "{shown:#}");
+    Ok((old, new))
+}
+
+/// Where the brain worker dies, and in which passage.
+const MOMENTS: [(Point, u64); 7] = [
+    (Point::RolloutDeciding, 1),
+    (Point::RolloutDecided, 1),
+    (Point::GateStarted, 1),
+    (Point::GateReported, 1),
+    (Point::RolloutDecided, 2),
+    (Point::RolloutDecided, 3),
+    (Point::RolloutContinued, 1),
+];
+const CELLS_AT_ONCE: usize = 3;
+
+/// The worker is killed at a step; whoever takes over ends the rollout as if nothing had happened.
+async fn cell(point: Point, nth: u64, temporal: Option<SocketAddr>) -> anyhow::Result<()> {
+    let (mut service, _model) = service(Some(Fault { point, nth }), temporal).await?;
+    let ended = async {
+        let ground = Ground::new(&service).await?;
+        ground.session().await?;
+        let rollout = ground.rollout(&promising()).await?;
+        let brain = service.process(Role::Brain)?;
+        // Sessions are what moves it on to its later steps.
+        let working = async {
+            loop {
+                if let Err(error) = ground.session().await {
+                    return error;
+                }
+            }
+        };
+        tokio::select! {
+            stopped = brain.stopped() => stopped.context("the moment does not come")?,
+            error = working => return Err(error),
+        }
+        brain.kill().await?;
+        service.start_missing().await?;
+        promoted_after(&ground, &rollout).await
+    };
+    let ended = ended.await;
+    with_logs(&service, ended).await?;
+    service.stop().await.map(drop)
+}
+
+async fn promoted_after(ground: &Ground, rollout: &str) -> anyhow::Result<()> {
+    ground.until(rollout, |shown| shown["status"] != "gating").await?;
+    promoted(ground, rollout).await?;
+    let shown = ground.look(rollout).await?;
+    let notes: Vec<&str> =
+        shown["notes"].as_array().into_iter().flatten().filter_map(|note| note["what"].as_str()).collect();
+    let [gate, rest @ ..] = notes.as_slice() else { anyhow::bail!("{shown:#}") };
+    ensure!(gate.starts_with("gate passed: 1 sessions"), "{notes:?}");
+    ensure!(rest == ["50 percent", "100 percent", "promoted: the last stage held"], "each step once: {notes:?}");
+    Ok(())
+}
+
+async fn the_worker_dies_at_every_step(is_temporal: bool) -> anyhow::Result<()> {
+    let slots = std::sync::Arc::new(tokio::sync::Semaphore::new(CELLS_AT_ONCE));
+    let mut cells = JoinSet::new();
+    for (point, nth) in MOMENTS {
+        let slots = slots.clone();
+        cells.spawn(async move {
+            let _slot = slots.acquire().await.map_err(|error| error.to_string())?;
+            let temporal = engine(is_temporal).map_err(|error| format!("{error:?}"))?;
+            let ended = cell(point, nth, temporal.as_ref().map(|temporal| temporal.addr)).await;
+            ended.map_err(|error| format!("== {}:{nth}: {error:?}", point.name()))
+        });
+    }
+    let failed: Vec<String> = cells.join_all().await.into_iter().filter_map(Result::err).collect();
+    ensure!(failed.is_empty(), "{} of {} cells failed:\n{}", failed.len(), MOMENTS.len(), failed.join("\n"));
+    Ok(())
+}
+
+macro_rules! on_both_engines {
+    ($($scenario:ident),* $(,)?) => {
+        mod embedded {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $scenario() -> anyhow::Result<()> {
+                super::$scenario(false).await
+            })*
+        }
+        mod temporal {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $scenario() -> anyhow::Result<()> {
+                super::$scenario(true).await
+            })*
+        }
+    };
+}
+
+on_both_engines![
+    a_harness_that_breaks_recorded_sessions_is_stopped,
+    one_that_raises_the_error_rate_rolls_back_by_itself,
+    one_that_is_no_worse_is_promoted_and_live_sessions_come_along,
+    the_worker_dies_at_every_step,
+];
