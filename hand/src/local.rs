@@ -25,6 +25,8 @@ pub enum Error {
     Refused(Vec<Layer>),
     #[error("find what is left of the hand ({0})")]
     Nothing(PathBuf, #[source] io::Error),
+    #[error("start the hand again")]
+    Plan(#[source] launch::Error),
     #[error("provision the hand: {0}")]
     Failed(String),
     #[error("release the hand")]
@@ -100,12 +102,13 @@ pub fn attach(dir: &Path) -> Result<HandRef, client::Error> {
     Ok(HandRef { hand_id: status.hand_id, dir: dir.to_owned(), socket: folder.socket(), epoch: status.epoch })
 }
 
-/// The hand in `dir`, started again on what it left if its shim is gone.
-pub fn revive(dir: &Path) -> Result<HandRef, Error> {
-    let plan = Folder::new(dir).plan();
-    let bytes = std::fs::read(&plan).map_err(|e| Error::Nothing(plan, e))?;
-    let plan: Plan = serde_json::from_slice(&bytes).map_err(Error::Answer)?;
-    provision(&plan.spec)
+/// The hand in `dir`, started again by `program` on what it left if its shim is gone.
+pub fn revive(dir: &Path, program: &Path) -> Result<HandRef, Error> {
+    let dir = dir.canonicalize().map_err(|e| Error::Nothing(dir.to_owned(), e))?;
+    let earlier = launch::earlier(&Folder::new(&dir)).map_err(Error::Plan)?;
+    let nothing = || Error::Nothing(dir.clone(), io::ErrorKind::NotFound.into());
+    let Plan { spec, .. } = earlier.ok_or_else(nothing)?;
+    provision(&Spec { program: program.to_owned(), ..spec })
 }
 
 /// Where the shim of the hand in `dir` listens.
@@ -118,7 +121,7 @@ pub fn add_file(hand: &HandRef, file: &FileResource) -> Result<(), Error> {
     if !is_plain_relative(&file.path) {
         return Err(Error::Upload(launch::Error::Spec("the path of a file is relative and without `..`")));
     }
-    launch::copy_upload(&Folder::new(&hand.dir), &file.source, &file.path).map_err(Error::Upload)
+    launch::copy_upload(&Folder::new(&hand.dir), &file.source, &file.path, None).map_err(Error::Upload)
 }
 
 /// End the hand and remove everything of it. One that is gone already is only removed.

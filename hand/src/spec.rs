@@ -42,6 +42,9 @@ pub struct Spec {
     /// The way out; none: there is none.
     #[serde(default)]
     pub egress: Option<Egress>,
+    /// The lesser user on whose behalf the hand is made: files must be his, and he may talk to it. None: whoever launches.
+    #[serde(default)]
+    pub client: Option<u32>,
 }
 
 impl Spec {
@@ -57,6 +60,7 @@ impl Spec {
             limits: Limits::default(),
             resources: Resources::default(),
             egress: None,
+            client: None,
         }
     }
 }
@@ -183,8 +187,8 @@ pub struct Plan {
     pub spec: Spec,
     /// The host uid that sandbox and shim run as, where it is not the service's own.
     pub uid: Option<u32>,
-    /// Who may talk to the shim beside root and the shim's own uid.
-    pub owner_uid: u32,
+    /// Who may talk to the shim beside root.
+    pub client_uid: u32,
     /// `cgroup.procs` files that the sandbox enters.
     pub cgroup_procs: Vec<PathBuf>,
     /// What init puts on itself; none where this kernel has none, which the layers say.

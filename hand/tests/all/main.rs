@@ -10,3 +10,4 @@ mod limits;
 mod protocol;
 mod resources;
 mod shell;
+mod takeover;
