@@ -6,6 +6,7 @@ use crate::{
     error::{Code, Hint, failed},
     telemetry::Collector,
 };
+use hand::spec::Mode;
 use serde::Deserialize;
 use std::{
     net::SocketAddr,
@@ -37,6 +38,9 @@ pub struct ServeFile {
     pub model_script: Option<PathBuf>,
     pub hands_dir: Option<PathBuf>,
     pub hands: Option<bool>,
+    pub hands_mode: Option<Mode>,
+    pub worker_uid: Option<u32>,
+    pub egress_uid: Option<u32>,
     pub private_addresses: Option<Vec<String>>,
     pub decisions_per_run: Option<u64>,
     pub otlp_endpoint: Option<Collector>,

@@ -23,6 +23,11 @@ pub const HANDS_DIR: &str = "STEADYHAND_HANDS_DIR";
 /// Addresses that are not public, for sandboxes whose environment names them.
 pub const PRIVATE_ADDRESSES: &str = "STEADYHAND_PRIVATE_ADDRESSES";
 pub const HANDS: &str = "STEADYHAND_HANDS";
+/// What to do where a layer of a sandbox is missing.
+pub const HANDS_MODE: &str = "STEADYHAND_HANDS_MODE";
+/// Users that a service that is root gives to its children.
+pub const WORKER_UID: &str = "STEADYHAND_WORKER_UID";
+pub const EGRESS_UID: &str = "STEADYHAND_EGRESS_UID";
 pub const DECISIONS_PER_RUN: &str = "STEADYHAND_DECISIONS_PER_RUN";
 /// For tests: `POINT[:N]` stops the process (SIGSTOP) at the n-th passage of a point of `domain::fault`, so that
 /// whoever started it can kill it, or another process, right there. Children do not inherit it.

@@ -14,6 +14,8 @@ mod error;
 mod fault;
 mod feed;
 mod grpc;
+mod hand_worker;
+mod harden;
 mod launch;
 mod live;
 mod node;

@@ -37,10 +37,9 @@ pub struct WayOut {
 }
 
 impl WayOut {
-    /// Makes the folders, and gives those that are egress's alone to its user. `host` tells services apart that share
+    /// Makes the folders, and gives those that are egress's alone to its user, if it has one of its own. `host` tells services apart that share
     /// the folder of the sandboxes. None where egress could not work: sandboxes then have no network.
-    pub fn prepare(hands_dir: &Path, host: &str) -> anyhow::Result<Option<Self>> {
-        let uid = rustix::process::geteuid().is_root().then_some(hand::limits::EGRESS_UID);
+    pub fn prepare(hands_dir: &Path, host: &str, uid: Option<u32>) -> anyhow::Result<Option<Self>> {
         let hint = "choose another with --hands-dir, or run without hands: --hands false";
         let made = std::fs::create_dir_all(hands_dir).and_then(|()| {
             let above = hands_dir.canonicalize()?.join(FOLDER);

@@ -3,9 +3,11 @@
 use crate::client::{self, Client};
 use crate::folder::{self, Folder};
 use crate::launch::{self, Launched};
-use crate::protocol::Layer;
+use crate::limits;
+use crate::protocol::{Layer, Status};
 use crate::sandbox::cgroup;
 use crate::spec::{FileResource, HandRef, Plan, Spec, is_hand_id, is_plain_relative};
+use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -33,6 +35,8 @@ pub enum Error {
     Release(#[source] client::Error),
     #[error("remove the hand's folder {0}")]
     Remove(PathBuf, #[source] io::Error),
+    #[error("ask the launcher")]
+    Ask(#[source] Box<client::Error>),
     #[error("list the hands in {0}")]
     List(PathBuf, #[source] io::Error),
     #[error("add the file to the hand")]
@@ -143,19 +147,51 @@ pub fn release(hand: &HandRef) -> Result<(), Error> {
     clear(&folder).map_err(failed)
 }
 
-/// Remove every hand that no shim holds and that nothing was asked of for `age`. Returns their ids.
-pub fn reap(hands_dir: &Path, age: Duration) -> Result<Vec<String>, Error> {
-    let mut reaped = Vec::new();
+/// A hand of this machine.
+#[derive(Serialize, Deserialize, Clone, Debug)]
+pub struct Found {
+    pub hand_id: String,
+    /// What its shim says; none where only the folder is left.
+    pub status: Option<Status>,
+    /// Seconds since anything was asked of it.
+    pub idle_seconds: u64,
+}
+
+/// Every hand, running or parked on disk.
+pub fn list(hands_dir: &Path) -> Result<Vec<Found>, Error> {
+    let mut hands = Vec::new();
+    for (hand_id, folder) in folders(hands_dir)? {
+        let client = Client::connect(&folder.socket()).and_then(|client| client.within(limits::STATUS_WITHIN));
+        let status = client.and_then(|mut client| client.status()).ok();
+        hands.push(Found { hand_id, status, idle_seconds: idle(&folder).as_secs() });
+    }
+    hands.sort_by(|a, b| a.hand_id.cmp(&b.hand_id));
+    Ok(hands)
+}
+
+fn folders(hands_dir: &Path) -> Result<Vec<(String, Folder)>, Error> {
     let list = |e| Error::List(hands_dir.to_owned(), e);
+    let mut folders = Vec::new();
     for entry in hands_dir.read_dir().map_err(list)? {
         let entry = entry.map_err(list)?;
         let Some(hand_id) = entry.file_name().to_str().filter(|id| is_hand_id(id)).map(str::to_owned) else { continue };
-        let folder = Folder::new(entry.path());
-        let failed = |e| Error::Remove(entry.path(), e);
+        folders.push((hand_id, Folder::new(entry.path())));
+    }
+    Ok(folders)
+}
+
+/// Remove every hand that no shim holds and that nothing was asked of for `age`. Returns their ids.
+pub fn reap(hands_dir: &Path, age: Duration) -> Result<Vec<String>, Error> {
+    let mut reaped = Vec::new();
+    for (hand_id, folder) in folders(hands_dir)? {
+        let failed = |e| Error::Remove(folder.path().to_owned(), e);
         // Whoever holds this is starting the hand.
-        let launch =
-            File::options().write(true).create(true).truncate(false).open(folder.launch_lock()).map_err(failed)?;
-        if launch.try_lock().is_ok() && is_old(&folder, age) && !is_held(&folder) {
+        let launch = match File::options().write(true).create(true).truncate(false).open(folder.launch_lock()) {
+            // Somebody else has just removed it.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            launch => launch.map_err(failed)?,
+        };
+        if launch.try_lock().is_ok() && idle(&folder) >= age && !is_held(&folder) {
             clear(&folder).map_err(failed)?;
             reaped.push(hand_id);
         }
@@ -163,10 +199,10 @@ pub fn reap(hands_dir: &Path, age: Duration) -> Result<Vec<String>, Error> {
     Ok(reaped)
 }
 
-/// The journal's folder changes with every call.
-fn is_old(folder: &Folder, age: Duration) -> bool {
+/// How long nothing was asked of it: the journal's folder changes with every call.
+fn idle(folder: &Folder) -> Duration {
     let changed = folder.journal().metadata().or_else(|_| folder.path().metadata()).and_then(|meta| meta.modified());
-    changed.is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|since| since >= age))
+    changed.ok().and_then(|at| SystemTime::now().duration_since(at).ok()).unwrap_or_default()
 }
 
 fn is_held(folder: &Folder) -> bool {

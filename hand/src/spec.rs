@@ -12,10 +12,27 @@ use std::path::{Path, PathBuf};
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// Go on without the layers that need privileges (cgroups, own uid, own disk), and say so in the status.
-    #[default]
     Dev,
     /// Refuse unless every layer is on; each hand has a disk of its own.
+    #[default]
     Strict,
+}
+
+impl Mode {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Dev => "dev",
+            Self::Strict => "strict",
+        }
+    }
+}
+
+impl std::str::FromStr for Mode {
+    type Err = &'static str;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        [Self::Dev, Self::Strict].into_iter().find(|mode| mode.name() == name).ok_or("a mode is strict or dev")
+    }
 }
 
 /// The recipe of one hand.

@@ -3,6 +3,7 @@
 
 use crate::{
     error::{Code, Hint as _},
+    harden::harden,
     remote,
 };
 use clap::Args;
@@ -39,6 +40,7 @@ pub struct Egress {
 impl Egress {
     pub async fn run(self) -> anyhow::Result<()> {
         harden()?;
+        take_descriptors()?;
         let hint = "a master key is 32 bytes as base64 or hexadecimal digits, in a file that nobody else may read";
         let key = self.key().hint(Code::Data, "read the vault's master key", hint)?;
         let old_keys = self.old_key_file.iter().map(|path| MasterKey::from_existing(path)).collect::<Result<_, _>>();
@@ -64,13 +66,9 @@ impl Egress {
     }
 }
 
-/// No core dump holds a secret, no process of the same user looks into this one, and there is room for connections.
-fn harden() -> std::io::Result<()> {
-    use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
-    // Each connection of each sandbox takes two descriptors.
+/// Each connection of each sandbox takes two descriptors.
+fn take_descriptors() -> std::io::Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let files = getrlimit(Resource::Nofile).maximum;
-    setrlimit(Resource::Nofile, Rlimit { current: files, maximum: files })?;
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: files, maximum: files })?)
 }

@@ -1,13 +1,14 @@
 //! `steadyhand serve`: the service. Assembles api, engine and brain in this process, and the hand worker as a child.
 
-use super::worker::{ModelArgs, TraceArgs, hand_program_beside};
+use super::worker::{ModelArgs, TraceArgs};
 use crate::{
     config::{self, Role},
     connect::{self, Rpc},
     data_dir::{self, DataDir},
     env_vars,
     error::{Code, Hint as _, failed},
-    node::{self, Node, Peer},
+    hand_worker::{HandWorker, Users},
+    node::{self, Node},
     output, remote,
     supervisor::{self, Child},
     telemetry::{self, Collector},
@@ -19,9 +20,9 @@ use clap::Args;
 use domain::{delta::Delta, session::Tuning};
 use egress::address::Listed;
 use engine::Engine;
+use hand::spec::Mode;
 use std::{
     collections::BTreeMap,
-    ffi::OsString,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -77,6 +78,16 @@ pub struct Serve {
     /// Whether to run a hand worker [default: true]
     #[arg(long, env = env_vars::HANDS, value_name = "BOOL")]
     hands: Option<bool>,
+    /// What to do where a layer of the sandbox is missing: strict makes no sandbox, dev goes on without the layers that
+    /// need privileges [default: strict]
+    #[arg(long, env = env_vars::HANDS_MODE, value_name = "MODE")]
+    hands_mode: Option<Mode>,
+    /// User of the hand worker where the service is root [default: 60998]
+    #[arg(long, env = env_vars::WORKER_UID, value_name = "UID", hide_short_help = true)]
+    worker_uid: Option<u32>,
+    /// User of egress where the service is root [default: 60999]
+    #[arg(long, env = env_vars::EGRESS_UID, value_name = "UID", hide_short_help = true)]
+    egress_uid: Option<u32>,
     /// Decisions after which a run of a session continues as new; 0: when the engine suggests it [default: 0]
     #[arg(long, env = env_vars::DECISIONS_PER_RUN, value_name = "N", hide_short_help = true)]
     decisions_per_run: Option<u64>,
@@ -95,6 +106,8 @@ struct Settings {
     model: ModelArgs,
     hands_dir: PathBuf,
     hands: bool,
+    hands_mode: Mode,
+    users: Users,
     private_addresses: Vec<String>,
     tuning: Tuning,
     collector: Option<Collector>,
@@ -134,6 +147,8 @@ impl Serve {
             },
             hands_dir: self.hands_dir.or(file.hands_dir).unwrap_or_else(default_hands),
             hands: self.hands.or(file.hands).unwrap_or(true),
+            hands_mode: self.hands_mode.or(file.hands_mode).unwrap_or_default(),
+            users: Users::new(self.worker_uid.or(file.worker_uid), self.egress_uid.or(file.egress_uid))?,
             private_addresses: private_addresses(self.private_addresses.or(file.private_addresses))?,
             tuning: Tuning {
                 decisions_per_run: self.decisions_per_run.or(file.decisions_per_run).unwrap_or(0),
@@ -179,7 +194,11 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let addr = listener.local_addr()?;
 
     let runs_hands = settings.role == Role::All && settings.hands;
-    let way_out = if runs_hands { WayOut::prepare(&settings.hands_dir, &host(data.root())?)? } else { None };
+    let way_out = if runs_hands {
+        WayOut::prepare(&settings.hands_dir, &host(data.root())?, settings.users.egress)?
+    } else {
+        None
+    };
     let (engine, rpc, connection) = engine(&settings, data.root()).await?;
     let app = App::open(
         stores.catalog.clone(),
@@ -210,7 +229,18 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         if let Some(way_out) = way_out {
             children.push(supervised(way_out.child(&settings.private_addresses), closing.clone()).await?);
         }
-        children.push(hands(&settings, data.root(), node, ways_out, closing.clone()).await?);
+        let workers = HandWorker {
+            dir: settings.hands_dir.clone(),
+            mode: settings.hands_mode,
+            host: host(data.root())?,
+            namespace: settings.namespace.clone(),
+            ways_out,
+            collector: settings.collector.clone(),
+            uid: settings.users.worker,
+        };
+        for child in workers.children(node)? {
+            children.push(supervised(child, closing.clone()).await?);
+        }
     }
     let outside = match (&engine, settings.engine_listen) {
         (Some(engine), Some(addr)) => Some(offer_engine(engine.clone(), addr, closing.clone()).await?),
@@ -336,41 +366,6 @@ impl Deltas for HubDeltas {
     fn publish(&self, delta: Delta) {
         self.0.publish(delta);
     }
-}
-
-async fn hands(
-    settings: &Settings,
-    root: &Path,
-    node: Node,
-    ways_out: Option<PathBuf>,
-    closing: watch::Receiver<bool>,
-) -> anyhow::Result<tokio::task::JoinHandle<()>> {
-    let host = host(root)?;
-    let mut args: Vec<OsString> = vec![
-        "worker".into(),
-        "hand".into(),
-        "--inherited".into(),
-        "--node".into(),
-        "-".into(),
-        "--host".into(),
-        host.clone().into(),
-        "--namespace".into(),
-        settings.namespace.clone().into(),
-        "--hands-dir".into(),
-        settings.hands_dir.clone().into_os_string(),
-        "--hand-program".into(),
-        hand_program_beside()?.into_os_string(),
-    ];
-    if let Some(collector) = &settings.collector {
-        args.extend(["--otlp-endpoint".into(), collector.url().into()]);
-    }
-    if let Some(ways_out) = ways_out {
-        args.extend(["--ways-out".into(), ways_out.into_os_string()]);
-    }
-    let peer = Peer { role: node::Role::Hand, host: Some(host) };
-    let serve = move |stream| tokio::spawn(node.clone().serve(stream, Some(peer.clone())));
-    let program = std::env::current_exe()?;
-    supervised(Child { name: "hand", program, args, uid: None, serve: Box::new(serve) }, closing).await
 }
 
 /// Starts a child and keeps it running; returns once it was first started.

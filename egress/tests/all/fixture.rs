@@ -7,7 +7,7 @@ use egress::resolve::{Resolver, System};
 use egress::vault::key::MasterKey;
 use hand::local;
 use hand::protocol::ToolResult;
-use hand::spec::{HandRef, Resources, Spec};
+use hand::spec::{HandRef, Mode, Resources, Spec};
 use serde_json::json;
 use std::io;
 use std::net::SocketAddr;
@@ -109,7 +109,7 @@ impl World {
         let dir = self.egress().folder(SESSION);
         let client: Client = serde_json::from_slice(&std::fs::read(dir.join(CLIENT)).unwrap()).unwrap();
         let Client { variables, repositories } = client;
-        let mut spec = Spec::new("h", self.path("hands"), hand_program());
+        let mut spec = Spec { mode: Mode::Dev, ..Spec::new("h", self.path("hands"), hand_program()) };
         spec.egress = Some(hand::spec::Egress { dir, variables, repositories });
         spec.resources = resources;
         local::provision(&spec)

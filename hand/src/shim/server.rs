@@ -142,6 +142,7 @@ fn status(shim: &Shim) -> Status {
         lease_left_ms: millis(shim.lease.left()),
         running: shim.calls.running(),
         start: shim.start.clone(),
+        mode: shim.plan.spec.mode,
         layers: shim.plan.layers.clone(),
     }
 }

@@ -3,7 +3,7 @@
 use hand::client::Client;
 use hand::local;
 use hand::protocol::{Settled, ToolResult};
-use hand::spec::{HandRef, Limits, Resources, Spec};
+use hand::spec::{HandRef, Limits, Mode, Resources, Spec};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde_json::{Value, json};
@@ -36,7 +36,8 @@ impl Hands {
     }
 
     pub fn spec(&self, id: &str) -> Spec {
-        Spec::new(id, self.hands_dir(), PROGRAM)
+        // Whoever runs these may be a plain user.
+        Spec { mode: Mode::Dev, ..Spec::new(id, self.hands_dir(), PROGRAM) }
     }
 
     pub fn hand(&self, id: &str) -> Hand {
@@ -70,7 +71,7 @@ fn gone(dir: &Path) -> HandRef {
 
 pub struct Hand {
     pub at: HandRef,
-    next: AtomicU64,
+    pub next: AtomicU64,
 }
 
 impl Hand {

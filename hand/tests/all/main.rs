@@ -6,6 +6,7 @@ mod crash;
 mod disk;
 mod fixture;
 mod isolation;
+mod launcher;
 mod limits;
 mod protocol;
 mod resources;

@@ -10,3 +10,4 @@ mod kills;
 mod session;
 mod traces;
 mod turns;
+mod users;
