@@ -63,7 +63,17 @@ pub struct Variable {
     pub placeholder: String,
     /// The one host that is sent the credential in its place.
     pub host: String,
+    /// The headers in which it is sent; in any other it is refused.
+    #[serde(default = "credential_headers")]
+    pub headers: Vec<String>,
     pub credential: CredentialId,
+}
+
+/// Headers that are made for credentials, for those that name none of their own.
+pub fn credential_headers() -> Vec<String> {
+    ["authorization", "x-api-key", "api-key", "x-auth-token", "x-access-token", "private-token", "x-goog-api-key"]
+        .map(str::to_owned)
+        .into()
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -57,7 +57,7 @@ impl Egress {
         let Options { dir, sockets, key, old_keys, resolver, listed, uids } = options;
         let vault = Arc::new(Vault::open(&dir.join("vault"), key, old_keys)?);
         let audit = Arc::new(Audit::open(&dir.join("audit.jsonl"))?);
-        let guard = Guard { resolver, listed };
+        let guard = Guard::new(resolver, listed);
         let proxy = Proxy { guard, vault: Arc::clone(&vault), audit: Arc::clone(&audit), tls: tls()? };
         let places = Places { policies: dir.join("policies"), sockets, uids };
         let sessions = Sessions::open(Arc::new(proxy), places)?;

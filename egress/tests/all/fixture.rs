@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use domain::egress::{CLIENT, Client, CredentialId, Networking, Policy, Reply, Request, Secret};
 use egress::control::{Egress, Options};
-use egress::resolve::{Resolver, System};
+use egress::resolve::{Place, Resolver, System};
 use egress::vault::key::MasterKey;
 use hand::local;
 use hand::protocol::ToolResult;
@@ -25,12 +25,12 @@ struct Names;
 
 #[async_trait]
 impl Resolver for Names {
-    async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    async fn resolve(&self, host: &str, port: u16, place: Place) -> io::Result<Vec<SocketAddr>> {
         if host.ends_with(".test") || host == "example.com" || host == "127.0.0.1.nip.io" {
             return Ok(vec![SocketAddr::from(([127, 0, 0, 1], port))]);
         }
         // Odd spellings of addresses are read as any program would.
-        System.resolve(host, port).await
+        System.resolve(host, port, place).await
     }
 }
 
