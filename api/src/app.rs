@@ -15,6 +15,7 @@ use crate::auth::Keys;
 use crate::deltas::Hub;
 use crate::egress::Egress;
 use crate::gateway::Gateway;
+use crate::hands::Hands;
 use crate::ids;
 use crate::resources::events::retry::{Answered, UnderWay};
 use crate::resources::sessions::{BuiltinTool, SessionRows};
@@ -36,6 +37,8 @@ pub struct App {
     /// What new sessions are tuned to.
     pub tuning: Tuning,
     /// None where this service runs no hands.
+    pub hands: Option<Arc<dyn Hands>>,
+    /// None where this service runs no hands.
     pub egress: Option<Arc<dyn Egress>>,
     pub(crate) answered: Answered,
     pub(crate) under_way: UnderWay,
@@ -50,6 +53,7 @@ pub struct Options {
     pub tuning: Tuning,
     /// The engine keeps histories for ever: those of runs that were sealed are deleted.
     pub delete_sealed_runs: bool,
+    pub hands: Option<Arc<dyn Hands>>,
     pub egress: Option<Arc<dyn Egress>>,
 }
 
@@ -62,6 +66,7 @@ impl Default for Options {
             builtin_tools,
             tuning: Tuning::default(),
             delete_sealed_runs: false,
+            hands: None,
             egress: None,
         }
     }
@@ -112,6 +117,7 @@ impl App {
             clock: options.clock,
             builtin_tools: options.builtin_tools,
             tuning: options.tuning,
+            hands: options.hands,
             egress: options.egress,
             answered: Answered::default(),
             under_way: UnderWay::default(),

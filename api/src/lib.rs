@@ -11,6 +11,7 @@ pub mod deltas;
 pub mod egress;
 pub mod error;
 pub mod gateway;
+pub mod hands;
 pub mod ids;
 pub mod listing;
 pub mod metadata;

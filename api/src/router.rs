@@ -46,6 +46,7 @@ pub const RESOURCES: &[Resource] = &[
     threads::RESOURCE,
     inspect::RESOURCE,
     harnesses::RESOURCE,
+    crate::resources::hands::RESOURCE,
     api_keys::RESOURCE,
     unbuilt::RESOURCE,
 ];

@@ -31,6 +31,7 @@ pub enum Command {
     Env(commands::env::Env),
     File(commands::file::File),
     Key(commands::key::Key),
+    Hand(commands::hand::Hand),
     Harness(commands::harness::Harness),
     Replay(commands::replay::Replay),
     Context(commands::context::Context),

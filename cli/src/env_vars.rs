@@ -28,6 +28,12 @@ pub const HANDS_MODE: &str = "STEADYHAND_HANDS_MODE";
 /// Users that a service that is root gives to its children.
 pub const WORKER_UID: &str = "STEADYHAND_WORKER_UID";
 pub const EGRESS_UID: &str = "STEADYHAND_EGRESS_UID";
+/// The vault's master key, where it comes from the environment; and one of before.
+pub const VAULT_KEY: &str = "STEADYHAND_VAULT_KEY";
+pub const VAULT_OLD_KEY: &str = "STEADYHAND_VAULT_OLD_KEY";
+pub const VAULT_KEY_FILE: &str = "STEADYHAND_VAULT_KEY_FILE";
+pub const VAULT_KEY_COMMAND: &str = "STEADYHAND_VAULT_KEY_COMMAND";
+pub const VAULT_OLD_KEY_FILE: &str = "STEADYHAND_VAULT_OLD_KEY_FILE";
 pub const DECISIONS_PER_RUN: &str = "STEADYHAND_DECISIONS_PER_RUN";
 /// For tests: `POINT[:N]` stops the process (SIGSTOP) at the n-th passage of a point of `domain::fault`, so that
 /// whoever started it can kill it, or another process, right there. Children do not inherit it.

@@ -15,6 +15,7 @@ mod fault;
 mod feed;
 mod grpc;
 mod hand_worker;
+mod hands_here;
 mod harden;
 mod launch;
 mod live;
@@ -30,6 +31,7 @@ mod sse;
 mod supervisor;
 mod table;
 mod telemetry;
+mod vault_keys;
 mod way_out;
 
 use clap::Parser as _;

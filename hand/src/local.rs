@@ -6,7 +6,7 @@ use crate::launch::{self, Launched};
 use crate::limits;
 use crate::protocol::{Layer, Status};
 use crate::sandbox::cgroup;
-use crate::spec::{FileResource, HandRef, Plan, Spec, is_hand_id, is_plain_relative};
+use crate::spec::{FileResource, HandRef, Mode, Owner, Plan, Spec, is_hand_id, is_plain_relative};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Write};
@@ -151,19 +151,25 @@ pub fn release(hand: &HandRef) -> Result<(), Error> {
 #[derive(Serialize, Deserialize, Clone, Debug)]
 pub struct Found {
     pub hand_id: String,
+    pub owner: Option<Owner>,
+    pub mode: Mode,
+    /// As they were when it was last started.
+    pub layers: Vec<Layer>,
     /// What its shim says; none where only the folder is left.
     pub status: Option<Status>,
     /// Seconds since anything was asked of it.
     pub idle_seconds: u64,
 }
 
-/// Every hand, running or parked on disk.
+/// Every hand that was started here, running or left on disk.
 pub fn list(hands_dir: &Path) -> Result<Vec<Found>, Error> {
     let mut hands = Vec::new();
     for (hand_id, folder) in folders(hands_dir)? {
+        // Of one that is just being made nothing is known yet.
+        let Ok(Some(Plan { spec: Spec { owner, mode, .. }, layers, .. })) = launch::earlier(&folder) else { continue };
         let client = Client::connect(&folder.socket()).and_then(|client| client.within(limits::STATUS_WITHIN));
         let status = client.and_then(|mut client| client.status()).ok();
-        hands.push(Found { hand_id, status, idle_seconds: idle(&folder).as_secs() });
+        hands.push(Found { hand_id, owner, mode, layers, status, idle_seconds: idle(&folder).as_secs() });
     }
     hands.sort_by(|a, b| a.hand_id.cmp(&b.hand_id));
     Ok(hands)
@@ -172,6 +178,8 @@ pub fn list(hands_dir: &Path) -> Result<Vec<Found>, Error> {
 fn folders(hands_dir: &Path) -> Result<Vec<(String, Folder)>, Error> {
     let list = |e| Error::List(hands_dir.to_owned(), e);
     let mut folders = Vec::new();
+    // As plans name it.
+    let hands_dir = hands_dir.canonicalize().map_err(list)?;
     for entry in hands_dir.read_dir().map_err(list)? {
         let entry = entry.map_err(list)?;
         let Some(hand_id) = entry.file_name().to_str().filter(|id| is_hand_id(id)).map(str::to_owned) else { continue };

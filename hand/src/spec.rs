@@ -59,6 +59,9 @@ pub struct Spec {
     /// The way out; none: there is none.
     #[serde(default)]
     pub egress: Option<Egress>,
+    /// Whose it is, for those who list hands. Nothing here goes by it.
+    #[serde(default)]
+    pub owner: Option<Owner>,
     /// The lesser user on whose behalf the hand is made: files must be his, and he may talk to it. None: whoever launches.
     #[serde(default)]
     pub client: Option<u32>,
@@ -77,6 +80,7 @@ impl Spec {
             limits: Limits::default(),
             resources: Resources::default(),
             egress: None,
+            owner: None,
             client: None,
         }
     }
@@ -104,6 +108,15 @@ impl Default for Limits {
             disk_bytes: limits::DISK_BYTES,
         }
     }
+}
+
+/// The service and the session that a hand is made for.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Owner {
+    /// The name of the service on this machine.
+    pub host: String,
+    pub session_id: String,
 }
 
 /// A proxy outside, and what the sandbox has to know to use it. Holds nothing that is secret.

@@ -14,7 +14,7 @@ use hand::{
     hands::Hands,
     local,
     protocol::{Refusal, Settled, State, ToolResult},
-    spec::{Egress, FileResource, Repo, Spec},
+    spec::{Egress, FileResource, Owner, Repo, Spec},
 };
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use store::Blobs;
@@ -66,6 +66,7 @@ impl Local {
 
     async fn spec(&self, input: &ProvisionInput, staging: &std::path::Path) -> Result<Spec, Failure> {
         let mut spec = self.hands.spec(&input.hand);
+        spec.owner = Some(Owner { host: self.host.clone(), session_id: input.session_id.clone() });
         for resource in &input.resources {
             self.stage(&mut spec, resource, staging).await?;
         }

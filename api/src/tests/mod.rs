@@ -7,6 +7,7 @@ mod engine;
 mod environments;
 mod events;
 mod files;
+mod hands;
 mod harnesses;
 mod served;
 mod sessions;

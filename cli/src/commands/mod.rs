@@ -7,6 +7,7 @@ pub mod doctor;
 pub mod egress;
 pub mod env;
 pub mod file;
+pub mod hand;
 pub mod harness;
 pub mod key;
 pub mod replay;
@@ -28,6 +29,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Command::Env(env) => wait(env.run()),
         Command::File(file) => wait(file.run()),
         Command::Key(key) => wait(key.run()),
+        Command::Hand(hand) => wait(hand.run()),
         Command::Harness(harness) => wait(harness.run()),
         Command::Replay(replay) => wait(replay.run()),
         Command::Context(context) => wait(context.run()),

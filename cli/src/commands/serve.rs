@@ -1,6 +1,6 @@
 //! `steadyhand serve`: the service. Assembles api, engine and brain in this process, and the hand worker as a child.
 
-use super::worker::{ModelArgs, TraceArgs};
+use super::worker::{ModelArgs, TraceArgs, hand_program_beside};
 use crate::{
     config::{self, Role},
     connect::{self, Rpc},
@@ -8,10 +8,12 @@ use crate::{
     env_vars,
     error::{Code, Hint as _, failed},
     hand_worker::{HandWorker, Users},
+    hands_here::HandsHere,
     node::{self, Node},
     output, remote,
     supervisor::{self, Child},
     telemetry::{self, Collector},
+    vault_keys::{VaultArgs, VaultKeys},
     way_out::WayOut,
 };
 use activities::{BrainActivities, Deltas};
@@ -20,7 +22,7 @@ use clap::Args;
 use domain::{delta::Delta, session::Tuning};
 use egress::address::Listed;
 use engine::Engine;
-use hand::spec::Mode;
+use hand::{hands::By, spec::Mode};
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -88,6 +90,8 @@ pub struct Serve {
     /// User of egress where the service is root [default: 60999]
     #[arg(long, env = env_vars::EGRESS_UID, value_name = "UID", hide_short_help = true)]
     egress_uid: Option<u32>,
+    #[command(flatten)]
+    vault: VaultArgs,
     /// Decisions after which a run of a session continues as new; 0: when the engine suggests it [default: 0]
     #[arg(long, env = env_vars::DECISIONS_PER_RUN, value_name = "N", hide_short_help = true)]
     decisions_per_run: Option<u64>,
@@ -108,6 +112,7 @@ struct Settings {
     hands: bool,
     hands_mode: Mode,
     users: Users,
+    vault: VaultKeys,
     private_addresses: Vec<String>,
     tuning: Tuning,
     collector: Option<Collector>,
@@ -149,6 +154,12 @@ impl Serve {
             hands: self.hands.or(file.hands).unwrap_or(true),
             hands_mode: self.hands_mode.or(file.hands_mode).unwrap_or_default(),
             users: Users::new(self.worker_uid.or(file.worker_uid), self.egress_uid.or(file.egress_uid))?,
+            vault: VaultArgs {
+                vault_key_file: self.vault.vault_key_file.or(file.vault_key_file),
+                vault_key_command: self.vault.vault_key_command.or(file.vault_key_command),
+                vault_old_key_file: self.vault.vault_old_key_file.or(file.vault_old_key_file),
+            }
+            .keys()?,
             private_addresses: private_addresses(self.private_addresses.or(file.private_addresses))?,
             tuning: Tuning {
                 decisions_per_run: self.decisions_per_run.or(file.decisions_per_run).unwrap_or(0),
@@ -199,6 +210,10 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     } else {
         None
     };
+    let hands = match runs_hands {
+        true => Some(hands_here(&settings, data.root())?),
+        false => None,
+    };
     let (engine, rpc, connection) = engine(&settings, data.root()).await?;
     let app = App::open(
         stores.catalog.clone(),
@@ -209,6 +224,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             builtin_tools: builtin_tools(),
             tuning: settings.tuning,
             delete_sealed_runs: engine.is_some(),
+            hands: hands.clone().map(|hands| Arc::new(hands) as Arc<dyn api::hands::Hands>),
             egress: way_out.as_ref().map(WayOut::link),
             ..api::Options::default()
         },
@@ -216,7 +232,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     .await?;
 
     let (close, closing) = watch::channel(false);
-    let node = node(&settings, &data, rpc, &stores, &app)?;
+    let node = node(&settings, &data, rpc.clone(), &stores, &app)?;
     let listening = tokio::spawn(node.clone().listen(bind(&data_dir::node_socket(data.root()))?));
     let local = bind(&data_dir::api_socket(data.root()))?;
     let brain = match model {
@@ -227,7 +243,9 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     if runs_hands {
         let ways_out = way_out.as_ref().map(WayOut::sockets);
         if let Some(way_out) = way_out {
-            children.push(supervised(way_out.child(&settings.private_addresses), closing.clone()).await?);
+            children.push(
+                supervised(way_out.child(&settings.private_addresses, settings.vault.clone()), closing.clone()).await?,
+            );
         }
         let workers = HandWorker {
             dir: settings.hands_dir.clone(),
@@ -240,6 +258,9 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         };
         for child in workers.children(node)? {
             children.push(supervised(child, closing.clone()).await?);
+        }
+        if let Some(hands) = hands {
+            children.push(tokio::spawn(hands.reap(rpc, settings.namespace.clone(), closing.clone())));
         }
     }
     let outside = match (&engine, settings.engine_listen) {
@@ -366,6 +387,12 @@ impl Deltas for HubDeltas {
     fn publish(&self, delta: Delta) {
         self.0.publish(delta);
     }
+}
+
+/// The service has the rights to list and end hands itself.
+fn hands_here(settings: &Settings, root: &Path) -> anyhow::Result<HandsHere> {
+    let by = By::Itself { program: hand_program_beside()?, mode: settings.hands_mode };
+    Ok(HandsHere::new(&settings.hands_dir, &host(root)?, by))
 }
 
 /// Starts a child and keeps it running; returns once it was first started.

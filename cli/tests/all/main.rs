@@ -15,4 +15,5 @@ mod terminal;
 mod traces;
 mod unreachable;
 mod usage;
+mod vault;
 mod verify;

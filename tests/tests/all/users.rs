@@ -81,6 +81,12 @@ async fn who_takes_over_a_child_of_a_service_that_is_root_finds_nothing_of_it() 
     let result = events.iter().rfind(|event| event.kind == "agent.tool_result").map(LoggedEvent::text);
     ensure!(result.as_deref() == Some("what the file says1000\n"), "{result:?}\n{}", service.logs());
 
+    // Whoever operates it sees the hand, and that it is a weaker one.
+    let listed: Value = client.request(Method::GET, "/v1/hands").send().await?.error_for_status()?.json().await?;
+    let shown = &listed["data"][0];
+    ensure!(shown["session_id"] == session && shown["mode"] == "dev" && shown["state"] == "running", "{listed}");
+    ensure!(shown["layers_off"].to_string().contains("disk_quota"), "{listed}");
+
     let (data, hands) = (service.data_dir(), service.hands_dir());
     let hand = std::fs::read_dir(&hands)?.flatten().find(|entry| entry.path().join("workspace").exists());
     let hand = hand.context("there is a hand")?.path();
@@ -102,6 +108,9 @@ async fn who_takes_over_a_child_of_a_service_that_is_root_finds_nothing_of_it() 
         &format!("cat {hand_path}/plan.json; ls {hand_path}/workspace {hands}/.uids {hands}/.egress/*/data"),
     )?;
     ensure!(said.matches("Permission denied").count() == 3, "{said}");
+    let path = format!("/v1/hands/{}", shown["id"].as_str().unwrap_or_default());
+    client.request(Method::DELETE, &path).send().await?.error_for_status()?;
+    ensure!(!hand.exists(), "it is ended with all that was in it");
     service.stop().await?;
     Ok(())
 }
