@@ -1,6 +1,7 @@
 //! Who needs a blob: one row for each pair of blob and owner. A blob without a row is the sweeper's.
 
-use store::{Batch, Blobs, Catalog, Digest, Direction, KeyRange, Table};
+use bytes::Bytes;
+use store::{Batch, Blobs, Catalog, Condition, Digest, Direction, KeyRange, Table};
 
 use crate::error::Result;
 
@@ -11,6 +12,11 @@ const STRIDE: usize = 500;
 /// Adds the row; in the same batch as the row that names the blob.
 pub fn insert(batch: Batch, digest: Digest, owner: &str) -> Batch {
     batch.put(REFERENCES, key(digest, owner), "")
+}
+
+/// Makes the batch depend on the owner still having its row: who takes a blob over has found it there.
+pub fn require(batch: Batch, digest: Digest, owner: &str) -> Batch {
+    batch.require(REFERENCES, key(digest, owner), Condition::Equals(Bytes::new()))
 }
 
 pub fn remove(batch: Batch, digest: Digest, owner: &str) -> Batch {

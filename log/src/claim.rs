@@ -9,7 +9,7 @@
 
 use crate::blobs::{self, Error};
 use domain::{content::BlobRef, limits::PAYLOAD_BYTES_MAX};
-use futures::{FutureExt as _, future::BoxFuture};
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future::BoxFuture, stream};
 use parking_lot::Mutex;
 use prost::Message as _;
 use std::sync::Arc;
@@ -89,14 +89,10 @@ impl PayloadCodec for ClaimCheck {
         payloads: Vec<Payload>,
     ) -> BoxFuture<'static, Result<Vec<Payload>, PayloadConversionError>> {
         let codec = self.clone();
-        async move {
-            let mut encoded = Vec::with_capacity(payloads.len());
-            for payload in payloads {
-                encoded.push(codec.check(payload).await.map_err(wrapped)?);
-            }
-            Ok(encoded)
-        }
-        .boxed()
+        each(payloads, move |payload| {
+            let codec = codec.clone();
+            async move { codec.check(payload).await }
+        })
     }
 
     fn decode(
@@ -105,19 +101,22 @@ impl PayloadCodec for ClaimCheck {
         payloads: Vec<Payload>,
     ) -> BoxFuture<'static, Result<Vec<Payload>, PayloadConversionError>> {
         let codec = self.clone();
-        async move {
-            let mut decoded = Vec::with_capacity(payloads.len());
-            for payload in payloads {
-                decoded.push(codec.redeem(payload).await.map_err(wrapped)?);
-            }
-            Ok(decoded)
-        }
-        .boxed()
+        each(payloads, move |payload| {
+            let codec = codec.clone();
+            async move { codec.redeem(payload).await }
+        })
     }
 }
 
-fn wrapped(error: Error) -> PayloadConversionError {
-    PayloadConversionError::EncodingError(Box::new(error))
+fn each<F>(
+    payloads: Vec<Payload>,
+    change: impl FnMut(Payload) -> F + Send + 'static,
+) -> BoxFuture<'static, Result<Vec<Payload>, PayloadConversionError>>
+where
+    F: Future<Output = Result<Payload, Error>> + Send + 'static,
+{
+    let wrapped = |error| PayloadConversionError::EncodingError(Box::new(error));
+    stream::iter(payloads).then(change).map_err(wrapped).try_collect().boxed()
 }
 
 #[cfg(test)]

@@ -61,8 +61,8 @@ impl Projection {
     }
 
     /// What there is to say of a session that is over, without any history.
-    pub fn of_the_past(session_id: &str, summary: Option<Summary>, end: RunEnd) -> Self {
-        Projection { session_id: session_id.to_owned(), summary, end: Some(end), ..Projection::default() }
+    pub fn of_the_past(session_id: &str, summary: Option<Summary>, end: RunEnd, mail: Vec<Mail>) -> Self {
+        Projection { session_id: session_id.to_owned(), summary, end: Some(end), mail, ..Projection::default() }
     }
 
     /// Takes in one history event; gives back the commit that it is, if it is one.

@@ -15,10 +15,10 @@ use domain::{
     agent::HarnessRef,
     committed::ActivityResult,
     content::{BlobRef, Json},
-    outcome::ModelDigest,
+    outcome::{CollectOutcome, ModelDigest, SealOutcome},
     session::{Change, Mail, OutputFile, ResourceKind},
 };
-use serde::Deserialize as _;
+use serde::{Deserialize as _, de::DeserializeOwned};
 use std::collections::BTreeSet;
 use store::{Blobs, Digest, blobs::Error as StoreError};
 
@@ -27,6 +27,7 @@ use store::{Blobs, Digest, blobs::Error as StoreError};
 pub struct Needed {
     pub blobs: BTreeSet<Digest>,
     listings: BTreeSet<Digest>,
+    manifests: BTreeSet<Digest>,
     /// What harnesses are known by: the digest of a module among the blobs, or of source that was compiled in.
     harnesses: BTreeSet<Digest>,
 }
@@ -50,7 +51,7 @@ impl Needed {
         for take in &committed.commit.takes {
             match take {
                 Take::Inline { event, .. } => self.event(event),
-                Take::Private { entry: PrivateEntry::RunSealed { manifest, .. } } => self.blob(manifest),
+                Take::Private { entry: PrivateEntry::RunSealed { manifest, .. } } => self.sealed(manifest),
                 Take::Private { entry: PrivateEntry::Outputs { listing } } => self.listing(listing),
                 Take::Private { entry: PrivateEntry::SwapRequested { harness, .. } } => self.harness(harness),
                 Take::Accepted { .. } | Take::Result { .. } | Take::Private { .. } => {}
@@ -71,6 +72,13 @@ impl Needed {
         let digest = result.rest.get("digest").and_then(|digest| ModelDigest::deserialize(digest).ok());
         if let Some(ModelDigest::Answer { calls, .. }) = digest {
             calls.iter().for_each(|call| self.json(&call.input));
+        }
+        // Other results have neither field.
+        if let Ok(SealOutcome { manifest, .. }) = SealOutcome::deserialize(&result.rest) {
+            self.sealed(&manifest);
+        }
+        if let Ok(CollectOutcome { listing: Some(listing) }) = CollectOutcome::deserialize(&result.rest) {
+            self.listing(&listing);
         }
     }
 
@@ -107,6 +115,11 @@ impl Needed {
         self.listings.extend(listing.blob.parse::<Digest>());
     }
 
+    fn sealed(&mut self, manifest: &BlobRef) {
+        self.blob(manifest);
+        self.manifests.extend(manifest.blob.parse::<Digest>());
+    }
+
     /// What a session needs whatever its commits say.
     pub fn summary(&mut self, summary: &Summary) {
         self.blob(&summary.attributes.agent.snapshot);
@@ -128,7 +141,8 @@ impl Needed {
         manifest.segments.iter().for_each(|segment| self.blob(&segment.blob));
     }
 
-    /// Follows what leads to more: listings, whose diffs have no row of their own, and harnesses that are modules.
+    /// Follows what leads to more: listings, whose diffs have no row of their own, manifests that no summary has yet,
+    /// and harnesses that are modules.
     pub async fn resolve(&mut self, store: &dyn Blobs) -> Result<(), Error> {
         while let Some(digest) = self.harnesses.first().copied() {
             let found = store.has(digest).await;
@@ -137,27 +151,36 @@ impl Needed {
             }
             self.harnesses.remove(&digest);
         }
-        while let Some(digest) = self.listings.first().copied() {
-            let listing = BlobRef { blob: digest.to_string(), bytes: 0 };
-            match blobs::get_json::<Vec<OutputFile>>(store, &listing).await {
-                Ok(files) => {
-                    files.iter().filter(|file| file.path == OutputFile::DIFF).for_each(|diff| self.blob(&diff.blob));
-                }
-                // Damage that `verify` names; nothing that is there is lost for it.
-                Err(Error::Store { source: StoreError::Missing { .. } | StoreError::Corrupt { .. }, .. })
-                | Err(Error::Decode { .. }) => {}
-                Err(error) => return Err(error),
+        while let Some(digest) = self.manifests.first().copied() {
+            if let Some(manifest) = readable::<Manifest>(store, digest).await? {
+                self.manifest(&manifest);
             }
+            self.manifests.remove(&digest);
+        }
+        while let Some(digest) = self.listings.first().copied() {
+            let files = readable::<Vec<OutputFile>>(store, digest).await?.unwrap_or_default();
+            files.iter().filter(|file| file.path == OutputFile::DIFF).for_each(|diff| self.blob(&diff.blob));
             self.listings.remove(&digest);
         }
         Ok(())
     }
 }
 
+/// `None` for what is damaged: `verify` names it, and nothing that is there is lost for it.
+async fn readable<T: DeserializeOwned>(store: &dyn Blobs, digest: Digest) -> Result<Option<T>, Error> {
+    match blobs::get_json(store, &BlobRef { blob: digest.to_string(), bytes: 0 }).await {
+        Ok(value) => Ok(Some(value)),
+        Err(Error::Store { source: StoreError::Missing { .. } | StoreError::Corrupt { .. }, .. })
+        | Err(Error::Decode { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::{Commit, EventBody, Step, Time};
+    use crate::{segment::Segment, testing};
+    use domain::EventBody;
     use serde_json::{Value, json};
     use store::MemoryBlobs;
 
@@ -170,17 +193,7 @@ mod tests {
     }
 
     fn committed(takes: Vec<Take>, mail: Value, results: Value) -> Committed {
-        let now = Time::from_ms(0);
-        let commit = Commit {
-            n: 0,
-            now,
-            takes,
-            step: Step::Continue {},
-            memo: None,
-            view_version: 1,
-            view_hash: None,
-            queued: Default::default(),
-        };
+        let commit = testing::commit(0, takes);
         Committed {
             commit,
             position: 0,
@@ -264,6 +277,34 @@ mod tests {
         needed.resolve(&store).await.unwrap();
         let mut expected = digests(&["diff", "a listing that is gone"]);
         expected.insert(listing.blob.parse().unwrap());
+        assert_eq!(needed.blobs, expected);
+    }
+
+    #[tokio::test]
+    async fn what_seal_and_collect_left_is_kept_before_a_commit_names_it() {
+        let store = MemoryBlobs::new();
+        let segment = Segment {
+            run_id: "run".into(),
+            blob: blob("segment"),
+            key_id: 0,
+            from: 0,
+            to: 0,
+            frames: Vec::new(),
+            cut: None,
+        };
+        let manifest = Manifest { session_id: "s".into(), segments: vec![segment], ..Manifest::default() };
+        let manifest = blobs::put_json(&store, &manifest).await.unwrap();
+        let diff = OutputFile { path: OutputFile::DIFF.into(), blob: blob("diff") };
+        let listing = blobs::put_json(&store, &[diff]).await.unwrap();
+        let mut needed = Needed::default();
+        let sealed = SealOutcome { run_id: "run".into(), manifest: manifest.clone() };
+        let collected = CollectOutcome { listing: Some(listing.clone()) };
+        for outcome in [serde_json::to_value(sealed), serde_json::to_value(collected)] {
+            needed.result(&serde_json::from_value(outcome.unwrap()).unwrap());
+        }
+        needed.resolve(&store).await.unwrap();
+        let mut expected = digests(&["segment", "diff"]);
+        expected.extend([manifest, listing].map(|at| at.blob.parse::<Digest>().unwrap()));
         assert_eq!(needed.blobs, expected);
     }
 

@@ -8,7 +8,7 @@ use crate::{
     projection::{Projection, RunEnd},
 };
 use bytes::Bytes;
-use domain::{Committed, Summary, committed::Genesis, content::BlobRef};
+use domain::{Committed, Summary, committed::Genesis, content::BlobRef, session::Mail};
 use serde::{Deserialize, Serialize};
 use store::Blobs;
 
@@ -55,6 +55,9 @@ pub struct End {
     /// Why the last run was cut, if it did not end by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cut: Option<String>,
+    /// Accepted and never committed: no segment has it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<Mail>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -120,10 +120,12 @@ impl SessionLog {
     /// A log whose histories are gone: everything is in the manifest.
     pub async fn sealed(store: &dyn Blobs, session_id: &str, blob: &BlobRef) -> Result<Self, Error> {
         let manifest: Manifest = blobs::get_json(store, blob).await?;
-        let end = manifest.end.clone();
-        let summary = end.as_ref().map(|end| end.summary.clone());
-        let how = end.and_then(|end| end.cut).map_or(RunEnd::Completed, |reason| RunEnd::Cut { reason });
-        let projection = Projection::of_the_past(session_id, summary, how);
+        let (summary, cut, waiting) = match manifest.end.clone() {
+            Some(segment::End { summary, cut, waiting }) => (Some(summary), cut, waiting),
+            None => (None, None, Vec::new()),
+        };
+        let how = cut.map_or(RunEnd::Completed, |reason| RunEnd::Cut { reason });
+        let projection = Projection::of_the_past(session_id, summary, how, waiting);
         Ok(SessionLog {
             session_id: session_id.to_owned(),
             manifest,
@@ -145,7 +147,8 @@ impl SessionLog {
             return Ok(None);
         };
         let summary = Summary { unsealed: Vec::new(), ..summary.clone() };
-        let end = segment::End { summary, cut: self.cut().map(str::to_owned) };
+        let waiting = self.uncommitted().cloned().collect();
+        let end = segment::End { summary, cut: self.cut().map(str::to_owned), waiting };
         let (before, runs) = (self.manifest_blob.as_ref(), self.unsealed_runs());
         segment::seal_whole(reader, store, &self.session_id, before, &runs, end).await.map(Some)
     }
@@ -401,24 +404,11 @@ impl SessionLog {
         Ok(())
     }
 
-    /// Every commit read so far, also those without a public event, oldest first.
-    pub async fn every_commit(&mut self, store: &dyn Blobs) -> Result<Vec<Arc<Committed>>, Error> {
-        let mut commits: Vec<Arc<Committed>> = Vec::new();
-        for segment in self.manifest.segments.clone() {
-            let blob = self.segment_blob(store, &segment).await?;
-            for frame in &segment.frames {
-                commits.extend(segment::unpack(&segment, frame, &blob)?.into_iter().map(Arc::new));
-            }
-        }
-        commits.extend(self.tail.iter().map(|unsealed| unsealed.committed.clone()));
-        Ok(commits)
-    }
-
     /// The whole log, as replay takes it. `None` for a log whose first run was sealed by a build that did not keep
     /// what the session began with.
     pub async fn recording(&mut self, store: &dyn Blobs) -> Result<Option<Recording>, Error> {
         let Some(genesis) = self.genesis().cloned() else { return Ok(None) };
-        let commits = self.every_commit(store).await?;
+        let commits = self.commits(store, 0, u64::MAX).await?;
         Ok(Some(Recording {
             session_id: self.session_id.clone(),
             genesis,

@@ -15,12 +15,19 @@ use temporalio_common::protos::{
         common::v1::{Payload, Payloads},
         history::v1::{
             HistoryEvent, MarkerRecordedEventAttributes, WorkflowExecutionContinuedAsNewEventAttributes,
-            WorkflowExecutionStartedEventAttributes, history_event::Attributes as A,
+            WorkflowExecutionStartedEventAttributes, WorkflowExecutionTerminatedEventAttributes,
+            history_event::Attributes as A,
         },
     },
 };
 
 pub const SESSION: &str = "s1";
+
+/// A commit that leaves the session as it is, but for what it takes.
+pub fn commit(n: u64, takes: Vec<Take>) -> Commit {
+    let now = Time::from_ms(n as i64);
+    Commit { n, now, takes, step: Step::Continue {}, memo: None, view_version: 1, view_hash: None, queued: 0 }
+}
 
 /// The runs of one session, oldest first.
 #[derive(Default)]
@@ -57,17 +64,7 @@ impl Told {
     }
 
     pub fn commit(&self, n: u64, takes: Vec<Take>) {
-        let now = Time::from_ms(n as i64);
-        let commit = Commit {
-            n,
-            now,
-            takes,
-            step: Step::Continue {},
-            memo: None,
-            view_version: 1,
-            view_hash: None,
-            queued: Default::default(),
-        };
+        let commit = commit(n, takes);
         let details = [("result".to_owned(), payloads(&commit))].into();
         let marker = MarkerRecordedEventAttributes {
             marker_name: LOCAL_ACTIVITY_MARKER_NAME.into(),
@@ -87,6 +84,12 @@ impl Told {
         self.tell(A::WorkflowExecutionContinuedAsNewEventAttributes(continued));
         let from = Origin::Continued { state: Box::new(state), previous_run_id, mailbox, posts: Vec::new() };
         self.start(run_id, &SessionInput { session_id: SESSION.into(), from });
+    }
+
+    /// The end of the current run, not by its own will.
+    pub fn terminate(&self, reason: &str) {
+        let terminated = WorkflowExecutionTerminatedEventAttributes { reason: reason.into(), ..Default::default() };
+        self.tell(A::WorkflowExecutionTerminatedEventAttributes(terminated));
     }
 
     /// As a server that keeps closed runs no longer.

@@ -50,11 +50,26 @@ pub struct Options {
     /// Address and namespace of a Temporal server; without one, the embedded engine.
     pub temporal: Option<(SocketAddr, String)>,
     pub model_url: String,
+    /// After how many decisions a run continues as a new one; 0: as the service has it.
     pub decisions_per_run: u64,
     /// Addresses that sandboxes may reach although they are not public.
     pub private_addresses: Vec<SocketAddr>,
     /// Where a process stops itself at its first start.
     pub fault: Option<(Role, Fault)>,
+}
+
+impl Options {
+    /// Everything in one process on the embedded engine, undisturbed.
+    pub fn new(model_url: String) -> Self {
+        Options {
+            layout: Layout::One,
+            temporal: None,
+            model_url,
+            decisions_per_run: 0,
+            private_addresses: Vec::new(),
+            fault: None,
+        }
+    }
 }
 
 pub struct Service {

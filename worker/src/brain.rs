@@ -1,6 +1,9 @@
 //! The brain worker: sessions and what they ask of the brain, on queue `brain`.
 
-use crate::thread::{Error, WorkerThread};
+use crate::{
+    deployment,
+    thread::{Error, WorkerThread},
+};
 use activities::BrainActivities;
 use domain::session::queue;
 use std::time::Duration;
@@ -38,6 +41,7 @@ fn worker(client: Client, activities: BrainActivities, options: Options) -> Resu
         .register_workflow::<SessionWorkflow>()
         .map_err(|error| setup(&error))?
         .register_activities(activities)
+        .deployment_options(deployment::options())
         .max_cached_workflows(options.cached_sessions)
         .workflow_task_poller_behavior(PollerBehavior::SimpleMaximum(options.workflow_pollers))
         .activity_task_poller_behavior(PollerBehavior::SimpleMaximum(options.activity_pollers))

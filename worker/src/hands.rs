@@ -1,7 +1,10 @@
 //! The hand worker of one host: takes `provision` from queue `hands` and everything else about its own hands from
 //! `hand-host-<host>`.
 
-use crate::thread::{Error, WorkerThread};
+use crate::{
+    deployment,
+    thread::{Error, WorkerThread},
+};
 use activities::hands::{HandsActivities, Provider};
 use domain::session::queue;
 use std::{sync::Arc, time::Duration};
@@ -46,6 +49,7 @@ fn worker(client: Client, queue: &str, activities: HandsActivities, options: Opt
     let runtime = Runtime::from_current_tokio(Default::default()).map_err(|error| setup(&error))?;
     let options = WorkerOptions::new(queue)
         .register_activities(activities)
+        .deployment_options(deployment::options())
         .activity_task_poller_behavior(PollerBehavior::SimpleMaximum(options.pollers))
         .max_heartbeat_throttle_interval(Duration::from_millis(500))
         .graceful_shutdown_period(options.grace)

@@ -100,7 +100,9 @@ fn plain_client() -> reqwest::Client {
 #[tokio::test]
 async fn llmock_finds_no_fault_with_either_client() {
     use FailureClass::*;
-    let server = Program::start("STEADYHAND_LLMOCK", &["serve", "--port", "0"]).await;
+    // Slowly, or a short answer is sent whole before the server can see that the client hung up at a malformed chunk;
+    // it would take the retry for another call, and the fault for one that nobody noticed.
+    let server = Program::start("STEADYHAND_LLMOCK", &["serve", "--port", "0", "--stream-chunk-delay-ms", "50"]).await;
     let http = plain_client();
     let admin = |path: &str| format!("{}/_llmock/{path}", server.url);
     let stream_fault =
@@ -129,12 +131,7 @@ async fn llmock_finds_no_fault_with_either_client() {
         }
     }
     let verdict: Value = http.get(admin("verdict")).send().await.unwrap().json().await.unwrap();
-    // A short answer may be sent whole before the server sees that the client hung up at the malformed chunk. Then it
-    // takes the retry for another call, and warns; that the client noticed is shown by the class of its failure above.
-    let warned = |finding: &&Value| finding["code"] == "malformed_chunk_ignored" && finding["severity"] == "warning";
-    let findings = verdict["findings"].as_array().unwrap();
-    assert_eq!(findings.iter().filter(|finding| !warned(finding)).count(), 0, "{verdict}");
-    assert_eq!(verdict["passed"], json!(true), "{verdict}");
+    assert_eq!(verdict["findings"], json!([]), "{verdict}");
     assert_eq!(verdict["faults_injected"], json!(2 * faults.len()), "{verdict}");
 }
 

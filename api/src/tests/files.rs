@@ -4,10 +4,11 @@ use axum::body::Body;
 use http::Method;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
-use store::{Batch, Digest, Durability};
+use store::{Batch, Digest, Durability, catalog};
 
 use super::{Answer, Api, id, request};
 use crate::resources::files::{self, FileRow};
+use crate::resources::sessions::uploads::{self, ResourceParam, Upload};
 
 /// A multipart body of parts `(headers, bytes)`.
 fn multipart(parts: &[(&str, &[u8])]) -> (String, Vec<u8>) {
@@ -170,6 +171,25 @@ async fn a_file_expires() {
     assert!(files::load(&api.app, &id(&file)).await.is_err());
     // What it was is still known.
     assert_eq!(api.get(&path).await.ok(), file);
+}
+
+#[tokio::test]
+async fn a_session_takes_no_bytes_that_went_meanwhile() {
+    let api = Api::new().await;
+    let file = id(&upload(&api, &[(FILE, b"hello")]).await.ok());
+    let params = json!([{"type": "file", "file_id": file}, {"type": "git_bundle", "file_id": file}]);
+    let params = serde_json::from_value(params).unwrap();
+    let params: Vec<ResourceParam> = serde_json::from_value(params).unwrap();
+    let resolved = async || uploads::resolve(&api.app, "sesn_1", params.clone(), &[], api.app.clock.now()).await;
+    let keep = async |upload: &Upload| api.app.catalog.write(upload.keep(Batch::new()), Durability::Synced).await;
+    let (early, late) = (resolved().await.unwrap(), resolved().await.unwrap());
+    for upload in &early {
+        keep(upload).await.unwrap();
+    }
+    api.delete(&format!("/v1/files/{file}")).await.ok();
+    for upload in &late {
+        assert!(matches!(keep(upload).await, Err(catalog::Error::Conflict { .. })));
+    }
 }
 
 #[tokio::test]

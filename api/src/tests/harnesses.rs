@@ -6,8 +6,11 @@ use harness::{Intake, SessionState, Waiting, frame, registry};
 use http::Method;
 use serde_json::{Value, json};
 
+use store::Digest;
+
 use super::events::user;
 use super::{Api, id};
+use crate::resources::sessions::row;
 
 const PATIENT: &[u8] = include_bytes!("../../../examples/harness-rust/patient.wasm");
 
@@ -48,6 +51,8 @@ async fn a_module_is_added_held_and_removed() {
 
     let session = api.session(json!({"harness": "patient"})).await;
     assert_eq!(serde_json::to_value(api.engine.input(&id(&session))).unwrap()["harness"]["name"], "patient");
+    let referred = row::referred(&*api.app.catalog, &id(&session), 100).await.unwrap();
+    assert!(referred.contains(&Digest::of(PATIENT)), "the session keeps the module, also if it is removed meanwhile");
     let shown = api.get("/v1/harnesses/patient@1").await.ok();
     assert_eq!((&shown["sessions"], &shown["session_ids"]), (&json!(1), &json!([id(&session)])));
     let held = api.delete("/v1/harnesses/patient@1").await.refused(409, "conflict_error");

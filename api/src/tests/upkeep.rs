@@ -1,11 +1,15 @@
 //! Upkeep: what a crash kept from a row is made good before anything is swept.
 
+use std::collections::BTreeSet;
+
+use domain::committed::Genesis;
 use domain::content::BlobRef;
 use domain::event::StopReason;
 use domain::limits::PAYLOAD_BYTES_MAX;
+use domain::session::{Origin, OutputFile};
 use domain::{Content, EventBody};
 use jiff::{SignedDuration, Timestamp};
-use log::segment::Segment;
+use log::segment::{Manifest, Segment};
 use serde_json::{Value, json};
 use store::{Batch, Digest, Durability};
 use temporalio_client::tonic::Status;
@@ -35,6 +39,26 @@ async fn unseen_turn(api: &Api, story: &mut Story) -> Digest {
     digest
 }
 
+/// Activities that ended and that no commit names yet: what each left in blobs.
+async fn unnamed_results(api: &Api, session_id: &str) -> BTreeSet<Digest> {
+    let put = async |bytes: String| {
+        let bytes_len = bytes.len() as u64;
+        let digest = api.app.blobs.put(bytes.into()).await.unwrap();
+        (digest, BlobRef { blob: digest.to_string(), bytes: bytes_len })
+    };
+    let (segment_digest, segment) = put("a segment".into()).await;
+    let run_id = "run-0".to_owned();
+    let segment = Segment { run_id, blob: segment, key_id: 0, from: 0, to: 0, frames: Vec::new(), cut: None };
+    let manifest = Manifest { session_id: session_id.into(), segments: vec![segment], ..Manifest::default() };
+    let (manifest_digest, manifest) = put(serde_json::to_string(&manifest).unwrap()).await;
+    let (diff_digest, diff) = put("a diff".into()).await;
+    let files = [OutputFile { path: OutputFile::DIFF.into(), blob: diff }];
+    let (listing_digest, listing) = put(serde_json::to_string(&files).unwrap()).await;
+    api.engine.activity(session_id, "seal-1", &json!({"run_id": "run-0", "manifest": manifest}));
+    api.engine.activity(session_id, "collect-2", &json!({"listing": listing}));
+    [segment_digest, manifest_digest, diff_digest, listing_digest].into()
+}
+
 fn later() -> Timestamp {
     Timestamp::now() + SignedDuration::from_hours(2)
 }
@@ -57,6 +81,18 @@ async fn blobs_of_a_turn_that_no_service_saw_are_referred_to_before_the_sweep() 
     assert!(app.blobs.has(digest).await.unwrap().is_some());
     let referred = row::referred(&*app.catalog, &story.session_id, 100).await.unwrap();
     assert!(referred.contains(&digest));
+}
+
+#[tokio::test]
+async fn what_activities_left_is_kept_until_a_commit_names_it() {
+    let api = Api::new().await;
+    let (story, _) = begun(&api, json!({})).await;
+    let left = unnamed_results(&api, &story.session_id).await;
+    let app = api.restarted().await;
+    let swept = round(&app, Timestamp::MAX, later()).await.unwrap().expect("everything can be read");
+    assert_eq!(swept.blobs, 0);
+    let referred = row::referred(&*app.catalog, &story.session_id, 100).await.unwrap();
+    assert!(left.is_subset(&referred.into_iter().collect()), "{left:?}");
 }
 
 #[tokio::test]
@@ -84,8 +120,26 @@ async fn the_history_of_a_sealed_run_stays_while_its_segment_cannot_be_read() {
     let now = Timestamp::now();
     let batch = sealed_runs::insert(Batch::new(), &story.session_id, &segment, now);
     api.app.catalog.write(batch, Durability::Synced).await.unwrap();
+    let input = api.engine.input(&story.session_id);
+    let Origin::Created { created_at, attributes, harness, .. } = input.from else { panic!("a first run") };
+    let genesis = Some(Genesis { created_at, attributes, harness });
+    let whole = Manifest { segments: vec![segment], genesis, ..Manifest::default() };
+    let name = async |manifest: &Manifest| {
+        let sealed = Some(log::blobs::put_json(&*api.app.blobs, manifest).await.unwrap());
+        row::change(&*api.app.catalog, &story.session_id, Durability::Lazy, |row, batch| {
+            Some((SessionRow { sealed: sealed.clone(), ..row.clone() }, batch))
+        })
+        .await
+        .unwrap();
+    };
 
     assert_eq!(sealed_runs::delete(&api.app, now).await.unwrap(), 0, "it is too early");
+    assert_eq!(sealed_runs::delete(&api.app, later()).await.unwrap(), 0, "no manifest");
+    name(&Manifest { segments: Vec::new(), ..whole.clone() }).await;
+    assert_eq!(sealed_runs::delete(&api.app, later()).await.unwrap(), 0, "the manifest does not list it");
+    name(&Manifest { genesis: None, ..whole.clone() }).await;
+    assert_eq!(sealed_runs::delete(&api.app, later()).await.unwrap(), 0, "the manifest does not say how it began");
+    name(&whole).await;
     assert_eq!(sealed_runs::delete(&api.app, later()).await.unwrap(), 0, "the segment is not there");
     assert_eq!(api.engine.calls("DeleteWorkflowExecution"), 0);
     api.app.blobs.put(bytes.into()).await.unwrap();

@@ -20,10 +20,12 @@ const STICKY_WINDOW_NS: i64 = 10_000_000_000;
 /// Workers that said goodbye and may still have polls on the way.
 const SHUT_WORKERS_MAX: usize = 1_000;
 
-/// Which of the two kinds of queue.
+/// Which kind of queue: names of different kinds have nothing to do with each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     Workflow,
+    /// Workflow tasks for one worker's cache.
+    Sticky,
     Activity,
 }
 
@@ -92,9 +94,9 @@ impl Queues {
 
     /// Puts a task onto the sticky queue if its worker lives, otherwise onto the normal one.
     pub fn push_workflow(&self, namespace: &str, sticky: Option<String>, normal: String, task: Task) {
-        let key = |name| QueueKey { namespace: namespace.to_owned(), name, kind: Kind::Workflow };
-        let alive = sticky.map(key).filter(|key| self.has_poller(key));
-        self.queue(alive.unwrap_or_else(|| key(normal))).push(task);
+        let key = |name, kind| QueueKey { namespace: namespace.to_owned(), name, kind };
+        let alive = sticky.map(|name| key(name, Kind::Sticky)).filter(|key| self.has_poller(key));
+        self.queue(alive.unwrap_or_else(|| key(normal, Kind::Workflow))).push(task);
     }
 
     /// Whether somebody polls this queue, or did a moment ago.
@@ -154,8 +156,8 @@ impl Queues {
                 workers.keys.remove(&oldest);
             }
         }
-        let key = QueueKey { namespace: namespace.to_owned(), name: sticky_queue.to_owned(), kind: Kind::Workflow };
-        let sticky = self.queues.lock().remove(&key).filter(|_| !sticky_queue.is_empty());
+        let key = QueueKey { namespace: namespace.to_owned(), name: sticky_queue.to_owned(), kind: Kind::Sticky };
+        let sticky = self.queues.lock().remove(&key);
         let stranded = sticky.map(|queue| queue.shut()).unwrap_or_default();
         self.goodbye.notify_waiters();
         stranded

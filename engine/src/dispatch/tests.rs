@@ -58,7 +58,7 @@ async fn a_poll_returns_empty_at_its_deadline() {
 #[tokio::test]
 async fn a_worker_that_says_goodbye_gets_its_polls_back_and_leaves_its_sticky_tasks() {
     let (_clock, queues, key) = queues();
-    let sticky = QueueKey { name: "sticky".into(), ..key.clone() };
+    let sticky = QueueKey { name: "sticky".into(), kind: Kind::Sticky, ..key.clone() };
     let mut normal_poll = Box::pin(queues.take(&key, "worker-1", "w", NOW.plus(MINUTE)));
     let mut other_poll = Box::pin(queues.take(&key, "worker-2", "w", NOW.plus(MINUTE)));
     let mut sticky_poll = Box::pin(queues.take(&sticky, "worker-1", "w", NOW.plus(MINUTE)));
@@ -74,9 +74,21 @@ async fn a_worker_that_says_goodbye_gets_its_polls_back_and_leaves_its_sticky_ta
 }
 
 #[tokio::test]
+async fn a_goodbye_that_names_a_queue_of_everybody_takes_nothing_from_it() {
+    let (_clock, queues, key) = queues();
+    push(&queues, 1);
+    assert_eq!(queues.shut_worker("default", "worker-1", "q"), Vec::new());
+    assert_eq!(queues.take(&key, "worker-2", "w", NOW.plus(MINUTE)).await, Some(task(1)));
+    let mut waiting = Box::pin(queues.take(&key, "worker-2", "w", NOW.plus(MINUTE)));
+    assert!(futures::poll!(&mut waiting).is_pending());
+    queues.shut_worker("default", "worker-1", "q");
+    assert!(futures::poll!(&mut waiting).is_pending(), "only polls of the worker's own queue return");
+}
+
+#[tokio::test]
 async fn a_sticky_queue_that_nobody_polls_any_more_is_passed_over() {
     let (clock, queues, key) = queues();
-    let sticky = QueueKey { name: "sticky".into(), ..key.clone() };
+    let sticky = QueueKey { name: "sticky".into(), kind: Kind::Sticky, ..key.clone() };
     let mut poll = Box::pin(queues.take(&sticky, "", "w", NOW.plus(MINUTE)));
     assert!(futures::poll!(&mut poll).is_pending());
     drop(poll);

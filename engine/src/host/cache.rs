@@ -3,6 +3,7 @@
 
 use super::slot::Slot;
 use crate::core::state::Run;
+use crate::pb::history::v1::HistoryEvent;
 use crate::store::keys::RunKey;
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -41,9 +42,9 @@ impl RunCache {
         Ok(Some(slot))
     }
 
-    /// Adds a run that is about to be stored.
-    pub fn insert(&self, run: &Run) -> Arc<Slot> {
-        let slot = Slot::unwritten(run.clone()).expect("the engine makes run ids that are UUIDs");
+    /// Adds a run that is about to be stored with these events.
+    pub fn insert(&self, run: &Run, events: &[HistoryEvent]) -> Arc<Slot> {
+        let slot = Slot::unwritten(run.clone(), events).expect("the engine makes run ids that are UUIDs");
         let slot = Arc::new(slot);
         let mut shard = self.shard(&slot.key).lock();
         shard.put(slot.key, slot.clone());

@@ -210,7 +210,7 @@ impl Host {
         let (run, mut effects) = self.begin(start, self.clock.now());
         let run_id = run.state.run_id.clone();
         let mut batch = Batch::default();
-        let slot = self.cache.insert(&run);
+        let slot = self.cache.insert(&run, &effects.events);
         record::transition(&mut batch, &slot.key, &run, &mut effects, record::Before::nothing());
         record::make_current(&mut batch, &run);
         debug_assert_eq!(keys::run(&run_id), Some(slot.key));

@@ -31,7 +31,6 @@ use crate::dispatch::Queues;
 use crate::options::Limits;
 use crate::pb::history::v1::WorkflowExecutionStartedEventAttributes;
 use crate::store::committer::{After, Committer};
-use crate::store::keys::RunKey;
 use crate::store::{self, Batch, Durability, Storage};
 use cache::RunCache;
 use std::sync::Arc;
@@ -145,7 +144,7 @@ impl Host {
             return Err(Error::NoRun);
         }
         let started = match run.state.retry_policy {
-            Some(_) if run.state.is_open() => Some(self.started_event(&slot.key)?),
+            Some(_) if run.state.is_open() => Some(self.started_event(slot)?),
             _ => None,
         };
         let at = At { now: self.clock.now(), limits: &self.limits, started: started.as_ref() };
@@ -170,7 +169,7 @@ impl Host {
         record::transition(&mut batch, &slot.key, run, &mut effects, before);
         let successor = effects.successor.take().map(|successor| {
             let (run, mut effects) = *successor;
-            let slot = self.cache.insert(&run);
+            let slot = self.cache.insert(&run, &effects.events);
             record::transition(&mut batch, &slot.key, &run, &mut effects, record::Before::nothing());
             record::make_current(&mut batch, &run);
             (slot, Published::of(run, effects.work))
@@ -237,9 +236,12 @@ impl Host {
     }
 
     /// The first event of a run, which a retry of its workflow repeats.
-    fn started_event(&self, run: &RunKey) -> Result<WorkflowExecutionStartedEventAttributes, Error> {
+    fn started_event(&self, slot: &Slot) -> Result<WorkflowExecutionStartedEventAttributes, Error> {
         use crate::pb::history::v1::history_event::Attributes;
-        let first = history::read(&*self.store, run, 1, 2, 1)?.into_iter().next();
+        if let Some(started) = slot.beginning() {
+            return Ok(started);
+        }
+        let first = history::read(&*self.store, &slot.key, 1, 2, 1)?.into_iter().next();
         match first.and_then(|event| event.attributes) {
             Some(Attributes::WorkflowExecutionStartedEventAttributes(started)) => Ok(started),
             _ => Err(Error::NoRun),

@@ -3,6 +3,8 @@
 use super::query::Queries;
 use super::updates::Updates;
 use crate::core::state::{Run, RunState};
+use crate::pb::history::v1::history_event::Attributes;
+use crate::pb::history::v1::{HistoryEvent, WorkflowExecutionStartedEventAttributes};
 use crate::store::keys::{self, RunKey};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +16,8 @@ pub struct Slot {
     pub(super) queries: Mutex<Queries>,
     pub(super) updates: Mutex<Updates>,
     seen: watch::Sender<Seen>,
+    /// How the run began, where a retry repeats it, until the store has it.
+    beginning: Mutex<Option<WorkflowExecutionStartedEventAttributes>>,
     deleted: AtomicBool,
 }
 
@@ -43,10 +47,15 @@ impl Slot {
         Slot::with(key, run, seen)
     }
 
-    /// A run that is about to be stored: readers see nothing of it yet.
-    pub fn unwritten(run: Run) -> Option<Self> {
+    /// A run that is about to be stored with its first events: readers see nothing of it yet.
+    pub fn unwritten(run: Run, events: &[HistoryEvent]) -> Option<Self> {
         let key = keys::run(&run.state.run_id)?;
-        Some(Slot::with(key, run, Seen::nothing()))
+        let first = events.first().and_then(|event| event.attributes.as_ref());
+        let beginning = match (&run.state.retry_policy, first) {
+            (Some(_), Some(Attributes::WorkflowExecutionStartedEventAttributes(started))) => Some(started.clone()),
+            _ => None,
+        };
+        Some(Slot { beginning: Mutex::new(beginning), ..Slot::with(key, run, Seen::nothing()) })
     }
 
     fn with(key: RunKey, run: Run, seen: Seen) -> Self {
@@ -56,6 +65,7 @@ impl Slot {
             queries: Mutex::default(),
             updates: Mutex::default(),
             seen: watch::Sender::new(seen),
+            beginning: Mutex::default(),
             deleted: AtomicBool::new(false),
         }
     }
@@ -70,6 +80,11 @@ impl Slot {
 
     pub(super) fn publish(&self, seen: Seen) {
         self.seen.send_replace(seen);
+        self.beginning.lock().take();
+    }
+
+    pub(super) fn beginning(&self) -> Option<WorkflowExecutionStartedEventAttributes> {
+        self.beginning.lock().clone()
     }
 
     pub(super) fn mark_deleted(&self) {

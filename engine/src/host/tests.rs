@@ -1,12 +1,13 @@
 //! What the host owes its callers when the store does not keep its word.
 
+use super::updates::Asked;
 use super::*;
 use crate::clock::{SimulatedClock, SystemClock};
 use crate::core::completion::Complete;
 use crate::core::signal::Signal;
 use crate::core::workflow_task;
-use crate::pb::command::v1::{Command, command};
-use crate::pb::common::v1::{WorkflowExecution, WorkflowType};
+use crate::pb::command::v1::{Command, ContinueAsNewWorkflowExecutionCommandAttributes, command};
+use crate::pb::common::v1::{RetryPolicy, WorkflowExecution, WorkflowType};
 use crate::pb::enums::v1::WorkflowIdConflictPolicy;
 use crate::pb::taskqueue::v1::TaskQueue;
 use crate::store::committer::Commits;
@@ -14,6 +15,9 @@ use crate::store::suite::Breaking;
 use crate::store::{Entry, MemoryStore, Range, Reads, Space};
 use crate::time::Time;
 use parking_lot::Mutex;
+use std::task::Poll;
+
+const NOW: Time = Time(1_700_000_000_000_000_000);
 
 fn start(request_id: &str, conflict: WorkflowIdConflictPolicy) -> Start {
     Start {
@@ -66,6 +70,22 @@ impl Reads for Watched {
 }
 
 #[tokio::test]
+async fn of_two_who_ask_for_the_same_update_the_second_joins_the_first() {
+    let store = Arc::new(MemoryStore::default());
+    let committer = Committer::start(store.clone()).expect("a committer");
+    let settings = Settings { clock: Arc::new(SystemClock), limits: Limits::default(), cached_runs_max: 10, seed: 7 };
+    let host = Arc::new(Host::new(store, Some(committer), settings));
+    host.start(start("first", Default::default())).await.expect("starts");
+    let execution = WorkflowExecution { workflow_id: "w".into(), run_id: String::new() };
+    let slot = host.resolve("default", &execution).expect("is there");
+    let first = host.join_or_admit(&slot, "u", Default::default()).expect("admitted");
+    let second = host.join_or_admit(&slot, "u", Default::default()).expect("joined");
+    let (Asked::Now(first), Asked::Before(second)) = (first, second) else { panic!("two are the first") };
+    assert!(first.same_channel(&second));
+    assert!(first.has_changed().is_ok(), "whoever was first is still waited for");
+}
+
+#[tokio::test]
 async fn a_run_is_replaced_in_one_write_whatever_stops_after_it() {
     let store = Arc::new(Watched::default());
     let committer = Committer::start(store.clone()).expect("a committer");
@@ -95,9 +115,7 @@ async fn a_write_that_failed_is_not_acknowledged_and_none_is_accepted_after_it()
     let slot = host.resolve("default", &execution).expect("is there");
     let seen = slot.seen();
     for _ in 0..2 {
-        let signal =
-            Signal { name: "s".into(), input: None, identity: String::new(), header: None, request_id: String::new() };
-        let refused = host.transact(&slot, signal, Durability::Synced).await;
+        let refused = host.transact(&slot, signal(), Durability::Synced).await;
         assert!(matches!(refused, Err(Error::Store(_))), "{refused:?}");
         assert_eq!(slot.seen(), seen, "readers see nothing of it");
     }
@@ -105,7 +123,10 @@ async fn a_write_that_failed_is_not_acknowledged_and_none_is_accepted_after_it()
 
 /// A host whose writes happen when the test says so.
 fn unattended(clock: &SimulatedClock) -> (Arc<Host>, Commits) {
-    let store = Arc::new(MemoryStore::default());
+    unattended_over(Arc::new(MemoryStore::default()), clock)
+}
+
+fn unattended_over(store: Arc<dyn Storage>, clock: &SimulatedClock) -> (Arc<Host>, Commits) {
     let (committer, commits) = Committer::unattended(store.clone());
     let settings = Settings { clock: Arc::new(clock.clone()), limits: Limits::default(), cached_runs_max: 10, seed: 7 };
     (Arc::new(Host::new(store, Some(committer), settings)), commits)
@@ -122,16 +143,12 @@ async fn attended(
     (waited, start.await.expect("an outcome"))
 }
 
-/// Found by simulation: `UseExisting` answered with a run that was lost with the write that continued the old one as it.
-#[tokio::test]
-async fn nobody_hears_of_a_run_before_it_is_on_disk() {
-    let (host, mut commits) = unattended(&SimulatedClock::new(Time(1_700_000_000_000_000_000)));
-    attended(host.start(start("first", Default::default())), &mut commits).await;
-    let execution = WorkflowExecution { workflow_id: "w".into(), run_id: String::new() };
-    let slot = host.resolve("default", &execution).expect("is there");
+/// Decides that the run goes on as another one, which nobody has written yet.
+fn continue_as_new(host: &Arc<Host>, slot: &Arc<Slot>, retry_policy: Option<RetryPolicy>) -> Done {
     let taken = workflow_task::Start { stamp: 1, identity: String::new(), from_sticky: false };
-    let (started, _done) = host.decide(&slot, taken, Durability::Journaled).expect("starts");
-    let again = command::Attributes::ContinueAsNewWorkflowExecutionCommandAttributes(Default::default());
+    let (started, _done) = host.decide(slot, taken, Durability::Journaled).expect("starts");
+    let again = ContinueAsNewWorkflowExecutionCommandAttributes { retry_policy, ..Default::default() };
+    let again = command::Attributes::ContinueAsNewWorkflowExecutionCommandAttributes(again);
     let complete = Complete {
         token: workflow_task::TaskRef::of(&started.task),
         commands: vec![Command { attributes: Some(again), ..Default::default() }],
@@ -143,7 +160,54 @@ async fn nobody_hears_of_a_run_before_it_is_on_disk() {
         sdk_metadata: None,
         metering_metadata: None,
     };
-    let (_completed, _done) = host.decide(&slot, complete, Durability::Synced).expect("completes");
+    host.decide(slot, complete, Durability::Synced).expect("completes").1
+}
+
+fn signal() -> Signal {
+    Signal { name: "s".into(), input: None, identity: String::new(), header: None, request_id: String::new() }
+}
+
+/// Found by simulation: where a retry repeats how a run began, the signal was refused for a run that was not found.
+#[tokio::test]
+async fn a_run_takes_signals_before_it_is_on_disk() {
+    let (host, mut commits) = unattended(&SimulatedClock::new(NOW));
+    attended(host.start(start("first", Default::default())), &mut commits).await;
+    let execution = WorkflowExecution { workflow_id: "w".into(), run_id: String::new() };
+    let slot = host.resolve("default", &execution).expect("is there");
+    let _done = continue_as_new(&host, &slot, Some(RetryPolicy::default()));
+    let next = host.resolve("default", &execution).expect("the next run is known");
+    assert_eq!(next.seen(), Seen::nothing());
+    let (_, done) = host.decide(&next, signal(), Durability::Synced).expect("it takes the signal");
+    while commits.turn() {}
+    wait(done).await.expect("both are written");
+    assert!(next.beginning().is_none(), "the store has it now");
+    host.decide(&next, signal(), Durability::Synced).expect("it takes another");
+}
+
+/// Found by simulation: `UseExisting` answered with a run that only a write made which had failed.
+#[tokio::test]
+async fn what_a_failed_write_left_in_memory_answers_no_start() {
+    let (host, mut commits) = unattended_over(Arc::new(Breaking::default()), &SimulatedClock::new(NOW));
+    attended(host.start(start("first", Default::default())), &mut commits).await;
+    let execution = WorkflowExecution { workflow_id: "w".into(), run_id: String::new() };
+    let slot = host.resolve("default", &execution).expect("is there");
+    let done = continue_as_new(&host, &slot, None);
+    commits.turn();
+    wait(done).await.expect_err("only the first write goes well");
+    for conflict in [WorkflowIdConflictPolicy::UseExisting, WorkflowIdConflictPolicy::Fail] {
+        let answer = futures::poll!(Box::pin(host.start(start("second", conflict))));
+        assert!(matches!(answer, Poll::Ready(Err(Error::Store(_)))), "{answer:?}");
+    }
+}
+
+/// Found by simulation: `UseExisting` answered with a run that was lost with the write that continued the old one as it.
+#[tokio::test]
+async fn nobody_hears_of_a_run_before_it_is_on_disk() {
+    let (host, mut commits) = unattended(&SimulatedClock::new(NOW));
+    attended(host.start(start("first", Default::default())), &mut commits).await;
+    let execution = WorkflowExecution { workflow_id: "w".into(), run_id: String::new() };
+    let slot = host.resolve("default", &execution).expect("is there");
+    let _done = continue_as_new(&host, &slot, None);
     let second = start("second", WorkflowIdConflictPolicy::UseExisting);
     let (waited, outcome) = attended(host.start(second), &mut commits).await;
     assert!(waited, "the run that it is given was not on disk");

@@ -2,6 +2,7 @@
 //! its history, and a request that was not accepted when the engine stops is asked again by its client.
 
 use super::{Error, Host, Slot};
+use crate::core::state::Run;
 use crate::core::update::{self, Deliver, News};
 use crate::pb::history::v1::history_event::Attributes;
 use crate::pb::protocol::v1::Message;
@@ -54,6 +55,12 @@ struct Waiting {
     stage: watch::Sender<Stage>,
 }
 
+/// What became of a request: somebody asked for the same update before, or it is the first.
+pub(super) enum Asked {
+    Before(watch::Receiver<Stage>),
+    Now(watch::Receiver<Stage>),
+}
+
 /// An update that the worker took no notice of.
 pub struct Unanswered(watch::Sender<Stage>);
 
@@ -84,11 +91,13 @@ impl Host {
         deadline: Time,
     ) -> Result<Stage, UpdateError> {
         let id = request.meta.clone().unwrap_or_default().update_id;
-        if let Some(stage) = self.joined(slot, &id)? {
-            return Ok(self.wait_for(stage, until, deadline).await);
-        }
-        let stage = self.admit(slot, &id, request)?;
-        self.transact(slot, Deliver, Durability::Synced).await?;
+        let stage = match self.join_or_admit(slot, &id, request)? {
+            Asked::Before(stage) => stage,
+            Asked::Now(stage) => {
+                self.transact(slot, Deliver, Durability::Synced).await?;
+                stage
+            }
+        };
         Ok(self.wait_for(stage, until, deadline).await)
     }
 
@@ -100,16 +109,21 @@ impl Host {
         until: Until,
         deadline: Time,
     ) -> Result<Stage, UpdateError> {
-        match self.joined(slot, id)? {
+        let known = self.known(slot, &slot.run.lock(), &mut slot.updates.lock(), id)?;
+        match known {
             Some(stage) => Ok(self.wait_for(stage, until, deadline).await),
             None => Err(UpdateError::Unknown(id.to_owned())),
         }
     }
 
     /// The stage of an update that is known; also of one that was accepted before the engine started.
-    fn joined(&self, slot: &Slot, id: &str) -> Result<Option<watch::Receiver<Stage>>, Error> {
-        let run = slot.run.lock();
-        let mut updates = slot.updates.lock();
+    fn known(
+        &self,
+        slot: &Slot,
+        run: &Run,
+        updates: &mut Updates,
+        id: &str,
+    ) -> Result<Option<watch::Receiver<Stage>>, Error> {
         if let Some(waiting) = updates.0.get(id) {
             return Ok(Some(waiting.stage.subscribe()));
         }
@@ -128,12 +142,16 @@ impl Host {
         Ok(Some(watch::channel(stage).1))
     }
 
-    fn admit(&self, slot: &Slot, id: &str, request: Request) -> Result<watch::Receiver<Stage>, UpdateError> {
+    /// In one step: of two who ask for the same update at once, one is the first.
+    pub(super) fn join_or_admit(&self, slot: &Slot, id: &str, request: Request) -> Result<Asked, UpdateError> {
         let run = slot.run.lock();
+        let mut updates = slot.updates.lock();
+        if let Some(stage) = self.known(slot, &run, &mut updates, id)? {
+            return Ok(Asked::Before(stage));
+        }
         if !run.state.is_open() {
             return Err(Error::Refused(crate::core::Refusal::Closed).into());
         }
-        let mut updates = slot.updates.lock();
         if updates.0.len() >= self.limits.in_flight_updates_max {
             return Err(UpdateError::TooManyInFlight(self.limits.in_flight_updates_max));
         }
@@ -142,7 +160,7 @@ impl Host {
         }
         let (stage, joined) = watch::channel(Stage::Admitted);
         updates.0.insert(id.to_owned(), Waiting { request: Some(request), is_sent: false, stage });
-        Ok(joined)
+        Ok(Asked::Now(joined))
     }
 
     async fn wait_for(&self, mut stage: watch::Receiver<Stage>, until: Until, deadline: Time) -> Stage {

@@ -94,9 +94,13 @@ fn pending_task(task: &WorkflowTask) -> PendingWorkflowTaskInfo {
 }
 
 pub async fn task_queue(call: Call, r: DescribeTaskQueueRequest) -> Reply<DescribeTaskQueueResponse> {
-    let name = r.task_queue.unwrap_or_default().name;
+    let TaskQueue { name, kind, .. } = r.task_queue.unwrap_or_default();
     call.id("TaskQueue", &name)?;
-    let kind = if r.task_queue_type == TaskQueueType::Activity as i32 { Kind::Activity } else { Kind::Workflow };
+    let kind = match (r.task_queue_type, kind) {
+        (of, _) if of == TaskQueueType::Activity as i32 => Kind::Activity,
+        (_, kind) if kind == TaskQueueKind::Sticky as i32 => Kind::Sticky,
+        _ => Kind::Workflow,
+    };
     let key = QueueKey { namespace: call.namespace(&r.namespace)?.to_owned(), name, kind };
     let (waiting, pollers) = call.host.queues.describe(&key);
     let pollers = pollers.into_iter().map(|(identity, at)| PollerInfo {

@@ -25,12 +25,12 @@ use tonic::Status;
 pub async fn poll(call: Call, r: PollWorkflowTaskQueueRequest) -> Reply<PollWorkflowTaskQueueResponse> {
     let queue = r.task_queue.unwrap_or_default();
     call.id("TaskQueue", &queue.name)?;
+    let from_sticky = queue.kind == TaskQueueKind::Sticky as i32;
     let key = QueueKey {
         namespace: call.namespace(&r.namespace)?.to_owned(),
         name: queue.name.clone(),
-        kind: Kind::Workflow,
+        kind: if from_sticky { Kind::Sticky } else { Kind::Workflow },
     };
-    let from_sticky = queue.kind == TaskQueueKind::Sticky as i32;
     let deadline = call.wait_until(call.host.limits.task_poll_ns);
     while let Some(task) = call.host.queues.take(&key, &r.worker_instance_key, &r.identity, deadline).await {
         let Some(slot) = call.host.slot(&task.run)? else { continue };

@@ -106,3 +106,20 @@ async fn a_log_weighs_what_is_not_sealed_of_it() {
     log.read_to_end(&told, &blobs).await.unwrap();
     assert!(log.bytes() < 10_000, "{}", log.bytes());
 }
+
+#[tokio::test]
+async fn what_was_accepted_and_never_committed_outlives_the_histories() {
+    let blobs = MemoryBlobs::new();
+    let told = Told::begun();
+    told.commit(0, vec![event("a")]);
+    let body = EventBody::UserMessage { content: Content::text("are you there?") };
+    let waiting = Mail::Event { event: Event { id: "m".into(), body, processed_at: None } };
+    let summary = read(&told, &blobs).await.summary().unwrap().clone();
+    told.continue_as("r1", StateHead { summary }, vec![waiting.clone()]);
+    told.terminate("the operator said so");
+    let log = read(&told, &blobs).await;
+    let manifest = log.seal(&told, &blobs).await.unwrap().expect("it is over");
+    let sealed = SessionLog::sealed(&blobs, SESSION, &manifest).await.unwrap();
+    assert_eq!(sealed.uncommitted().collect::<Vec<_>>(), [&waiting]);
+    assert_eq!((sealed.cut(), sealed.end_position()), (log.cut(), 1));
+}

@@ -91,14 +91,7 @@ async fn a_retry_finds_its_message_in_any_run() -> anyhow::Result<()> {
         let model = serve(TcpListener::bind("127.0.0.1:0").await?, script)?;
         let fault = Some((Role::Serve, Fault { point: Point::EventAccepted, nth: 1 }));
         let model_url = model.url();
-        let options = Options {
-            layout: Layout::One,
-            temporal: None,
-            model_url,
-            decisions_per_run: 2,
-            private_addresses: vec![],
-            fault,
-        };
+        let options = Options { decisions_per_run: 2, fault, ..Options::new(model_url) };
         let mut service = Service::start(options).await?;
         let client = service.client();
         let session = client.session().await?;
@@ -219,14 +212,8 @@ async fn cell(victim: Victim, moment: Option<Moment>, temporal: Option<(SocketAd
         _ => None,
     };
     let is_embedded = temporal.is_none();
-    let options = Options {
-        layout,
-        temporal,
-        model_url: model.url(),
-        decisions_per_run: DECISIONS_PER_RUN,
-        private_addresses: vec![],
-        fault,
-    };
+    let options =
+        Options { layout, temporal, decisions_per_run: DECISIONS_PER_RUN, fault, ..Options::new(model.url()) };
     let mut service = Service::start(options).await?;
     let ended = match disturbed(&mut service, victim, moment, &model).await {
         Ok(ended) => ended,

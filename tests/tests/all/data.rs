@@ -9,7 +9,7 @@ use std::{path::Path, sync::Arc};
 use steadyhand_tests::{
     bed,
     client::{Client, LoggedEvent, Mark},
-    service::{Layout, Options, Service},
+    service::{Options, Service},
 };
 use store::{Blobs as _, FjallCatalog, FolderBlobs};
 use tokio::net::TcpListener;
@@ -38,14 +38,7 @@ async fn what_nobody_needs_goes_and_every_log_reads_on() -> anyhow::Result<()> {
     let script = Script::from_toml(SCRIPT, Path::new("data.toml"))?;
     let model = serve(TcpListener::bind("127.0.0.1:0").await?, script)?;
     let model_url = model.url();
-    let options = Options {
-        layout: Layout::One,
-        temporal: None,
-        model_url,
-        decisions_per_run: 2,
-        fault: None,
-        private_addresses: vec![],
-    };
+    let options = Options { decisions_per_run: 2, ..Options::new(model_url) };
     let mut service = Service::start(options).await?;
     let client = service.client();
     let lived = live(&client).await;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::{net::SocketAddr, path::Path};
 use steadyhand_tests::{
     client::{Client, LoggedEvent, Mark},
-    service::{Layout, Options, Service},
+    service::{Options, Service},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -64,14 +64,7 @@ async fn an_environments_networking_holds_in_its_sandboxes_and_outlives_egress()
          [[rules]]\nanswer = [{{ text = \"Done.\" }}]\n"
     );
     let model = serve(TcpListener::bind("127.0.0.1:0").await?, Script::from_toml(&script, Path::new("egress.toml"))?)?;
-    let options = Options {
-        layout: Layout::One,
-        temporal: None,
-        model_url: model.url(),
-        decisions_per_run: 0,
-        private_addresses: vec![listed],
-        fault: None,
-    };
+    let options = Options { private_addresses: vec![listed], ..Options::new(model.url()) };
     let mut service = Service::start(options).await?;
     let client = service.client();
     let unrestricted = session(&client, json!({"type": "unrestricted"})).await?;

@@ -51,7 +51,7 @@ async fn swap(bed: &Bed, id: &str, harness: HarnessRef) -> anyhow::Result<()> {
 
 /// Private entries about swaps, with the position at which they stand.
 async fn swaps(bed: &Bed, log: &mut SessionLog) -> anyhow::Result<Vec<(u64, String)>> {
-    let commits = log.every_commit(&*bed.blobs).await?;
+    let commits = log.commits(&*bed.blobs, 0, u64::MAX).await?;
     let mut found = Vec::new();
     for committed in commits {
         let mut position = committed.position;

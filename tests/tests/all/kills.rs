@@ -12,7 +12,7 @@ use steadyhand_tests::{
     afterwards,
     client::{Client, LoggedEvent, Mark},
     long,
-    service::{Layout, Options, Role, Service},
+    service::{Options, Role, Service},
     transcript::check_log,
 };
 use tokio::{
@@ -51,15 +51,8 @@ async fn nothing_acknowledged_is_lost_or_doubled() -> anyhow::Result<()> {
     let (kills, seed) = (long::number("STEADYHAND_KILLS", KILLS)?, long::seed()?);
     println!("kills {kills}, seed {seed}");
     let model = serve(TcpListener::bind("127.0.0.1:0").await?, Script::from_toml(SCRIPT, Path::new("kills.toml"))?)?;
-    let mut service = Service::start(Options {
-        layout: Layout::One,
-        temporal: None,
-        model_url: model.url(),
-        decisions_per_run: DECISIONS_PER_RUN,
-        private_addresses: vec![],
-        fault: None,
-    })
-    .await?;
+    let mut service =
+        Service::start(Options { decisions_per_run: DECISIONS_PER_RUN, ..Options::new(model.url()) }).await?;
     let begun = Instant::now();
     match load(&mut service, &model, kills, seed).await {
         Ok(sessions) => {

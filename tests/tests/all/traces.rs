@@ -50,14 +50,7 @@ async fn a_turn_is_one_trace(layout: Layout, temporal: Option<&Temporal>) -> any
     let collector = Collector::start()?;
     let model = serve(TcpListener::bind("127.0.0.1:0").await?, Script::from_toml(SCRIPT, Path::new("traces.toml"))?)?;
     let temporal = temporal.map(|server| (server.addr, bed::NAMESPACE.to_owned()));
-    let options = Options {
-        layout,
-        temporal,
-        model_url: model.url(),
-        decisions_per_run: 0,
-        fault: None,
-        private_addresses: vec![],
-    };
+    let options = Options { layout, temporal, ..Options::new(model.url()) };
     let begun = Instant::now();
     let mut service = Service::start_traced(options, Some(collector.url.clone())).await?;
     let session = match turns(&mut service, &collector).await {

@@ -12,7 +12,7 @@ use steadyhand_tests::{
     client::{LoggedEvent, Mark},
     engines::{Temporal, free_addr},
     long,
-    service::{Layout, Options, Role, Service},
+    service::{Options, Role, Service},
     transcript::check_log,
 };
 use tokio::net::TcpListener;
@@ -125,15 +125,7 @@ async fn a_session_of_fifty_runs() -> anyhow::Result<()> {
 async fn start(model: &Server, decisions_per_run: u64, temporal: Option<&Temporal>) -> anyhow::Result<Service> {
     let temporal = temporal.map(|server| (server.addr, bed::NAMESPACE.to_owned()));
     let model_url = model.url();
-    Service::start(Options {
-        layout: Layout::One,
-        temporal,
-        model_url,
-        decisions_per_run,
-        private_addresses: vec![],
-        fault: None,
-    })
-    .await
+    Service::start(Options { temporal, decisions_per_run, ..Options::new(model_url) }).await
 }
 
 async fn runs(dir: &Path, session: &str, events: &[LoggedEvent], temporal: Option<&Temporal>) -> anyhow::Result<usize> {

@@ -197,6 +197,18 @@ async fn keep(app: &App, row: HarnessRow, bytes: bytes::Bytes) -> Result<Harness
     }
 }
 
+/// Gives a session its own hold on a harness that is a module; only while the module is there.
+pub fn hold(batch: Batch, found: &Found, session_id: &str) -> Result<Batch> {
+    match found {
+        Found::Native(_) => Ok(batch),
+        Found::Added(row) => {
+            let digest = row.sha256.parse().map_err(ApiError::internal)?;
+            let batch = references::require(batch, digest, &owner(&row.sha256));
+            Ok(session_row::refer(batch, digest, session_id))
+        }
+    }
+}
+
 /// Whose the blob of a module is.
 fn owner(sha256: &str) -> String {
     format!("harness_{sha256}")

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use domain::agent::{AgentFacts, HarnessRef, StrategyRef};
+use domain::agent::{AgentFacts, StrategyRef};
 use domain::egress::Policy;
 use domain::session::{Attributes, Origin, Resource, SessionInput};
 use domain::{Event, Status, Summary, Time};
-use harness::{context, registry};
+use harness::context;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
@@ -34,7 +34,7 @@ use crate::resources::events::post::{self, fingerprinted};
 use crate::resources::events::retry::Fingerprint;
 use crate::resources::events::turn::Turn;
 use crate::resources::events::wire::{EventParam, check_initial};
-use crate::resources::harnesses;
+use crate::resources::harnesses::{self, Found};
 
 pub const TITLE_CHARS_MAX: usize = 2048;
 const VAULTS_MAX: usize = 50;
@@ -74,7 +74,7 @@ struct Plan {
     attributes: Attributes,
     uploads: Vec<Upload>,
     events: Vec<Event>,
-    harness: HarnessRef,
+    harness: Found,
     /// What its sandboxes may reach.
     policy: Option<Policy>,
 }
@@ -129,8 +129,8 @@ async fn plan(app: &App, body: CreateSession) -> Result<Plan> {
     }
     check_title(title.as_deref())?;
     let harness = match harness {
-        Some(named) => harnesses::resolve(app, &named).await.map_err(|_| no_harness(&named))?.reference(),
-        None => registry::default_harness(),
+        Some(named) => harnesses::resolve(app, &named).await.map_err(|_| no_harness(&named))?,
+        None => Found::default(),
     };
     if let Some(strategy) = &strategy {
         context::find(strategy).map_err(|error| ApiError::field("strategy", format!("names {error}")))?;
@@ -193,7 +193,8 @@ fn check_vaults(ids: Vec<String>) -> Result<Vec<String>> {
 
 async fn begin(app: &App, plan: Plan, fingerprint: &Fingerprint) -> Result<(SessionRow, Current)> {
     let Plan { id, created_at, attributes, uploads, events, harness, policy } = plan;
-    let summary = Summary::created(moment(created_at), attributes.clone(), harness.clone());
+    let reference = harness.reference();
+    let summary = Summary::created(moment(created_at), attributes.clone(), reference.clone());
     let status = if events.is_empty() { Status::Idle } else { Status::Running };
     let row = SessionRow {
         id: id.clone(),
@@ -218,15 +219,16 @@ async fn begin(app: &App, plan: Plan, fingerprint: &Fingerprint) -> Result<(Sess
     let contents = events.iter().filter_map(|event| event.body.content()?.blob());
     let blobs = contents.chain([&attributes.agent.snapshot]).filter_map(|blob| blob.blob.parse().ok());
     let blobs = blobs.chain(uploads.iter().filter_map(Upload::blob)).collect();
-    reserve(app, &row, &uploads, blobs).await?;
+    let batch = harnesses::hold(Batch::new(), &harness, &id)?;
+    reserve(app, &row, &uploads, blobs, batch).await?;
     if let Err(error) = egress::open(app, &id, policy).await {
         super::end::forget(app, &id).await?;
         return Err(error);
     }
     let works = !events.is_empty();
     let created_at: Time = moment(created_at);
-    let input =
-        SessionInput { session_id: id.clone(), from: Origin::Created { created_at, attributes, harness, events } };
+    let from = Origin::Created { created_at, attributes, harness: reference, events };
+    let input = SessionInput { session_id: id.clone(), from };
     match app.gateway.start(&input).await {
         Ok(()) => {}
         // Nobody knows whether it started: the next start of the service finds out.
@@ -247,8 +249,8 @@ async fn begin(app: &App, plan: Plan, fingerprint: &Fingerprint) -> Result<(Sess
 }
 
 /// Takes the id, with the files that are the session's own and the blobs that it begins with.
-async fn reserve(app: &App, row: &SessionRow, uploads: &[Upload], blobs: BTreeSet<Digest>) -> Result<()> {
-    let batch = uploads.iter().fold(row::insert(Batch::new(), row), |batch, upload| upload.keep(batch));
+async fn reserve(app: &App, row: &SessionRow, uploads: &[Upload], blobs: BTreeSet<Digest>, batch: Batch) -> Result<()> {
+    let batch = uploads.iter().fold(row::insert(batch, row), |batch, upload| upload.keep(batch));
     let batch = blobs.into_iter().fold(batch, |batch, digest| row::refer(batch, digest, &row.id));
     let made = CreationRow { session_id: row.id.clone(), at: row.created_at };
     let batch = batch.upsert(&row.creation, &made);

@@ -12,7 +12,7 @@ pub mod resources;
 pub mod row;
 mod rows;
 pub mod sealed_runs;
-mod uploads;
+pub mod uploads;
 
 use axum::Json;
 use axum::extract::{Path, State};

@@ -2,12 +2,13 @@
 //! has a retention of its own.
 
 use jiff::{SignedDuration, Timestamp};
-use log::segment::Segment;
-use store::{Batch, Digest, Direction, Durability, Table};
+use log::blobs;
+use log::segment::{Manifest, Segment};
+use store::{Batch, Direction, Durability, Table};
 
 use super::row::SessionRow;
 use crate::app::App;
-use crate::error::Result;
+use crate::error::ApiError;
 use crate::listing::Index;
 
 /// Whoever reads a run has this long to find that it is sealed.
@@ -23,7 +24,7 @@ pub fn insert(batch: Batch, session_id: &str, segment: &Segment, at: Timestamp) 
 }
 
 /// Deletes the runs that were found sealed long enough before `now`. Gives their number.
-pub async fn delete(app: &App, now: Timestamp) -> Result<u64> {
+pub async fn delete(app: &App, now: Timestamp) -> Result<u64, ApiError> {
     let (mut deleted, mut range) = (0, Index::new(SEALED_RUNS).until(now - GRACE));
     loop {
         let entries = app.catalog.scan(SEALED_RUNS, range.clone(), Direction::Forward, STRIDE).await?;
@@ -40,24 +41,45 @@ pub async fn delete(app: &App, now: Timestamp) -> Result<u64> {
 }
 
 /// True once the run is gone.
-async fn one(app: &App, id: &str) -> Result<bool> {
+async fn one(app: &App, id: &str) -> Result<bool, ApiError> {
     let mut parts = id.splitn(3, '/');
     let (Some(session_id), Some(run_id), Some(segment)) = (parts.next(), parts.next(), parts.next()) else {
         return Ok(true);
     };
-    let is_there = app.catalog.row::<SessionRow>(session_id).await?.is_some();
-    if is_there && let Err(error) = whole(app, segment).await {
+    if let Some(read) = app.catalog.row::<SessionRow>(session_id).await?
+        && let Err(error) = whole(app, &read.row, run_id, segment).await
+    {
         // The history is the only other copy.
-        tracing::error!(session_id, run_id, error = error.message(), "a sealed run cannot be read, its history stays");
+        let error = &error as &dyn std::error::Error;
+        tracing::error!(session_id, run_id, error, "a sealed run cannot be read, its history stays");
         return Ok(false);
     }
     app.gateway.delete(session_id, run_id).await?;
     Ok(true)
 }
 
-/// Reads a segment against its digest.
-async fn whole(app: &App, segment: &str) -> Result<()> {
-    let digest: Digest = segment.parse().map_err(crate::error::ApiError::internal)?;
-    app.blobs.get(digest).await?;
+/// Why the history of a sealed run has to stay.
+#[derive(Debug, thiserror::Error)]
+enum Incomplete {
+    #[error("the session's row names no manifest")]
+    NoManifest,
+    #[error("the manifest does not list the run")]
+    NotListed,
+    #[error("the manifest does not say what the session began with")]
+    NoGenesis,
+    #[error(transparent)]
+    Unreadable(#[from] blobs::Error),
+}
+
+/// Reads a segment against its digest, and the manifest by which readers find it.
+async fn whole(app: &App, row: &SessionRow, run_id: &str, segment: &str) -> Result<(), Incomplete> {
+    let newest = row.projection.as_ref().and_then(|projection| projection.summary.manifest.as_ref());
+    let manifest = row.sealed.as_ref().or(newest).ok_or(Incomplete::NoManifest)?;
+    let manifest: Manifest = blobs::get_json(&*app.blobs, manifest).await?;
+    let listed = manifest.segments.iter().find(|listed| listed.run_id == run_id && listed.blob.blob == segment);
+    let listed = listed.ok_or(Incomplete::NotListed)?;
+    // It was in the first run, and replay starts from it.
+    manifest.genesis.as_ref().ok_or(Incomplete::NoGenesis)?;
+    blobs::get(&*app.blobs, &listed.blob).await?;
     Ok(())
 }

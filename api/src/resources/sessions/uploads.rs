@@ -15,6 +15,7 @@ use super::moment;
 use crate::app::App;
 use crate::error::{ApiError, Result};
 use crate::ids;
+use crate::references;
 use crate::resources::files::{self, FileRow};
 
 pub const RESOURCES_MAX: usize = 500;
@@ -44,12 +45,15 @@ pub struct FileParam {
 pub struct Upload {
     pub resource: Resource,
     digest: Digest,
+    /// The file that was named, and lends its bytes.
+    from: String,
     copy: Option<FileRow>,
 }
 
 impl Upload {
-    /// Adds the session's own file, if it is one.
+    /// Adds the session's own file, if it is one; only while the one that it comes from still has its bytes.
     pub fn keep(&self, batch: Batch) -> Batch {
+        let batch = references::require(batch, self.digest, &self.from);
         match &self.copy {
             Some(copy) => files::insert(batch, copy),
             None => batch,
@@ -108,7 +112,7 @@ async fn one(app: &App, session_id: &str, param: ResourceParam, at: &str, now: T
         None => ResourceKind::GitBundle { blob },
     };
     let resource = Resource { id: ids::new(ids::RESOURCE), kind, mount_path, created_at: moment(now) };
-    Ok(Upload { resource, digest: file.digest, copy })
+    Ok(Upload { resource, digest: file.digest, from: file_id, copy })
 }
 
 /// Any absolute path, rooted under the folder of uploads unless it lies there already.

@@ -6,21 +6,13 @@ use reqwest::Method;
 use serde_json::json;
 use steadyhand_tests::{
     client::Client,
-    service::{Layout, Options, Service},
+    service::{Options, Service},
 };
 
 /// A service of one process and its hand worker, on an empty folder, with the model at `model_url`.
 pub async fn start(model_url: &str) -> anyhow::Result<Service> {
     let model_url = model_url.to_owned();
-    Service::start(Options {
-        layout: Layout::One,
-        temporal: None,
-        model_url,
-        decisions_per_run: 0,
-        private_addresses: vec![],
-        fault: None,
-    })
-    .await
+    Service::start(Options::new(model_url)).await
 }
 
 /// Where sessions are made: an agent with all tools, and an environment.

@@ -169,6 +169,7 @@ pub fn workflow_worker(client: Client) -> Result<Worker, worker::Error> {
         .and_then(|options| options.register_workflow::<Mailbox>())
         .and_then(|options| options.register_workflow::<Sleeper>())
         .map_err(setup)?
+        .deployment_options(worker::deployment::options())
         .max_cached_workflows(CACHED_WORKFLOWS)
         .workflow_task_poller_behavior(PollerBehavior::SimpleMaximum(POLLERS))
         .build();
@@ -180,6 +181,7 @@ pub fn workflow_worker(client: Client) -> Result<Worker, worker::Error> {
 pub fn step_worker(client: Client) -> Result<Worker, worker::Error> {
     let options = WorkerOptions::new(STEPS)
         .register_activities(StepActivities)
+        .deployment_options(worker::deployment::options())
         .activity_task_poller_behavior(PollerBehavior::SimpleMaximum(POLLERS))
         .build();
     let runtime = Runtime::from_current_tokio(Default::default()).map_err(setup)?;
