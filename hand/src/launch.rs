@@ -91,6 +91,9 @@ fn try_launch(spec: Spec) -> Result<HandRef, Error> {
     let hands_dir = spec.hands_dir.canonicalize().map_err(|e| Error::Make(spec.hands_dir.clone(), e))?;
     let spec = Spec { hands_dir, ..spec };
     let folder = Folder::new(spec.hands_dir.join(&spec.hand_id));
+    if root {
+        set_aside(&folder)?;
+    }
     make_dir(folder.path(), passable, Owner::Launcher)?;
     let _lock = folder::lock(&folder.launch_lock()).map_err(|e| Error::Make(folder.launch_lock(), e))?;
     if let Some(hand) = live(&folder) {
@@ -145,6 +148,23 @@ fn try_launch(spec: Spec) -> Result<HandRef, Error> {
         std::fs::remove_file(folder.recipe().join(name)).ok();
     }
     live(&folder).ok_or_else(|| Error::NotReady("the shim said it was ready and does not answer".to_owned()))
+}
+
+/// A folder that belongs to a hand's user, as earlier releases made them, is no hand any more: nothing in it can be trusted.
+/// It is kept under a name that no hand has, for whoever wants something of it.
+fn set_aside(folder: &Folder) -> Result<(), Error> {
+    let is_a_hands = |found: std::fs::Metadata| found.is_dir() && limits::UIDS.contains(&found.uid());
+    if !folder.path().symlink_metadata().is_ok_and(is_a_hands) {
+        return Ok(());
+    }
+    let name = folder.path().file_name().expect("it is named by the hand's id");
+    let aside = folder.path().with_file_name(format!(".left-{}", name.display()));
+    let failed = |e| Error::Make(aside.clone(), e);
+    match crate::removal::remove_tree(&aside) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
+        _ => {}
+    }
+    std::fs::rename(folder.path(), &aside).map_err(failed)
 }
 
 /// What was decided for the hand of this folder before, if it was launched before.

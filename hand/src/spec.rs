@@ -218,6 +218,7 @@ pub struct Plan {
     /// The host uid that sandbox and shim run as, where it is not the service's own.
     pub uid: Option<u32>,
     /// Who may talk to the shim beside root.
+    #[serde(alias = "owner_uid")]
     pub client_uid: u32,
     /// `cgroup.procs` files that the sandbox enters.
     pub cgroup_procs: Vec<PathBuf>,

@@ -56,7 +56,8 @@ impl Hands {
 impl Drop for Hands {
     fn drop(&mut self) {
         for entry in self.hands_dir().read_dir().into_iter().flatten().flatten() {
-            if entry.file_name() != ".uids" {
+            // Names of hands have no dot.
+            if !entry.file_name().to_string_lossy().starts_with('.') {
                 let hand = local::attach(&entry.path()).unwrap_or_else(|_| gone(&entry.path()));
                 local::release(&hand).unwrap();
             }

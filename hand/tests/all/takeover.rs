@@ -62,6 +62,25 @@ fn a_plan_of_somebody_else_is_not_read() {
 }
 
 #[test]
+fn a_folder_that_is_the_hands_own_is_set_aside() {
+    if !is_root() {
+        return;
+    }
+    let hands = Hands::new();
+    let hand = hands.hand("h");
+    hand.sh("echo kept >file");
+    end(&hand);
+    let uid = hand.file("workspace").metadata().unwrap().uid();
+    std::os::unix::fs::chown(&hand.at.dir, Some(uid), Some(uid)).unwrap();
+    assert!(matches!(local::revive(&hand.at.dir, Path::new(PROGRAM)), Err(local::Error::Plan(_))));
+    local::provision(&hands.spec("h")).unwrap();
+    assert_eq!(hand.sh("ls"), "(no output)");
+    let aside = hands.hands_dir().join(".left-h");
+    assert_eq!(std::fs::read_to_string(aside.join("workspace/file")).unwrap(), "kept\n");
+    std::fs::remove_dir_all(aside).unwrap();
+}
+
+#[test]
 fn links_that_the_hand_has_put_up_lead_a_launch_nowhere() {
     if !is_root() {
         return;
