@@ -5,6 +5,7 @@ mod disk;
 mod documents;
 mod fake;
 mod feed;
+mod hands;
 mod help;
 mod program;
 mod refused;
