@@ -5,29 +5,34 @@ use std::sync::Arc;
 use domain::session::Tuning;
 use log::follow::Followed;
 use log::{Follower, TemporalReader};
-use serde::{Deserialize, Serialize};
 use store::catalog::Error as CatalogError;
-use store::{Batch, Blobs, Catalog, Durability, Record, Table};
+use store::{Blobs, Catalog};
 use temporalio_client::Connection;
 use tokio::sync::watch;
 
 use crate::auth::Keys;
+use crate::auth::limits::{Limits, Rates};
 use crate::deltas::Hub;
 use crate::egress::Egress;
 use crate::gateway::Gateway;
 use crate::hands::Hands;
-use crate::ids;
+use crate::resources::environments::work::queue::WorkQueues;
 use crate::resources::events::retry::{Answered, UnderWay};
 use crate::resources::sessions::{BuiltinTool, SessionRows};
+use crate::tenants::scope::Scoped;
+use crate::tenants::{self, Tenant};
 use crate::time::{Clock, SystemClock};
 
 /// The state of the api. Cheap to clone: everything in it is shared.
 #[derive(Clone)]
 pub struct App {
+    /// The tenant's part of it.
     pub catalog: Arc<dyn Catalog>,
     pub blobs: Arc<dyn Blobs>,
     pub clock: Arc<dyn Clock>,
     pub keys: Keys,
+    pub(crate) limits: Limits,
+    pub(crate) work: WorkQueues,
     pub tenant: Arc<Tenant>,
     pub gateway: Gateway,
     pub follower: Follower,
@@ -40,6 +45,7 @@ pub struct App {
     pub hands: Option<Arc<dyn Hands>>,
     /// None where this service runs no hands.
     pub egress: Option<Arc<dyn Egress>>,
+    whole: Whole,
     pub(crate) answered: Answered,
     pub(crate) under_way: UnderWay,
     closing: Arc<watch::Sender<bool>>,
@@ -55,6 +61,16 @@ pub struct Options {
     pub delete_sealed_runs: bool,
     pub hands: Option<Arc<dyn Hands>>,
     pub egress: Option<Arc<dyn Egress>>,
+    /// How often an organization may call.
+    pub rates: Rates,
+}
+
+/// What the part of a tenant is made of.
+#[derive(Clone)]
+struct Whole {
+    catalog: Arc<dyn Catalog>,
+    reader: Arc<TemporalReader>,
+    delete_sealed_runs: bool,
 }
 
 impl Default for Options {
@@ -68,6 +84,7 @@ impl Default for Options {
             delete_sealed_runs: false,
             hands: None,
             egress: None,
+            rates: Rates::default(),
         }
     }
 }
@@ -78,20 +95,6 @@ pub struct Engine {
     pub namespace: String,
 }
 
-/// Whose service this is: ids made at the first start, shown to clients and the same ever after.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Tenant {
-    pub organization_id: String,
-    pub workspace_id: String,
-}
-
-impl Record for Tenant {
-    const TABLE: Table = Table::new("tenant");
-    const VERSION: u32 = 1;
-}
-
-const TENANT: &str = "tenant";
-
 impl App {
     /// Opens the api on its stores and its engine.
     pub async fn open(
@@ -101,18 +104,16 @@ impl App {
         options: Options,
     ) -> Result<Self, CatalogError> {
         let Engine { connection, namespace } = engine;
-        let tenant = Arc::new(tenant(&*catalog).await?);
-        let rows = SessionRows {
-            catalog: catalog.clone(),
-            blobs: blobs.clone(),
-            clock: options.clock.clone(),
-            delete_sealed_runs: options.delete_sealed_runs,
-        };
+        let tenant = tenants::first(&*catalog, options.clock.now()).await?;
         let reader = Arc::new(TemporalReader::new(connection.clone(), namespace.as_str(), blobs.clone()));
+        let whole = Whole { catalog: catalog.clone(), reader, delete_sealed_runs: options.delete_sealed_runs };
+        let part: Arc<dyn Catalog> = Arc::new(Scoped::first(catalog.clone()));
         Ok(Self {
-            keys: Keys::new(catalog.clone(), options.admin_key.as_deref()),
+            keys: Keys::new(catalog, options.admin_key.as_deref()),
+            limits: Limits::new(options.rates),
+            work: WorkQueues::default(),
             gateway: Gateway::new(connection, &namespace, blobs.clone()),
-            follower: Follower::new(reader, blobs.clone(), Arc::new(rows)),
+            follower: follower(&whole, &part, &blobs, &options.clock),
             deltas: Hub::default(),
             clock: options.clock,
             builtin_tools: options.builtin_tools,
@@ -122,10 +123,22 @@ impl App {
             answered: Answered::default(),
             under_way: UnderWay::default(),
             closing: Arc::new(watch::channel(false).0),
-            catalog,
+            catalog: part,
             blobs,
-            tenant,
+            tenant: Arc::new(tenant),
+            whole,
         })
+    }
+
+    /// The api of another tenant: the same service over that tenant's part of the catalog.
+    pub(crate) fn for_tenant(&self, tenant: Tenant) -> Self {
+        let part: Arc<dyn Catalog> = Arc::new(Scoped::of(self.whole.catalog.clone(), &tenant.workspace_id));
+        Self {
+            follower: follower(&self.whole, &part, &self.blobs, &self.clock),
+            catalog: part,
+            tenant: Arc::new(tenant),
+            ..self.clone()
+        }
     }
 
     /// A session's log, for a request that uses it.
@@ -153,16 +166,12 @@ impl App {
     }
 }
 
-async fn tenant(catalog: &dyn Catalog) -> Result<Tenant, CatalogError> {
-    loop {
-        if let Some(tenant) = catalog.row::<Tenant>(TENANT).await? {
-            return Ok(tenant.row);
-        }
-        let tenant = Tenant { organization_id: ids::new(ids::ORGANIZATION), workspace_id: ids::new(ids::WORKSPACE) };
-        match catalog.write(Batch::new().insert(TENANT, &tenant), Durability::Synced).await {
-            // Another api on the same catalog was first: take its ids.
-            Err(CatalogError::Conflict { .. }) => {}
-            written => return written.map(|()| tenant),
-        }
-    }
+fn follower(whole: &Whole, part: &Arc<dyn Catalog>, blobs: &Arc<dyn Blobs>, clock: &Arc<dyn Clock>) -> Follower {
+    let rows = SessionRows {
+        catalog: part.clone(),
+        blobs: blobs.clone(),
+        clock: clock.clone(),
+        delete_sealed_runs: whole.delete_sealed_runs,
+    };
+    Follower::new(whole.reader.clone(), blobs.clone(), Arc::new(rows))
 }

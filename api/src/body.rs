@@ -1,8 +1,7 @@
 //! Reading a JSON body: its limit, where in it something was wrong, and the difference between null and nothing.
+//!
+//! What is not read here is read and forgotten by `drain.rs`, whatever the answer.
 
-use std::time::Duration;
-
-use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
@@ -14,10 +13,6 @@ use crate::error::{ApiError, Kind, Result};
 
 /// The largest JSON body, in bytes.
 pub const BODY_BYTES_MAX: usize = 32_000_000;
-
-/// How much of a refused body is still read. A client that is still sending sees no answer if we hang up on it.
-const DRAIN_BYTES_MAX: usize = 1_000_000_000;
-const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// The JSON object in the body of a request. An empty body reads as `{}`.
 pub struct JsonBody<T>(pub T);
@@ -38,6 +33,20 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     }
 }
 
+/// The same where the body may hold a secret anywhere, misplaced too: an error never quotes.
+pub struct SecretBody<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for SecretBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self> {
+        let JsonBody(value) = JsonBody::<serde_json::Value>::from_request(request, state).await?;
+        // Not even where: a path has the client's own names of fields in it.
+        let problem = "the body is not what it has to be: a field is missing, unknown, or of another type";
+        serde_json::from_value(value).map(SecretBody).map_err(|_| ApiError::invalid(problem))
+    }
+}
+
 /// The whole body, if it is within [`BODY_BYTES_MAX`].
 pub async fn read(request: Request) -> Result<Bytes> {
     let announced =
@@ -53,8 +62,6 @@ pub async fn read(request: Request) -> Result<Bytes> {
         }
     }
     if over {
-        drop(bytes);
-        drain(body).await;
         return Err(too_large(BODY_BYTES_MAX));
     }
     Ok(bytes.freeze())
@@ -62,21 +69,6 @@ pub async fn read(request: Request) -> Result<Bytes> {
 
 pub(crate) fn too_large(bytes_max: usize) -> ApiError {
     ApiError::new(Kind::TooLarge, format!("the body is larger than {bytes_max} bytes"))
-}
-
-/// Reads on and forgets, within bounds, so that the client comes to reading our answer.
-pub(crate) async fn drain(mut body: Body) {
-    let read = async {
-        let mut bytes = 0;
-        while let Some(Ok(frame)) = body.frame().await {
-            bytes += frame.data_ref().map_or(0, Bytes::len);
-            if bytes > DRAIN_BYTES_MAX {
-                break;
-            }
-        }
-    };
-    // Whether it came to the end or not, the answer is the same.
-    let _ = tokio::time::timeout(DRAIN_TIME_MAX, read).await;
 }
 
 /// Parses a body; the error says where in it the problem is.

@@ -13,6 +13,7 @@ pub const AGENT: &str = "agent";
 pub const API_KEY: &str = "apikey";
 /// A change of a session's attributes; clients never see it.
 pub const CHANGE: &str = "change";
+pub const CREDENTIAL: &str = "vcrd";
 pub const ENVIRONMENT: &str = "env";
 pub const EVENT: &str = "sevt";
 pub const FILE: &str = "file";
@@ -22,6 +23,9 @@ pub const RESOURCE: &str = "sesrsc";
 pub const SESSION: &str = "sesn";
 /// A swap of a session's harness.
 pub const SWAP: &str = "swap";
+pub const VAULT: &str = "vlt";
+/// An item of an environment's work queue.
+pub const WORK: &str = "work";
 pub const WORKSPACE: &str = "wrkspc";
 
 /// A new id, as in `agent_01hR...`. Its 22 random characters carry 131 bits.

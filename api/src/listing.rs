@@ -40,6 +40,15 @@ impl Index {
         batch.delete(self.table, self.key(created_at, id))
     }
 
+    pub fn table(&self) -> Table {
+        self.table
+    }
+
+    /// Every entry.
+    pub fn all(&self) -> KeyRange {
+        self.range(TimeRange::default())
+    }
+
     /// Every entry that is at most as late as `time`.
     pub fn until(&self, time: Timestamp) -> KeyRange {
         self.range(TimeRange { from_ms: None, to_ms: Some(time.as_millisecond()) })

@@ -5,7 +5,7 @@ use store::{Batch, Blobs, Catalog, Condition, Digest, Direction, KeyRange, Table
 
 use crate::error::Result;
 
-const REFERENCES: Table = Table::new("blob_references");
+pub const REFERENCES: Table = Table::new("blob_references");
 /// How many rows are checked in one go.
 const STRIDE: usize = 500;
 

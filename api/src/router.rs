@@ -16,11 +16,15 @@ use tracing::{Instrument, Span};
 
 use crate::app::App;
 use crate::auth;
+use crate::drain;
 use crate::error::{ApiError, Kind};
 use crate::ids;
+use crate::openapi;
 use crate::resources::{
-    agents, api_keys, environments, events, files, harnesses, inspect, sessions, stream, threads, unbuilt,
+    agents, api_keys, environments, events, files, harnesses, inspect, sessions, stream, threads, unbuilt, vaults,
+    workspaces,
 };
+use crate::tenants::Tenants;
 
 /// A resource of the API: where it is and who answers.
 pub struct Resource {
@@ -38,16 +42,21 @@ pub struct Route {
 pub const RESOURCES: &[Resource] = &[
     agents::RESOURCE,
     environments::RESOURCE,
+    environments::work::RESOURCE,
+    environments::keys::RESOURCE,
     files::RESOURCE,
     sessions::RESOURCE,
     events::RESOURCE,
     sessions::resources::RESOURCE,
     stream::RESOURCE,
     threads::RESOURCE,
+    vaults::RESOURCE,
     inspect::RESOURCE,
     harnesses::RESOURCE,
     crate::resources::hands::RESOURCE,
     api_keys::RESOURCE,
+    workspaces::RESOURCE,
+    openapi::RESOURCE,
     unbuilt::RESOURCE,
 ];
 
@@ -57,18 +66,27 @@ pub struct RequestId(pub Arc<str>);
 
 const REQUEST_ID: &str = "request-id";
 
-pub fn router(app: App) -> Router {
+/// The routes alone, of any tenant.
+pub(crate) fn routes() -> Router<App> {
     let mut routes = Router::new();
     for route in RESOURCES.iter().flat_map(|resource| resource.routes) {
         routes = routes.route(route.path, (route.methods)());
     }
-    routes
-        .route_layer(middleware::from_fn_with_state(app.clone(), auth::require))
+    routes.fallback(unknown_path).method_not_allowed_fallback(unknown_method)
+}
+
+/// The whole API: of the first tenant, and of the others behind the key.
+pub fn router(app: App) -> Router {
+    served(&Tenants::new(app))
+}
+
+pub(crate) fn served(tenants: &Tenants) -> Router {
+    routes()
+        .route_layer(middleware::from_fn_with_state(tenants.clone(), auth::require))
         .route("/healthz", get(healthz))
-        .fallback(unknown_path)
-        .method_not_allowed_fallback(unknown_method)
+        .layer(middleware::from_fn(drain::whole))
         .layer(middleware::from_fn(frame))
-        .with_state(app)
+        .with_state(tenants.first().clone())
 }
 
 async fn healthz() -> Response {

@@ -6,7 +6,8 @@ use axum::serve::ListenerExt;
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::app::App;
-use crate::router::router;
+use crate::router;
+use crate::tenants::Tenants;
 use crate::upkeep::keep_up;
 
 /// How long requests may take to end once the service is closing.
@@ -26,7 +27,8 @@ pub async fn serve(
             tracing::warn!(%error, "nagle's algorithm stays on");
         }
     });
-    let upkeep = tokio::spawn(keep_up(app.clone(), app.clock.now()));
+    let tenants = Tenants::new(app.clone());
+    let upkeep = tokio::spawn(keep_up(tenants.clone(), app.clock.now()));
     let closing = app.closing();
     let close = {
         let app = app.clone();
@@ -35,7 +37,7 @@ pub async fn serve(
             app.close();
         }
     };
-    let router = router(app.clone());
+    let router = router::served(&tenants);
     let local = axum::serve(local, router.clone()).with_graceful_shutdown(app.closing());
     let network = axum::serve(listener, router).with_graceful_shutdown(close);
     let server = async { tokio::try_join!(network.into_future(), local.into_future()).map(drop) };

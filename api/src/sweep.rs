@@ -27,8 +27,8 @@ pub struct Swept {
     pub freed: u64,
 }
 
-pub async fn sweep(catalog: &dyn Catalog, blobs: &dyn Blobs, now: Timestamp) -> Result<Swept> {
-    let mut swept = Swept { files_expired: expire(catalog, now).await?, ..Swept::default() };
+/// Takes blobs away that nobody needs, of whatever tenant; `swept` is what was taken away before.
+pub async fn sweep(catalog: &dyn Catalog, blobs: &dyn Blobs, now: Timestamp, mut swept: Swept) -> Result<Swept> {
     let put_before = SystemTime::from(now) - GRACE;
     let mut after = None;
     loop {
@@ -46,8 +46,8 @@ pub async fn sweep(catalog: &dyn Catalog, blobs: &dyn Blobs, now: Timestamp) -> 
     Ok(swept)
 }
 
-/// Lets go of the bytes of files whose time has come. What they were stays known.
-async fn expire(catalog: &dyn Catalog, now: Timestamp) -> Result<u64> {
+/// Lets go of the bytes of a tenant's files whose time has come. What they were stays known.
+pub async fn expire(catalog: &dyn Catalog, now: Timestamp) -> Result<u64> {
     let (mut expired, mut range) = (0, files::expired_by(now));
     loop {
         let entries = catalog.scan(files::BY_EXPIRY, range.clone(), Direction::Forward, STRIDE).await?;
@@ -74,6 +74,11 @@ mod tests {
 
     use super::*;
 
+    async fn taken(catalog: &dyn Catalog, blobs: &dyn Blobs, now: Timestamp) -> Result<Swept> {
+        let files_expired = expire(catalog, now).await?;
+        sweep(catalog, blobs, now, Swept { files_expired, ..Swept::default() }).await
+    }
+
     #[tokio::test]
     async fn only_what_is_old_and_unreferenced_goes() {
         let catalog: Arc<dyn Catalog> = Arc::new(MemoryCatalog::new());
@@ -89,13 +94,13 @@ mod tests {
         catalog.write(batch, Durability::Synced).await.unwrap();
 
         let now = Timestamp::now();
-        assert_eq!(sweep(&*catalog, &*blobs, now).await.unwrap(), Swept::default());
+        assert_eq!(taken(&*catalog, &*blobs, now).await.unwrap(), Swept::default());
         let later = now + SignedDuration::from_hours(2);
-        let swept = sweep(&*catalog, &*blobs, later).await.unwrap();
+        let swept = taken(&*catalog, &*blobs, later).await.unwrap();
         assert_eq!(swept, Swept { files_expired: 0, blobs: 1, freed: 6 });
         assert_eq!(blobs.has(orphan).await.unwrap(), None);
         assert!(blobs.has(needed).await.unwrap().is_some() && blobs.has(shared).await.unwrap().is_some());
-        assert_eq!(sweep(&*catalog, &*blobs, later).await.unwrap(), Swept::default());
+        assert_eq!(taken(&*catalog, &*blobs, later).await.unwrap(), Swept::default());
     }
 
     #[tokio::test]
@@ -115,9 +120,9 @@ mod tests {
             downloadable: false,
         };
         catalog.write(files::insert(Batch::new(), &file), Durability::Synced).await.unwrap();
-        let before = sweep(&*catalog, &*blobs, now + SignedDuration::from_hours(2)).await.unwrap();
+        let before = taken(&*catalog, &*blobs, now + SignedDuration::from_hours(2)).await.unwrap();
         assert_eq!(before, Swept::default());
-        let after = sweep(&*catalog, &*blobs, now + SignedDuration::from_hours(3)).await.unwrap();
+        let after = taken(&*catalog, &*blobs, now + SignedDuration::from_hours(3)).await.unwrap();
         assert_eq!(after, Swept { files_expired: 1, blobs: 1, freed: 5 });
         assert_eq!(blobs.has(Digest::of(b"hello")).await.unwrap(), None);
         assert_eq!(catalog.row::<files::FileRow>("file_1").await.unwrap().unwrap().row, file);

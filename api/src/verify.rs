@@ -1,12 +1,15 @@
 //! Whether what is stored fits together: every row can be read, every index leads to a row and every row is in its
 //! index, every blob that is referred to is there and is what it was.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use store::{Blobs, Catalog, Direction, KeyRange, Record, Versioned};
 
 use crate::error::Result;
 use crate::references;
-use crate::resources::{agents, environments, files, harnesses, sessions};
+use crate::resources::{agents, environments, files, harnesses, sessions, vaults};
+use crate::tenants;
 
 /// How many rows are read in one go.
 const STRIDE: usize = 500;
@@ -21,16 +24,19 @@ pub struct Report {
 }
 
 /// Reads everything. For a service that is stopped: what changes meanwhile can look like a problem.
-pub async fn verify(catalog: &dyn Catalog, blobs: &dyn Blobs, now: Timestamp) -> Result<Report> {
+pub async fn verify(catalog: &Arc<dyn Catalog>, blobs: &dyn Blobs, now: Timestamp) -> Result<Report> {
     let catalog_report = catalog.verify().await?;
     let blobs_report = blobs.verify().await?;
     let mut problems = [&catalog_report.problems[..], &blobs_report.problems[..]].concat();
-    agents::verify(catalog, &mut problems).await?;
-    environments::verify(catalog, &mut problems).await?;
-    files::verify(catalog, blobs, now, &mut problems).await?;
-    sessions::row::verify(catalog, &mut problems).await?;
-    harnesses::verify(catalog, &mut problems).await?;
-    references::verify(catalog, blobs, &mut problems).await?;
+    for part in tenants::parts(catalog).await? {
+        agents::verify(&*part, &mut problems).await?;
+        environments::verify(&*part, &mut problems).await?;
+        files::verify(&*part, blobs, now, &mut problems).await?;
+        sessions::row::verify(&*part, &mut problems).await?;
+        harnesses::verify(&*part, &mut problems).await?;
+        vaults::verify(&*part, &mut problems).await?;
+    }
+    references::verify(&**catalog, blobs, &mut problems).await?;
     Ok(Report { catalog: catalog_report, blobs: blobs_report, problems })
 }
 
@@ -57,8 +63,6 @@ pub(crate) async fn each<R: Record>(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use store::{Batch, Digest, Durability, MemoryBlobs, MemoryCatalog, Table};
 
     use super::*;
@@ -89,7 +93,7 @@ mod tests {
     }
 
     async fn problems(stores: &Stores) -> Vec<String> {
-        verify(&*stores.catalog, &*stores.blobs, Timestamp::UNIX_EPOCH).await.unwrap().problems
+        verify(&stores.catalog, &*stores.blobs, Timestamp::UNIX_EPOCH).await.unwrap().problems
     }
 
     async fn after(change: impl FnOnce(Batch, &FileRow) -> Batch) -> Vec<String> {

@@ -32,6 +32,8 @@ pub enum Command {
     File(commands::file::File),
     Key(commands::key::Key),
     Hand(commands::hand::Hand),
+    Workspace(commands::workspace::Workspace),
+    Audit(commands::audit::Audit),
     Harness(commands::harness::Harness),
     Replay(commands::replay::Replay),
     Context(commands::context::Context),

@@ -45,6 +45,8 @@ pub struct ServeFile {
     pub vault_key_command: Option<String>,
     pub vault_old_key_file: Option<PathBuf>,
     pub private_addresses: Option<Vec<String>>,
+    pub creates_per_minute: Option<u32>,
+    pub reads_per_minute: Option<u32>,
     pub decisions_per_run: Option<u64>,
     pub otlp_endpoint: Option<Collector>,
 }

@@ -1,20 +1,28 @@
-//! Ours: making keys for clients. Only the admin key may; the answer is the only place where the new key is shown.
+//! Ours: the keys of clients, made, listed and revoked with the admin key. A new key is shown in one answer and nowhere
+//! else.
 
-use axum::extract::State;
-use axum::routing::post;
+use axum::extract::{Path, State};
+use axum::routing::{get, post};
 use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::auth::Principal;
+use crate::auth::keys::{KeyRow, KnownKey, NewKey};
+use crate::auth::{Principal, Scope};
 use crate::body::JsonBody;
 use crate::error::{ApiError, Kind, Result};
 use crate::router::{Resource, Route};
+use crate::tenants;
 use crate::time;
 
-pub const RESOURCE: Resource =
-    Resource { name: "api keys", routes: &[Route { path: "/v1/steadyhand/api_keys", methods: || post(create) }] };
+pub const RESOURCE: Resource = Resource {
+    name: "api keys",
+    routes: &[
+        Route { path: "/v1/steadyhand/api_keys", methods: || get(list).post(create) },
+        Route { path: "/v1/steadyhand/api_keys/{key_id}/revoke", methods: || post(revoke) },
+    ],
+};
 
 const NAME_CHARS_MAX: usize = 256;
 
@@ -22,22 +30,95 @@ const NAME_CHARS_MAX: usize = 256;
 #[serde(deny_unknown_fields)]
 pub struct CreateKey {
     name: String,
+    #[serde(default)]
+    scope: KeyScope,
+    /// Omitted: the workspace that the service began with.
+    #[serde(default)]
+    workspace_id: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum KeyScope {
+    #[default]
+    All,
+    Read,
+}
+
+/// Whoever runs the service, and nobody else.
+pub fn require_admin(principal: &Principal) -> Result<()> {
+    if principal.is_admin() {
+        return Ok(());
+    }
+    Err(ApiError::new(Kind::Permission, "only the admin key may do this"))
+}
+
+pub fn check_name(name: String) -> Result<String> {
+    let chars = name.chars().count();
+    if chars == 0 || chars > NAME_CHARS_MAX {
+        return Err(ApiError::field("name", format!("{chars} characters, 1 to {NAME_CHARS_MAX} are allowed")));
+    }
+    Ok(name)
+}
+
+/// Keys of clients; those of environments are listed with their environment.
+fn is_of_clients(row: &KeyRow) -> bool {
+    !matches!(row.scope, Scope::Environment { .. })
 }
 
 async fn create(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
-    JsonBody(CreateKey { name }): JsonBody<CreateKey>,
+    JsonBody(CreateKey { name, scope, workspace_id }): JsonBody<CreateKey>,
 ) -> Result<Json<Value>> {
-    if !principal.is_admin() {
-        return Err(ApiError::new(Kind::Permission, "only the admin key makes other keys"));
+    require_admin(&principal)?;
+    let name = check_name(name)?;
+    if let Some(id) = &workspace_id
+        && !tenants::all(&*app.catalog).await?.iter().any(|tenant| tenant.workspace_id == *id)
+    {
+        return Err(ApiError::field("workspace_id", format!("there is no workspace {id}")));
     }
-    let chars = name.chars().count();
-    if chars == 0 || chars > NAME_CHARS_MAX {
-        return Err(ApiError::field("name", format!("{chars} characters, 1 to {NAME_CHARS_MAX} are allowed")));
-    }
-    let now = app.clock.now();
-    let key = app.keys.create(&name, now).await?;
-    let (id, token) = (key.id, key.token);
-    Ok(Json(json!({"id": id, "type": "api_key", "name": name, "key": token, "created_at": time::text(now)})))
+    let scope = match scope {
+        KeyScope::All => Scope::All,
+        KeyScope::Read => Scope::Read,
+    };
+    Ok(Json(whole(&app.keys.create(&name, scope, workspace_id, app.clock.now()).await?)))
+}
+
+async fn list(State(app): State<App>, Extension(principal): Extension<Principal>) -> Result<Json<Value>> {
+    require_admin(&principal)?;
+    let keys = app.keys.list(is_of_clients).await?;
+    Ok(Json(json!({"data": keys.iter().map(shown).collect::<Vec<_>>(), "next_page": null})))
+}
+
+async fn revoke(
+    State(app): State<App>,
+    Extension(principal): Extension<Principal>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>> {
+    require_admin(&principal)?;
+    let revoked = app.keys.revoke(&id, is_of_clients, app.clock.now()).await?;
+    Ok(Json(shown(&revoked.ok_or_else(|| ApiError::not_found("key", &id))?)))
+}
+
+/// A key as anybody may see it.
+pub fn shown(key: &KnownKey) -> Value {
+    let KeyRow { id, name, created_at, scope, workspace_id, revoked_at } = &key.row;
+    json!({
+        "id": id,
+        "type": "api_key",
+        "name": name,
+        "scope": scope,
+        "workspace_id": workspace_id,
+        "created_at": time::text(*created_at),
+        "last_used_at": key.last_used_at.map(time::text),
+        "revoked_at": revoked_at.map(time::text),
+    })
+}
+
+/// A key that was just made, with itself.
+pub fn whole(key: &NewKey) -> Value {
+    let mut value = shown(&KnownKey { row: key.row.clone(), last_used_at: None });
+    value["key"] = key.token.as_str().into();
+    value
 }

@@ -12,3 +12,5 @@ pub mod sessions;
 pub mod stream;
 pub mod threads;
 pub mod unbuilt;
+pub mod vaults;
+pub mod workspaces;

@@ -14,9 +14,6 @@ macro_rules! unbuilt {
 pub const RESOURCE: Resource = Resource {
     name: "unbuilt",
     routes: unbuilt![
-        "work queues of environments" at
-            ["/v1/environments/{environment_id}/work", "/v1/environments/{environment_id}/work/{*rest}"],
-        "vaults" at ["/v1/vaults", "/v1/vaults/{*rest}"],
         "memory stores" at ["/v1/memory_stores", "/v1/memory_stores/{*rest}"],
         "skills" at ["/v1/skills", "/v1/skills/{*rest}"],
         "deployments" at

@@ -9,12 +9,16 @@ mod events;
 mod files;
 mod hands;
 mod harnesses;
+mod openapi;
 mod served;
 mod sessions;
 mod story;
 mod stream;
+mod tenants;
 mod transport;
 mod upkeep;
+mod vaults;
+mod work;
 
 use std::sync::Arc;
 
@@ -66,10 +70,16 @@ struct Answer {
 
 impl Api {
     async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// One that was started with other options.
+    async fn with(change: impl FnOnce(&mut Options)) -> Self {
         let start = "2026-11-22T12:00:00Z".parse().unwrap();
         let clock = Arc::new(TestClock(Mutex::new(start)));
         let engine = FakeEngine::new();
-        let options = Options { admin_key: Some(KEY.to_owned()), clock: clock.clone(), ..Options::default() };
+        let mut options = Options { admin_key: Some(KEY.to_owned()), clock: clock.clone(), ..Options::default() };
+        change(&mut options);
         let (catalog, blobs) = (Arc::new(MemoryCatalog::new()), Arc::new(MemoryBlobs::new()));
         let app = App::open(catalog, blobs, engine.connect().await, options).await.unwrap();
         Self { router: router(app.clone()), app, clock, engine }

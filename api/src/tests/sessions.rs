@@ -289,10 +289,10 @@ async fn a_deleted_session_leaves_nothing() {
     assert!(api.engine.sessions().is_empty());
     assert!(api.row(&story.session_id).await.is_none());
     let now = api.app.clock.now();
-    let problems = crate::verify::verify(&*api.app.catalog, &*api.app.blobs, now).await.unwrap().problems;
+    let problems = crate::verify::verify(&api.app.catalog, &*api.app.blobs, now).await.unwrap().problems;
     assert_eq!(problems, Vec::<String>::new());
     let later = now + SignedDuration::from_hours(24 * 365);
-    let swept = crate::sweep::sweep(&*api.app.catalog, &*api.app.blobs, later).await.unwrap();
+    let swept = crate::sweep::sweep(&*api.app.catalog, &*api.app.blobs, later, Default::default()).await.unwrap();
     assert_eq!(swept.blobs, 2, "the agent's snapshot and the long message");
 }
 

@@ -8,12 +8,13 @@ use hyper::body::Frame;
 use serde_json::json;
 
 use super::{Api, KEY, id, request};
+use crate::auth::Scope;
 use crate::body::BODY_BYTES_MAX;
 
 #[tokio::test]
 async fn both_key_headers_are_accepted_and_answers_say_whose_they_are() {
     let api = Api::new().await;
-    let made = api.app.keys.create("laptop", api.app.clock.now()).await.unwrap();
+    let made = api.app.keys.create("laptop", Scope::All, None, api.app.clock.now()).await.unwrap();
     for (name, value) in [
         ("authorization", format!("Bearer {KEY}")),
         ("authorization", format!("bearer {}", made.token)),
@@ -143,7 +144,7 @@ async fn actions_and_deletes_take_an_empty_json_body() {
 #[tokio::test]
 async fn what_is_not_built_says_so_and_is_not_retried() {
     let api = Api::new().await;
-    for path in ["/v1/vaults", "/v1/skills/x/versions", "/v1/memory_stores", "/v1/environments/x/work/poll"] {
+    for path in ["/v1/skills/x/versions", "/v1/memory_stores"] {
         let answer = api.get(path).await;
         assert_eq!(answer.headers["x-should-retry"], "false");
         assert_eq!(answer.json()["error"]["details"]["error_code"], "not_implemented");

@@ -19,6 +19,7 @@ use super::story::Story;
 use super::{Api, id};
 use crate::resources::sessions::row::{self, SessionRow};
 use crate::resources::sessions::sealed_runs;
+use crate::tenants::Tenants;
 use crate::upkeep::round;
 use crate::{App, Options};
 
@@ -68,14 +69,14 @@ async fn blobs_of_a_turn_that_no_service_saw_are_referred_to_before_the_sweep() 
     let api = Api::new().await;
     let (mut story, _) = begun(&api, json!({})).await;
     let app = api.restarted().await;
-    round(&app, Timestamp::MAX, Timestamp::now()).await.unwrap().expect("everything can be read");
+    round(&Tenants::new(app.clone()), Timestamp::MAX, Timestamp::now()).await.unwrap().expect("everything can be read");
     let row = app.catalog.row::<SessionRow>(&story.session_id).await.unwrap().unwrap().row;
     let read = row.projection.unwrap();
     assert!(!read.open && read.read_to.is_some(), "the session rests, and the row knows how much it read");
 
     let digest = unseen_turn(&api, &mut story).await;
     let orphan = app.blobs.put("orphan".into()).await.unwrap();
-    let swept = round(&api.restarted().await, Timestamp::MAX, later()).await.unwrap().unwrap();
+    let swept = round(&Tenants::new(api.restarted().await), Timestamp::MAX, later()).await.unwrap().unwrap();
     assert_eq!(swept.blobs, 1);
     assert_eq!(app.blobs.has(orphan).await.unwrap(), None);
     assert!(app.blobs.has(digest).await.unwrap().is_some());
@@ -103,10 +104,13 @@ async fn nothing_is_swept_while_a_log_cannot_be_read() {
     let orphan = api.app.blobs.put("orphan".into()).await.unwrap();
     api.engine.fail("DescribeWorkflowExecution", Status::unavailable("down"));
     let app = api.restarted().await;
-    assert_eq!(round(&app, Timestamp::MAX, later()).await.unwrap(), None);
+    assert_eq!(round(&Tenants::new(app.clone()), Timestamp::MAX, later()).await.unwrap(), None);
     assert!(app.blobs.has(orphan).await.unwrap().is_some());
     api.engine.recover();
-    assert_eq!(round(&app, Timestamp::MAX, later()).await.unwrap().map(|swept| swept.blobs), Some(1));
+    assert_eq!(
+        round(&Tenants::new(app.clone()), Timestamp::MAX, later()).await.unwrap().map(|swept| swept.blobs),
+        Some(1)
+    );
 }
 
 #[tokio::test]

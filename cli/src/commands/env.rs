@@ -1,5 +1,6 @@
 //! `steadyhand env`: environments, in which sessions run their tools.
 
+use super::env_key::EnvKey;
 use crate::{
     args,
     client::{Client, Query},
@@ -66,6 +67,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Make, list and revoke keys for the workers of a self-hosted environment
+    #[command(subcommand)]
+    Key(EnvKey),
     /// Delete an environment
     Delete {
         #[arg(value_parser = args::id)]
@@ -100,6 +104,7 @@ impl Env {
                 let answer = self.service.client()?.post(&path, &json!({})).await?;
                 output::said(&answer, json, &format!("archived {id}"));
             }
+            Command::Key(key) => key.run(&self.service.client()?).await?,
             Command::Delete { id, json } => {
                 let answer = self.service.client()?.delete(&["v1", "environments", &id]).await?;
                 output::said(&answer, json, &format!("deleted {id}"));

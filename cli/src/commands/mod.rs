@@ -1,11 +1,13 @@
 //! One file a command.
 
 pub mod agent;
+pub mod audit;
 pub mod completions;
 pub mod context;
 pub mod doctor;
 pub mod egress;
 pub mod env;
+pub mod env_key;
 pub mod file;
 pub mod hand;
 pub mod harness;
@@ -17,6 +19,7 @@ pub mod session;
 pub mod verify;
 pub mod why;
 pub mod worker;
+pub mod workspace;
 
 use crate::args::{Args, Command};
 
@@ -30,6 +33,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Command::File(file) => wait(file.run()),
         Command::Key(key) => wait(key.run()),
         Command::Hand(hand) => wait(hand.run()),
+        Command::Workspace(workspace) => wait(workspace.run()),
+        Command::Audit(audit) => wait(audit.run()),
         Command::Harness(harness) => wait(harness.run()),
         Command::Replay(replay) => wait(replay.run()),
         Command::Context(context) => wait(context.run()),

@@ -17,7 +17,7 @@ use crate::{
     way_out::WayOut,
 };
 use activities::{BrainActivities, Deltas};
-use api::{App, resources::sessions::BuiltinTool};
+use api::{App, auth::limits::Rates, resources::sessions::BuiltinTool};
 use clap::Args;
 use domain::{delta::Delta, session::Tuning};
 use egress::address::Listed;
@@ -92,6 +92,12 @@ pub struct Serve {
     egress_uid: Option<u32>,
     #[command(flatten)]
     vault: VaultArgs,
+    /// Calls a minute that create something, for an organization [default: no limit]
+    #[arg(long, env = env_vars::CREATES_PER_MINUTE, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    creates_per_minute: Option<u32>,
+    /// Calls a minute that read, for an organization [default: no limit]
+    #[arg(long, env = env_vars::READS_PER_MINUTE, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    reads_per_minute: Option<u32>,
     /// Decisions after which a run of a session continues as new; 0: when the engine suggests it [default: 0]
     #[arg(long, env = env_vars::DECISIONS_PER_RUN, value_name = "N", hide_short_help = true)]
     decisions_per_run: Option<u64>,
@@ -114,6 +120,7 @@ struct Settings {
     users: Users,
     vault: VaultKeys,
     private_addresses: Vec<String>,
+    rates: Rates,
     tuning: Tuning,
     collector: Option<Collector>,
 }
@@ -161,6 +168,10 @@ impl Serve {
             }
             .keys()?,
             private_addresses: private_addresses(self.private_addresses.or(file.private_addresses))?,
+            rates: Rates {
+                creates: self.creates_per_minute.or(file.creates_per_minute).filter(|calls| *calls > 0),
+                reads: self.reads_per_minute.or(file.reads_per_minute).filter(|calls| *calls > 0),
+            },
             tuning: Tuning {
                 decisions_per_run: self.decisions_per_run.or(file.decisions_per_run).unwrap_or(0),
                 ..Tuning::default()
@@ -223,6 +234,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             admin_key: Some(admin_key),
             builtin_tools: builtin_tools(),
             tuning: settings.tuning,
+            rates: settings.rates,
             delete_sealed_runs: engine.is_some(),
             hands: hands.clone().map(|hands| Arc::new(hands) as Arc<dyn api::hands::Hands>),
             egress: way_out.as_ref().map(WayOut::link),

@@ -84,7 +84,7 @@ async fn stores(data: &DataDir, found: &mut Found) -> Option<(Arc<dyn Catalog>, 
     let catalog = found.open("catalog", move || FjallCatalog::open(&catalog_path)).await;
     let blobs = found.open("blobs", move || FolderBlobs::open(&blobs_path)).await;
     let (catalog, blobs): (Arc<dyn Catalog>, Arc<dyn Blobs>) = (Arc::new(catalog?), Arc::new(blobs?));
-    match api::verify::verify(&*catalog, &*blobs, Timestamp::now()).await {
+    match api::verify::verify(&catalog, &*blobs, Timestamp::now()).await {
         Ok(report) => {
             let rows: u64 = report.catalog.tables.values().sum();
             found.catalog =

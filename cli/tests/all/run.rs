@@ -259,8 +259,50 @@ fn a_key_is_made_by_the_service_and_without_it() {
         let listed = place.command(&["agent", "list"]).env("STEADYHAND_API_KEY", key).output().unwrap();
         assert!(listed.status.success(), "{}", place.shot(listed));
         let made = place.command(&["key", "create", "another"]).env("STEADYHAND_API_KEY", key).output().unwrap();
-        place.shot(made).failed(4, "only the admin key makes other keys");
+        place.shot(made).failed(4, "only the admin key may do this");
     }
     let wrong = place.command(&["agent", "list"]).env("STEADYHAND_API_KEY", "wrong").output().unwrap();
     place.shot(wrong).failed(4, "invalid API key");
+}
+
+#[test]
+fn keys_are_listed_and_revoked_and_open_their_workspace_alone() {
+    let place = Place::new();
+    let _service = place.serve(SCRIPT);
+    let with_key = |key: &str, args: &[&str]| {
+        place.shot(place.command(args).env("STEADYHAND_API_KEY", key.trim()).output().unwrap())
+    };
+    let lines = |text: String| -> Vec<Value> { text.lines().map(|line| serde_json::from_str(line).unwrap()).collect() };
+
+    let workspace = place.run(&["workspace", "create", "elsewhere"]).ok();
+    let key = place.run(&["key", "create", "laptop", "--workspace", workspace.trim()]).ok();
+    place.run(&["env", "create", "--name", "ours"]).ok();
+    assert!(!with_key(&key, &["env", "list"]).ok().contains("ours"));
+    with_key(&key, &["workspace", "list"]).failed(4, "only the admin key may do this");
+
+    let reader = place.run(&["key", "create", "dashboard", "--scope", "read"]).ok();
+    assert!(with_key(&reader, &["env", "list"]).ok().contains("ours"));
+    with_key(&reader, &["env", "create", "--name", "theirs"]).failed(4, "the API key may only read");
+
+    let keys = lines(place.run(&["key", "list", "--json"]).ok());
+    let names: Vec<&str> = keys.iter().map(|key| key["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["laptop", "dashboard"]);
+    assert!(keys[1]["last_used_at"].is_string(), "{}", keys[1]);
+    place.run(&["key", "revoke", keys[1]["id"].as_str().unwrap()]).ok();
+    with_key(&reader, &["env", "list"]).failed(4, "invalid API key");
+
+    let made = place.run(&["env", "create", "--name", "shop", "--self-hosted", "--json"]).ok();
+    let environment = serde_json::from_str::<Value>(&made).unwrap()["id"].as_str().unwrap().to_owned();
+    let worker = place.run(&["env", "key", "create", &environment]).ok();
+    with_key(&worker, &["env", "list"]).failed(4, "this is not for workers");
+    let keys = lines(place.run(&["env", "key", "list", &environment, "--json"]).ok());
+    place.run(&["env", "key", "revoke", &environment, keys[0]["id"].as_str().unwrap()]).ok();
+    with_key(&worker, &["env", "list"]).failed(4, "invalid API key");
+
+    let calls: Vec<String> = lines(place.run(&["audit", "--json"]).ok())
+        .iter()
+        .map(|entry| format!("{} {}", entry["route"].as_str().unwrap(), entry["status"]))
+        .collect();
+    assert_eq!(calls[0], "/v1/steadyhand/environments/{environment_id}/keys/{key_id}/revoke 200");
+    assert!(calls.contains(&"/v1/environments 403".to_owned()), "what was not allowed is in it too: {calls:?}");
 }

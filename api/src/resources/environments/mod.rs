@@ -1,7 +1,9 @@
 //! Environments: where the hands of a session run, and what they may reach.
 
 pub mod config;
+pub mod keys;
 mod update;
+pub mod work;
 
 use axum::Json;
 use axum::extract::{Path, State};

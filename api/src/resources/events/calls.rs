@@ -101,7 +101,15 @@ impl Calls {
         self.calls.values().any(|call| call.waits(self_hosted))
     }
 
-    /// The ids of the calls that do.
+    /// Whether some call waits for a worker of a self-hosted environment, as far as anybody knows: it may have custom
+    /// tools too. Nobody runs a call before it is confirmed.
+    pub fn wait_for_worker(&self) -> bool {
+        let is_held = |call: &Call| call.permission == Permission::Ask && call.confirmed.is_none();
+        let runs = |call: &&Call| !call.answered && call.kind != Kind::Mcp && !is_held(call);
+        self.calls.values().any(|call| runs(&call))
+    }
+
+    /// The ids of the calls that wait for somebody outside.
     pub fn waiting(&self, self_hosted: bool) -> Vec<&str> {
         let waiting = self.calls.iter().filter(|(_, call)| call.waits(self_hosted));
         waiting.map(|(id, _)| id.as_str()).collect()

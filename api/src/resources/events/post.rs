@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use axum::Json;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use bytes::Bytes;
 use domain::fault::{self, Point};
 use domain::limits::{SIGNAL_BYTES_MAX, UNCOMMITTED_EVENTS_MAX};
@@ -28,26 +28,41 @@ use crate::body;
 use crate::error::{ApiError, Kind, Result};
 use crate::gateway;
 use crate::ids;
+use crate::resources::environments::work::queue;
 use crate::resources::sessions::current::{Current, starts_work};
 use crate::resources::sessions::{moment, row};
 
 /// Positions that are read at a time in search of a known event.
 const WINDOW: u64 = 512;
 
-pub async fn send(State(app): State<App>, Path(session_id): Path<String>, request: Request) -> Result<Response> {
-    // Read first, whatever the answer: a connection whose request was not read to its end is closed after the answer, and
-    // the client's next request on it fails.
-    let (fingerprint, bytes) = fingerprinted(request).await?;
+pub async fn send(
+    State(app): State<App>,
+    Extension(principal): Extension<Principal>,
+    Path(session_id): Path<String>,
+    request: Request,
+) -> Result<Response> {
     row::find(&app, &session_id).await?;
+    let (fingerprint, bytes) = fingerprinted(request).await?;
     let post: Post = body::json(&bytes)?;
     let bodies = post.check(&derived::primary_thread(&session_id))?;
+    let is_worker = principal.is_worker();
+    if is_worker && let Some(n) = bodies.iter().position(|body| !is_result(body)) {
+        let message = format!("events[{n}].type: a worker posts results of tools and nothing else");
+        return Err(ApiError::new(Kind::Permission, message));
+    }
     Span::current().record("session_id", &session_id);
     // The client may go away; what was begun is finished, so that its retry finds either all of it or nothing.
     let sent = tokio::spawn({
         let app = app.clone();
-        async move { take(&app, &session_id, bodies, &fingerprint).await }
+        async move {
+            let sent = take(&app, &session_id, bodies, &fingerprint).await?;
+            if let Some(environment_id) = sent.served_by.as_ref().filter(|_| !is_worker) {
+                queue::want(&app, &session_id, environment_id).await?;
+            }
+            Ok::<_, ApiError>(sent)
+        }
     });
-    let Sent { events, turn } = sent.await.map_err(ApiError::internal)??;
+    let Sent { events, turn, .. } = sent.await.map_err(ApiError::internal)??;
     turn.record();
     let mut data = Vec::with_capacity(events.len());
     for event in &events {
@@ -59,6 +74,12 @@ pub async fn send(State(app): State<App>, Path(session_id): Path<String>, reques
 struct Sent {
     events: Vec<Event>,
     turn: Turn,
+    /// The environment whose workers are to hear of it.
+    served_by: Option<String>,
+}
+
+fn is_result(body: &EventBody) -> bool {
+    matches!(body, EventBody::UserToolResult { .. } | EventBody::UserCustomToolResult { .. })
 }
 
 /// The body of a request, and what the request is recognised by.
@@ -81,14 +102,17 @@ async fn take(app: &App, session_id: &str, bodies: Vec<EventBody>, fingerprint: 
     let _turn = app.under_way.enter(fingerprint).await;
     let now = app.clock.now();
     let followed = app.session(session_id);
+    let served_by;
     let on = {
         let mut log = followed.fresh().await?;
+        let current = Current::of(&log).ok_or_else(|| ApiError::not_found("session", session_id))?;
+        let attributes = &current.summary.attributes;
+        served_by = attributes.self_hosted.then(|| attributes.environment_id.clone());
         if let Some(ids) = fingerprint.first(log.posts(), moment(now), &app.answered) {
             let ids = ids.to_vec();
             // Their first request is in the trace already.
-            return Ok(Sent { events: known(&mut log, &*app.blobs, &ids).await?, turn: Turn::None });
+            return Ok(Sent { events: known(&mut log, &*app.blobs, &ids).await?, turn: Turn::None, served_by });
         }
-        let current = Current::of(&log).ok_or_else(|| ApiError::not_found("session", session_id))?;
         // Only answers, and messages to a session that waits for some, have to do with calls.
         let answers = current.status == Status::RequiresAction || bodies.iter().any(|body| body.answers().is_some());
         let calls = if answers { Calls::read(&mut log, &*app.blobs).await? } else { Calls::default() };
@@ -118,7 +142,7 @@ async fn take(app: &App, session_id: &str, bodies: Vec<EventBody>, fingerprint: 
         Err(error) => return Err(error.into()),
     }
     followed.follow();
-    Ok(Sent { turn: Turn::of(&posted.events, on.as_deref()), events: posted.events })
+    Ok(Sent { turn: Turn::of(&posted.events, on.as_deref()), events: posted.events, served_by })
 }
 
 /// Makes events of checked bodies: ids, stamps where they are due on receipt, large content in blobs.
@@ -139,7 +163,7 @@ pub async fn accept(app: &App, bodies: Vec<EventBody>, now: Timestamp) -> Result
 }
 
 fn stamped(body: EventBody, now: Time) -> Event {
-    let on_receipt = matches!(body, EventBody::UserToolResult { .. } | EventBody::UserCustomToolResult { .. });
+    let on_receipt = is_result(&body);
     Event { id: ids::new(ids::EVENT), body, processed_at: on_receipt.then_some(now) }
 }
 

@@ -27,11 +27,14 @@ use crate::page::{Limits, Order, Page, PageRequest};
 use crate::query::{Query, TimeRange};
 use crate::router::{Resource, Route};
 
+/// Where files are sent, as bodies of several parts.
+pub const PATH: &str = "/v1/files";
+
 pub const RESOURCE: Resource = Resource {
     name: "files",
     routes: &[
         Route {
-            path: "/v1/files",
+            path: PATH,
             methods: || post(upload::upload).layer(DefaultBodyLimit::max(upload::BODY_BYTES_MAX)).get(list),
         },
         Route { path: "/v1/files/{file_id}", methods: || get(retrieve).delete(delete) },

@@ -54,7 +54,6 @@ pub(super) async fn upload(State(app): State<App>, request: Request) -> Result<J
     let announced =
         request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > BODY_BYTES_MAX) {
-        body::drain(request.into_body()).await;
         return Err(too_large());
     }
     let multipart = Multipart::from_request(request, &()).await;

@@ -18,13 +18,6 @@ pub enum Found {
     Added(HarnessRow),
 }
 
-/// What new sessions get unless they ask for another.
-impl Default for Found {
-    fn default() -> Self {
-        Found::Native(&registry::HARNESSES[0])
-    }
-}
-
 impl Found {
     pub fn reference(&self) -> HarnessRef {
         match self {

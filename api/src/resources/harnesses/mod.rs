@@ -198,15 +198,13 @@ async fn keep(app: &App, row: HarnessRow, bytes: bytes::Bytes) -> Result<Harness
 }
 
 /// Gives a session its own hold on a harness that is a module; only while the module is there.
-pub fn hold(batch: Batch, found: &Found, session_id: &str) -> Result<Batch> {
-    match found {
-        Found::Native(_) => Ok(batch),
-        Found::Added(row) => {
-            let digest = row.sha256.parse().map_err(ApiError::internal)?;
-            let batch = references::require(batch, digest, &owner(&row.sha256));
-            Ok(session_row::refer(batch, digest, session_id))
-        }
+pub fn hold(batch: Batch, harness: &HarnessRef, session_id: &str) -> Result<Batch> {
+    if registry::find(harness).is_some() {
+        return Ok(batch);
     }
+    let digest = harness.sha256.parse().map_err(ApiError::internal)?;
+    let batch = references::require(batch, digest, &owner(&harness.sha256));
+    Ok(session_row::refer(batch, digest, session_id))
 }
 
 /// Whose the blob of a module is.

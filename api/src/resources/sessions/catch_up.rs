@@ -12,6 +12,7 @@ use super::row::{self, ReadTo, SessionRow};
 use crate::app::App;
 use crate::error::{ApiError, Result};
 use crate::gateway;
+use crate::resources::environments::work::queue;
 
 /// Sessions that are looked at side by side.
 const AT_ONCE: usize = 8;
@@ -63,6 +64,11 @@ pub async fn settle(app: &App, row: &SessionRow) -> Result<()> {
             return Err(ApiError::unavailable("the row of a session could not be written"));
         }
         app.follower.follow(&row.id);
+    }
+    // A request that was taken when the service was killed may not have come to asking for a worker.
+    let attributes = row.projection.as_ref().map(|projection| &projection.summary.attributes);
+    if let Some(attributes) = attributes.filter(|it| it.self_hosted && row.archived_at.is_none()) {
+        queue::make_up(app, &row.id, &attributes.environment_id).await?;
     }
     Ok(())
 }

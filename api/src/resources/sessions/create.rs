@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use domain::agent::{AgentFacts, StrategyRef};
+use axum::{Extension, Json};
+use domain::agent::{AgentFacts, HarnessRef, StrategyRef};
 use domain::egress::Policy;
 use domain::session::{Attributes, Origin, Resource, SessionInput};
 use domain::{Event, Status, Summary, Time};
-use harness::context;
+use harness::{context, registry};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
@@ -22,6 +22,7 @@ use super::row::{self, CreationRow, Projection, SessionRow};
 use super::uploads::{self, ResourceParam, Upload};
 use super::{agent, catch_up, moment};
 use crate::app::App;
+use crate::auth::audit::Made;
 use crate::body;
 use crate::egress;
 use crate::error::{ApiError, Result};
@@ -29,12 +30,13 @@ use crate::gateway;
 use crate::ids;
 use crate::metadata::{self, Metadata};
 use crate::resources::agents::snapshot::{self, AgentParam};
-use crate::resources::environments::{self, config::Config};
+use crate::resources::environments::{self, config::Config, work::queue};
 use crate::resources::events::post::{self, fingerprinted};
 use crate::resources::events::retry::Fingerprint;
 use crate::resources::events::turn::Turn;
 use crate::resources::events::wire::{EventParam, check_initial};
-use crate::resources::harnesses::{self, Found};
+use crate::resources::harnesses;
+use crate::resources::vaults;
 
 pub const TITLE_CHARS_MAX: usize = 2048;
 const VAULTS_MAX: usize = 50;
@@ -74,7 +76,7 @@ struct Plan {
     attributes: Attributes,
     uploads: Vec<Upload>,
     events: Vec<Event>,
-    harness: Found,
+    harness: HarnessRef,
     /// What its sandboxes may reach.
     policy: Option<Policy>,
 }
@@ -99,7 +101,8 @@ pub async fn create(State(app): State<App>, request: Request) -> Result<Response
     Span::current().record("session_id", &row.id);
     turn.record();
     let session = Session::of(&app, &row, current).await?;
-    Ok(app.answered.watch(Json(session).into_response(), row.id))
+    let made = Extension(Made(row.id.clone()));
+    Ok(app.answered.watch((made, Json(session)).into_response(), row.id))
 }
 
 /// The session that an earlier attempt at the same request made.
@@ -129,8 +132,8 @@ async fn plan(app: &App, body: CreateSession) -> Result<Plan> {
     }
     check_title(title.as_deref())?;
     let harness = match harness {
-        Some(named) => harnesses::resolve(app, &named).await.map_err(|_| no_harness(&named))?,
-        None => Found::default(),
+        Some(named) => harnesses::resolve(app, &named).await.map_err(|_| no_harness(&named))?.reference(),
+        None => registry::default_harness(),
     };
     if let Some(strategy) = &strategy {
         context::find(strategy).map_err(|error| ApiError::field("strategy", format!("names {error}")))?;
@@ -140,6 +143,7 @@ async fn plan(app: &App, body: CreateSession) -> Result<Plan> {
     }
     let metadata = metadata::check(metadata.unwrap_or_default())?;
     let vault_ids = check_vaults(vault_ids.unwrap_or_default())?;
+    let variables = vaults::variables(app, &vault_ids).await?;
     let bodies = check_initial(initial_events.unwrap_or_default())?;
     let environment = environments::resolve(app, &environment_id).await?;
     let self_hosted = matches!(environment.config, Config::SelfHosted {});
@@ -155,6 +159,7 @@ async fn plan(app: &App, body: CreateSession) -> Result<Plan> {
     let events = post::accept(app, bodies, created_at).await?;
     let agent = agent::keep(app, &agent).await?;
     let agent = AgentFacts { strategy: strategy.unwrap_or(agent.strategy), shims_off, ..agent };
+    let policy = egress::policy(&environment.config).map(|policy| Policy { variables, ..policy });
     let attributes = Attributes {
         title,
         metadata,
@@ -165,7 +170,7 @@ async fn plan(app: &App, body: CreateSession) -> Result<Plan> {
         agent,
         tuning: app.tuning,
     };
-    Ok(Plan { id, created_at, attributes, uploads, events, harness, policy: egress::policy(&environment.config) })
+    Ok(Plan { id, created_at, attributes, uploads, events, harness, policy })
 }
 
 fn no_harness(named: &str) -> ApiError {
@@ -193,8 +198,7 @@ fn check_vaults(ids: Vec<String>) -> Result<Vec<String>> {
 
 async fn begin(app: &App, plan: Plan, fingerprint: &Fingerprint) -> Result<(SessionRow, Current)> {
     let Plan { id, created_at, attributes, uploads, events, harness, policy } = plan;
-    let reference = harness.reference();
-    let summary = Summary::created(moment(created_at), attributes.clone(), reference.clone());
+    let summary = Summary::created(moment(created_at), attributes.clone(), harness.clone());
     let status = if events.is_empty() { Status::Idle } else { Status::Running };
     let row = SessionRow {
         id: id.clone(),
@@ -226,8 +230,9 @@ async fn begin(app: &App, plan: Plan, fingerprint: &Fingerprint) -> Result<(Sess
         return Err(error);
     }
     let works = !events.is_empty();
+    let served_by = attributes.self_hosted.then(|| attributes.environment_id.clone());
     let created_at: Time = moment(created_at);
-    let from = Origin::Created { created_at, attributes, harness: reference, events };
+    let from = Origin::Created { created_at, attributes, harness, events };
     let input = SessionInput { session_id: id.clone(), from };
     match app.gateway.start(&input).await {
         Ok(()) => {}
@@ -242,6 +247,9 @@ async fn begin(app: &App, plan: Plan, fingerprint: &Fingerprint) -> Result<(Sess
         Some((SessionRow { started: true, ..row.clone() }, batch))
     })
     .await?;
+    if let Some(environment_id) = served_by {
+        queue::want(app, &id, &environment_id).await?;
+    }
     if works {
         app.follower.follow(&id);
     }

@@ -18,6 +18,7 @@ use crate::app::App;
 use crate::egress;
 use crate::error::{ApiError, Result};
 use crate::gateway;
+use crate::resources::environments::work::queue;
 use crate::resources::files::{self, FileRow};
 
 /// How long a session may take to come to its end. It is mostly the hand that has to be released.
@@ -33,6 +34,7 @@ pub async fn archive(State(app): State<App>, Path(id): Path<String>) -> Result<J
     }
     check_rests(&app, &id, "archived").await?;
     close(&app, &id).await?;
+    queue::end(&app, &id).await?;
     egress::close(&app, &id).await;
     let now = app.clock.now();
     let archived = row::change(&*app.catalog, &id, Durability::Synced, |row, batch| {
@@ -91,6 +93,7 @@ pub async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<Js
         Some((SessionRow { deleted: true, ..row.clone() }, batch))
     })
     .await?;
+    queue::end(&app, &id).await?;
     app.deltas.deleted(&id);
     // For clients it is gone. What is left goes even if this one does not wait for it.
     let erased = tokio::spawn({
@@ -152,6 +155,7 @@ fn holds_hand(log: &SessionLog) -> bool {
 pub async fn forget(app: &App, id: &str) -> Result<()> {
     app.forget(id);
     egress::close(app, id).await;
+    queue::forget(app, id).await?;
     loop {
         let blobs = row::referred(&*app.catalog, id, STRIDE).await?;
         if blobs.is_empty() {

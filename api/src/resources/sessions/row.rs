@@ -138,7 +138,7 @@ pub async fn each(app: &App, mut look: impl FnMut(&SessionRow)) -> Result<()> {
     loop {
         let rows = app.catalog.rows::<SessionRow>(range.clone(), Direction::Forward, STRIDE).await?;
         let Some(last) = rows.last() else { return Ok(()) };
-        range = range.after(last.row.id.clone().into_bytes(), Direction::Forward);
+        range = range.after(last.key.clone(), Direction::Forward);
         rows.iter().for_each(|read| look(&read.row));
     }
 }

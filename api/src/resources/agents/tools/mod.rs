@@ -73,7 +73,9 @@ impl DefaultConfig {
 impl PermissionPolicy {
     fn supported(self, at: &str) -> Result<Self> {
         match self {
-            PermissionPolicy::Auto => Err(ApiError::not_built(format!("{at}: the permission policy auto"))),
+            PermissionPolicy::Auto => {
+                Err(ApiError::field(at, "auto needs a model that judges calls, and this service has none"))
+            }
             policy => Ok(policy),
         }
     }
@@ -251,7 +253,7 @@ mod tests {
             ),
             (
                 toolset(json!([{"name": "bash", "permission_policy": {"type": "auto"}}])),
-                "tools[0].configs[0].permission_policy: the permission policy auto",
+                "tools[0].configs[0].permission_policy: auto needs a model that judges calls",
             ),
         ] {
             let message = check(tools.clone()).unwrap_err();
