@@ -90,7 +90,8 @@ async fn what_activities_left_is_kept_until_a_commit_names_it() {
     let (story, _) = begun(&api, json!({})).await;
     let left = unnamed_results(&api, &story.session_id).await;
     let app = api.restarted().await;
-    let swept = round(&app, Timestamp::MAX, later()).await.unwrap().expect("everything can be read");
+    let swept =
+        round(&Tenants::new(app.clone()), Timestamp::MAX, later()).await.unwrap().expect("everything can be read");
     assert_eq!(swept.blobs, 0);
     let referred = row::referred(&*app.catalog, &story.session_id, 100).await.unwrap();
     assert!(left.is_subset(&referred.into_iter().collect()), "{left:?}");

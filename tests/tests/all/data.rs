@@ -2,7 +2,7 @@
 
 use activities::model::scripted::{Script, serve};
 use anyhow::ensure;
-use api::{App, upkeep};
+use api::{App, tenants::Tenants, upkeep};
 use engine::{Engine, Store};
 use jiff::{SignedDuration, Timestamp};
 use std::{path::Path, sync::Arc};
@@ -101,7 +101,7 @@ async fn upkeep_later(data: &Path, later: SignedDuration) -> anyhow::Result<Roun
     let at = api::Engine { connection, namespace: bed::NAMESPACE.to_owned() };
     let app = App::open(catalog, blobs.clone(), at, options).await?;
     let (blobs_before, runs_before) = (blobs.list(None, usize::MAX).await?.len(), engine.verify()?.runs);
-    let swept = upkeep::round(&app, Timestamp::MAX, Timestamp::now() + later).await;
+    let swept = upkeep::round(&Tenants::new(app.clone()), Timestamp::MAX, Timestamp::now() + later).await;
     let swept = swept.map_err(|error| anyhow::anyhow!("{}", error.message()))?;
     ensure!(swept.is_some(), "not every session could be read");
     let (blobs, runs) = (blobs.list(None, usize::MAX).await?.len(), engine.verify()?.runs);
