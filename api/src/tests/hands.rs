@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use axum::body::Body;
+use http::Request;
 use serde_json::json;
 
 use super::{Api, id};
@@ -54,6 +56,18 @@ async fn hands_of_ones_own_sessions_are_listed_shown_and_ended_and_no_others() {
     let foreign = api.get("/v1/hands/hand_2").await.refused(404, "not_found_error");
     let unknown = api.get("/v1/hands/hand_3").await.refused(404, "not_found_error");
     assert_eq!(foreign.replace("hand_2", "hand_3"), unknown);
+    // Another tenant sees none of them, and ends none.
+    let workspace = id(&api.post("/v1/steadyhand/workspaces", &json!({"name": "other"})).await.ok());
+    let key = api.post("/v1/steadyhand/api_keys", &json!({"name": "other", "workspace_id": workspace})).await.ok();
+    let other = async |method: &str, path: &str| {
+        let bearer = format!("Bearer {}", key["key"].as_str().unwrap());
+        let request = Request::builder().method(method).uri(path).header("authorization", bearer);
+        api.send(request.body(Body::empty()).unwrap()).await
+    };
+    assert_eq!(other("GET", "/v1/hands").await.ok()["data"], json!([]));
+    other("GET", "/v1/hands/hand_1").await.refused(404, "not_found_error");
+    other("DELETE", "/v1/hands/hand_1").await.refused(404, "not_found_error");
+    assert_eq!(hands.0.lock().unwrap().len(), 2);
     api.delete("/v1/hands/hand_2").await.refused(404, "not_found_error");
     api.delete("/v1/hands/hand_1").await.ok();
     api.get("/v1/hands/hand_1").await.refused(404, "not_found_error");

@@ -80,7 +80,7 @@ fn replace<'a>(
             if !policy::names(&variable.host, host, port) {
                 return Err(Refusal::denied(format!("{} is a credential of {} alone", variable.name, variable.host)));
             }
-            if !variable.headers.iter().any(|header| name.as_str().eq_ignore_ascii_case(header)) {
+            if !variable.headers.iter().any(|header| is_for(header, name.as_str())) {
                 return Err(Refusal::denied(format!("{} is not sent in the header {name}", variable.name)));
             }
             let secret = proxy.secret(&variable.credential)?;
@@ -92,4 +92,42 @@ fn replace<'a>(
         }
     }
     Ok(replaced)
+}
+
+/// Whether an entry names this header, which is in lower case.
+fn is_for(entry: &str, name: &str) -> bool {
+    let entry = entry.to_ascii_lowercase();
+    match entry.strip_prefix('*') {
+        Some(end) => name.ends_with(end),
+        None => name == entry,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::egress::credential_headers;
+
+    #[test]
+    fn credentials_go_in_headers_that_are_made_for_them() {
+        let fits = |name: &str| credential_headers().iter().any(|entry| is_for(entry, name));
+        for name in
+            ["authorization", "x-api-key", "private-token", "x-vault-token", "dd-api-key", "x-authorization", "apikey"]
+        {
+            assert!(fits(name), "{name}");
+        }
+        for name in [
+            "cookie",
+            "user-agent",
+            "idempotency-key",
+            "referer",
+            "x-forwarded-for",
+            "x-tokens",
+            "authorization-x",
+            "key",
+        ] {
+            assert!(!fits(name), "{name}");
+        }
+        assert!(is_for("X-Own", "x-own") && !is_for("X-Own", "x-own2"));
+    }
 }
