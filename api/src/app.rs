@@ -15,6 +15,7 @@ use crate::auth::limits::{Limits, Rates};
 use crate::deltas::Hub;
 use crate::egress::Egress;
 use crate::gateway::Gateway;
+use crate::hands::Hands;
 use crate::resources::environments::work::queue::WorkQueues;
 use crate::resources::events::retry::{Answered, UnderWay};
 use crate::resources::sessions::{BuiltinTool, SessionRows};
@@ -41,6 +42,8 @@ pub struct App {
     /// What new sessions are tuned to.
     pub tuning: Tuning,
     /// None where this service runs no hands.
+    pub hands: Option<Arc<dyn Hands>>,
+    /// None where this service runs no hands.
     pub egress: Option<Arc<dyn Egress>>,
     /// Counts what the keeper of rollouts may have to act on: rows of sessions that were written, and rollouts made.
     pub(crate) rollouts: Arc<watch::Sender<u64>>,
@@ -59,6 +62,7 @@ pub struct Options {
     pub tuning: Tuning,
     /// The engine keeps histories for ever: those of runs that were sealed are deleted.
     pub delete_sealed_runs: bool,
+    pub hands: Option<Arc<dyn Hands>>,
     pub egress: Option<Arc<dyn Egress>>,
     /// How often an organization may call.
     pub rates: Rates,
@@ -83,6 +87,7 @@ impl Default for Options {
             builtin_tools,
             tuning: Tuning::default(),
             delete_sealed_runs: false,
+            hands: None,
             egress: None,
             rates: Rates::default(),
         }
@@ -127,6 +132,7 @@ impl App {
             clock: options.clock,
             builtin_tools: options.builtin_tools,
             tuning: options.tuning,
+            hands: options.hands,
             egress: options.egress,
             answered: Answered::default(),
             under_way: UnderWay::default(),

@@ -12,6 +12,7 @@ mod drain;
 pub mod egress;
 pub mod error;
 pub mod gateway;
+pub mod hands;
 pub mod ids;
 pub mod listing;
 pub mod metadata;

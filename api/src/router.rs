@@ -21,8 +21,8 @@ use crate::error::{ApiError, Kind};
 use crate::ids;
 use crate::openapi;
 use crate::resources::{
-    agents, api_keys, environments, events, files, harnesses, inspect, rollouts, sessions, stream, threads, unbuilt,
-    vaults, workspaces,
+    agents, api_keys, environments, events, files, hands, harnesses, inspect, rollouts, sessions, stream, threads,
+    unbuilt, vaults, workspaces,
 };
 use crate::tenants::Tenants;
 
@@ -54,6 +54,7 @@ pub const RESOURCES: &[Resource] = &[
     inspect::RESOURCE,
     harnesses::RESOURCE,
     rollouts::RESOURCE,
+    hands::RESOURCE,
     api_keys::RESOURCE,
     workspaces::RESOURCE,
     openapi::RESOURCE,

@@ -35,6 +35,7 @@ pub enum Command {
     Env(commands::env::Env),
     File(commands::file::File),
     Key(commands::key::Key),
+    Hand(commands::hand::Hand),
     Workspace(commands::workspace::Workspace),
     Audit(commands::audit::Audit),
     Harness(commands::harness::Harness),

@@ -6,6 +6,7 @@ use crate::{
     error::{Code, Hint, failed},
     telemetry::Collector,
 };
+use hand::spec::Mode;
 use serde::Deserialize;
 use std::{
     net::SocketAddr,
@@ -37,6 +38,12 @@ pub struct ServeFile {
     pub model_script: Option<PathBuf>,
     pub hands_dir: Option<PathBuf>,
     pub hands: Option<bool>,
+    pub hands_mode: Option<Mode>,
+    pub worker_uid: Option<u32>,
+    pub egress_uid: Option<u32>,
+    pub vault_key_file: Option<PathBuf>,
+    pub vault_key_command: Option<String>,
+    pub vault_old_key_file: Option<PathBuf>,
     pub private_addresses: Option<Vec<String>>,
     pub creates_per_minute: Option<u32>,
     pub reads_per_minute: Option<u32>,

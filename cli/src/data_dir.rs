@@ -7,7 +7,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{Read, Write},
     net::SocketAddr,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -67,6 +67,11 @@ impl DataDir {
             format!("make the data folder {}", root.display()),
             "choose another with --data",
         )?;
+        close_to_others(root).hint(
+            Code::Data,
+            format!("close the data folder {} to other users", root.display()),
+            "it must belong to the user that runs the service",
+        )?;
         let lock =
             OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(root.join("lock")).hint(
                 Code::Data,
@@ -107,6 +112,16 @@ impl DataDir {
         // Whoever finds a stale file finds nobody at its address.
         let _ = fs::remove_file(serve_json(&self.root));
     }
+}
+
+/// Children that have users of their own must not find what is in it, whoever made the folder.
+fn close_to_others(root: &Path) -> std::io::Result<()> {
+    let mode = root.metadata()?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        tracing::warn!(mode = format!("{mode:03o}"), "the data folder was open to other users and is closed");
+        fs::set_permissions(root, fs::Permissions::from_mode(mode & 0o700))?;
+    }
+    Ok(())
 }
 
 fn in_use(root: &Path) -> anyhow::Error {

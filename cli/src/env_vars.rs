@@ -23,6 +23,17 @@ pub const HANDS_DIR: &str = "STEADYHAND_HANDS_DIR";
 /// Addresses that are not public, for sandboxes whose environment names them.
 pub const PRIVATE_ADDRESSES: &str = "STEADYHAND_PRIVATE_ADDRESSES";
 pub const HANDS: &str = "STEADYHAND_HANDS";
+/// What to do where a layer of a sandbox is missing.
+pub const HANDS_MODE: &str = "STEADYHAND_HANDS_MODE";
+/// Users that a service that is root gives to its children.
+pub const WORKER_UID: &str = "STEADYHAND_WORKER_UID";
+pub const EGRESS_UID: &str = "STEADYHAND_EGRESS_UID";
+/// The vault's master key, where it comes from the environment; and one of before.
+pub const VAULT_KEY: &str = "STEADYHAND_VAULT_KEY";
+pub const VAULT_OLD_KEY: &str = "STEADYHAND_VAULT_OLD_KEY";
+pub const VAULT_KEY_FILE: &str = "STEADYHAND_VAULT_KEY_FILE";
+pub const VAULT_KEY_COMMAND: &str = "STEADYHAND_VAULT_KEY_COMMAND";
+pub const VAULT_OLD_KEY_FILE: &str = "STEADYHAND_VAULT_OLD_KEY_FILE";
 pub const CREATES_PER_MINUTE: &str = "STEADYHAND_CREATES_PER_MINUTE";
 pub const READS_PER_MINUTE: &str = "STEADYHAND_READS_PER_MINUTE";
 pub const DECISIONS_PER_RUN: &str = "STEADYHAND_DECISIONS_PER_RUN";

@@ -14,6 +14,9 @@ mod error;
 mod fault;
 mod feed;
 mod grpc;
+mod hand_worker;
+mod hands_here;
+mod harden;
 mod launch;
 mod live;
 mod node;
@@ -28,6 +31,7 @@ mod sse;
 mod supervisor;
 mod table;
 mod telemetry;
+mod vault_keys;
 mod way_out;
 
 use clap::Parser as _;

@@ -3,6 +3,7 @@
 //! Three services in one framing: engine RPCs, blobs, deltas. A worker's role decides; a child has its role from
 //! the socket it was born with, a process started by hand shows a token from `DIR/roles/`.
 
+mod brain;
 mod hand;
 #[cfg(test)]
 mod tests;
@@ -157,6 +158,7 @@ impl Node {
             return Ok(reply);
         }
         if service != SERVICE {
+            brain::check(&self.namespace, rpc, &body)?;
             return self.engine.call(service, rpc, &headers, body).await;
         }
         if rpc == PUBLISH_DELTA {

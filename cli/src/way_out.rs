@@ -3,6 +3,7 @@
 use crate::{
     error::{Code, Hint as _},
     supervisor::Child,
+    vault_keys::{Told, VaultKeys},
 };
 use async_trait::async_trait;
 use domain::egress::{Reply, Request};
@@ -20,6 +21,7 @@ use tokio::{
     sync::{Mutex, mpsc, oneshot},
 };
 use tracing::warn;
+use zeroize::Zeroizing;
 
 /// Below the folder of the sandboxes, as every user must pass through there; no hand has a name with a dot.
 const FOLDER: &str = ".egress";
@@ -37,10 +39,9 @@ pub struct WayOut {
 }
 
 impl WayOut {
-    /// Makes the folders, and gives those that are egress's alone to its user. `host` tells services apart that share
+    /// Makes the folders, and gives those that are egress's alone to its user, if it has one of its own. `host` tells services apart that share
     /// the folder of the sandboxes. None where egress could not work: sandboxes then have no network.
-    pub fn prepare(hands_dir: &Path, host: &str) -> anyhow::Result<Option<Self>> {
-        let uid = rustix::process::geteuid().is_root().then_some(hand::limits::EGRESS_UID);
+    pub fn prepare(hands_dir: &Path, host: &str, uid: Option<u32>) -> anyhow::Result<Option<Self>> {
         let hint = "choose another with --hands-dir, or run without hands: --hands false";
         let made = std::fs::create_dir_all(hands_dir).and_then(|()| {
             let above = hands_dir.canonicalize()?.join(FOLDER);
@@ -69,15 +70,16 @@ impl WayOut {
         self.link.clone()
     }
 
-    pub fn child(self, private_addresses: &[String]) -> Child {
+    pub fn child(self, private_addresses: &[String], keys: VaultKeys) -> Child {
         let mut args: Vec<std::ffi::OsString> = vec!["worker".into(), "egress".into()];
         args.extend(["--dir".into(), self.dir.join("data").into_os_string()]);
         args.extend(["--sockets".into(), self.sockets().into_os_string()]);
         for address in private_addresses {
             args.extend(["--private-address".into(), address.into()]);
         }
+        args.extend(keys.args);
         let asks = self.asks;
-        let serve = move |stream| tokio::spawn(pass_on(Arc::clone(&asks), stream));
+        let serve = move |stream| tokio::spawn(pass_on(Arc::clone(&asks), keys.told.clone(), stream));
         // By this name it can be started by a user who could not walk to where it lies.
         let program = "/proc/self/exe".into();
         Child { name: "egress", program, args, uid: self.uid, serve: Box::new(serve) }
@@ -113,8 +115,15 @@ impl api::egress::Egress for Link {
 }
 
 /// Requests to one life of egress, one at a time.
-async fn pass_on(asks: Arc<Mutex<mpsc::Receiver<Ask>>>, stream: UnixStream) {
+async fn pass_on(asks: Arc<Mutex<mpsc::Receiver<Ask>>>, told: Option<Told>, stream: UnixStream) {
     let (read, mut write) = stream.into_split();
+    if let Some(told) = told {
+        let mut line = Zeroizing::new(serde_json::to_vec(&told).expect("keys are strings"));
+        line.push(b'\n');
+        if write.write_all(&line).await.is_err() {
+            return;
+        }
+    }
     let mut lines = BufReader::new(read).lines();
     let mut asks = asks.lock().await;
     while let Some((request, reply)) = asks.recv().await {

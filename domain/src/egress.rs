@@ -63,7 +63,27 @@ pub struct Variable {
     pub placeholder: String,
     /// The one host that is sent the credential in its place.
     pub host: String,
+    /// The headers in which it is sent, by name or as [`credential_headers`] has them; in any other it is refused.
+    #[serde(default = "credential_headers")]
+    pub headers: Vec<String>,
     pub credential: CredentialId,
+}
+
+/// Headers that are made for credentials, for those that name none of their own. A `*` at the beginning stands for anything.
+pub fn credential_headers() -> Vec<String> {
+    [
+        "authorization",
+        "*-authorization",
+        "api-key",
+        "*-api-key",
+        "apikey",
+        "*-access-key",
+        "*-auth-key",
+        "token",
+        "*-token",
+    ]
+    .map(str::to_owned)
+    .into()
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -41,7 +41,7 @@ pub fn is_public(ip: IpAddr) -> bool {
 }
 
 /// An IPv4 address as such, however it is written.
-fn plain(ip: IpAddr) -> IpAddr {
+pub fn plain(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(ip, IpAddr::V4),
         IpAddr::V4(_) => ip,

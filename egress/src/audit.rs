@@ -31,7 +31,20 @@ pub enum Entry {
         port: u16,
         why: String,
     },
-    /// Bytes that went each way once a destination was allowed.
+    /// A connection to a destination that is allowed is about to be made, the first in a while.
+    Opened {
+        session_id: String,
+        host: String,
+        port: u16,
+    },
+    /// Connections that followed the one written down.
+    OpenedAgain {
+        session_id: String,
+        host: String,
+        port: u16,
+        count: u64,
+    },
+    /// Bytes that went each way through a tunnel that has ended.
     Connected {
         session_id: String,
         host: String,
@@ -59,7 +72,11 @@ pub enum Entry {
     KeyRotated {
         vaults: u64,
     },
-    /// Entries of a session that were too many to write down.
+    /// Entries of a session become too many to write down from here on, for a while.
+    LeavingOut {
+        session_id: String,
+    },
+    /// How many were left out.
     LeftOut {
         session_id: String,
         count: u64,
@@ -117,7 +134,8 @@ impl Audit {
         self.0.lock().expect("no holder panics").file.sync_data()
     }
 
-    fn append(&self, entry: Entry) -> io::Result<()> {
+    /// Write something down that must not happen unwritten. It need not survive a power loss.
+    pub fn append(&self, entry: Entry) -> io::Result<()> {
         let mut state = self.0.lock().expect("no holder panics");
         let line = Line { n: state.next, at: jiff::Timestamp::now().to_string(), entry, prev: state.prev.clone() };
         let mut text = serde_json::to_vec(&line)?;

@@ -55,9 +55,14 @@ pub struct Egress {
 impl Egress {
     pub fn open(options: Options) -> Result<Self, Error> {
         let Options { dir, sockets, key, old_keys, resolver, listed, uids } = options;
+        // Whoever names a key of before wants it out of use.
+        let rotates = !old_keys.is_empty();
         let vault = Arc::new(Vault::open(&dir.join("vault"), key, old_keys)?);
         let audit = Arc::new(Audit::open(&dir.join("audit.jsonl"))?);
-        let guard = Guard { resolver, listed };
+        if rotates {
+            rotate(&vault, &audit)?;
+        }
+        let guard = Guard::new(resolver, listed);
         let proxy = Proxy { guard, vault: Arc::clone(&vault), audit: Arc::clone(&audit), tls: tls()? };
         let places = Places { policies: dir.join("policies"), sockets, uids };
         let sessions = Sessions::open(Arc::new(proxy), places)?;
@@ -117,10 +122,7 @@ impl Egress {
                 self.audit.record(entry).map_err(Error::Record)?;
             }
             Request::ValidateCredential { id } => return Ok(Reply::Valid { valid: self.vault.holds(&id) }),
-            Request::RotateKey => {
-                let vaults = self.vault.rotate()?;
-                self.audit.record(Entry::KeyRotated { vaults }).map_err(Error::Record)?;
-            }
+            Request::RotateKey => rotate(&self.vault, &self.audit)?,
         }
         Ok(Reply::Done)
     }
@@ -129,6 +131,11 @@ impl Egress {
     pub fn folder(&self, session_id: &str) -> PathBuf {
         self.sessions.folder(session_id)
     }
+}
+
+fn rotate(vault: &Vault, audit: &Audit) -> Result<(), Error> {
+    let vaults = vault.rotate()?;
+    audit.record(Entry::KeyRotated { vaults }).map_err(Error::Record)
 }
 
 fn tls() -> Result<Arc<rustls::ClientConfig>, rustls::Error> {

@@ -8,6 +8,7 @@
 pub mod address;
 pub mod audit;
 pub mod control;
+mod own;
 mod policy;
 pub mod proxy;
 pub mod resolve;

@@ -3,7 +3,7 @@
 //! A policy is written down before it counts. One that cannot be understood or kept leaves the session with nothing.
 
 use crate::audit::Entry;
-use crate::proxy::{self, Proxy, Session};
+use crate::proxy::{self, Proxy, Session, git_route};
 use domain::egress::{CLIENT, Client, Policy, SOCKET};
 use serde::Serialize;
 use std::collections::HashMap;
@@ -39,7 +39,7 @@ fn client_of(policy: &Policy) -> Client {
     let url = |url: &str| url.trim_end_matches('/').trim_end_matches(".git").to_owned();
     Client {
         variables: variables.collect(),
-        repositories: repositories.map(|(n, repo)| (url(&repo.url), format!("/git/{n}"))).collect(),
+        repositories: repositories.map(|(n, repo)| (url(&repo.url), git_route(n))).collect(),
     }
 }
 
@@ -205,6 +205,8 @@ fn check(policy: &Policy) -> Result<(), Error> {
             matches!(uri.scheme_str(), Some("https" | "http"))
                 && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
                 && uri.query().is_none()
+                // Else what follows it could belong to the host's name.
+                && uri.path().len() > 1
         });
         if !fine || repository.url.bytes().any(|b| b.is_ascii_control() || matches!(b, b'"' | b'\\' | b'#')) {
             return bad("a repository's URL is https://HOST/PATH".to_owned());
@@ -214,6 +216,9 @@ fn check(policy: &Policy) -> Result<(), Error> {
         let name = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
         if !name(&variable.name) || !name(&variable.placeholder) || variable.placeholder.len() < 8 {
             return bad("a variable and its placeholder are of letters, digits and _".to_owned());
+        }
+        if variable.headers.iter().any(|header| http::HeaderName::try_from(header.as_str()).is_err()) {
+            return bad("the headers of a variable are names of headers".to_owned());
         }
         let same = policy.variables.iter().filter(|other| {
             other.placeholder.contains(&variable.placeholder) || variable.placeholder.contains(&other.placeholder)

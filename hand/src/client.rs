@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::io::{self, BufReader};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 #[derive(thiserror::Error, Debug)]
 pub enum Error {
@@ -37,6 +38,15 @@ impl Client {
         let writer = socket::connect(socket).map_err(Error::Gone)?;
         let reader = BufReader::new(writer.try_clone().map_err(Error::Gone)?);
         Ok(Self { reader, writer })
+    }
+
+    /// Give up on what takes longer.
+    pub fn within(self, time: Duration) -> Result<Self, Error> {
+        self.writer
+            .set_read_timeout(Some(time))
+            .and_then(|()| self.writer.set_write_timeout(Some(time)))
+            .map_err(Error::Gone)?;
+        Ok(self)
     }
 
     /// Send one request and wait for its reply, as long as it takes. A refusal is an error.

@@ -2,6 +2,10 @@
 //!
 //! It is asked again with the same id after a crash, or by a second worker at the same time, and gives the hand that is
 //! there. It never looks into a workspace.
+//!
+//! Whoever launches may have every right of this machine, and the hand's own user must be assumed to be hostile. So the
+//! folder of a hand belongs to whoever launches, and that user owns folders in it but no name: nothing that is opened,
+//! made or read back here can have been put there by a sandbox.
 
 use crate::client::Client;
 use crate::folder::{self, Folder};
@@ -12,10 +16,13 @@ use crate::probe;
 use crate::protocol::{Layer, Need};
 use crate::sandbox::{cgroup, landlock};
 use crate::spec::{HandRef, Mode, Plan, Resources, Spec, is_hand_id, is_plain_name, is_plain_relative};
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, File, Permissions};
 use std::io::{self, BufRead, BufReader, Read};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown, symlink};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, lchown, symlink};
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -47,6 +54,12 @@ pub enum Error {
     Make(PathBuf, #[source] io::Error),
     #[error("copy {0}")]
     Copy(PathBuf, #[source] io::Error),
+    #[error("copy {0}: it is no file of the user who asks")]
+    NotTheirs(PathBuf),
+    #[error("use {0}: it must be a folder that only this user writes to")]
+    NotOurs(PathBuf),
+    #[error("trust what is left of the hand ({0}): somebody else has written it")]
+    Plan(PathBuf),
     #[error(
         "reach {0} as the hand's own user: every user must be able to pass through it (chmod o+x), or choose another --hands-dir"
     )]
@@ -73,11 +86,15 @@ pub fn launch(spec: Spec) -> Launched {
 fn try_launch(spec: Spec) -> Result<HandRef, Error> {
     check(&spec)?;
     let root = rustix::process::geteuid().is_root();
-    make_dir(&spec.hands_dir, if root { 0o711 } else { 0o700 }, None)?;
+    let passable = if root { 0o711 } else { 0o700 };
+    make_dir(&spec.hands_dir, passable, Owner::Launcher)?;
     let hands_dir = spec.hands_dir.canonicalize().map_err(|e| Error::Make(spec.hands_dir.clone(), e))?;
     let spec = Spec { hands_dir, ..spec };
     let folder = Folder::new(spec.hands_dir.join(&spec.hand_id));
-    make_dir(folder.path(), 0o700, None)?;
+    if root {
+        set_aside(&folder)?;
+    }
+    make_dir(folder.path(), passable, Owner::Launcher)?;
     let _lock = folder::lock(&folder.launch_lock()).map_err(|e| Error::Make(folder.launch_lock(), e))?;
     if let Some(hand) = live(&folder) {
         return Ok(hand);
@@ -88,21 +105,23 @@ fn try_launch(spec: Spec) -> Result<HandRef, Error> {
         return Err(Error::Layers(layers));
     }
 
-    let earlier: Option<Plan> = std::fs::read(folder.plan()).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    let uid = match (root, &earlier) {
+    let uid = match (root, earlier(&folder)?) {
         (false, _) => None,
-        (true, Some(Plan { uid: Some(uid), .. })) => Some(*uid),
+        (true, Some(Plan { uid: Some(uid), .. })) if has_claimed(&spec, uid) => Some(uid),
         (true, _) => Some(claim_uid(&spec)?),
     };
     if uid.is_some() {
         reachable(&spec.hands_dir)?;
         spec.egress.as_ref().map_or(Ok(()), |egress| reachable(&egress.dir))?;
     }
-    let disk = match spec.mode {
-        Mode::Dev => probe::disk_watched(),
-        Mode::Strict => probe::disk_own(image::mount(&folder, spec.limits.disk_bytes)),
+    let owner = uid.map_or(Owner::Launcher, Owner::Hand);
+    // A hand that has a disk of its own keeps it, whatever is asked for now.
+    let own_disk = spec.mode == Mode::Strict || folder.image().exists();
+    let disk = match own_disk {
+        false => probe::disk_watched(),
+        true => probe::disk_own(image::mount(&folder, spec.limits.disk_bytes)),
     };
-    fill(&folder, &spec.resources, uid, spec.mode == Mode::Strict && disk.on)?;
+    fill(&folder, &spec, owner, own_disk && disk.on)?;
     let cgroup_name = cgroup::name(&spec.hand_id, folder.path());
     let groups = cgroup::create(&cgroup_name, uid, &spec.limits);
     if let Some(procs) = &groups.shim_procs {
@@ -117,15 +136,53 @@ fn try_launch(spec: Spec) -> Result<HandRef, Error> {
             return Err(Error::Layers(off));
         }
     }
-    let owner_uid = rustix::process::getuid().as_raw();
+    let client_uid = spec.client.unwrap_or_else(|| rustix::process::getuid().as_raw());
     let landlock = landlock::level();
-    let plan = Plan { spec, uid, owner_uid, cgroup_procs: groups.procs, landlock, layers };
+    let plan = Plan { spec, uid, client_uid, cgroup_procs: groups.procs, landlock, layers };
     let text = serde_json::to_vec(&plan).expect("a plan has only string keys");
     folder::replace(&folder.plan(), &text).map_err(|e| Error::Make(folder.plan(), e))?;
-    give(&folder.plan(), uid)?;
-    give(folder.path(), uid)?;
-    start_shim(&folder, uid)?;
+    readable(&folder.plan(), 0o640, uid)?;
+    start_shim(&folder, &plan)?;
+    // What they were made from is in the workspace now; what cannot be removed goes with the folder.
+    for name in [inside::BUNDLE, inside::ARCHIVE] {
+        std::fs::remove_file(folder.recipe().join(name)).ok();
+    }
     live(&folder).ok_or_else(|| Error::NotReady("the shim said it was ready and does not answer".to_owned()))
+}
+
+/// A folder that belongs to a hand's user, as earlier releases made them, is no hand any more: nothing in it can be trusted.
+/// It is kept under a name that no hand has, for whoever wants something of it.
+fn set_aside(folder: &Folder) -> Result<(), Error> {
+    let is_a_hands = |found: std::fs::Metadata| found.is_dir() && limits::UIDS.contains(&found.uid());
+    if !folder.path().symlink_metadata().is_ok_and(is_a_hands) {
+        return Ok(());
+    }
+    let name = folder.path().file_name().expect("it is named by the hand's id");
+    let aside = folder.path().with_file_name(format!(".left-{}", name.display()));
+    let failed = |e| Error::Make(aside.clone(), e);
+    match crate::removal::remove_tree(&aside) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
+        _ => {}
+    }
+    std::fs::rename(folder.path(), &aside).map_err(failed)
+}
+
+/// What was decided for the hand of this folder before, if it was launched before.
+pub fn earlier(folder: &Folder) -> Result<Option<Plan>, Error> {
+    let path = folder.plan();
+    let open = || {
+        let above = folder.path().symlink_metadata()?;
+        let file = File::options().read(true).custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(&path)?;
+        Ok::<_, io::Error>((is_ours(&above) && is_ours(&file.metadata()?), file))
+    };
+    let file = match open() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Ok((true, file)) => file,
+        _ => return Err(Error::Plan(path)),
+    };
+    let plan: Plan = serde_json::from_reader(BufReader::new(file)).map_err(|_| Error::Plan(path.clone()))?;
+    let is_here = plan.spec.hands_dir.join(&plan.spec.hand_id) == folder.path();
+    if is_here { Ok(Some(plan)) } else { Err(Error::Plan(path)) }
 }
 
 fn check(spec: &Spec) -> Result<(), Error> {
@@ -178,7 +235,7 @@ fn live(folder: &Folder) -> Option<HandRef> {
 /// Take a uid that no other hand of this folder has; it stays taken until the hand is removed.
 fn claim_uid(spec: &Spec) -> Result<u32, Error> {
     let claims = spec.hands_dir.join(".uids");
-    make_dir(&claims, 0o700, None)?;
+    make_dir(&claims, 0o700, Owner::Launcher)?;
     for uid in limits::UIDS {
         let path = claims.join(uid.to_string());
         match File::options().write(true).create_new(true).mode(0o600).open(&path) {
@@ -196,6 +253,11 @@ fn claim_uid(spec: &Spec) -> Result<u32, Error> {
         }
     }
     Err(Error::NoUid)
+}
+
+fn has_claimed(spec: &Spec, uid: u32) -> bool {
+    let claim = spec.hands_dir.join(".uids").join(uid.to_string());
+    std::fs::read_to_string(claim).is_ok_and(|hand| hand == spec.hand_id)
 }
 
 /// Let go of the uid that a hand claimed, if it did.
@@ -225,86 +287,168 @@ fn reachable(hands_dir: &Path) -> Result<(), Error> {
 }
 
 /// Make what is not there yet; an earlier launch may have ended anywhere.
-fn fill(folder: &Folder, resources: &Resources, uid: Option<u32>, own_disk: bool) -> Result<(), Error> {
-    let own = [folder.journal(), folder.blobs(), folder.spool(), folder.recipe()];
-    for dir in &own {
-        make_dir(dir, 0o700, uid)?;
+fn fill(folder: &Folder, spec: &Spec, owner: Owner, own_disk: bool) -> Result<(), Error> {
+    let uid = owner.uid();
+    for dir in [folder.journal(), folder.blobs(), folder.spool()] {
+        make_dir(&dir, 0o700, owner)?;
     }
     for dir in [folder.workspace(), folder.outputs(), folder.home()] {
-        if own_disk && !dir.exists() {
-            let name = dir.file_name().expect("it is a folder of the hand");
-            make_dir(&folder.disk().join(name), 0o700, uid)?;
-            symlink(Path::new("disk").join(name), &dir).map_err(|e| Error::Make(dir, e))?;
-        } else {
-            make_dir(&dir, 0o700, uid)?;
+        let name = dir.file_name().expect("it is a folder of the hand");
+        if !own_disk {
+            make_dir(&dir, 0o700, owner)?;
+            continue;
+        }
+        make_dir(&folder.disk().join(name), 0o700, owner)?;
+        match symlink(Path::new("disk").join(name), &dir) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(Error::Make(dir, e)),
+            _ => {}
         }
     }
-    // Its owner stays whoever launches: inside it is read-only, and outside nobody else needs to write there.
-    make_dir(&folder.uploads(), 0o755, None)?;
-    for file in &resources.files {
+    for lock in [folder.shim_lock(), folder.sandbox_lock()] {
+        let made = File::options().write(true).create(true).truncate(false).mode(0o600).open(&lock);
+        made.map_err(|e| Error::Make(lock.clone(), e))?;
+        give(&lock, uid, uid)?;
+    }
+    // Their owner stays whoever launches: inside they are read-only, and outside nobody else needs to write there.
+    for dir in [folder.uploads(), folder.recipe()] {
+        make_dir(&dir, 0o700, Owner::Launcher)?;
+        readable(&dir, 0o750, uid)?;
+    }
+    for file in &spec.resources.files {
         // Its source need not be there any more when a hand is started again.
         if !folder.uploads().join(&file.path).exists() {
-            copy_upload(folder, &file.source, &file.path)?;
+            copy_upload(folder, &file.source, &file.path, spec.client)?;
         }
     }
     if folder.journal().join(PREPARED).exists() {
         return Ok(());
     }
-    let bundle = resources.repo.as_ref().map(|repo| (&repo.bundle, inside::BUNDLE));
-    let archive = resources.restore.as_ref().map(|restore| (&restore.archive, inside::ARCHIVE));
+    let Resources { repo, restore, .. } = &spec.resources;
+    let bundle = repo.as_ref().map(|repo| (&repo.bundle, inside::BUNDLE));
+    let archive = restore.as_ref().map(|restore| (&restore.archive, inside::ARCHIVE));
     for (source, name) in bundle.into_iter().chain(archive) {
         let to = folder.recipe().join(name);
-        copy(source, &to, 0o600)?;
-        give(&to, uid)?;
+        copy(source, &to, 0o600, spec.client)?;
+        readable(&to, 0o640, uid)?;
     }
     Ok(())
 }
 
 /// Copy a file to where the sandbox sees it read-only under uploads. `path` is relative and plain.
-pub fn copy_upload(folder: &Folder, source: &Path, path: &Path) -> Result<(), Error> {
+pub fn copy_upload(folder: &Folder, source: &Path, path: &Path, from: Option<u32>) -> Result<(), Error> {
     let to = folder.uploads().join(path);
     let mut above = folder.uploads();
     for part in path.parent().unwrap_or(Path::new("")) {
         above.push(part);
-        make_dir(&above, 0o755, None)?;
+        make_dir(&above, 0o755, Owner::Launcher)?;
     }
-    copy(source, &to, 0o644)
+    copy(source, &to, 0o644, from)
 }
 
-fn copy(source: &Path, to: &Path, mode: u32) -> Result<(), Error> {
+/// Copy a file. One that a lesser user asks for must be his: what only the launcher can read is not to be had this way.
+fn copy(source: &Path, to: &Path, mode: u32, from: Option<u32>) -> Result<(), Error> {
     let temporary = to.with_file_name(format!(".{}.part", to.file_name().unwrap_or_default().display()));
-    let copied = File::open(source).and_then(|mut from| {
-        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        io::copy(&mut from, &mut file)?;
-        file.set_permissions(Permissions::from_mode(mode))?;
+    let failed = |e| Error::Copy(source.to_owned(), e);
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let mut file = File::options().read(true).custom_flags(flags).open(source).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() || from.is_some_and(|uid| uid != metadata.uid()) {
+        return Err(Error::NotTheirs(source.to_owned()));
+    }
+    let copied = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary);
+    let copied = copied.and_then(|mut copy| {
+        io::copy(&mut file, &mut copy)?;
+        copy.set_permissions(Permissions::from_mode(mode))?;
         std::fs::rename(&temporary, to)
     });
-    copied.map_err(|e| Error::Copy(source.to_owned(), e))
+    copied.map_err(failed)
 }
 
-fn make_dir(path: &Path, mode: u32, uid: Option<u32>) -> Result<(), Error> {
+/// Whose a folder is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    Launcher,
+    /// The user of the hand, where it has one.
+    Hand(u32),
+}
+
+impl Owner {
+    fn uid(self) -> Option<u32> {
+        match self {
+            Self::Launcher => None,
+            Self::Hand(uid) => Some(uid),
+        }
+    }
+}
+
+/// Make a folder, or find it as it was made: no link, and nobody else's.
+fn make_dir(path: &Path, mode: u32, owner: Owner) -> Result<(), Error> {
+    let failed = |e| Error::Make(path.to_owned(), e);
     let made = match DirBuilder::new().mode(mode).create(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => DirBuilder::new().recursive(true).mode(mode).create(path),
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => return give(path, uid),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            let found = path.symlink_metadata().map_err(failed)?;
+            let fine = match owner {
+                Owner::Launcher => is_ours(&found),
+                // A launch that ended early may have left it ours.
+                Owner::Hand(uid) => found.uid() == uid || is_ours(&found),
+            };
+            if !found.is_dir() || !fine {
+                return Err(Error::NotOurs(path.to_owned()));
+            }
+            return give(path, owner.uid(), owner.uid());
+        }
         made => made,
     };
-    made.map_err(|e| Error::Make(path.to_owned(), e))?;
+    made.map_err(failed)?;
     // The umask must not close what others have to pass through.
-    std::fs::set_permissions(path, Permissions::from_mode(mode)).map_err(|e| Error::Make(path.to_owned(), e))?;
-    give(path, uid)
+    std::fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed)?;
+    give(path, owner.uid(), owner.uid())
 }
 
-fn give(path: &Path, uid: Option<u32>) -> Result<(), Error> {
-    uid.map_or(Ok(()), |uid| chown(path, Some(uid), Some(uid))).map_err(|e| Error::Make(path.to_owned(), e))
+/// Whether only this process's user can have written it.
+fn is_ours(metadata: &std::fs::Metadata) -> bool {
+    metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o022 == 0
 }
 
-/// Start the shim as the hand's own user, with an empty environment, and wait for its word.
-fn start_shim(folder: &Folder, uid: Option<u32>) -> Result<(), Error> {
+/// Ours, and open to the hand's user for reading.
+fn readable(path: &Path, mode: u32, uid: Option<u32>) -> Result<(), Error> {
+    if uid.is_some() {
+        give(path, None, uid)?;
+        std::fs::set_permissions(path, Permissions::from_mode(mode)).map_err(|e| Error::Make(path.to_owned(), e))?;
+    }
+    Ok(())
+}
+
+fn give(path: &Path, uid: Option<u32>, gid: Option<u32>) -> Result<(), Error> {
+    if uid.is_none() && gid.is_none() {
+        return Ok(());
+    }
+    lchown(path, uid, gid).map_err(|e| Error::Make(path.to_owned(), e))
+}
+
+/// Where the shim is asked: for the client and root alone, who need not be able to enter the folders of the hand.
+fn listen(folder: &Folder, client: Option<u32>) -> io::Result<UnixListener> {
+    match std::fs::remove_file(folder.socket()) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let listener = crate::socket::listen(&folder.socket())?;
+    std::fs::set_permissions(folder.socket(), Permissions::from_mode(0o600))?;
+    if let Some(uid) = client {
+        lchown(folder.socket(), Some(uid), None)?;
+    }
+    Ok(listener)
+}
+
+/// Start the shim as the hand's own user, with an empty environment and its socket, and wait for its word.
+fn start_shim(folder: &Folder, plan: &Plan) -> Result<(), Error> {
     let log = File::options().create(true).append(true).mode(0o600).open(folder.log()).map_err(Error::Shim)?;
+    let listener = listen(folder, plan.spec.client).map_err(Error::Shim)?;
     let mut command = Command::new("/proc/self/exe");
     command.arg0("steadyhand-hand").arg("shim").arg(folder.path()).env_clear().current_dir("/");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
-    if let Some(uid) = uid {
+    command.stdin(Stdio::from(OwnedFd::from(listener))).stdout(Stdio::piped()).stderr(log);
+    if let Some(uid) = plan.uid {
         command.uid(uid).gid(uid);
     }
     let mut child = command.spawn().map_err(Error::Shim)?;

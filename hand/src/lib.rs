@@ -1,16 +1,18 @@
 //! What runs around and inside a sandbox: the shim with its journal, init, the tools, and the sandbox itself.
 //!
-//! Two kinds of callers. The binary `steadyhand-hand` takes its roles from [`launch`], [`shim`], [`sandbox`] and
-//! [`init`]; everyone else uses [`local`] to make hands, [`client`] or [`protocol`] and [`wire`] to talk to them,
+//! Two kinds of callers. The binary `steadyhand-hand` takes its roles from [`launch`], [`launcher`], [`shim`], [`sandbox`]
+//! and [`init`]; everyone else uses [`hands`] or [`local`] to make hands, [`client`] or [`protocol`] and [`wire`] to talk to them,
 //! [`tools::TOOLS`] to tell the model what they can do, and [`probe::probe`] to learn what this machine allows.
 //! Nothing here knows of sessions, models or Temporal, reads the environment, or interprets what a sandbox made.
 
 pub mod client;
 mod folder;
+pub mod hands;
 mod image;
 pub mod init;
 mod journal;
 pub mod launch;
+pub mod launcher;
 pub mod limits;
 mod link;
 pub mod local;

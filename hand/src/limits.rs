@@ -14,6 +14,10 @@ pub const INIT_GRACE: Duration = Duration::from_secs(20);
 pub const LEASE_DEFAULT_MS: u64 = 30 * 60 * 1000;
 /// What one renewal may add at most, so that a wrong number cannot keep a hand for ever.
 pub const LEASE_MAX_MS: u64 = 24 * 60 * 60 * 1000;
+/// How long a launcher that died may take to be there again.
+pub const LAUNCHER_BACK: Duration = Duration::from_secs(10);
+/// How long a hand may take to tell its status before it is listed without.
+pub const STATUS_WITHIN: Duration = Duration::from_secs(2);
 /// Cloning or restoring a workspace; a stuck git must not hold `provision` for ever.
 pub const RECIPE_TIMEOUT: Duration = Duration::from_secs(600);
 /// Listing outputs, making the diff, packing the workspace.
@@ -68,6 +72,8 @@ pub const SNAPSHOT_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 
 /// Unprivileged host uids that hands get when the service runs as root, one each.
 pub const UIDS: std::ops::RangeInclusive<u32> = 61_000..=64_999;
+/// The host uid of the hand worker when the service runs as root; no hand has it.
+pub const WORKER_UID: u32 = 60_998;
 /// The host uid of egress when the service runs as root; no hand has it.
 pub const EGRESS_UID: u32 = 60_999;
 /// Memory of one sandbox, swap included.

@@ -3,9 +3,11 @@
 use crate::client::{self, Client};
 use crate::folder::{self, Folder};
 use crate::launch::{self, Launched};
-use crate::protocol::Layer;
+use crate::limits;
+use crate::protocol::{Layer, Status};
 use crate::sandbox::cgroup;
-use crate::spec::{FileResource, HandRef, Plan, Spec, is_hand_id, is_plain_relative};
+use crate::spec::{FileResource, HandRef, Mode, Owner, Plan, Spec, is_hand_id, is_plain_relative};
+use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -25,12 +27,16 @@ pub enum Error {
     Refused(Vec<Layer>),
     #[error("find what is left of the hand ({0})")]
     Nothing(PathBuf, #[source] io::Error),
+    #[error("start the hand again")]
+    Plan(#[source] launch::Error),
     #[error("provision the hand: {0}")]
     Failed(String),
     #[error("release the hand")]
     Release(#[source] client::Error),
     #[error("remove the hand's folder {0}")]
     Remove(PathBuf, #[source] io::Error),
+    #[error("ask the launcher")]
+    Ask(#[source] Box<client::Error>),
     #[error("list the hands in {0}")]
     List(PathBuf, #[source] io::Error),
     #[error("add the file to the hand")]
@@ -100,12 +106,13 @@ pub fn attach(dir: &Path) -> Result<HandRef, client::Error> {
     Ok(HandRef { hand_id: status.hand_id, dir: dir.to_owned(), socket: folder.socket(), epoch: status.epoch })
 }
 
-/// The hand in `dir`, started again on what it left if its shim is gone.
-pub fn revive(dir: &Path) -> Result<HandRef, Error> {
-    let plan = Folder::new(dir).plan();
-    let bytes = std::fs::read(&plan).map_err(|e| Error::Nothing(plan, e))?;
-    let plan: Plan = serde_json::from_slice(&bytes).map_err(Error::Answer)?;
-    provision(&plan.spec)
+/// The hand in `dir`, started again by `program` on what it left if its shim is gone.
+pub fn revive(dir: &Path, program: &Path) -> Result<HandRef, Error> {
+    let dir = dir.canonicalize().map_err(|e| Error::Nothing(dir.to_owned(), e))?;
+    let earlier = launch::earlier(&Folder::new(&dir)).map_err(Error::Plan)?;
+    let nothing = || Error::Nothing(dir.clone(), io::ErrorKind::NotFound.into());
+    let Plan { spec, .. } = earlier.ok_or_else(nothing)?;
+    provision(&Spec { program: program.to_owned(), ..spec })
 }
 
 /// Where the shim of the hand in `dir` listens.
@@ -118,7 +125,7 @@ pub fn add_file(hand: &HandRef, file: &FileResource) -> Result<(), Error> {
     if !is_plain_relative(&file.path) {
         return Err(Error::Upload(launch::Error::Spec("the path of a file is relative and without `..`")));
     }
-    launch::copy_upload(&Folder::new(&hand.dir), &file.source, &file.path).map_err(Error::Upload)
+    launch::copy_upload(&Folder::new(&hand.dir), &file.source, &file.path, None).map_err(Error::Upload)
 }
 
 /// End the hand and remove everything of it. One that is gone already is only removed.
@@ -140,19 +147,59 @@ pub fn release(hand: &HandRef) -> Result<(), Error> {
     clear(&folder).map_err(failed)
 }
 
-/// Remove every hand that no shim holds and that nothing was asked of for `age`. Returns their ids.
-pub fn reap(hands_dir: &Path, age: Duration) -> Result<Vec<String>, Error> {
-    let mut reaped = Vec::new();
+/// A hand of this machine.
+#[derive(Serialize, Deserialize, Clone, Debug)]
+pub struct Found {
+    pub hand_id: String,
+    pub owner: Option<Owner>,
+    pub mode: Mode,
+    /// As they were when it was last started.
+    pub layers: Vec<Layer>,
+    /// What its shim says; none where only the folder is left.
+    pub status: Option<Status>,
+    /// Seconds since anything was asked of it.
+    pub idle_seconds: u64,
+}
+
+/// Every hand that was started here, running or left on disk.
+pub fn list(hands_dir: &Path) -> Result<Vec<Found>, Error> {
+    let mut hands = Vec::new();
+    for (hand_id, folder) in folders(hands_dir)? {
+        // Of one that is just being made nothing is known yet.
+        let Ok(Some(Plan { spec: Spec { owner, mode, .. }, layers, .. })) = launch::earlier(&folder) else { continue };
+        let client = Client::connect(&folder.socket()).and_then(|client| client.within(limits::STATUS_WITHIN));
+        let status = client.and_then(|mut client| client.status()).ok();
+        hands.push(Found { hand_id, owner, mode, layers, status, idle_seconds: idle(&folder).as_secs() });
+    }
+    hands.sort_by(|a, b| a.hand_id.cmp(&b.hand_id));
+    Ok(hands)
+}
+
+fn folders(hands_dir: &Path) -> Result<Vec<(String, Folder)>, Error> {
     let list = |e| Error::List(hands_dir.to_owned(), e);
+    let mut folders = Vec::new();
+    // As plans name it.
+    let hands_dir = hands_dir.canonicalize().map_err(list)?;
     for entry in hands_dir.read_dir().map_err(list)? {
         let entry = entry.map_err(list)?;
         let Some(hand_id) = entry.file_name().to_str().filter(|id| is_hand_id(id)).map(str::to_owned) else { continue };
-        let folder = Folder::new(entry.path());
-        let failed = |e| Error::Remove(entry.path(), e);
+        folders.push((hand_id, Folder::new(entry.path())));
+    }
+    Ok(folders)
+}
+
+/// Remove every hand that no shim holds and that nothing was asked of for `age`. Returns their ids.
+pub fn reap(hands_dir: &Path, age: Duration) -> Result<Vec<String>, Error> {
+    let mut reaped = Vec::new();
+    for (hand_id, folder) in folders(hands_dir)? {
+        let failed = |e| Error::Remove(folder.path().to_owned(), e);
         // Whoever holds this is starting the hand.
-        let launch =
-            File::options().write(true).create(true).truncate(false).open(folder.launch_lock()).map_err(failed)?;
-        if launch.try_lock().is_ok() && is_old(&folder, age) && !is_held(&folder) {
+        let launch = match File::options().write(true).create(true).truncate(false).open(folder.launch_lock()) {
+            // Somebody else has just removed it.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            launch => launch.map_err(failed)?,
+        };
+        if launch.try_lock().is_ok() && idle(&folder) >= age && !is_held(&folder) {
             clear(&folder).map_err(failed)?;
             reaped.push(hand_id);
         }
@@ -160,10 +207,10 @@ pub fn reap(hands_dir: &Path, age: Duration) -> Result<Vec<String>, Error> {
     Ok(reaped)
 }
 
-/// The journal's folder changes with every call.
-fn is_old(folder: &Folder, age: Duration) -> bool {
+/// How long nothing was asked of it: the journal's folder changes with every call.
+fn idle(folder: &Folder) -> Duration {
     let changed = folder.journal().metadata().or_else(|_| folder.path().metadata()).and_then(|meta| meta.modified());
-    changed.is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|since| since >= age))
+    changed.ok().and_then(|at| SystemTime::now().duration_since(at).ok()).unwrap_or_default()
 }
 
 fn is_held(folder: &Folder) -> bool {

@@ -13,11 +13,12 @@ fn main() -> ExitCode {
     let role = args.first().and_then(|role| role.to_str()).unwrap_or_default();
     let outcome = match (role, &args[args.len().min(1)..]) {
         ("launch", []) => launch_role(),
+        ("launcher", [options]) => launcher_role(options),
         ("shim", [dir]) => shim_role(Path::new(dir)),
         ("enter", [dir]) => hand::sandbox::enter::run(Path::new(dir)).map(|never| match never {}).map_err(Into::into),
         ("init", []) => init_role(),
         ("probe", []) => print(&hand::probe::probe()).map_err(Into::into),
-        _ => Err("usage: steadyhand-hand launch | shim DIR | enter DIR | init | probe".into()),
+        _ => Err("usage: steadyhand-hand launch | launcher OPTIONS | shim DIR | enter DIR | init | probe".into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -35,6 +36,11 @@ fn launch_role() -> Result<(), Box<dyn Error>> {
         Err(e) => Launched::Failed { message: format!("understand the spec: {e}") },
     };
     Ok(print(&launched)?)
+}
+
+fn launcher_role(options: &OsString) -> Result<(), Box<dyn Error>> {
+    let options = serde_json::from_slice(options.as_encoded_bytes())?;
+    Ok(hand::launcher::run(options)?)
 }
 
 /// Whoever launched reads stdout until it ends, so that is where a shim that cannot start says why.

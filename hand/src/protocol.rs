@@ -171,6 +171,7 @@ pub struct Status {
     pub lease_left_ms: u64,
     pub running: Vec<CallId>,
     pub start: Option<crate::spec::Start>,
+    pub mode: crate::spec::Mode,
     pub layers: Vec<Layer>,
 }
 

@@ -23,7 +23,7 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
             let folder = open(&top, &name)?;
             for below in empty_of_files(&folder)? {
                 // Its own `..` changes, for which it must be writable.
-                open_up(&folder, &below)?;
+                drop(open(&folder, &below)?);
                 move_up(&folder, &below, &top, &mut moved)?;
             }
             rustix::fs::unlinkat(&top, &name, AtFlags::REMOVEDIR)?;
@@ -70,8 +70,17 @@ fn move_up(from: &OwnedFd, name: &CString, top: &OwnedFd, moved: &mut u64) -> io
 
 fn open(at: impl std::os::fd::AsFd, path: impl rustix::path::Arg + Copy) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    open_up(&at, path)?;
-    Ok(rustix::fs::openat(at, path, flags, Mode::empty())?)
+    let folder = match rustix::fs::openat(&at, path, flags, Mode::empty()) {
+        // Never as root, who could be led to another folder by a link that is put there in between.
+        Err(Errno::ACCESS) => {
+            open_up(&at, path)?;
+            rustix::fs::openat(&at, path, flags, Mode::empty())?
+        }
+        opened => opened?,
+    };
+    // To be written to as well.
+    rustix::fs::fchmod(&folder, Mode::RWXU)?;
+    Ok(folder)
 }
 
 /// Give ourselves all rights to a folder.

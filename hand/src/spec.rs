@@ -12,10 +12,27 @@ use std::path::{Path, PathBuf};
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// Go on without the layers that need privileges (cgroups, own uid, own disk), and say so in the status.
-    #[default]
     Dev,
     /// Refuse unless every layer is on; each hand has a disk of its own.
+    #[default]
     Strict,
+}
+
+impl Mode {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Dev => "dev",
+            Self::Strict => "strict",
+        }
+    }
+}
+
+impl std::str::FromStr for Mode {
+    type Err = &'static str;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        [Self::Dev, Self::Strict].into_iter().find(|mode| mode.name() == name).ok_or("a mode is strict or dev")
+    }
 }
 
 /// The recipe of one hand.
@@ -42,6 +59,12 @@ pub struct Spec {
     /// The way out; none: there is none.
     #[serde(default)]
     pub egress: Option<Egress>,
+    /// Whose it is, for those who list hands. Nothing here goes by it.
+    #[serde(default)]
+    pub owner: Option<Owner>,
+    /// The lesser user on whose behalf the hand is made: files must be his, and he may talk to it. None: whoever launches.
+    #[serde(default)]
+    pub client: Option<u32>,
 }
 
 impl Spec {
@@ -57,6 +80,8 @@ impl Spec {
             limits: Limits::default(),
             resources: Resources::default(),
             egress: None,
+            owner: None,
+            client: None,
         }
     }
 }
@@ -83,6 +108,15 @@ impl Default for Limits {
             disk_bytes: limits::DISK_BYTES,
         }
     }
+}
+
+/// The service and the session that a hand is made for.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Owner {
+    /// The name of the service on this machine.
+    pub host: String,
+    pub session_id: String,
 }
 
 /// A proxy outside, and what the sandbox has to know to use it. Holds nothing that is secret.
@@ -183,8 +217,9 @@ pub struct Plan {
     pub spec: Spec,
     /// The host uid that sandbox and shim run as, where it is not the service's own.
     pub uid: Option<u32>,
-    /// Who may talk to the shim beside root and the shim's own uid.
-    pub owner_uid: u32,
+    /// Who may talk to the shim beside root.
+    #[serde(alias = "owner_uid")]
+    pub client_uid: u32,
     /// `cgroup.procs` files that the sandbox enters.
     pub cgroup_procs: Vec<PathBuf>,
     /// What init puts on itself; none where this kernel has none, which the layers say.

@@ -295,6 +295,8 @@ mod tests {
             to: 0,
             frames: Vec::new(),
             cut: None,
+            state: Some(blob("state")),
+            shared: false,
         };
         let manifest = Manifest { session_id: "s".into(), segments: vec![segment], ..Manifest::default() };
         let manifest = blobs::put_json(&store, &manifest).await.unwrap();
@@ -307,7 +309,7 @@ mod tests {
             needed.result(&serde_json::from_value(outcome.unwrap()).unwrap());
         }
         needed.resolve(&store).await.unwrap();
-        let mut expected = digests(&["segment", "diff"]);
+        let mut expected = digests(&["segment", "state", "diff"]);
         expected.extend([manifest, listing].map(|at| at.blob.parse::<Digest>().unwrap()));
         assert_eq!(needed.blobs, expected);
     }

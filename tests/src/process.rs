@@ -37,6 +37,10 @@ impl Process {
         Ok((Process { name: name.to_owned(), pid, state }, child.stdout.take()))
     }
 
+    pub fn pid(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
     pub fn state(&self) -> State {
         *self.state.borrow()
     }

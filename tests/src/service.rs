@@ -22,6 +22,8 @@ use tokio::sync::watch;
 const START_MAX: Duration = Duration::from_secs(60);
 const FAULT: &str = "STEADYHAND_FAULT";
 const HOST: &str = "here";
+/// Whoever runs these tests may be a plain user.
+const HANDS_MODE: &str = "dev";
 
 /// Which processes a service is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +118,7 @@ impl Service {
         }
         if self.options.layout != Layout::One && is_missing(&self.hand) {
             let mut command = self.worker(Role::Hand, "hand");
-            command.args(["--host", HOST]).arg("--hands-dir").arg(self.hands_dir());
+            command.args(["--hands-mode", HANDS_MODE, "--host", HOST]).arg("--hands-dir").arg(self.hands_dir());
             self.hand = Some(Process::start("hand worker", &mut command)?.0);
         }
         Ok(())
@@ -129,6 +131,7 @@ impl Service {
             .arg(self.data_dir())
             .arg("--hands-dir")
             .arg(self.hands_dir())
+            .args(["--hands-mode", HANDS_MODE])
             .args(["--decisions-per-run", &self.options.decisions_per_run.to_string()]);
         match self.options.layout {
             Layout::One => command.args(["--model-url", &self.options.model_url]),

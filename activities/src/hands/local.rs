@@ -10,9 +10,11 @@ use domain::{
     session::{HandRef, OutputFile, ProvisionInput, Resource, ResourceKind},
 };
 use hand::{
-    client, local,
+    client,
+    hands::Hands,
+    local,
     protocol::{Refusal, Settled, State, ToolResult},
-    spec::{Egress, FileResource, Repo, Spec},
+    spec::{Egress, FileResource, Owner, Repo, Spec},
 };
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use store::Blobs;
@@ -25,28 +27,21 @@ const WORKSPACE: &str = "/workspace";
 
 pub struct Local {
     host: String,
-    hands_dir: PathBuf,
-    program: PathBuf,
+    hands: Hands,
     blobs: Arc<dyn Blobs>,
     /// Sockets of sessions, one folder each; none where there is no egress.
     ways_out: Option<PathBuf>,
 }
 
 impl Local {
-    /// `host` names this machine in task queues; `program` is the `steadyhand-hand` binary.
-    pub fn new(host: impl Into<String>, hands_dir: PathBuf, program: PathBuf, blobs: Arc<dyn Blobs>) -> Self {
-        Local { host: host.into(), hands_dir, program, blobs, ways_out: None }
+    /// `host` names this machine in task queues.
+    pub fn new(host: impl Into<String>, hands: Hands, blobs: Arc<dyn Blobs>) -> Self {
+        Local { host: host.into(), hands, blobs, ways_out: None }
     }
 
     /// Sandboxes of sessions that have a folder there get a way out.
     pub fn with_ways_out(self, ways_out: Option<PathBuf>) -> Self {
         Local { ways_out, ..self }
-    }
-
-    fn reference(&self, hand: &HandRef) -> hand::spec::HandRef {
-        let dir = self.hands_dir.join(&hand.hand);
-        let socket = local::socket(&dir);
-        hand::spec::HandRef { hand_id: hand.hand.clone(), dir, socket, epoch: hand.epoch }
     }
 
     /// Talks to the hand on a thread of its own. A shim that is gone is started again once on what it left.
@@ -55,11 +50,11 @@ impl Local {
         hand: &HandRef,
         ask: impl Fn(&mut client::Client, u64) -> Result<T, client::Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let known = self.reference(hand);
+        let (hands, known) = (self.hands.clone(), self.hands.reference(&hand.hand, hand.epoch));
         let asked = spawn_blocking(move || {
             match client::Client::connect(&known.socket).and_then(|mut client| ask(&mut client, known.epoch)) {
                 Err(client::Error::Gone(_) | client::Error::Broken(_)) => {
-                    let revived = local::revive(&known.dir).map_err(Error::Revive)?;
+                    let revived = hands.revive(&known.hand_id).map_err(Error::Revive)?;
                     let mut client = client::Client::connect(&revived.socket)?;
                     Ok(ask(&mut client, known.epoch)?)
                 }
@@ -70,7 +65,8 @@ impl Local {
     }
 
     async fn spec(&self, input: &ProvisionInput, staging: &std::path::Path) -> Result<Spec, Failure> {
-        let mut spec = Spec::new(&input.hand, &self.hands_dir, &self.program);
+        let mut spec = self.hands.spec(&input.hand);
+        spec.owner = Some(Owner { host: self.host.clone(), session_id: input.session_id.clone() });
         for resource in &input.resources {
             self.stage(&mut spec, resource, staging).await?;
         }
@@ -155,7 +151,8 @@ impl Provider for Local {
         let staging =
             tempfile::Builder::new().prefix("steadyhand-staging-").tempdir().map_err(|error| internal(&error))?;
         let spec = self.spec(input, staging.path()).await?;
-        let made = spawn_blocking(move || local::provision(&spec)).await.map_err(|error| internal(&error))?;
+        let hands = self.hands.clone();
+        let made = spawn_blocking(move || hands.provision(spec)).await.map_err(|error| internal(&error))?;
         match made {
             Ok(hand) => Ok(HandRef { hand: hand.hand_id, host: self.host.clone(), epoch: hand.epoch }),
             // This machine will not do better next time: the model is told, with what an operator has to do.
@@ -212,8 +209,8 @@ impl Provider for Local {
     }
 
     async fn release(&self, hand: &HandRef) -> Result<(), Failure> {
-        let known = self.reference(hand);
-        match spawn_blocking(move || local::release(&known)).await {
+        let (hands, hand_id, epoch) = (self.hands.clone(), hand.hand.clone(), hand.epoch);
+        match spawn_blocking(move || hands.release(&hand_id, epoch)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(Failure::transient(FailureKind::Internal, hand::error_chain(&error))),
             Err(_) => Err(Error::Panicked.into_failure()),

@@ -5,6 +5,7 @@ pub mod api_keys;
 pub mod environments;
 pub mod events;
 pub mod files;
+pub mod hands;
 pub mod harnesses;
 pub mod inspect;
 pub mod rollouts;

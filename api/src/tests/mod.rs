@@ -8,6 +8,7 @@ mod environments;
 mod events;
 mod files;
 mod forks;
+mod hands;
 mod harnesses;
 mod openapi;
 mod rollouts;

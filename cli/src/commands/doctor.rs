@@ -8,7 +8,10 @@ use crate::{
     service::Service,
 };
 use clap::Args;
-use hand::protocol::{Layer, Need};
+use hand::{
+    protocol::{Layer, Need},
+    spec::Mode,
+};
 use rustix::fs::statvfs;
 use serde::Serialize;
 use std::{
@@ -29,6 +32,9 @@ pub struct Doctor {
     /// Print one JSON object a line
     #[arg(long)]
     json: bool,
+    /// The mode that sandboxes are to have: in dev they do without the layers that need privileges
+    #[arg(long, env = env_vars::HANDS_MODE, value_name = "MODE", default_value = "strict")]
+    hands_mode: Mode,
     #[command(flatten)]
     service: Service,
 }
@@ -55,8 +61,10 @@ enum State {
 
 impl Doctor {
     pub async fn run(self) -> anyhow::Result<()> {
-        let mut findings = sandbox().await;
-        findings.push(egress());
+        let mut findings = sandbox(self.hands_mode).await;
+        findings.push(mode(self.hands_mode, &findings));
+        findings.push(own_user("hand worker", hand::limits::WORKER_UID));
+        findings.push(own_user("egress", hand::limits::EGRESS_UID));
         findings.push(git().await);
         findings.push(model_key());
         findings.push(data_folder(&self.service.data()));
@@ -95,7 +103,7 @@ impl Finding {
 }
 
 /// Every layer of the sandbox, tried out by the program that puts them up.
-async fn sandbox() -> Vec<Finding> {
+async fn sandbox(mode: Mode) -> Vec<Finding> {
     let missing = |why: String| {
         vec![Finding::new("hand", State::Missing, why, "build steadyhand-hand and keep it beside steadyhand")]
     };
@@ -111,28 +119,45 @@ async fn sandbox() -> Vec<Finding> {
         Err(error) => missing(format!("{} probe: {error}", program.display())),
         Ok(layers) => {
             let found = Finding::new("hand", State::Ok, program.display().to_string(), "");
-            [found].into_iter().chain(layers.into_iter().map(finding)).collect()
+            [found].into_iter().chain(layers.into_iter().map(|layer| finding(layer, mode))).collect()
         }
     }
 }
 
-fn finding(layer: Layer) -> Finding {
-    let state = match (layer.on, layer.need) {
-        (true, _) => State::Ok,
-        (false, Need::Always) => State::Missing,
-        (false, Need::Strict | Need::Advice) => State::Off,
+fn finding(layer: Layer, mode: Mode) -> Finding {
+    let state = match (layer.on, layer.need, mode) {
+        (true, ..) => State::Ok,
+        (false, Need::Always, _) | (false, Need::Strict, Mode::Strict) => State::Missing,
+        (false, Need::Strict, Mode::Dev) | (false, Need::Advice, _) => State::Off,
     };
     Finding { name: layer.name, state, why: layer.why, fix: layer.fix }
 }
 
-/// What stands between secrets and whoever breaks out of a sandbox.
-fn egress() -> Finding {
-    if rustix::process::geteuid().is_root() {
-        let why = format!("a process of its own, as user {}", hand::limits::EGRESS_UID);
-        return Finding::new("egress", State::Ok, why, "");
+/// What the mode comes to on this machine.
+fn mode(mode: Mode, layers: &[Finding]) -> Finding {
+    const NAME: &str = "hands mode";
+    let is_missing = |layer: &&Finding| layer.state == State::Missing;
+    match (mode, layers.iter().any(|layer| is_missing(&layer))) {
+        (Mode::Strict, false) => Finding::new(NAME, State::Ok, "strict: sandboxes have every layer", ""),
+        (Mode::Strict, true) => {
+            let fix =
+                "do what is said above, or take weaker sandboxes with --hands-mode dev (STEADYHAND_HANDS_MODE=dev)";
+            Finding::new(NAME, State::Missing, "strict: no sandbox is made while a layer is missing", fix)
+        }
+        (Mode::Dev, _) => {
+            let why = "dev: WEAKER, sandboxes do without the layers that are off above";
+            Finding::new(NAME, State::Off, why, "leave out --hands-mode where every layer can be had")
+        }
     }
-    let why = "a process of its own that shares the user of the service, which is not root";
-    Finding::new("egress", State::Off, why, "run the service as root, which then gives it a user of its own")
+}
+
+/// What stands between the service and whoever takes over one of its children.
+fn own_user(name: &str, uid: u32) -> Finding {
+    if rustix::process::geteuid().is_root() {
+        return Finding::new(name, State::Ok, format!("a process of its own, as user {uid}"), "");
+    }
+    let why = "shares the user of the service, which is not root: who takes it over reads the data folder";
+    Finding::new(name, State::Off, why, "run the service as root, which then gives it a user of its own")
 }
 
 async fn git() -> Finding {
@@ -205,16 +230,26 @@ mod tests {
 
     #[test]
     fn only_a_required_layer_is_missing() {
-        for (on, need, state) in [
-            (true, Need::Always, State::Ok),
-            (true, Need::Strict, State::Ok),
-            (false, Need::Always, State::Missing),
-            (false, Need::Strict, State::Off),
-            (false, Need::Advice, State::Off),
+        for (on, need, mode, state) in [
+            (true, Need::Always, Mode::Strict, State::Ok),
+            (true, Need::Strict, Mode::Strict, State::Ok),
+            (false, Need::Always, Mode::Dev, State::Missing),
+            (false, Need::Strict, Mode::Strict, State::Missing),
+            (false, Need::Strict, Mode::Dev, State::Off),
+            (false, Need::Advice, Mode::Strict, State::Off),
         ] {
             let layer = Layer { name: "l".into(), on, need, why: "w".into(), fix: "f".into() };
-            assert_eq!(finding(layer).state, state);
+            assert_eq!(finding(layer, mode).state, state);
         }
+    }
+
+    #[test]
+    fn a_weaker_mode_is_called_weaker() {
+        let off = |state| [Finding::new("l", state, "w", "f")];
+        assert_eq!(mode(Mode::Strict, &off(State::Ok)).state, State::Ok);
+        let refused = mode(Mode::Strict, &off(State::Missing));
+        assert!(refused.state == State::Missing && refused.fix.contains("--hands-mode dev"));
+        assert!(mode(Mode::Dev, &off(State::Off)).why.contains("WEAKER"));
     }
 
     /// What the program prints is what is read here: they are built apart.

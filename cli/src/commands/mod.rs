@@ -10,6 +10,7 @@ pub mod egress;
 pub mod env;
 pub mod env_key;
 pub mod file;
+pub mod hand;
 pub mod harness;
 pub mod key;
 pub mod replay;
@@ -33,6 +34,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Command::Env(env) => wait(env.run()),
         Command::File(file) => wait(file.run()),
         Command::Key(key) => wait(key.run()),
+        Command::Hand(hand) => wait(hand.run()),
         Command::Workspace(workspace) => wait(workspace.run()),
         Command::Audit(audit) => wait(audit.run()),
         Command::Harness(harness) => wait(harness.run()),

@@ -7,10 +7,13 @@ use crate::{
     data_dir::{self, DataDir},
     env_vars,
     error::{Code, Hint as _, failed},
-    node::{self, Node, Peer},
+    hand_worker::{HandWorker, Users},
+    hands_here::HandsHere,
+    node::{self, Node},
     output, remote,
     supervisor::{self, Child},
     telemetry::{self, Collector},
+    vault_keys::{VaultArgs, VaultKeys},
     way_out::WayOut,
 };
 use activities::{BrainActivities, Deltas};
@@ -19,9 +22,9 @@ use clap::Args;
 use domain::{delta::Delta, session::Tuning};
 use egress::address::Listed;
 use engine::Engine;
+use hand::{hands::By, spec::Mode};
 use std::{
     collections::BTreeMap,
-    ffi::OsString,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -77,6 +80,18 @@ pub struct Serve {
     /// Whether to run a hand worker [default: true]
     #[arg(long, env = env_vars::HANDS, value_name = "BOOL")]
     hands: Option<bool>,
+    /// What to do where a layer of the sandbox is missing: strict makes no sandbox, dev goes on without the layers that
+    /// need privileges [default: strict]
+    #[arg(long, env = env_vars::HANDS_MODE, value_name = "MODE")]
+    hands_mode: Option<Mode>,
+    /// User of the hand worker where the service is root [default: 60998]
+    #[arg(long, env = env_vars::WORKER_UID, value_name = "UID", hide_short_help = true)]
+    worker_uid: Option<u32>,
+    /// User of egress where the service is root [default: 60999]
+    #[arg(long, env = env_vars::EGRESS_UID, value_name = "UID", hide_short_help = true)]
+    egress_uid: Option<u32>,
+    #[command(flatten)]
+    vault: VaultArgs,
     /// Calls a minute that create something, for an organization [default: no limit]
     #[arg(long, env = env_vars::CREATES_PER_MINUTE, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     creates_per_minute: Option<u32>,
@@ -101,6 +116,9 @@ struct Settings {
     model: ModelArgs,
     hands_dir: PathBuf,
     hands: bool,
+    hands_mode: Mode,
+    users: Users,
+    vault: VaultKeys,
     private_addresses: Vec<String>,
     rates: Rates,
     tuning: Tuning,
@@ -141,6 +159,14 @@ impl Serve {
             },
             hands_dir: self.hands_dir.or(file.hands_dir).unwrap_or_else(default_hands),
             hands: self.hands.or(file.hands).unwrap_or(true),
+            hands_mode: self.hands_mode.or(file.hands_mode).unwrap_or_default(),
+            users: Users::new(self.worker_uid.or(file.worker_uid), self.egress_uid.or(file.egress_uid))?,
+            vault: VaultArgs {
+                vault_key_file: self.vault.vault_key_file.or(file.vault_key_file),
+                vault_key_command: self.vault.vault_key_command.or(file.vault_key_command),
+                vault_old_key_file: self.vault.vault_old_key_file.or(file.vault_old_key_file),
+            }
+            .keys()?,
             private_addresses: private_addresses(self.private_addresses.or(file.private_addresses))?,
             rates: Rates {
                 creates: self.creates_per_minute.or(file.creates_per_minute).filter(|calls| *calls > 0),
@@ -190,7 +216,15 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let addr = listener.local_addr()?;
 
     let runs_hands = settings.role == Role::All && settings.hands;
-    let way_out = if runs_hands { WayOut::prepare(&settings.hands_dir, &host(data.root())?)? } else { None };
+    let way_out = if runs_hands {
+        WayOut::prepare(&settings.hands_dir, &host(data.root())?, settings.users.egress)?
+    } else {
+        None
+    };
+    let hands = match runs_hands {
+        true => Some(hands_here(&settings, data.root())?),
+        false => None,
+    };
     let (engine, rpc, connection) = engine(&settings, data.root()).await?;
     let app = App::open(
         stores.catalog.clone(),
@@ -202,6 +236,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             tuning: settings.tuning,
             rates: settings.rates,
             delete_sealed_runs: engine.is_some(),
+            hands: hands.clone().map(|hands| Arc::new(hands) as Arc<dyn api::hands::Hands>),
             egress: way_out.as_ref().map(WayOut::link),
             ..api::Options::default()
         },
@@ -209,7 +244,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     .await?;
 
     let (close, closing) = watch::channel(false);
-    let node = node(&settings, &data, rpc, &stores, &app)?;
+    let node = node(&settings, &data, rpc.clone(), &stores, &app)?;
     let listening = tokio::spawn(node.clone().listen(bind(&data_dir::node_socket(data.root()))?));
     let local = bind(&data_dir::api_socket(data.root()))?;
     let brain = match model {
@@ -220,9 +255,25 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     if runs_hands {
         let ways_out = way_out.as_ref().map(WayOut::sockets);
         if let Some(way_out) = way_out {
-            children.push(supervised(way_out.child(&settings.private_addresses), closing.clone()).await?);
+            children.push(
+                supervised(way_out.child(&settings.private_addresses, settings.vault.clone()), closing.clone()).await?,
+            );
         }
-        children.push(hands(&settings, data.root(), node, ways_out, closing.clone()).await?);
+        let workers = HandWorker {
+            dir: settings.hands_dir.clone(),
+            mode: settings.hands_mode,
+            host: host(data.root())?,
+            namespace: settings.namespace.clone(),
+            ways_out,
+            collector: settings.collector.clone(),
+            uid: settings.users.worker,
+        };
+        for child in workers.children(node)? {
+            children.push(supervised(child, closing.clone()).await?);
+        }
+        if let Some(hands) = hands {
+            children.push(tokio::spawn(hands.reap(rpc, settings.namespace.clone(), closing.clone())));
+        }
     }
     let outside = match (&engine, settings.engine_listen) {
         (Some(engine), Some(addr)) => Some(offer_engine(engine.clone(), addr, closing.clone()).await?),
@@ -350,39 +401,10 @@ impl Deltas for HubDeltas {
     }
 }
 
-async fn hands(
-    settings: &Settings,
-    root: &Path,
-    node: Node,
-    ways_out: Option<PathBuf>,
-    closing: watch::Receiver<bool>,
-) -> anyhow::Result<tokio::task::JoinHandle<()>> {
-    let host = host(root)?;
-    let mut args: Vec<OsString> = vec![
-        "worker".into(),
-        "hand".into(),
-        "--inherited".into(),
-        "--node".into(),
-        "-".into(),
-        "--host".into(),
-        host.clone().into(),
-        "--namespace".into(),
-        settings.namespace.clone().into(),
-        "--hands-dir".into(),
-        settings.hands_dir.clone().into_os_string(),
-        "--hand-program".into(),
-        hand_program_beside()?.into_os_string(),
-    ];
-    if let Some(collector) = &settings.collector {
-        args.extend(["--otlp-endpoint".into(), collector.url().into()]);
-    }
-    if let Some(ways_out) = ways_out {
-        args.extend(["--ways-out".into(), ways_out.into_os_string()]);
-    }
-    let peer = Peer { role: node::Role::Hand, host: Some(host) };
-    let serve = move |stream| tokio::spawn(node.clone().serve(stream, Some(peer.clone())));
-    let program = std::env::current_exe()?;
-    supervised(Child { name: "hand", program, args, uid: None, serve: Box::new(serve) }, closing).await
+/// The service has the rights to list and end hands itself.
+fn hands_here(settings: &Settings, root: &Path) -> anyhow::Result<HandsHere> {
+    let by = By::Itself { program: hand_program_beside()?, mode: settings.hands_mode };
+    Ok(HandsHere::new(&settings.hands_dir, &host(root)?, by))
 }
 
 /// Starts a child and keeps it running; returns once it was first started.

@@ -3,6 +3,7 @@
 use crate::{
     env_vars,
     error::{Code, Hint as _, failed},
+    harden::harden,
     remote::{self, Remote},
     telemetry::{self, Collector},
 };
@@ -12,6 +13,10 @@ use activities::{
     model::{self, ApiKey, Settings},
 };
 use clap::{Args, Subcommand};
+use hand::{
+    hands::{By, Hands},
+    spec::Mode,
+};
 use std::{path::PathBuf, sync::Arc};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -46,6 +51,13 @@ enum Role {
         /// The program that runs around and inside sandboxes [default: beside this one]
         #[arg(long)]
         hand_program: Option<PathBuf>,
+        /// What to do where a layer of the sandbox is missing: strict makes no sandbox, dev goes on without the layers
+        /// that need privileges
+        #[arg(long, env = env_vars::HANDS_MODE, value_name = "MODE", default_value = "strict")]
+        hands_mode: Mode,
+        /// Socket of a launcher that makes the sandboxes
+        #[arg(long, hide = true)]
+        launcher: Option<PathBuf>,
         /// Folder with the sockets that egress has for sessions; without it sandboxes have no network
         #[arg(long, value_name = "DIR")]
         ways_out: Option<PathBuf>,
@@ -152,10 +164,20 @@ impl Worker {
                 until_ended(worker, remote).await
             }
             Role::Egress(egress) => egress.run().await,
-            Role::Hand { node, host, hands_dir, hand_program, ways_out } => {
-                let program = hand_program.map_or_else(hand_program_beside, Ok)?;
+            Role::Hand { node, host, hands_dir, hand_program, hands_mode, launcher, ways_out } => {
+                let by = match launcher {
+                    Some(socket) => {
+                        harden()?;
+                        By::Launcher { socket }
+                    }
+                    None => {
+                        let program = hand_program.map_or_else(hand_program_beside, Ok)?;
+                        By::Itself { program, mode: hands_mode }
+                    }
+                };
+                let hands = Hands { dir: hands_dir, by };
                 let remote = node.connect("steadyhand-hand").await?;
-                let provider = Local::new(&host, hands_dir, program, remote.blobs.clone()).with_ways_out(ways_out);
+                let provider = Local::new(&host, hands, remote.blobs.clone()).with_ways_out(ways_out);
                 let provider = Arc::new(provider);
                 let client = crate::connect::client(remote.connection.clone(), &node.namespace, remote.blobs.clone())?;
                 let options = worker::hands::Options::default();

@@ -6,8 +6,11 @@ use engine::{Engine, Options, Store};
 use prost::Message;
 use store::MemoryBlobs;
 use temporalio_common::protos::temporal::api::{
-    command::v1::{Command, ScheduleActivityTaskCommandAttributes, command::Attributes},
-    common::v1::{ActivityType, WorkflowType},
+    command::v1::{
+        Command, ContinueAsNewWorkflowExecutionCommandAttributes, ScheduleActivityTaskCommandAttributes,
+        command::Attributes,
+    },
+    common::v1::{ActivityType, WorkflowExecution, WorkflowType},
     enums::v1::CommandType,
     taskqueue::v1::TaskQueue,
     workflowservice::v1::*,
@@ -75,8 +78,11 @@ struct Worker {
 impl Worker {
     /// A connection as a child's of that host has it, or as that of a worker started by hand.
     async fn new(node: &Node, host: Option<&str>) -> Self {
+        Self::of(node, Peer { role: Role::Hand, host: host.map(str::to_owned) }).await
+    }
+
+    async fn of(node: &Node, peer: Peer) -> Self {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let peer = Peer { role: Role::Hand, host: host.map(str::to_owned) };
         tokio::spawn(node.clone().serve(ours, Some(peer)));
         Worker { client: RawClient::new(theirs, "http://node", || {}).await.unwrap() }
     }
@@ -156,6 +162,101 @@ async fn a_hand_worker_polls_its_own_queues_and_reports_on_its_own_tasks() {
     assert_eq!((a.complete(&of_a).await, b.complete(&of_b).await), (Ok(()), Ok(())));
     // An answered task is nobody's.
     assert_eq!(a.complete(&of_a).await, Err(DENIED));
+}
+
+/// The answer to a workflow task with one command.
+fn answer(namespace: &str, attributes: Attributes) -> RespondWorkflowTaskCompletedRequest {
+    let command = Command { attributes: Some(attributes), ..Default::default() };
+    RespondWorkflowTaskCompletedRequest {
+        namespace: namespace.to_owned(),
+        task_token: b"none".into(),
+        commands: vec![command],
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn a_brain_worker_gives_no_command_that_is_not_a_sessions() {
+    use Attributes as A;
+    let rpc = engine(&[]).await;
+    let node = Node::new(rpc, NAMESPACE, Arc::new(MemoryBlobs::new()), Arc::new(|_| {}), BTreeMap::new());
+    let brain = Worker::of(&node, Peer { role: Role::Brain, host: None }).await;
+    let on = |name: &str| {
+        A::ScheduleActivityTaskCommandAttributes(ScheduleActivityTaskCommandAttributes {
+            task_queue: queue(name),
+            ..Default::default()
+        })
+    };
+    let new_on = |name: &str| {
+        A::ContinueAsNewWorkflowExecutionCommandAttributes(ContinueAsNewWorkflowExecutionCommandAttributes {
+            task_queue: queue(name),
+            ..Default::default()
+        })
+    };
+    let respond = async |namespace: &str, attributes: Attributes| {
+        let request = answer(namespace, attributes);
+        brain.call::<RespondWorkflowTaskCompletedResponse>("RespondWorkflowTaskCompleted", request).await.map(drop)
+    };
+    for attributes in [
+        A::StartChildWorkflowExecutionCommandAttributes(Default::default()),
+        A::SignalExternalWorkflowExecutionCommandAttributes(Default::default()),
+        A::RequestCancelExternalWorkflowExecutionCommandAttributes(Default::default()),
+        A::ScheduleNexusOperationCommandAttributes(Default::default()),
+        A::ProtocolMessageCommandAttributes(Default::default()),
+        on("billing"),
+        on("hand-host"),
+        new_on("billing"),
+    ] {
+        assert_eq!(respond(NAMESPACE, attributes.clone()).await, Err(DENIED), "{attributes:?}");
+    }
+    // What sessions do gets as far as the engine, which knows no such task.
+    for attributes in [
+        on("brain"),
+        on("hands"),
+        on("hand-host-a"),
+        on(""),
+        new_on("brain"),
+        A::RecordMarkerCommandAttributes(Default::default()),
+        A::StartTimerCommandAttributes(Default::default()),
+    ] {
+        let reached = respond(NAMESPACE, attributes.clone()).await.unwrap_err();
+        assert!(matches!(reached, Code::NotFound | Code::InvalidArgument), "{attributes:?}: {reached:?}");
+        assert_eq!(respond("other", attributes).await, Err(DENIED));
+    }
+    let nothing = RespondWorkflowTaskCompletedRequest {
+        namespace: NAMESPACE.to_owned(),
+        commands: vec![Command::default()],
+        ..Default::default()
+    };
+    let refused = brain.call::<RespondWorkflowTaskCompletedResponse>("RespondWorkflowTaskCompleted", nothing).await;
+    assert_eq!(refused.map(drop), Err(DENIED));
+}
+
+#[tokio::test]
+async fn a_brain_worker_stays_in_its_namespace_and_on_its_queue() {
+    let rpc = engine(&["a"]).await;
+    let node = Node::new(rpc, NAMESPACE, Arc::new(MemoryBlobs::new()), Arc::new(|_| {}), BTreeMap::new());
+    let brain = Worker::of(&node, Peer { role: Role::Brain, host: None }).await;
+    for (namespace, name) in [(NAMESPACE, "hand-host-a"), (NAMESPACE, "hands"), ("other", "brain"), (NAMESPACE, "")] {
+        assert_eq!(brain.poll(namespace, name).await, Err(DENIED), "{namespace} {name}");
+        let poll = PollWorkflowTaskQueueRequest {
+            namespace: namespace.to_owned(),
+            task_queue: queue(name),
+            ..Default::default()
+        };
+        let polled = brain.call::<PollWorkflowTaskQueueResponse>("PollWorkflowTaskQueue", poll).await;
+        assert_eq!(polled.map(drop), Err(DENIED), "{namespace} {name}");
+    }
+    let history = |namespace: &str| GetWorkflowExecutionHistoryRequest {
+        namespace: namespace.to_owned(),
+        execution: Some(WorkflowExecution { workflow_id: "w".to_owned(), run_id: String::new() }),
+        ..Default::default()
+    };
+    let read = async |namespace: &str| {
+        let read = brain.call::<GetWorkflowExecutionHistoryResponse>("GetWorkflowExecutionHistory", history(namespace));
+        read.await.map(drop)
+    };
+    assert_eq!((read(NAMESPACE).await, read("other").await), (Ok(()), Err(DENIED)));
 }
 
 #[tokio::test]

@@ -78,8 +78,17 @@ impl Place {
     }
 
     pub fn serve_with(&self, script: &str, more: &[&str]) -> Service {
+        self.start(script, &[&["--hands", "false"], more].concat())
+    }
+
+    /// A service with hands in that folder.
+    pub fn serve_with_hands(&self, script: &str, dir: &Path, more: &[&str]) -> Service {
+        self.start(script, &[&["--hands-dir", dir.to_str().unwrap()], more].concat())
+    }
+
+    fn start(&self, script: &str, more: &[&str]) -> Service {
         let script = self.write("script.toml", script);
-        let args = ["serve", "--listen", "127.0.0.1:0", "--hands", "false", "--model-script", script.to_str().unwrap()];
+        let args = ["serve", "--listen", "127.0.0.1:0", "--model-script", script.to_str().unwrap()];
         let mut command = self.command(&[&args, more].concat());
         let log = self.path().join("service.log");
         let stderr = std::fs::File::options().create(true).append(true).open(&log).unwrap();

@@ -16,7 +16,7 @@ pub async fn send(proxy: &Proxy, session: &Session, request: Request<Incoming>) 
     }
     one_host(request.headers(), authority.as_str())?;
     let port = authority.port_u16().unwrap_or(80);
-    let mut to = proxy.guard.check(&session.policy, authority.host(), port).await?;
+    let mut to = proxy.guard.check(session, authority.host(), port).await?;
 
     let (mut parts, body) = request.into_parts();
     end_to_end(&mut parts.headers);
@@ -24,8 +24,9 @@ pub async fn send(proxy: &Proxy, session: &Session, request: Request<Incoming>) 
     // A secret does not cross the internet in the clear: what was asked for by http:// is asked for by https.
     let tls = !replaced.is_empty() && !to.listed;
     if tls && port == 80 {
-        to = proxy.guard.check(&session.policy, &to.host, 443).await?;
+        to = proxy.guard.check(session, &to.host, 443).await?;
     }
+    session.opening(&proxy.audit, &to.host, to.port)?;
     parts.headers.insert(HOST, HeaderValue::from_str(authority.as_str()).map_err(|_| Refusal::bad("no such host"))?);
     if !replaced.is_empty() {
         // What is packed cannot be looked through for the secret.
@@ -60,7 +61,8 @@ fn origin_form(uri: &Uri) -> Uri {
     path.parse().unwrap_or_else(|_| Uri::from_static("/"))
 }
 
-/// Put secrets in the place of their placeholders; refuse where one is sent to another host than its own.
+/// Put secrets in the place of their placeholders; refuse where one is sent to another host than its own, or in a header
+/// that is not for it: a host that may have the secret may still store, log or show to others what comes in another.
 fn replace<'a>(
     proxy: &Proxy,
     session: &'a Session,
@@ -70,13 +72,16 @@ fn replace<'a>(
 ) -> Result<Vec<(&'a Variable, Zeroizing<String>)>, Refusal> {
     let mut replaced = Vec::new();
     for variable in &session.policy.variables {
-        for value in headers.values_mut() {
+        for (name, value) in headers.iter_mut() {
             let Ok(text) = value.to_str() else { continue };
             if !text.contains(&variable.placeholder) {
                 continue;
             }
             if !policy::names(&variable.host, host, port) {
                 return Err(Refusal::denied(format!("{} is a credential of {} alone", variable.name, variable.host)));
+            }
+            if !variable.headers.iter().any(|header| is_for(header, name.as_str())) {
+                return Err(Refusal::denied(format!("{} is not sent in the header {name}", variable.name)));
             }
             let secret = proxy.secret(&variable.credential)?;
             let text = Zeroizing::new(text.replace(&variable.placeholder, &secret));
@@ -87,4 +92,42 @@ fn replace<'a>(
         }
     }
     Ok(replaced)
+}
+
+/// Whether an entry names this header, which is in lower case.
+fn is_for(entry: &str, name: &str) -> bool {
+    let entry = entry.to_ascii_lowercase();
+    match entry.strip_prefix('*') {
+        Some(end) => name.ends_with(end),
+        None => name == entry,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::egress::credential_headers;
+
+    #[test]
+    fn credentials_go_in_headers_that_are_made_for_them() {
+        let fits = |name: &str| credential_headers().iter().any(|entry| is_for(entry, name));
+        for name in
+            ["authorization", "x-api-key", "private-token", "x-vault-token", "dd-api-key", "x-authorization", "apikey"]
+        {
+            assert!(fits(name), "{name}");
+        }
+        for name in [
+            "cookie",
+            "user-agent",
+            "idempotency-key",
+            "referer",
+            "x-forwarded-for",
+            "x-tokens",
+            "authorization-x",
+            "key",
+        ] {
+            assert!(!fits(name), "{name}");
+        }
+        assert!(is_for("X-Own", "x-own") && !is_for("X-Own", "x-own2"));
+    }
 }

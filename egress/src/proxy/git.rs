@@ -1,7 +1,10 @@
 //! Git's smart HTTP for the session's repositories, and nothing else of their servers.
 //!
-//! Inside, `/git/N` stands for the policy's repository N. The authorization is added here; what the sandbox sends of its
-//! own is dropped, redirects are not followed, and pushes are read as far as they name refs.
+//! Inside, `/git/N~` stands for the URL of the policy's repository N. The authorization is added here; what the sandbox
+//! sends of its own is dropped, redirects are not followed, and pushes are read as far as they name refs.
+//!
+//! Git maps URLs by how they begin. So another repository whose URL goes on where this one's ends comes here too, as
+//! `/git/N~REST`: it is read without a credential, if the environment lets its host be reached, and never pushed to.
 
 use super::{Body, BoxError, Proxy, Refusal, Session, redact, streamed, upstream};
 use base64::Engine as _;
@@ -15,6 +18,10 @@ use hyper::body::{Frame, Incoming};
 use zeroize::Zeroizing;
 
 pub const PREFIX: &str = "/git/";
+/// Ends the number, so that what follows it is never read as more of it.
+const MARK: char = '~';
+/// The rest of a URL.
+const REST_BYTES_MAX: usize = 512;
 /// The names of refs in one push.
 const COMMANDS_BYTES_MAX: usize = 256 * 1024;
 /// What of a request goes on; git needs no more.
@@ -36,27 +43,42 @@ impl Service {
     }
 }
 
+/// What the sandbox is told of the policy's repository of that number.
+pub fn route(repository: usize) -> String {
+    format!("{PREFIX}{repository}{MARK}")
+}
+
 /// What is asked of which repository.
 #[derive(PartialEq, Eq, Debug)]
-struct Asked {
+struct Asked<'a> {
     repository: usize,
+    /// How the URL goes on after that repository's; empty for the repository itself.
+    rest: &'a str,
     service: Service,
     /// Only which refs there are, before anything is sent.
     refs: bool,
 }
 
 pub async fn send(proxy: &Proxy, session: &Session, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
-    let asked = parse(request.method(), request.uri())
-        .ok_or_else(|| Refusal::denied("only git's own requests for the session's repositories go here"))?;
+    let uri = request.uri().clone();
+    let asked = parse(request.method(), &uri);
+    let asked =
+        asked.ok_or_else(|| Refusal::denied("only git's own requests for the session's repositories go here"))?;
     let repository = session.policy.repositories.get(asked.repository).ok_or_else(unknown)?;
-    if asked.service == Service::Push && repository.push.is_empty() {
+    let is_other = !asked.rest.is_empty();
+    if asked.service == Service::Push && (is_other || repository.push.is_empty()) {
         return Err(Refusal::denied("this repository may be read and not pushed to"));
     }
     let place = Place::of(repository)?;
-    let to = proxy.guard.check_bound(&place.host, place.port).await?;
+    let to = match is_other {
+        true => proxy.guard.check(session, &place.host, place.port).await?,
+        false => proxy.guard.check_bound(session, &place.host, place.port).await?,
+    };
     if !place.tls && !to.listed {
         return Err(Refusal::denied("repositories are reached by https"));
     }
+    session.opening(&proxy.audit, &to.host, to.port)?;
+    let credential = repository.credential.as_ref().filter(|_| !is_other);
 
     let mut upstream = Request::builder().method(request.method()).uri(place.uri(&asked)?);
     for name in PASSED {
@@ -66,7 +88,7 @@ pub async fn send(proxy: &Proxy, session: &Session, request: Request<Incoming>) 
     }
     upstream = upstream.header(HOST, &place.authority);
     let mut secrets = Vec::new();
-    if let Some(id) = &repository.credential {
+    if let Some(id) = credential {
         let secret = proxy.secret(id)?;
         let pair = Zeroizing::new(BASE64.encode(Zeroizing::new(format!("x-access-token:{}", *secret)).as_bytes()));
         let mut value = HeaderValue::from_str(&Zeroizing::new(format!("Basic {}", *pair)))
@@ -83,7 +105,7 @@ pub async fn send(proxy: &Proxy, session: &Session, request: Request<Incoming>) 
     };
     let upstream = upstream.body(body).map_err(|_| Refusal::bad("the request cannot be passed on"))?;
     let answer = upstream::send(proxy, session, &to, place.tls, upstream).await?;
-    if let Some(id) = &repository.credential {
+    if let Some(id) = credential {
         proxy.used(session, id, &to.host, asked.service.name(), answer.status());
     }
     passed_back(answer, secrets)
@@ -94,6 +116,9 @@ fn passed_back(answer: Response<Incoming>, secrets: redact::Secrets) -> Result<R
     let status = answer.status();
     if status != StatusCode::OK {
         return Err(match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if secrets.is_empty() => {
+                Refusal::denied("the repository's server wants a credential, and the session has none for it")
+            }
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 Refusal::denied("the repository's server does not accept the session's credential for this")
             }
@@ -122,23 +147,37 @@ fn unknown() -> Refusal {
 }
 
 /// Exactly the requests that git makes, byte by byte: no other spelling of a path leads anywhere.
-fn parse(method: &Method, uri: &Uri) -> Option<Asked> {
-    let rest = uri.path().strip_prefix(PREFIX)?;
-    let (number, action) = rest.split_once('/')?;
-    let number = number.strip_suffix(".git").unwrap_or(number);
+fn parse<'a>(method: &Method, uri: &'a Uri) -> Option<Asked<'a>> {
+    let path = uri.path().strip_prefix(PREFIX)?;
+    let services = [Service::Fetch, Service::Push];
+    let (path, service, refs) = match (method, uri.query()) {
+        (&Method::GET, Some(query)) => {
+            let name = query.strip_prefix("service=")?;
+            let service = services.into_iter().find(|service| service.name() == name)?;
+            (path.strip_suffix("/info/refs")?, service, true)
+        }
+        (&Method::POST, None) => {
+            let (path, action) = path.rsplit_once('/')?;
+            (path, services.into_iter().find(|service| service.name() == action)?, false)
+        }
+        _ => return None,
+    };
+    let (number, rest) = path.split_once(MARK)?;
     if number.len() > 4 || number.is_empty() || !number.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    let services = [Service::Fetch, Service::Push];
-    let (service, refs) = match (method, action, uri.query()) {
-        (&Method::GET, "info/refs", Some(query)) => {
-            let name = query.strip_prefix("service=")?;
-            (services.into_iter().find(|service| service.name() == name)?, true)
-        }
-        (&Method::POST, action, None) => (services.into_iter().find(|service| service.name() == action)?, false),
-        _ => return None,
-    };
-    Some(Asked { repository: number.parse().ok()?, service, refs })
+    let rest = if rest == ".git" { "" } else { rest };
+    is_rest(rest).then_some(Asked { repository: number.parse().ok()?, rest, service, refs })
+}
+
+/// Whether a URL may go on like this: names, and nothing that a server could read as another path.
+fn is_rest(rest: &str) -> bool {
+    let fine = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'/');
+    rest.len() <= REST_BYTES_MAX
+        && rest.bytes().all(fine)
+        && !rest.contains("..")
+        && !rest.contains("//")
+        && !rest.ends_with('/')
 }
 
 /// Where a repository is.
@@ -168,13 +207,14 @@ impl Place {
         })
     }
 
-    fn uri(&self, asked: &Asked) -> Result<Uri, Refusal> {
+    fn uri(&self, asked: &Asked<'_>) -> Result<Uri, Refusal> {
         let service = asked.service.name();
-        let uri = if asked.refs {
-            format!("{}/info/refs?service={service}", self.path)
-        } else {
-            format!("{}/{service}", self.path)
+        // As in what the sandbox was told to map: it goes on after the name, not after `.git`.
+        let path = match asked.rest {
+            "" => self.path.clone(),
+            rest => format!("{}{rest}", self.path.trim_end_matches(".git")),
         };
+        let uri = if asked.refs { format!("{path}/info/refs?service={service}") } else { format!("{path}/{service}") };
         uri.parse().map_err(|_| unknown())
     }
 }
@@ -264,29 +304,38 @@ mod tests {
 
     #[test]
     fn only_gits_own_requests_are_understood() {
-        let ask = |method: Method, uri: &str| parse(&method, &uri.parse().unwrap());
-        let asked = |repository, service, refs| Some(Asked { repository, service, refs });
-        assert_eq!(ask(Method::GET, "/git/0/info/refs?service=git-upload-pack"), asked(0, Service::Fetch, true));
-        assert_eq!(ask(Method::GET, "/git/12.git/info/refs?service=git-receive-pack"), asked(12, Service::Push, true));
-        assert_eq!(ask(Method::POST, "/git/0/git-upload-pack"), asked(0, Service::Fetch, false));
-        assert_eq!(ask(Method::POST, "/git/0/git-receive-pack"), asked(0, Service::Push, false));
+        let check = |method: Method, uri: &str, expect: Option<(usize, &str, Service, bool)>| {
+            let parsed: Uri = uri.parse().unwrap();
+            let expect = expect.map(|(repository, rest, service, refs)| Asked { repository, rest, service, refs });
+            assert_eq!(parse(&method, &parsed), expect, "{uri}");
+        };
+        check(Method::GET, "/git/0~/info/refs?service=git-upload-pack", Some((0, "", Service::Fetch, true)));
+        check(Method::GET, "/git/12~.git/info/refs?service=git-receive-pack", Some((12, "", Service::Push, true)));
+        check(Method::POST, "/git/0~/git-upload-pack", Some((0, "", Service::Fetch, false)));
+        check(Method::POST, "/git/0~/git-receive-pack", Some((0, "", Service::Push, false)));
+        // What begins like repository 1 is not repository 12, nor repository 1.
+        check(Method::GET, "/git/1~2/info/refs?service=git-upload-pack", Some((1, "2", Service::Fetch, true)));
+        check(Method::POST, "/git/0~-other.git/git-upload-pack", Some((0, "-other.git", Service::Fetch, false)));
+        check(Method::POST, "/git/0~/below/git-upload-pack", Some((0, "/below", Service::Fetch, false)));
         for (method, uri) in [
-            (Method::GET, "/git/0/config"),
-            (Method::GET, "/git/0/HEAD"),
-            (Method::GET, "/git/0/objects/info/packs"),
-            (Method::GET, "/git/0/info/refs"),
-            (Method::GET, "/git/0/info/refs?service=git-upload-archive"),
-            (Method::GET, "/git/0/info/refs?service=git-upload-pack&x=1"),
-            (Method::GET, "/git/0/../1/info/refs?service=git-upload-pack"),
-            (Method::GET, "/git/0%2f..%2f1/info/refs?service=git-upload-pack"),
-            (Method::GET, "/git//info/refs?service=git-upload-pack"),
-            (Method::GET, "/git/+1/info/refs?service=git-upload-pack"),
+            (Method::GET, "/git/0/info/refs?service=git-upload-pack"),
+            (Method::GET, "/git/0~/config"),
+            (Method::GET, "/git/0~/HEAD"),
+            (Method::GET, "/git/0~/objects/info/packs"),
+            (Method::GET, "/git/0~/info/refs"),
+            (Method::GET, "/git/0~/info/refs?service=git-upload-archive"),
+            (Method::GET, "/git/0~/info/refs?service=git-upload-pack&x=1"),
+            (Method::GET, "/git/0~/../1~/info/refs?service=git-upload-pack"),
+            (Method::GET, "/git/0~%2f..%2f1/info/refs?service=git-upload-pack"),
+            (Method::GET, "/git/0~//info/refs?service=git-upload-pack"),
+            (Method::GET, "/git/~/info/refs?service=git-upload-pack"),
+            (Method::GET, "/git/+1~/info/refs?service=git-upload-pack"),
             (Method::GET, "/git/0-other/info/refs?service=git-upload-pack"),
-            (Method::POST, "/git/0/git-upload-pack?x"),
-            (Method::POST, "/git/0/info/refs?service=git-upload-pack"),
-            (Method::DELETE, "/git/0/git-upload-pack"),
+            (Method::POST, "/git/0~/git-upload-pack?x"),
+            (Method::POST, "/git/0~/info/refs?service=git-upload-pack"),
+            (Method::DELETE, "/git/0~/git-upload-pack"),
         ] {
-            assert_eq!(ask(method, uri), None, "{uri}");
+            check(method, uri, None);
         }
     }
 

@@ -5,12 +5,13 @@
 
 mod forward;
 mod git;
+mod noted;
 mod redact;
 mod tunnel;
 mod upstream;
 
 use crate::audit::{Audit, Entry};
-use crate::resolve::{Denied, Guard};
+use crate::resolve::{self, Denied, Guard};
 use crate::vault::Vault;
 use bytes::Bytes;
 use domain::egress::{CredentialId, Policy};
@@ -22,9 +23,10 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use noted::{Noted, Unnoted};
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +36,8 @@ const HEADERS_WITHIN: Duration = Duration::from_secs(30);
 const BUFFER_BYTES: usize = 64 * 1024;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub use git::route as git_route;
+
 pub(crate) type Body = UnsyncBoxBody<Bytes, BoxError>;
 
 /// What all sessions share.
@@ -52,57 +56,40 @@ pub struct Session {
     pub over: CancellationToken,
     /// A tunnel outlives the connection that asked for it, so it has a place of its own.
     tunnels: Arc<Semaphore>,
-    noted: Mutex<Noted>,
+    noted: Noted,
+    /// Names that are looked up for it at a time.
+    pub lookups: Arc<Semaphore>,
 }
 
 /// Tunnels that a session may have at once. Each holds two descriptors of this process, which all sessions share.
 pub const TUNNELS_MAX: usize = 48;
 
-/// How much of a session is written down: a sandbox that knocks without end must not fill the disk.
-struct Noted {
-    since: Instant,
-    count: u32,
-    left_out: u64,
-}
-
-const NOTED_FOR: Duration = Duration::from_secs(60);
-const NOTED_MAX: u32 = 600;
-
 impl Session {
     pub fn new(id: &str, policy: Policy) -> Self {
-        let noted = Noted { since: Instant::now(), count: 0, left_out: 0 };
-        let tunnels = Arc::new(Semaphore::new(TUNNELS_MAX));
-        Self { id: id.to_owned(), policy, over: CancellationToken::new(), tunnels, noted: Mutex::new(noted) }
+        Self {
+            id: id.to_owned(),
+            policy,
+            over: CancellationToken::new(),
+            tunnels: Arc::new(Semaphore::new(TUNNELS_MAX)),
+            noted: Noted::new(id),
+            lookups: Arc::new(Semaphore::new(resolve::SESSION_LOOKUPS_MAX)),
+        }
     }
 
-    /// Write an entry into the audit log, or count it among those that were left out, which is written down later.
-    fn note(&self, audit: &Audit, entry: Entry) {
-        let mut noted = self.noted.lock().expect("no holder panics");
-        if noted.since.elapsed() >= NOTED_FOR {
-            *noted = Noted { since: Instant::now(), count: 0, left_out: noted.tell(&self.id, audit) };
-        }
-        noted.count += 1;
-        if noted.count <= NOTED_MAX {
-            audit.note(entry);
-        } else {
-            noted.left_out += 1;
-        }
+    /// A connection is about to be made.
+    fn opening(&self, audit: &Audit, host: &str, port: u16) -> Result<(), Refusal> {
+        self.noted.opening(audit, host, port).map_err(|error| {
+            if let Unnoted::Audit(_) = error {
+                tracing::error!(error = &error as &dyn std::error::Error, "audit log not written");
+            }
+            Refusal::busy(error.to_string())
+        })
     }
 
     /// The policy ends: connections are cut, and what was left out of the audit log is counted in it.
     pub fn end(&self, audit: &Audit) {
         self.over.cancel();
-        let mut noted = self.noted.lock().expect("no holder panics");
-        noted.left_out = noted.tell(&self.id, audit);
-    }
-}
-
-impl Noted {
-    fn tell(&self, session_id: &str, audit: &Audit) -> u64 {
-        if self.left_out > 0 {
-            audit.note(Entry::LeftOut { session_id: session_id.to_owned(), count: self.left_out });
-        }
-        0
+        self.noted.end(audit);
     }
 }
 
@@ -176,7 +163,7 @@ async fn answer(proxy: &Arc<Proxy>, session: &Arc<Session>, request: Request<Inc
     outcome.unwrap_or_else(|refusal| {
         if refusal.status.is_client_error() {
             let (session_id, why) = (session.id.clone(), refusal.words.clone());
-            session.note(&proxy.audit, Entry::Denied { session_id, host, port, why });
+            session.noted.note(&proxy.audit, Entry::Denied { session_id, host, port, why });
         }
         let text = format!("steadyhand egress: {}\n", refusal.words);
         let mut response = Response::new(full(text));

@@ -2,7 +2,7 @@
 
 use crate::fixture::{CANARY, World, limited};
 use crate::servers;
-use domain::egress::{Networking, Policy, Variable};
+use domain::egress::{Networking, Policy, Variable, credential_headers};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
@@ -127,6 +127,7 @@ fn s23_credentials_by_placeholder_for_their_own_host_alone_and_not_reflected() {
         name: "API_KEY".into(),
         placeholder: "HANDCRED_api1".into(),
         host: format!("api.test:{port}"),
+        headers: credential_headers(),
         credential,
     };
     let hosts = limited(&[format!("api.test:{port}"), format!("other.test:{port}")]);
@@ -140,6 +141,16 @@ fn s23_credentials_by_placeholder_for_their_own_host_alone_and_not_reflected() {
     let other = hand.sh(&format!("curl -s -i -H \"Authorization: Bearer $API_KEY\" http://other.test:{port}/"));
     assert!(other.contains("403") && other.contains("API_KEY is a credential of api.test"), "{other}");
     assert!(seen.lock().unwrap().is_empty());
+    // At its own host, which may store, log or show to others what comes in a header that is not for it.
+    for header in ["User-Agent", "Cookie", "X-Forwarded-For", "Referer", "X-Anything"] {
+        let said = hand.sh(&format!("curl -s -i -H \"{header}: $API_KEY\" http://api.test:{port}/"));
+        let lower = header.to_lowercase();
+        assert!(said.contains("403") && said.contains(&format!("API_KEY is not sent in the header {lower}")), "{said}");
+    }
+    let said = hand.sh(&format!("curl -s -i \"http://api.test:{port}/?key=$API_KEY\""));
+    assert!(said.contains("200 OK") && said.contains("HANDCRED_api1"), "in a URL it stays what it is inside: {said}");
+    let arrived = std::mem::take(&mut *seen.lock().unwrap());
+    assert!(arrived.len() == 1 && !arrived[0].contains("CANARY"), "{arrived:?}");
     let audit = world.audit();
     assert!(audit.contains("credential_used") && !audit.contains("CANARY"), "{audit}");
 }

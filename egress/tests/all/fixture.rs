@@ -3,11 +3,11 @@
 use async_trait::async_trait;
 use domain::egress::{CLIENT, Client, CredentialId, Networking, Policy, Reply, Request, Secret};
 use egress::control::{Egress, Options};
-use egress::resolve::{Resolver, System};
+use egress::resolve::{Place, Resolver, System};
 use egress::vault::key::MasterKey;
 use hand::local;
 use hand::protocol::ToolResult;
-use hand::spec::{HandRef, Resources, Spec};
+use hand::spec::{HandRef, Mode, Resources, Spec};
 use serde_json::json;
 use std::io;
 use std::net::SocketAddr;
@@ -25,12 +25,12 @@ struct Names;
 
 #[async_trait]
 impl Resolver for Names {
-    async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    async fn resolve(&self, host: &str, port: u16, place: Place) -> io::Result<Vec<SocketAddr>> {
         if host.ends_with(".test") || host == "example.com" || host == "127.0.0.1.nip.io" {
             return Ok(vec![SocketAddr::from(([127, 0, 0, 1], port))]);
         }
         // Odd spellings of addresses are read as any program would.
-        System.resolve(host, port).await
+        System.resolve(host, port, place).await
     }
 }
 
@@ -109,7 +109,7 @@ impl World {
         let dir = self.egress().folder(SESSION);
         let client: Client = serde_json::from_slice(&std::fs::read(dir.join(CLIENT)).unwrap()).unwrap();
         let Client { variables, repositories } = client;
-        let mut spec = Spec::new("h", self.path("hands"), hand_program());
+        let mut spec = Spec { mode: Mode::Dev, ..Spec::new("h", self.path("hands"), hand_program()) };
         spec.egress = Some(hand::spec::Egress { dir, variables, repositories });
         spec.resources = resources;
         local::provision(&spec)

@@ -1,6 +1,6 @@
 //! Real git, inside, with a token that is outside.
 
-use crate::fixture::{CANARY, Hand, World};
+use crate::fixture::{CANARY, Hand, World, limited};
 use crate::servers::{self, Seen};
 use domain::egress::{Policy, Repository};
 use hand::spec::{CloneOf, HandRef, Resources};
@@ -102,14 +102,40 @@ fn clone_pull_and_push_work_and_other_refs_and_repositories_are_refused() {
         assert!(refused.is_error && !refused.text().contains("refs/heads"), "{other}: {}", refused.text());
     }
     for path in ["config", "HEAD", "objects/info/packs", "../../vault", "info/refs?service=git-upload-archive"] {
-        let said = hand
-            .sh(&format!("curl -s -o /dev/null -w '%{{http_code}}' --path-as-is 'http://127.0.0.1:3128/git/0/{path}'"));
+        let said = hand.sh(&format!(
+            "curl -s -o /dev/null -w '%{{http_code}}' --path-as-is 'http://127.0.0.1:3128/git/0~/{path}'"
+        ));
         assert_eq!(said, "403", "{path}");
     }
     assert_eq!(forge.seen.lock().unwrap().len(), before, "none of these reached the server");
     let audit = forge.world.audit();
     assert!(audit.contains("git-receive-pack") && audit.contains("refs/heads/main may not be pushed to"), "{audit}");
     assert!(!audit.contains("CANARY"));
+}
+
+#[test]
+fn what_only_begins_like_a_repository_of_the_session_gets_none_of_its_credential() {
+    let forge = forge(&["refs/heads/*"]);
+    let (hand, url) = (&forge.hand, &forge.url);
+    for other in [format!("{url}2"), format!("{url}-other.git"), format!("{url}/below")] {
+        let refused = hand.bash(&format!("git ls-remote {other} 2>&1; git push {other} HEAD 2>&1"));
+        assert!(refused.text().contains("403"), "{other}: {}", refused.text());
+    }
+    assert!(forge.seen.lock().unwrap().is_empty(), "nothing else of the host is allowed");
+
+    // Where the environment allows the host it is asked as anybody could ask it.
+    let host = url.split('/').nth(2).unwrap().to_owned();
+    let repository =
+        Repository { url: format!("{url}.git"), credential: Some(forge.world.put("git", CANARY)), push: vec![] };
+    forge.world.policy(Policy { repositories: vec![repository], ..limited(&[host]) });
+    let said = hand.bash(&format!(
+        "git ls-remote {url}2 2>&1; curl -s 'http://127.0.0.1:3128/git/0~2/info/refs?service=git-upload-pack'"
+    ));
+    assert!(said.text().contains("has none for it"), "{}", said.text());
+    let seen = std::mem::take(&mut *forge.seen.lock().unwrap());
+    assert!(!seen.is_empty() && seen.iter().all(|asked| asked.starts_with("GET /acme/app2/info/refs?")), "{seen:?}");
+    // The control: with its own URL it is let in.
+    assert!(hand.sh(&format!("git ls-remote {url}")).contains("refs/heads/main"));
 }
 
 #[test]
@@ -234,7 +260,7 @@ fn a_token_that_the_server_refuses_is_an_error_that_says_so() {
     forge.world.put("git", "another");
     let refused = forge.hand.bash(&format!(
         "curl -s '{}'; git clone {}.git repo 2>&1",
-        "http://127.0.0.1:3128/git/0/info/refs?service=git-upload-pack", forge.url
+        "http://127.0.0.1:3128/git/0~/info/refs?service=git-upload-pack", forge.url
     ));
     let said = refused.text();
     assert!(

@@ -89,6 +89,9 @@ fn a_new_policy_cuts_what_runs_and_one_that_is_wrong_leaves_nothing() {
     );
     let cut = "read -r -t 20 -n 1 line <&3; echo $?";
     assert!(hand.sh(&open).contains("200 OK"));
+    // While it is open: a process that is killed now hides nothing.
+    let audit = world.audit();
+    assert!(audit.contains(r#""event":"opened""#) && !audit.contains(r#""event":"connected""#), "{audit}");
     world.policy(limited(&[]));
     assert_eq!(hand.sh(cut), "1\n", "the tunnel has ended");
     assert_eq!(hand.get(&format!("http://allowed.test:{port}/")), "403");

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 pub enum Over {
     Lease,
     Released,
+    /// Its folder was removed: nobody can find it any more.
+    Folder,
     Sandbox(String),
 }
 
@@ -18,6 +20,7 @@ impl std::fmt::Display for Over {
         match self {
             Self::Lease => write!(f, "its lease ran out"),
             Self::Released => write!(f, "it was released"),
+            Self::Folder => write!(f, "its folder was removed"),
             Self::Sandbox(why) => write!(f, "its sandbox ended: {why}"),
         }
     }
@@ -83,6 +86,10 @@ impl Lease {
     pub fn end(&self, over: Over) {
         self.lock().over.get_or_insert(over);
         self.changed.notify_all();
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.lock().over.is_some()
     }
 
     /// Wait until the hand is to end, and say why.

@@ -5,6 +5,7 @@
 //! the lease runs out, it records what is lost and ends; the folder stays, and a later launch goes on from it.
 
 mod calls;
+mod folder_watch;
 mod gather;
 mod lease;
 mod sandbox;
@@ -15,10 +16,12 @@ use crate::journal::{self, Journal};
 use crate::link::{self, inside};
 use crate::spec::{Plan, Start};
 use calls::Calls;
+use folder_watch::Watch;
 use lease::{Lease, Over};
 use sandbox::Sandbox;
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
@@ -63,11 +66,12 @@ pub fn run(dir: &Path) -> Result<(), Error> {
     rustix::process::setsid().map_err(|e| Error::Detach(e.into()))?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     std::env::set_current_dir("/").map_err(Error::Detach)?;
-    let _lock = folder::lock(&folder.shim_lock()).map_err(Error::Lock)?;
+    let lock = folder::lock(&folder.shim_lock()).map_err(Error::Lock)?;
+    let watch = Watch::new(&folder.shim_lock(), &lock).map_err(Error::Lock)?;
     let plan: Plan =
         serde_json::from_slice(&std::fs::read(folder.plan()).map_err(Error::Plan)?).map_err(Error::PlanFormat)?;
     let journal = Journal::open(&folder, plan.spec.epoch)?;
-    let listener = listen(&folder).map_err(Error::Listen)?;
+    let listener = inherited_listener().map_err(Error::Listen)?;
 
     // This thread starts the sandbox and lives on: the kernel ends the sandbox with the thread that started it.
     let (mut child, pipes) = sandbox::spawn(&folder).map_err(Error::Sandbox)?;
@@ -96,10 +100,6 @@ pub fn run(dir: &Path) -> Result<(), Error> {
             journal.note("start", start)?;
         }
         journal.note("prepared", &true)?;
-        // Bundle and snapshot are in the workspace now; what cannot be removed goes with the folder.
-        for name in [inside::BUNDLE, inside::ARCHIVE] {
-            std::fs::remove_file(folder.recipe().join(name)).ok();
-        }
     }
     sandbox::log_stderr(&mut child).map_err(Error::Sandbox)?;
     let lease = Lease::new(Duration::from_millis(plan.spec.lease_ms));
@@ -122,7 +122,9 @@ pub fn run(dir: &Path) -> Result<(), Error> {
             reader.lease.end(Over::Sandbox(why));
         })
         .map_err(Error::Sandbox)?;
-    let server = Arc::clone(&shim);
+    let watching = Arc::clone(&shim);
+    std::thread::Builder::new().name("folder".into()).spawn(move || watch.run(&watching.lease)).map_err(Error::Lock)?;
+    let (server, closing) = (Arc::clone(&shim), listener.try_clone().map_err(Error::Listen)?);
     std::thread::Builder::new()
         .name("server".into())
         .spawn(move || server::serve(&server, &listener))
@@ -131,8 +133,8 @@ pub fn run(dir: &Path) -> Result<(), Error> {
 
     let over = shim.lease.wait_over();
     note("hand ends", &[("hand_id", &shim.plan.spec.hand_id), ("why", &over)]);
-    // Whoever asks from here on finds nobody, and launches anew.
-    std::fs::remove_file(shim.folder.socket()).ok();
+    // Whoever asks from here on finds nobody, and launches anew. It fails only where nobody listens anyway.
+    rustix::net::shutdown(&closing, rustix::net::Shutdown::Both).ok();
     child.kill().ok();
     child.wait().map_err(Error::Sandbox)?;
     calls::lose_all(&shim, &over.to_string());
@@ -154,12 +156,11 @@ fn recipe_of(plan: &Plan) -> link::Recipe {
     }
 }
 
-fn listen(folder: &Folder) -> io::Result<UnixListener> {
-    match std::fs::remove_file(folder.socket()) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    crate::socket::listen(&folder.socket())
+/// The socket that whoever launched listens on for us: its name is in a folder that we cannot write to.
+fn inherited_listener() -> io::Result<UnixListener> {
+    let listener = UnixListener::from(io::stdin().as_fd().try_clone_to_owned()?);
+    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+    Ok(listener)
 }
 
 /// Tell `launch` that calls can be made, and let go of its pipe.

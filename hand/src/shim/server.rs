@@ -46,6 +46,8 @@ pub fn serve(shim: &Arc<Shim>, listener: &UnixListener) {
                     note("connection refused", &[("error", &e)]);
                 }
             }
+            // That is how it is closed.
+            Err(_) if shim.lease.is_over() => return,
             Err(e) => {
                 note("accept failed", &[("error", &e)]);
                 shim.lease.end(Over::Sandbox("its socket failed".to_owned()));
@@ -57,8 +59,8 @@ pub fn serve(shim: &Arc<Shim>, listener: &UnixListener) {
 
 fn accept(shim: &Arc<Shim>, connection: UnixStream) -> io::Result<()> {
     let peer = rustix::net::sockopt::socket_peercred(&connection)?.uid;
-    let own = rustix::process::getuid();
-    if !peer.is_root() && peer != own && peer.as_raw() != shim.plan.owner_uid {
+    // Not the hand's own user: that is who a process that broke out of the sandbox would be.
+    if !peer.is_root() && peer.as_raw() != shim.plan.client_uid {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "not the hand's owner"));
     }
     if shim.owed.connections.fetch_add(1, Ordering::SeqCst) >= limits::CONNECTIONS {
@@ -140,6 +142,7 @@ fn status(shim: &Shim) -> Status {
         lease_left_ms: millis(shim.lease.left()),
         running: shim.calls.running(),
         start: shim.start.clone(),
+        mode: shim.plan.spec.mode,
         layers: shim.plan.layers.clone(),
     }
 }

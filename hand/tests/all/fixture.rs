@@ -3,7 +3,7 @@
 use hand::client::Client;
 use hand::local;
 use hand::protocol::{Settled, ToolResult};
-use hand::spec::{HandRef, Limits, Resources, Spec};
+use hand::spec::{HandRef, Limits, Mode, Resources, Spec};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde_json::{Value, json};
@@ -36,7 +36,8 @@ impl Hands {
     }
 
     pub fn spec(&self, id: &str) -> Spec {
-        Spec::new(id, self.hands_dir(), PROGRAM)
+        // Whoever runs these may be a plain user.
+        Spec { mode: Mode::Dev, ..Spec::new(id, self.hands_dir(), PROGRAM) }
     }
 
     pub fn hand(&self, id: &str) -> Hand {
@@ -55,7 +56,8 @@ impl Hands {
 impl Drop for Hands {
     fn drop(&mut self) {
         for entry in self.hands_dir().read_dir().into_iter().flatten().flatten() {
-            if entry.file_name() != ".uids" {
+            // Names of hands have no dot.
+            if !entry.file_name().to_string_lossy().starts_with('.') {
                 let hand = local::attach(&entry.path()).unwrap_or_else(|_| gone(&entry.path()));
                 local::release(&hand).unwrap();
             }
@@ -70,7 +72,7 @@ fn gone(dir: &Path) -> HandRef {
 
 pub struct Hand {
     pub at: HandRef,
-    next: AtomicU64,
+    pub next: AtomicU64,
 }
 
 impl Hand {

@@ -12,3 +12,4 @@ mod rollouts;
 mod session;
 mod traces;
 mod turns;
+mod users;

@@ -80,6 +80,8 @@ async fn whole(app: &App, row: &SessionRow, run_id: &str, segment: &str) -> Resu
     let listed = listed.ok_or(Incomplete::NotListed)?;
     // It was in the first run, and replay starts from it.
     manifest.genesis.as_ref().ok_or(Incomplete::NoGenesis)?;
-    blobs::get(&*app.blobs, &listed.blob).await?;
+    for blob in listed.blobs() {
+        blobs::get(&*app.blobs, blob).await?;
+    }
     Ok(())
 }

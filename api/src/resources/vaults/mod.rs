@@ -11,7 +11,7 @@ mod secrets;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::routing::{get, post};
-use domain::egress::Variable;
+use domain::egress::{Variable, credential_headers};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use store::catalog::Error as CatalogError;
@@ -222,6 +222,7 @@ pub async fn variables(app: &App, ids: &[String]) -> Result<Vec<Variable>> {
                     name: name.to_owned(),
                     placeholder: format!("{PLACEHOLDER}{}", ids::random(PLACEHOLDER_CHARS)),
                     host: host.to_owned(),
+                    headers: credential_headers(),
                     credential: Part::Value.of(id, &credential.id),
                 });
             }

@@ -11,6 +11,10 @@ use crate::{
 };
 use activities::hands::{Local, Provider};
 use domain::session::ProvisionInput;
+use hand::{
+    hands::{By, Hands},
+    spec::Mode,
+};
 use std::{sync::Arc, time::Duration};
 use steadyhand_tests::service::program;
 use store::MemoryBlobs;
@@ -25,7 +29,9 @@ pub async fn lazy_against_eager() -> anyhow::Result<Vec<Metric>> {
     let model = Model::start().await?;
     let service = service::start(&model.url).await?;
     let workplace = Workplace::new(service.client()).await?;
-    let provider = Local::new("bench", service.hands_dir(), program("steadyhand-hand"), Arc::new(MemoryBlobs::new()));
+    let by = By::Itself { program: program("steadyhand-hand"), mode: Mode::Dev };
+    let hands = Hands { dir: service.hands_dir(), by };
+    let provider = Local::new("bench", hands, Arc::new(MemoryBlobs::new()));
     let (mut lazy, mut eager) = (Vec::new(), Vec::new());
     for n in 0..WARM_UP + SESSIONS {
         let text = if n % OF < WITHOUT_HAND { "hello" } else { USE_A_HAND };

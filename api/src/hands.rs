@@ -1,0 +1,31 @@
+//! The api's side of hands: what it asks of whoever has the sandboxes of this machine. It never calls a worker.
+
+use async_trait::async_trait;
+
+/// A hand of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hand {
+    pub id: String,
+    pub session_id: String,
+    /// Its sandbox runs; else only its folder is there, and the next call starts it again.
+    pub is_running: bool,
+    /// `strict` or `dev`.
+    pub mode: String,
+    /// Who holds it: calls under another are refused.
+    pub epoch: Option<u64>,
+    /// Calls that run in it.
+    pub calls: Vec<String>,
+    pub idle_seconds: u64,
+    /// After so long without a call its sandbox ends.
+    pub lease_seconds: Option<u64>,
+    /// Walls that it does without, each with the reason.
+    pub layers_off: Vec<(String, String)>,
+}
+
+#[async_trait]
+pub trait Hands: Send + Sync {
+    async fn list(&self) -> std::io::Result<Vec<Hand>>;
+
+    /// Ends the hand and removes everything of it.
+    async fn end(&self, id: &str) -> std::io::Result<()>;
+}

@@ -1,0 +1,229 @@
+//! The hands of this machine as the service has them: listed and ended for the api, and taken away when the session that
+//! they were made for is over and nobody has ended them.
+
+use crate::connect::Rpc;
+use async_trait::async_trait;
+use hand::{
+    hands::{By, Hands},
+    local::Found,
+    spec::Owner,
+};
+use http::HeaderMap;
+use prost::Message as _;
+use std::{io, path::Path, time::Duration};
+use temporalio_common::protos::temporal::api::{
+    common::v1::WorkflowExecution,
+    enums::v1::WorkflowExecutionStatus,
+    workflowservice::v1::{DescribeWorkflowExecutionRequest, DescribeWorkflowExecutionResponse},
+};
+use tokio::{sync::watch, task::spawn_blocking};
+use tonic::Code;
+use tracing::{info, warn};
+
+const WORKFLOW_SERVICE: &str = "temporal.api.workflowservice.v1.WorkflowService";
+/// Between two looks for hands that nobody needs.
+const REAP_EVERY: Duration = Duration::from_secs(5 * 60);
+/// A session that has just ended still collects from its hands, and releases them itself.
+const ORPHAN_IDLE_SECONDS: u64 = 2 * 60;
+
+#[derive(Clone)]
+pub struct HandsHere {
+    hands: Hands,
+    /// Other services on this machine may have hands in the same folder.
+    host: String,
+}
+
+impl HandsHere {
+    pub fn new(dir: &Path, host: &str, by: By) -> Self {
+        HandsHere { hands: Hands { dir: dir.to_owned(), by }, host: host.to_owned() }
+    }
+
+    /// Those of this service, with the session of each.
+    async fn own(&self) -> io::Result<Vec<(Found, Owner)>> {
+        let hands = self.hands.clone();
+        let found = spawn_blocking(move || match hands.dir.try_exists() {
+            Ok(true) => hands.list().map_err(io::Error::other),
+            // Nobody has made one yet.
+            _ => Ok(Vec::new()),
+        });
+        let found = found.await.map_err(io::Error::other)??;
+        let own = found.into_iter().filter_map(|found| found.owner.clone().map(|owner| (found, owner)));
+        Ok(own.filter(|(_, owner)| owner.host == self.host).collect())
+    }
+
+    async fn release(&self, id: &str, epoch: u64) -> io::Result<()> {
+        let (hands, id) = (self.hands.clone(), id.to_owned());
+        spawn_blocking(move || hands.release(&id, epoch)).await.map_err(io::Error::other)?.map_err(io::Error::other)
+    }
+
+    /// At once and then again and again, until `closing` turns true.
+    pub async fn reap(self, engine: Rpc, namespace: String, mut closing: watch::Receiver<bool>) {
+        loop {
+            if let Err(error) = self.reap_once(&engine, &namespace, ORPHAN_IDLE_SECONDS).await {
+                warn!(error = &error as &dyn std::error::Error, "hands not looked through");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(REAP_EVERY) => {}
+                _ = closing.wait_for(|closing| *closing) => return,
+            }
+        }
+    }
+
+    async fn reap_once(&self, engine: &Rpc, namespace: &str, idle_seconds_min: u64) -> io::Result<()> {
+        for (found, owner) in self.own().await? {
+            let is_busy = found.status.as_ref().is_some_and(|status| !status.running.is_empty());
+            if is_busy || found.idle_seconds < idle_seconds_min || !is_over(engine, namespace, &owner).await? {
+                continue;
+            }
+            let (hand_id, session_id) = (&found.hand_id, &owner.session_id);
+            match self.release(hand_id, epoch(&found)).await {
+                Ok(()) => info!(hand_id, session_id, "hand of a session that is over taken away"),
+                Err(error) => {
+                    warn!(hand_id, session_id, error = &error as &dyn std::error::Error, "hand not taken away");
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the session is over for certain: an engine that cannot be asked says nothing.
+async fn is_over(engine: &Rpc, namespace: &str, owner: &Owner) -> io::Result<bool> {
+    let request = DescribeWorkflowExecutionRequest {
+        namespace: namespace.to_owned(),
+        execution: Some(WorkflowExecution { workflow_id: owner.session_id.clone(), run_id: String::new() }),
+    };
+    let body = request.encode_to_vec().into();
+    match engine.call(WORKFLOW_SERVICE, "DescribeWorkflowExecution", &HeaderMap::new(), body).await {
+        Ok(reply) => {
+            let described = DescribeWorkflowExecutionResponse::decode(&*reply).map_err(io::Error::other)?;
+            let status = described.workflow_execution_info.map(|info| info.status());
+            Ok(status.is_some_and(|status| status != WorkflowExecutionStatus::Running))
+        }
+        Err(status) if status.code() == Code::NotFound => Ok(true),
+        Err(status) => Err(io::Error::other(status)),
+    }
+}
+
+/// Under which it is ended; one that does not run asks for none.
+fn epoch(found: &Found) -> u64 {
+    found.status.as_ref().map_or(0, |status| status.epoch)
+}
+
+#[async_trait]
+impl api::hands::Hands for HandsHere {
+    async fn list(&self) -> io::Result<Vec<api::hands::Hand>> {
+        let shown = |(found, owner): (Found, Owner)| {
+            let off = |layer: &hand::protocol::Layer| (!layer.on).then(|| (layer.name.clone(), layer.why.clone()));
+            api::hands::Hand {
+                id: found.hand_id,
+                session_id: owner.session_id,
+                is_running: found.status.is_some(),
+                mode: found.mode.name().to_owned(),
+                epoch: found.status.as_ref().map(|status| status.epoch),
+                calls: found.status.as_ref().map(|status| status.running.clone()).unwrap_or_default(),
+                idle_seconds: found.idle_seconds,
+                lease_seconds: found.status.as_ref().map(|status| status.lease_left_ms / 1000),
+                layers_off: found.layers.iter().filter_map(off).collect(),
+            }
+        };
+        Ok(self.own().await?.into_iter().map(shown).collect())
+    }
+
+    async fn end(&self, id: &str) -> io::Result<()> {
+        match self.own().await?.iter().find(|(found, _)| found.hand_id == id) {
+            Some((found, _)) => self.release(id, epoch(found)).await,
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use engine::{Engine, Options, Store};
+    use hand::spec::{Mode, Spec};
+    use temporalio_common::protos::temporal::api::{
+        common::v1::WorkflowType,
+        taskqueue::v1::TaskQueue,
+        workflowservice::v1::{StartWorkflowExecutionRequest, TerminateWorkflowExecutionRequest},
+    };
+
+    /// Built beside these tests' own binary.
+    fn hand_program() -> std::path::PathBuf {
+        let own = std::env::current_exe().unwrap();
+        let program = own.ancestors().nth(2).unwrap().join("steadyhand-hand");
+        assert!(program.is_file(), "build it first: cargo build -p steadyhand-hand");
+        program
+    }
+
+    #[tokio::test]
+    async fn hands_of_sessions_that_are_over_are_taken_away_and_no_others() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
+        let engine = Rpc::Embedded(Engine::open(Options::new(Store::Memory)).unwrap());
+        start(&engine, "sesn_runs").await;
+        let by = By::Itself { program: hand_program(), mode: Mode::Dev };
+        let here = HandsHere::new(&dir.path().join("hands"), "here", by);
+        assert!(here.own().await.unwrap().is_empty(), "nobody has made the folder yet");
+        let made = |id: &str, host: &str, session_id: &str| {
+            let owner = Owner { host: host.to_owned(), session_id: session_id.to_owned() };
+            here.hands.provision(Spec { owner: Some(owner), ..here.hands.spec(id) }).unwrap()
+        };
+        let hands = [
+            made("runs", "here", "sesn_runs"),
+            made("over", "here", "sesn_over"),
+            made("foreign", "there", "sesn_over"),
+        ];
+        here.reap_once(&engine, "default", 60).await.unwrap();
+        assert!(hands.iter().all(|hand| hand.dir.exists()), "it may have ended just now");
+        here.reap_once(&engine, "default", 0).await.unwrap();
+        assert_eq!(hands.each_ref().map(|hand| hand.dir.exists()), [true, false, true]);
+
+        let listed = api::hands::Hands::list(&here).await.unwrap();
+        assert_eq!(
+            listed.iter().map(|hand| (&*hand.id, &*hand.session_id)).collect::<Vec<_>>(),
+            [("runs", "sesn_runs")]
+        );
+        assert!(listed[0].is_running && listed[0].mode == "dev" && listed[0].epoch == Some(1));
+        api::hands::Hands::end(&here, "foreign").await.unwrap();
+        assert!(hands[2].dir.exists(), "it is another service's");
+        for hand in ["runs", "foreign"] {
+            here.release(hand, 1).await.unwrap();
+        }
+    }
+
+    async fn call(engine: &Rpc, name: &str, body: Vec<u8>) {
+        engine.call(WORKFLOW_SERVICE, name, &HeaderMap::new(), body.into()).await.unwrap();
+    }
+
+    async fn start(engine: &Rpc, session_id: &str) {
+        let start = StartWorkflowExecutionRequest {
+            namespace: "default".to_owned(),
+            workflow_id: session_id.to_owned(),
+            workflow_type: Some(WorkflowType { name: "W".to_owned() }),
+            task_queue: Some(TaskQueue { name: "brain".to_owned(), ..Default::default() }),
+            request_id: "r".to_owned(),
+            ..Default::default()
+        };
+        call(engine, "StartWorkflowExecution", start.encode_to_vec()).await;
+    }
+
+    #[tokio::test]
+    async fn a_session_is_over_when_the_engine_says_so_and_not_before() {
+        let rpc = Rpc::Embedded(Engine::open(Options::new(Store::Memory)).unwrap());
+        let over = async |session_id: &str| {
+            let owner = Owner { host: "h".to_owned(), session_id: session_id.to_owned() };
+            is_over(&rpc, "default", &owner).await.unwrap()
+        };
+        start(&rpc, "sesn_1").await;
+        assert!(!over("sesn_1").await && over("sesn_2").await);
+        let end = TerminateWorkflowExecutionRequest {
+            namespace: "default".to_owned(),
+            workflow_execution: Some(WorkflowExecution { workflow_id: "sesn_1".to_owned(), run_id: String::new() }),
+            ..Default::default()
+        };
+        call(&rpc, "TerminateWorkflowExecution", end.encode_to_vec()).await;
+        assert!(over("sesn_1").await);
+    }
+}

@@ -1,0 +1,131 @@
+//! Hands for somebody who may not make them: through the launcher, and within what it gives.
+
+use crate::fixture::{Hand, Hands, PROGRAM, Process, is_root};
+use hand::hands::{By, Hands as Asked};
+use hand::launcher::{Options, Reply, Request};
+use hand::spec::{FileResource, Mode};
+use hand::{local, wire};
+use std::io::{BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+/// Nobody's, unless these tests are not run by root: then the client is who runs them.
+const CLIENT: u32 = 60_998;
+
+struct Launcher {
+    child: Child,
+    socket: PathBuf,
+    asked: Asked,
+}
+
+impl Launcher {
+    fn start(hands: &Hands) -> Self {
+        let (dir, socket) = (hands.hands_dir(), hands.path().join("launcher.sock"));
+        let client = if is_root() { CLIENT } else { rustix::process::getuid().as_raw() };
+        let options =
+            Options { socket: socket.clone(), hands_dir: dir.clone(), client, mode: Mode::Dev, ways_out: None };
+        let child = Command::new(PROGRAM)
+            .args(["launcher", &serde_json::to_string(&options).unwrap()])
+            .env_clear()
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let asked = Asked { dir, by: By::Launcher { socket: socket.clone() } };
+        // Whoever asks waits for it to listen.
+        assert!(asked.revive("none").is_err());
+        Self { child, socket, asked }
+    }
+}
+
+impl Drop for Launcher {
+    fn drop(&mut self) {
+        // The end of its input is the end of the service.
+        drop(self.child.stdin.take());
+        self.child.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_hand_is_made_found_again_listed_and_released() {
+    let hands = Hands::new();
+    let launcher = Launcher::start(&hands);
+    let asked = &launcher.asked;
+    let hand = Hand { at: asked.provision(asked.spec("h")).unwrap(), next: Default::default() };
+    assert_eq!(hand.at, asked.reference("h", 1));
+    hand.sh("echo kept >file");
+    let shim = Process::new(hand.client().status().unwrap().pid);
+    shim.kill();
+    shim.wait();
+    asked.revive("h").unwrap();
+    assert_eq!(hand.sh("cat file"), "kept\n");
+    let listed = asked.list().unwrap();
+    let status = listed[0].status.as_ref().unwrap();
+    assert_eq!((listed.len(), listed[0].hand_id.as_str(), status.mode), (1, "h", Mode::Dev));
+    asked.release("h", 1).unwrap();
+    assert!(!hand.at.dir.exists() && asked.list().unwrap().is_empty());
+    assert!(matches!(asked.revive("h"), Err(local::Error::Nothing(..))));
+}
+
+#[test]
+fn it_lends_its_rights_to_nobody() {
+    let hands = Hands::new();
+    let launcher = Launcher::start(&hands);
+    let asked = &launcher.asked;
+    // A folder of root's, a program and a place of the client's choice, a file that only root may read.
+    let mut spec = asked.spec("h");
+    (spec.hands_dir, spec.program, spec.mode) = (hands.path().join("else"), "/bin/false".into(), Mode::Strict);
+    let hand = asked.provision(spec).unwrap();
+    assert_eq!(hand.dir, hands.hands_dir().canonicalize().unwrap().join("h"));
+    for id in ["../else", "..", ".uids", "a/b"] {
+        assert!(asked.provision(asked.spec(id)).is_err() && asked.revive(id).is_err(), "{id}");
+        asked.release(id, 1).unwrap();
+    }
+    assert!(hands.path().exists() && hand.dir.exists());
+    if is_root() {
+        let mut spec = asked.spec("thief");
+        spec.resources.files = vec![FileResource { source: "/etc/shadow".into(), path: "f".into() }];
+        let said = asked.provision(spec).unwrap_err().to_string();
+        assert!(said.contains("no file of the user who asks"), "{said}");
+    }
+}
+
+#[test]
+fn a_stranger_is_not_answered() {
+    if !is_root() {
+        return;
+    }
+    let hands = Hands::new();
+    let launcher = Launcher::start(&hands);
+    let ask = |uid: u32| {
+        let script = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); \
+            s.sendall(b'{\"op\": \"list\"}\\n'); print(s.makefile().readline())";
+        let mut python = Command::new("python3");
+        python.args(["-c", script]).arg(&launcher.socket).uid(uid).gid(uid).current_dir("/");
+        let output = python.output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    };
+    // The folder of hands is not there yet, which is an answer all the same.
+    assert!(ask(CLIENT).contains("\"reply\""), "the control: {}", ask(CLIENT));
+    for uid in [*hand::limits::UIDS.start(), hand::limits::EGRESS_UID, 12_345] {
+        assert!(ask(uid).contains("PermissionError"), "{uid}: {}", ask(uid));
+    }
+    // Nor where the socket itself would let him.
+    std::fs::set_permissions(&launcher.socket, std::fs::Permissions::from_mode(0o666)).unwrap();
+    assert!(!ask(12_345).contains("reply"), "{}", ask(12_345));
+}
+
+#[test]
+fn what_it_does_not_understand_is_refused() {
+    let hands = Hands::new();
+    let launcher = Launcher::start(&hands);
+    for line in ["", "{}", "nonsense", "{\"op\":\"provision\",\"spec\":{\"hand_id\":\"h\",\"evil\":1}}"] {
+        let mut stream = UnixStream::connect(&launcher.socket).unwrap();
+        stream.write_all(format!("{line}\n").as_bytes()).unwrap();
+        let reply: Reply = wire::read_line(&mut BufReader::new(stream), 10_000).unwrap();
+        assert!(matches!(reply, Reply::Refused { .. }), "{line}: {reply:?}");
+    }
+    assert!(serde_json::from_str::<Request>("{\"op\":\"list\"}").is_ok());
+}
