@@ -295,6 +295,8 @@ mod tests {
             to: 0,
             frames: Vec::new(),
             cut: None,
+            state: None,
+            shared: false,
         };
         let manifest = Manifest { session_id: "s".into(), segments: vec![segment], ..Manifest::default() };
         let manifest = blobs::put_json(&store, &manifest).await.unwrap();
