@@ -120,7 +120,7 @@ async fn a_fork_of_100_000_events_names_them() {
         let fork = id(&api.post(&path, &json!({"at": at})).await.ok());
         let took = begun.elapsed();
         let copied = long.stored().await - before;
-        // In an optimised build some 10 ms: here only that it does not go through the log.
+        // It took 45 ms, unoptimised, when this was written: the bound says only that it does not go through the log.
         assert!(took < Duration::from_secs(2), "a fork at {at} took {took:?}");
         assert!(copied < 200_000, "a fork at {at} wrote {copied} bytes");
         let place = at / EVENTS_PER_COMMIT * EVENTS_PER_COMMIT;
