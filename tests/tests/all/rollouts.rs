@@ -4,6 +4,7 @@
 use activities::model::scripted::{Script, Server, serve};
 use anyhow::{Context as _, ensure};
 use domain::fault::{Fault, Point};
+use harness::rollout::is_among;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use std::{net::SocketAddr, path::Path, time::Duration};
@@ -201,6 +202,7 @@ async fn one_that_raises_the_error_rate_rolls_back_by_itself(is_temporal: bool) 
             let (id, events, harness) = ground.session().await?;
             let expected = if harness == "failing@1" { "retries_exhausted" } else { "end_turn" };
             ensure!(stop_of(&events) == expected, "{harness}: {}", stop_of(&events));
+            ensure!(harness == "loop@1" || is_among(&id, 10), "{id} is not of the tenth that gets it");
             failed.extend((harness == "failing@1").then_some(id));
             made += 1;
         }
@@ -208,7 +210,6 @@ async fn one_that_raises_the_error_rate_rolls_back_by_itself(is_temporal: bool) 
         ensure!(shown["status"] == "rolled_back" && shown["percent"] == 0, "{shown:#}");
         let reason = shown["reason"].as_str().unwrap_or_default();
         ensure!(reason.starts_with("error rate rose from 0.0000 to 1.0000 at 10 percent (p = "), "{reason}");
-        ensure!(failed.len() * 4 < made, "{} of {made} were to be about a tenth", failed.len());
         // Nobody gets it any more, and those who had it go on with what was there before.
         let (_, events, harness) = ground.session().await?;
         ensure!((stop_of(&events), harness.as_str()) == ("end_turn", "loop@1"));
