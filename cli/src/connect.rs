@@ -2,6 +2,7 @@
 
 use crate::{
     error::{Code, Hint},
+    forward::Forwarder,
     grpc::RawClient,
 };
 use bytes::Bytes;
@@ -14,7 +15,6 @@ use temporalio_client::{
     Client, ClientOptions, Connection, ConnectionOptions, Url,
     callback_based::{CallbackBasedGrpcService, GrpcRequest, GrpcSuccessResponse},
 };
-use tokio::net::TcpStream;
 use tonic::Status;
 
 /// The embedded engine behind the client's own interface: no socket is opened.
@@ -77,18 +77,6 @@ pub async fn cluster(address: &str, identity: &str) -> anyhow::Result<Connection
         .hint(Code::Unreachable, problem, hint)
 }
 
-/// Raw calls to a Temporal cluster, for node.sock to forward.
-pub async fn forwarder(address: &str) -> anyhow::Result<RawClient> {
-    let host = address.split_once("://").map_or(address, |(_, host)| host).trim_end_matches('/');
-    let stream = TcpStream::connect(host).await.hint(
-        Code::Unreachable,
-        format!("reach Temporal at {address}"),
-        "is it running, and is HOST:PORT that of its frontend (usually port 7233)?",
-    )?;
-    stream.set_nodelay(true)?;
-    Ok(RawClient::new(stream, &format!("http://{host}"), || {}).await?)
-}
-
 /// What a worker works through; `blobs` is where its large payloads go.
 pub fn client(connection: Connection, namespace: &str, blobs: Arc<dyn Blobs>) -> anyhow::Result<Client> {
     let options = ClientOptions::new(namespace).data_converter(ClaimCheck::converter(blobs)).build();
@@ -99,14 +87,14 @@ pub fn client(connection: Connection, namespace: &str, blobs: Arc<dyn Blobs>) ->
 #[derive(Clone)]
 pub enum Rpc {
     Embedded(Engine),
-    Cluster(RawClient),
+    Cluster(Arc<Forwarder>),
 }
 
 impl Rpc {
     pub async fn call(&self, service: &str, rpc: &str, headers: &HeaderMap, body: Bytes) -> Result<Vec<u8>, Status> {
         match self {
             Rpc::Embedded(engine) => engine.call(service, rpc, headers, body).await,
-            Rpc::Cluster(cluster) => cluster.call(service, rpc, headers, &body).await.map(|(_, proto)| proto.to_vec()),
+            Rpc::Cluster(cluster) => cluster.call(service, rpc, headers, &body).await,
         }
     }
 }

@@ -5,7 +5,14 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Version, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http2::{self, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::{Code, Status};
 
@@ -17,23 +24,36 @@ pub struct RawClient {
     sender: SendRequest<Full<Bytes>>,
     /// `http://host`, as HTTP/2 wants an authority.
     origin: String,
+    /// A call failed by the connection and not by its answer.
+    is_broken: Arc<AtomicBool>,
 }
 
 impl RawClient {
-    /// `closed` runs when the connection is gone.
-    pub async fn new<Io>(io: Io, origin: &str, closed: impl FnOnce() + Send + 'static) -> Result<Self, hyper::Error>
+    /// `closed` runs when the connection is gone. With `ping`, it is gone too when nobody answers for so long.
+    pub async fn new<Io>(
+        io: Io,
+        origin: &str,
+        ping: Option<Duration>,
+        closed: impl FnOnce() + Send + 'static,
+    ) -> Result<Self, hyper::Error>
     where
         Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (sender, connection) =
-            http2::Builder::new(TokioExecutor::new()).adaptive_window(true).handshake(TokioIo::new(io)).await?;
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder.timer(TokioTimer::new()).adaptive_window(true).keep_alive_interval(ping);
+        let (sender, connection) = builder.handshake(TokioIo::new(io)).await?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(error = &error as &dyn std::error::Error, "connection ended");
             }
             closed();
         });
-        Ok(RawClient { sender, origin: origin.to_owned() })
+        Ok(RawClient { sender, origin: origin.to_owned(), is_broken: Arc::default() })
+    }
+
+    /// Whether it is worth another call: servers end connections by their age, and those that are going take no more.
+    pub fn is_usable(&self) -> bool {
+        !self.is_broken.load(Ordering::Relaxed) && !self.sender.is_closed()
     }
 
     pub async fn call(
@@ -43,7 +63,10 @@ impl RawClient {
         headers: &HeaderMap,
         message: &[u8],
     ) -> Result<(HeaderMap, Bytes), Status> {
-        let unreachable = |error: hyper::Error| Status::unavailable(format!("the connection failed: {error}"));
+        let unreachable = |error: hyper::Error| {
+            self.is_broken.store(true, Ordering::Relaxed);
+            Status::unavailable(format!("the connection failed: {error}"))
+        };
         let mut sender = self.sender.clone();
         sender.ready().await.map_err(unreachable)?;
         let response = sender.send_request(self.request(service, rpc, headers, message)?).await.map_err(unreachable)?;

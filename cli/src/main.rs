@@ -13,6 +13,7 @@ mod env_vars;
 mod error;
 mod fault;
 mod feed;
+mod forward;
 mod grpc;
 mod hand_worker;
 mod hands_here;

@@ -62,7 +62,7 @@ pub async fn by_path(socket: &Path, token_file: &Path, identity: &str) -> anyhow
 
 async fn open(stream: UnixStream, token: Option<String>, identity: &str) -> anyhow::Result<Remote> {
     let (tell, gone) = watch::channel(false);
-    let raw = RawClient::new(stream, "http://node", move || {
+    let raw = RawClient::new(stream, "http://node", None, move || {
         tell.send_replace(true);
     })
     .await?;

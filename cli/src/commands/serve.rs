@@ -7,6 +7,7 @@ use crate::{
     data_dir::{self, DataDir},
     env_vars,
     error::{Code, Hint as _, failed},
+    forward::Forwarder,
     hand_worker::{HandWorker, Users},
     hands_here::HandsHere,
     node::{self, Node},
@@ -344,7 +345,7 @@ async fn engine(settings: &Settings, root: &Path) -> anyhow::Result<(Option<Engi
     let identity = format!("steadyhand@{}", std::process::id());
     if let Some(address) = &settings.temporal {
         let connection = connect::cluster(address, &identity).await?;
-        return Ok((None, Rpc::Cluster(connect::forwarder(address).await?), connection));
+        return Ok((None, Rpc::Cluster(Arc::new(Forwarder::new(address).await?)), connection));
     }
     let mut options = engine::Options::new(engine::Store::Fjall(data_dir::engine(root)));
     options.namespaces = vec![settings.namespace.clone()];

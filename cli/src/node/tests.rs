@@ -84,7 +84,7 @@ impl Worker {
     async fn of(node: &Node, peer: Peer) -> Self {
         let (ours, theirs) = UnixStream::pair().unwrap();
         tokio::spawn(node.clone().serve(ours, Some(peer)));
-        Worker { client: RawClient::new(theirs, "http://node", || {}).await.unwrap() }
+        Worker { client: RawClient::new(theirs, "http://node", None, || {}).await.unwrap() }
     }
 
     async fn call<R: Message + Default>(&self, rpc: &str, message: impl Message) -> Result<R, Code> {
