@@ -25,22 +25,32 @@ impl Temporal {
         Self::start_at(free_addr()?, file, &[])
     }
 
+    /// One that ends every connection at this age, as clusters do after some minutes.
+    pub fn of_short_connections(age: Duration) -> anyhow::Result<Self> {
+        let setting = |name: &str, age: Duration| format!("frontend.{name}=\"{}ms\"", age.as_millis());
+        let (most, grace) = ("keepAliveMaxConnectionAge", "keepAliveMaxConnectionAgeGrace");
+        let settings = [setting(most, age), setting(grace, Duration::from_secs(1))];
+        Self::launch(free_addr()?, settings.iter().flat_map(|setting| ["--dynamic-config-value", setting]))
+    }
+
     /// With these namespaces beside `default`.
     pub fn start_at(addr: SocketAddr, file: Option<&Path>, namespaces: &[String]) -> anyhow::Result<Self> {
+        let file = file.map(|file| file.display().to_string());
+        let file = file.iter().flat_map(|file| ["--db-filename", file]);
+        let namespaces = namespaces.iter().flat_map(|namespace| ["--namespace", namespace]);
+        Self::launch(addr, file.chain(namespaces))
+    }
+
+    fn launch<'a>(addr: SocketAddr, arguments: impl Iterator<Item = &'a str>) -> anyhow::Result<Self> {
         let bin = temporal_bin()?;
         let mut command = Command::new(&bin);
         command
             .args(["server", "start-dev", "--headless", "--log-level", "error", "--ip", "127.0.0.1", "--port"])
             .arg(addr.port().to_string())
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        if let Some(file) = file {
-            command.arg("--db-filename").arg(file);
-        }
-        for namespace in namespaces {
-            command.args(["--namespace", namespace]);
-        }
         let process = command.spawn().with_context(|| format!("start {}", bin.display()))?;
         let mut temporal = Temporal { process, addr };
         temporal.wait_until_healthy(&bin)?;

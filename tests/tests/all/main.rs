@@ -1,6 +1,7 @@
 //! All black-box tests, one binary. Every scenario about sessions runs on both engines.
 
 mod arrows;
+mod connections;
 mod crash;
 mod data;
 mod egress;
