@@ -66,9 +66,6 @@ pub struct Limits {
     pub memo_bytes_max: usize,
     /// Events in one page of history, and executions in one page of a list.
     pub page_max: usize,
-    /// Events in a page of history for whoever asks for no size, as workers do. The SDK takes a page's events out from
-    /// the front, task by task, and moves the rest up each time: of 256 events that was half the time of a replay.
-    pub page_default: usize,
     /// Bytes of an identifier (workflow id, type, task queue, ...).
     pub id_bytes_max: usize,
     /// How long a poll for a task waits, in nanoseconds.
@@ -104,7 +101,6 @@ impl Default for Limits {
             blob_bytes_max: 2 * MIB as usize,
             memo_bytes_max: 2 * MIB as usize,
             page_max: 256,
-            page_default: 48,
             id_bytes_max: 1_000,
             task_poll_ns: 60 * SECOND,
             history_poll_ns: 20 * SECOND,
