@@ -164,7 +164,14 @@ fn continue_as_new(host: &Arc<Host>, slot: &Arc<Slot>, retry_policy: Option<Retr
 }
 
 fn signal() -> Signal {
-    Signal { name: "s".into(), input: None, identity: String::new(), header: None, request_id: String::new() }
+    Signal {
+        name: "s".into(),
+        input: None,
+        identity: String::new(),
+        header: None,
+        request_id: String::new(),
+        from: None,
+    }
 }
 
 /// Found by simulation: where a retry repeats how a run began, the signal was refused for a run that was not found.

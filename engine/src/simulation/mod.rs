@@ -77,6 +77,7 @@ fn drive(world: &Rc<World>, weather: Weather) -> Result<u64, Vec<String>> {
     // Whatever was prepared does not happen any more, and an engine whose store failed starts again.
     restart(world, false)?;
     world.calm.set(true);
+    world.ending.set(true);
     client::finisher(world);
     for _ in 0..CALM_STEPS {
         step(world);

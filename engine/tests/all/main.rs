@@ -2,6 +2,7 @@
 
 mod conformance;
 mod control;
+mod families;
 mod fixture;
 mod restart;
 mod serving;
