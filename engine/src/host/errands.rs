@@ -116,7 +116,7 @@ impl Host {
     async fn start_child(self: &Arc<Self>, slot: &Arc<Slot>, errand: Errand) -> Result<(), Error> {
         let event = self.event(slot, errand)?;
         let Some(Attributes::StartChildWorkflowExecutionInitiatedEventAttributes(initiated)) = &event.attributes else {
-            return Err(Error::NoRun);
+            return Err(disagrees(slot, errand));
         };
         let mut lock = self.starts.lock(&initiated.namespace, &initiated.workflow_id).await;
         loop {
@@ -172,17 +172,19 @@ impl Host {
         let before = record::Before::of(&parent.state);
         let outcome = Ok(run_id.clone());
         let started = child::Start { initiated_event_id: errand.event_id, initiated: initiated.clone(), outcome };
-        let ((), mut effects) = core::apply(&mut parent, started, &at)?;
+        let mut born = Some(Box::new(born));
         let mut changes = Vec::new();
-        match &mut replaced {
-            Some((other, old)) => {
-                let before = record::Before::of(&old.state);
-                let ((), mut effects) = core::apply(old, create::replaced(), &at)?;
-                old.state.successor = run_id;
-                effects.successor = Some(Box::new(born));
-                changes.push(Change { slot: other, run: old, effects, before });
-            }
-            None => effects.successor = Some(Box::new(born)),
+        if let Some((other, old)) = &mut replaced {
+            let before = record::Before::of(&old.state);
+            let ((), mut effects) = core::apply(old, create::replaced(), &at)?;
+            old.state.successor = run_id;
+            effects.successor = born.take();
+            changes.push(Change { slot: other, run: old, effects, before });
+        }
+        // It owes the start, and nothing else was checked: a refusal would leave half of it done.
+        let ((), mut effects) = core::apply(&mut parent, started, &at).expect("a parent takes the child that it wants");
+        if born.is_some() {
+            effects.successor = born;
         }
         changes.push(Change { slot, run: &parent, effects, before });
         // The next start of this workflow id reads the pointer that is written now.
@@ -193,7 +195,7 @@ impl Host {
     fn signal_other(self: &Arc<Self>, slot: &Arc<Slot>, errand: Errand) -> Result<(), Error> {
         let initiated = match self.event(slot, errand)?.attributes {
             Some(Attributes::SignalExternalWorkflowExecutionInitiatedEventAttributes(initiated)) => initiated,
-            _ => return Err(Error::NoRun),
+            _ => return Err(disagrees(slot, errand)),
         };
         let Some(request_id) = request_id(slot, errand) else { return Ok(()) };
         let target = initiated.workflow_execution.clone().unwrap_or_default();
@@ -219,7 +221,7 @@ impl Host {
     fn cancel_other(self: &Arc<Self>, slot: &Arc<Slot>, errand: Errand) -> Result<(), Error> {
         let initiated = match self.event(slot, errand)?.attributes {
             Some(Attributes::RequestCancelExternalWorkflowExecutionInitiatedEventAttributes(initiated)) => initiated,
-            _ => return Err(Error::NoRun),
+            _ => return Err(disagrees(slot, errand)),
         };
         let target = initiated.workflow_execution.clone().unwrap_or_default();
         let cancel = |from| RequestCancel {
@@ -327,7 +329,7 @@ impl Host {
     /// The event that made a run owe something.
     fn event(&self, slot: &Slot, errand: Errand) -> Result<HistoryEvent, Error> {
         let events = self.history(&slot.key, errand.event_id, errand.event_id + 1, 1)?;
-        events.into_iter().next().ok_or(Error::NoRun)
+        events.into_iter().next().ok_or_else(|| disagrees(slot, errand))
     }
 }
 
@@ -364,6 +366,11 @@ fn child_to_start(slot: &Slot, errand: Errand, event: &HistoryEvent, initiated: 
         conflict,
         signal: None,
     })
+}
+
+/// The event that made a run owe something is another one than its state says.
+fn disagrees(slot: &Slot, errand: Errand) -> Error {
+    Error::Disagrees { run_id: keys::run_id(&slot.key), event_id: errand.event_id }
 }
 
 /// Somebody else did it, or the run that owed it closed.

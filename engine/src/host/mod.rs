@@ -48,6 +48,8 @@ pub enum Error {
     NoRun,
     #[error(transparent)]
     Refused(#[from] Refusal),
+    #[error("event {event_id} of run {run_id} is not the one that its state tells of")]
+    Disagrees { run_id: String, event_id: i64 },
     #[error("store")]
     Store(#[source] Arc<store::Error>),
     #[error("decode what the store holds of run {run_id}")]

@@ -18,6 +18,7 @@ use crate::store::{Entry, MemoryStore, Range, Reads, Space};
 use crate::time::Time;
 use parking_lot::Mutex;
 use std::task::Poll;
+use std::time::Duration;
 
 const NOW: Time = Time(1_700_000_000_000_000_000);
 
@@ -163,9 +164,10 @@ async fn what_a_run_owes_outlives_the_engine_and_is_done_in_one_write() {
         let owed = look.scan(Space::Errand, Range::prefix(vec![])).expect("scans");
         (current.is_some(), owed.is_empty())
     };
-    while !started(&*store.snapshot().expect("a snapshot")).0 {
-        tokio::task::yield_now().await;
-    }
+    let execution = WorkflowExecution { workflow_id: "parent".into(), run_id: String::new() };
+    let mut seen = host.resolve("default", &execution).expect("is there").watch();
+    let done = seen.wait_for(|seen| seen.next_event_id > 6);
+    tokio::time::timeout(Duration::from_secs(30), done).await.expect("in time").expect("its child is started");
     host.close();
     errands.await.expect("ends");
     let looks = store.after_each.lock();
@@ -184,7 +186,8 @@ async fn deleting_a_parent_ends_its_children_first() {
     let errands = tokio::spawn(host.clone().run_errands());
     let parent = parent(&host).await;
     let mut seen = parent.watch();
-    seen.wait_for(|seen| seen.next_event_id > 6).await.expect("its child is started");
+    let done = seen.wait_for(|seen| seen.next_event_id > 6);
+    tokio::time::timeout(Duration::from_secs(30), done).await.expect("in time").expect("its child is started");
     host.close();
     errands.await.expect("nobody but the deletion does errands");
     host.delete(&parent).await.expect("is deleted");

@@ -87,17 +87,21 @@ impl Raising {
     }
 }
 
-/// Has one child of each parent-close policy, and leaves them when it is told to.
+/// Has one child of each parent-close policy, and leaves them when it is told to: by ending, or by beginning again.
 #[workflow]
 #[derive(Default)]
 pub struct Leaving {
-    done: bool,
+    leaves: bool,
+    begins_again: bool,
 }
 
 #[workflow_methods]
 impl Leaving {
     #[run]
-    pub async fn run(ctx: &mut WorkflowContext<Self>, _: ()) -> WorkflowResult<()> {
+    pub async fn run(ctx: &mut WorkflowContext<Self>, has_children: bool) -> WorkflowResult<()> {
+        if !has_children {
+            return Ok(());
+        }
         let id = ctx.info().workflow_id().to_owned();
         let policies = [
             ("terminated", ParentClosePolicy::Terminate),
@@ -108,13 +112,17 @@ impl Leaving {
             let options = of_id(format!("{id}-{name}"), policy);
             ctx.start_child_workflow(Offspring::run, name.to_owned(), options).await.expect("is started");
         }
-        ctx.wait_condition(|s| s.done).await?;
+        ctx.wait_condition(|s| s.leaves).await?;
+        if ctx.state(|s| s.begins_again) {
+            ctx.continue_as_new(false, ContinueAsNewOptions::default())?;
+        }
         Ok(())
     }
 
     #[signal]
-    pub fn leave(&mut self, _ctx: &mut SyncWorkflowContext<Self>, _: ()) {
-        self.done = true;
+    pub fn leave(&mut self, _ctx: &mut SyncWorkflowContext<Self>, begins_again: bool) {
+        self.leaves = true;
+        self.begins_again = begins_again;
     }
 }
 

@@ -4,6 +4,7 @@ mod conformance;
 mod control;
 mod families;
 mod fixture;
+mod kin;
 mod restart;
 mod serving;
 mod workflows;

@@ -134,14 +134,24 @@ async fn a_child_whose_id_is_taken_is_not_started() {
 
 #[tokio::test]
 async fn children_end_with_their_parent_as_their_policies_say() {
-    conforms("parent_closes", |client, id| async move {
-        let parent = client.start_workflow(Leaving::run, (), options(&id)).await.expect("starts");
+    left("parent_closes", false).await;
+}
+
+#[tokio::test]
+async fn children_are_left_by_a_parent_that_continues_as_new() {
+    left("parent_continues_as_new", true).await;
+}
+
+/// A parent that leaves its children: its history, and theirs.
+async fn left(name: &str, begins_again: bool) {
+    conforms(name, |client, id| async move {
+        let parent = client.start_workflow(Leaving::run, true, options(&id)).await.expect("starts");
         happened(&parent, "WorkflowTaskCompleted x4").await;
         let children = ["terminated", "abandoned", "cancelled"].map(|name| offspring(&client, &format!("{id}-{name}")));
         for child in &children {
             happened(child, "WorkflowTaskCompleted").await;
         }
-        parent.signal(Leaving::leave, (), WorkflowSignalOptions::default()).await.expect("signals");
+        parent.signal(Leaving::leave, begins_again, WorkflowSignalOptions::default()).await.expect("signals");
         parent.get_result(WorkflowGetResultOptions::default()).await.expect("completes");
         let mut events = history(&parent).await;
         let [terminated, abandoned, cancelled] = &children;
