@@ -28,7 +28,7 @@ Exit codes:
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    Serve(commands::serve::Serve),
+    Serve(Box<commands::serve::Serve>),
     Run(commands::run::Run),
     Session(commands::session::Session),
     Agent(commands::agent::Agent),

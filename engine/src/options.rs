@@ -60,6 +60,12 @@ pub struct Limits {
     pub signals_max: i64,
     /// Activities one run may have pending.
     pub pending_activities_max: usize,
+    /// Children one run may have open.
+    pub pending_children_max: usize,
+    /// Signals to other runs that one run may have on their way.
+    pub pending_signals_max: usize,
+    /// Requests to other runs to cancel themselves that one run may have on their way.
+    pub pending_cancels_max: usize,
     /// Bytes of one payload field (input, result, details).
     pub blob_bytes_max: usize,
     /// Bytes of a memo.
@@ -98,6 +104,9 @@ impl Default for Limits {
             buffered_bytes_max: 2 * MIB as usize,
             signals_max: 10_000,
             pending_activities_max: 2_000,
+            pending_children_max: 2_000,
+            pending_signals_max: 2_000,
+            pending_cancels_max: 2_000,
             blob_bytes_max: 2 * MIB as usize,
             memo_bytes_max: 2 * MIB as usize,
             page_max: 256,
