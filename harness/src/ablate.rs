@@ -2,7 +2,9 @@
 //! with the shim and without it, and what it decides is held against each other.
 //!
 //! A record says what a shim does in moments that really were. It cannot say what would have become of the session
-//! without it: the answers in the record are answers to what was really sent.
+//! without it: the answers in the record are answers to what was really sent. [`shadow`] says that, where a model is asked.
+
+pub mod shadow;
 
 use crate::{
     Decision, View,

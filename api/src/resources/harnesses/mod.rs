@@ -4,6 +4,7 @@
 mod ablation;
 mod find;
 mod row;
+mod shadow;
 mod strategy;
 
 use std::collections::BTreeMap;
@@ -40,7 +41,8 @@ pub const RESOURCE: Resource = Resource {
     routes: &[
         Route { path: "/v1/harnesses", methods: || get(list).post(add) },
         Route { path: "/v1/harnesses/{harness}", methods: || get(show).delete(remove) },
-        Route { path: "/v1/harnesses/{harness}/ablation", methods: || get(ablation::ablate) },
+        Route { path: "/v1/harnesses/{harness}/ablation", methods: || get(ablation::ablate).post(shadow::begin) },
+        Route { path: "/v1/harnesses/{harness}/ablation/{trial_id}", methods: || get(shadow::retrieve) },
         Route { path: "/v1/sessions/{session_id}/harness", methods: || post(swap) },
         Route { path: "/v1/sessions/{session_id}/strategy", methods: || post(strategy::change) },
     ],
