@@ -61,7 +61,7 @@ pub struct Input {
     pub variant: Variant,
     /// How often a model may really be asked.
     pub requests_max: u32,
-    /// What a good turn's last message contains.
+    /// What the last message contains if all went well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expect: Option<String>,
 }
@@ -119,6 +119,13 @@ pub enum End {
 }
 
 impl Report {
+    /// Every turn ended by the model's own word, and the last one said what was expected, if anything was.
+    pub fn is_good(&self) -> bool {
+        let last = self.turns.last().and_then(|pair| pair.tried.as_ref());
+        let ended = self.turns.iter().all(|pair| pair.tried.as_ref().is_some_and(Sum::ended_well));
+        ended && last.is_none_or(|sum| sum.as_expected != Some(false))
+    }
+
     /// What it does not know.
     pub fn caveats(&self) -> Vec<String> {
         let mut caveats = Vec::new();

@@ -60,7 +60,7 @@ impl Shadow {
         self.sessions += 1;
         let steps = |report: &Report| (report.first_step.clone(), report.first_request.clone(), report.same_steps);
         self.changed += u64::from(steps(with) != steps(without));
-        match (is_good(with), is_good(without)) {
+        match (with.is_good(), without.is_good()) {
             (true, false) => self.worse += 1,
             (false, true) => self.better += 1,
             _ => {}
@@ -100,10 +100,6 @@ pub fn interval(moments: &Moments) -> (f64, f64) {
 
 fn tried(report: &Report) -> impl Iterator<Item = &Sum> {
     report.turns.iter().filter_map(|pair| pair.tried.as_ref())
-}
-
-fn is_good(report: &Report) -> bool {
-    tried(report).all(Sum::is_good)
 }
 
 fn total(report: &Report) -> Sum {

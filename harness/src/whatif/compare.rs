@@ -133,9 +133,9 @@ pub struct Sum {
 }
 
 impl Sum {
-    /// It ended by the model's own word, and said what was expected if anything was.
-    pub fn is_good(&self) -> bool {
-        self.ended.as_deref() == Some("end_turn") && self.as_expected != Some(false)
+    /// It ended by the model's own word.
+    pub fn ended_well(&self) -> bool {
+        self.ended.as_deref() == Some("end_turn")
     }
 }
 

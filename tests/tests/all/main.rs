@@ -14,3 +14,4 @@ mod session;
 mod traces;
 mod turns;
 mod users;
+mod whatif;

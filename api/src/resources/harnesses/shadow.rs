@@ -41,7 +41,7 @@ pub struct Ablate {
     /// How often the model may be asked for one session and shim.
     #[serde(default)]
     requests_max: Option<u32>,
-    /// What a good turn's last message contains.
+    /// What the last message contains if all went well.
     #[serde(default)]
     expect: Option<String>,
     #[serde(default)]

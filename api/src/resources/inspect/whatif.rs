@@ -41,7 +41,7 @@ pub struct WhatIf {
     shims_off: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     requests_max: Option<u32>,
-    /// What a good turn's last message contains.
+    /// What the last message contains if all went well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     expect: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
