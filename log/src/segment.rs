@@ -185,7 +185,7 @@ pub async fn read_run(reader: &dyn HistoryReader, run: &Run) -> Result<ClosedRun
 }
 
 /// The commits of a run, or some of them, as a segment.
-pub(crate) async fn write(
+pub async fn write(
     store: &dyn Blobs,
     run_id: &str,
     commits: &[impl Borrow<Committed>],
