@@ -46,7 +46,7 @@ impl Effect {
             if committed.commit.view_hash.is_none() {
                 return Ok(());
             }
-            frame::decide(state, intake, &mut twice);
+            frame::decide_again(state, intake, &mut twice, &committed.commit);
             let Some([with, without]) = twice.seen.take() else { return Ok(()) };
             self.moments += 1;
             match (&with, &without) {
