@@ -128,7 +128,20 @@ impl Service {
         if let Some(process) = self.serve.take() {
             process.terminate().await?;
         }
-        // A worker that lost its service ends or reconnects; what ended is started with it.
+        self.start_with_workers().await
+    }
+
+    /// `kill -9` of the service, and everything started again.
+    pub async fn lose(&mut self) -> anyhow::Result<()> {
+        self.process(Role::Serve)?.kill().await?;
+        self.start_with_workers().await
+    }
+
+    /// Workers end with their service: they are started again behind it.
+    async fn start_with_workers(&mut self) -> anyhow::Result<()> {
+        for process in [&self.brain, &self.hand].into_iter().flatten() {
+            process.ended().await?;
+        }
         self.start_missing().await
     }
 

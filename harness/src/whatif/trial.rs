@@ -46,7 +46,6 @@ pub struct Trial {
     end: Option<End>,
     /// The last answer was a model's own failure: what the harness waits for has to be waited for.
     is_failing: bool,
-    session_id: String,
 }
 
 /// What a trial cannot go on without.
@@ -77,7 +76,7 @@ impl Trial {
         let before = record.before.clone();
         let now = before.summary.last_time;
         let (parent, session_id) = (before.session_id.clone(), input.id.clone());
-        let fork = Fork { parent: parent.clone(), session_id, created_at: now, attributes, harness };
+        let fork = Fork { parent, session_id, created_at: now, attributes, harness };
         let mut trial = Trial {
             state: before.forked(fork),
             log: record.log.clone(),
@@ -92,7 +91,6 @@ impl Trial {
             answered: Answered::default(),
             end: None,
             is_failing: false,
-            session_id: parent,
         };
         trial.next_turn();
         trial
@@ -329,7 +327,7 @@ impl Trial {
         let summary = &self.state.summary;
         let agent = &summary.attributes.agent;
         Report {
-            session_id: self.session_id.clone(),
+            session_id: input.session.session_id.clone(),
             turn: before.turn + 1,
             position: before.position,
             harness: summary.harness.clone(),
