@@ -121,7 +121,11 @@ impl Service {
     /// for a while a new worker works for an old service.
     pub async fn upgrade(&mut self) -> anyhow::Result<()> {
         self.old = None;
-        for process in [self.brain.take(), self.hand.take()].into_iter().flatten() {
+        if let Some(process) = self.brain.take() {
+            process.terminate().await?;
+            self.start_missing().await?;
+        }
+        if let Some(process) = self.hand.take() {
             process.terminate().await?;
             self.start_missing().await?;
         }

@@ -34,8 +34,10 @@ const EVENTS_PER_RUN: u64 = 4_000;
 const WARM_UP: usize = 8;
 const TURNS: usize = 12;
 const COLD: usize = 3;
-/// How much more a turn may read or store.
+/// How much more a turn may read or store; and where the worker has never seen the session. Then it reads the list of runs too, which
+/// grows by some 300 bytes with each of them.
 const TOLERANCE: f64 = 1.1;
+const TOLERANCE_COLD: f64 = 1.3;
 
 const SCRIPT: &str = "version = 1\n[[rules]]\nanswer = [{ text = \"Heard.\" }]\n";
 
@@ -177,12 +179,12 @@ async fn a_turn_costs_the_same_on_a_long_log(on: On) -> anyhow::Result<()> {
             costs.push(followed.turn(&bed).await?);
         }
     }
-    for (name, costs) in [("warm", &warm), ("cold", &cold)] {
+    for (name, costs, tolerance) in [("warm", &warm, TOLERANCE), ("cold", &cold, TOLERANCE_COLD)] {
         for (what, of) in [("read", (|cost: &Cost| cost.read) as fn(&Cost) -> u64), ("stored", |cost| cost.stored)] {
             let [short, long] = [median(&costs[0], of), median(&costs[1], of)];
             println!("figures: {name}, {what}: {short} and {long} bytes");
             ensure!(
-                long as f64 <= short as f64 * TOLERANCE,
+                long as f64 <= short as f64 * tolerance,
                 "{name}: a turn on {LONG} events {what} {long} bytes, one on {SHORT} {short}"
             );
         }
