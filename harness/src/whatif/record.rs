@@ -87,7 +87,7 @@ pub enum CallEnd {
     /// Its hand's host was gone.
     Lost(Closed),
     /// Somebody outside answered.
-    Client(Mail),
+    Client(Box<Mail>),
 }
 
 impl Record {
@@ -104,9 +104,8 @@ impl Record {
             if is_at_rest && turns <= turn {
                 found = Some(Record::begin(state));
             }
-            match &mut found {
-                Some(record) => record.note(state, &intake.closed, committed, by_commit.get(&committed.commit.n)),
-                None => {}
+            if let Some(record) = &mut found {
+                record.note(state, &intake.closed, committed, by_commit.get(&committed.commit.n));
             }
             Ok(())
         })?;
@@ -198,7 +197,7 @@ impl Record {
                         EventBody::UserCustomToolResult { custom_tool_use_id: id, .. }
                         | EventBody::UserToolResult { tool_use_id: id, .. } => {
                             if let Some(known) = self.recalled(id) {
-                                known.end = Some(CallEnd::Client(mail.clone()));
+                                known.end = Some(CallEnd::Client(Box::new(mail.clone())));
                             }
                         }
                         _ => self.left_out += 1,

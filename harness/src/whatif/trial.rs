@@ -302,7 +302,7 @@ impl Trial {
                 Some(confirmation)
             }
             Blocker::Custom | Blocker::SelfHosted => match known.end {
-                Some(CallEnd::Client(mail)) => Some(mail),
+                Some(CallEnd::Client(mail)) => Some(*mail),
                 _ => None,
             },
             Blocker::Allowed => None,
