@@ -13,7 +13,6 @@ mod harnesses;
 mod kills;
 mod rollouts;
 mod session;
-mod swaps;
 mod traces;
 mod turns;
 mod users;
