@@ -20,6 +20,7 @@ pub mod rollout;
 pub mod session;
 pub mod summary;
 pub mod time;
+pub mod trial;
 pub mod usage;
 
 pub use commit::{Commit, PrivateEntry, Step, Take};

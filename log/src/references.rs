@@ -294,6 +294,7 @@ mod tests {
             from: 0,
             to: 0,
             frames: Vec::new(),
+            index: None,
             cut: None,
             state: Some(blob("state")),
             shared: false,

@@ -12,6 +12,7 @@ pub mod rollouts;
 pub mod sessions;
 pub mod stream;
 pub mod threads;
+pub mod trials;
 pub mod unbuilt;
 pub mod vaults;
 pub mod workspaces;

@@ -21,10 +21,7 @@ const SESSIONS_MAX: usize = 200;
 /// `model` and `agent` choose among recorded sessions, `sessions` says how many are looked at.
 pub async fn ablate(State(app): State<App>, Path(name): Path<String>, query: Query) -> Result<Json<Value>> {
     let found = resolve(&app, &name).await?;
-    let shims: Vec<String> = match &found {
-        Found::Native(harness) => harness.shims.iter().map(|shim| shim.name.to_owned()).collect(),
-        Found::Added(row) => row.manifest.shims.iter().map(|shim| shim.name.clone()).collect(),
-    };
+    let shims = shims(&found);
     let reference = found.reference();
     let (model, agent) = (query.text("model")?, query.text("agent")?);
     let wanted = query.parsed::<usize>("sessions", "a number")?.unwrap_or(SESSIONS);
@@ -66,6 +63,13 @@ pub async fn ablate(State(app): State<App>, Path(name): Path<String>, query: Que
     })))
 }
 
+pub fn shims(found: &Found) -> Vec<String> {
+    match found {
+        Found::Native(harness) => harness.shims.iter().map(|shim| shim.name.to_owned()).collect(),
+        Found::Added(row) => row.manifest.shims.iter().map(|shim| shim.name.clone()).collect(),
+    }
+}
+
 fn shown(shim: &str, effect: &Effect) -> Value {
     let (low, high) = effect.share();
     let requests = &effect.requests;
@@ -88,7 +92,7 @@ fn shown(shim: &str, effect: &Effect) -> Value {
 }
 
 /// Sessions with a turn behind them, in an order that is by chance and always the same.
-async fn sample(app: &App, model: Option<&str>, agent: Option<&str>, wanted: usize) -> Result<Vec<String>> {
+pub async fn sample(app: &App, model: Option<&str>, agent: Option<&str>, wanted: usize) -> Result<Vec<String>> {
     let mut sample = Vec::new();
     session_row::each(app, |row| {
         let Some(summary) = row.projection.as_ref().map(|projection| &projection.summary) else { return };

@@ -4,6 +4,7 @@
 mod ablation;
 mod find;
 mod row;
+mod shadow;
 mod strategy;
 
 use std::collections::BTreeMap;
@@ -40,7 +41,8 @@ pub const RESOURCE: Resource = Resource {
     routes: &[
         Route { path: "/v1/harnesses", methods: || get(list).post(add) },
         Route { path: "/v1/harnesses/{harness}", methods: || get(show).delete(remove) },
-        Route { path: "/v1/harnesses/{harness}/ablation", methods: || get(ablation::ablate) },
+        Route { path: "/v1/harnesses/{harness}/ablation", methods: || get(ablation::ablate).post(shadow::begin) },
+        Route { path: "/v1/harnesses/{harness}/ablation/{trial_id}", methods: || get(shadow::retrieve) },
         Route { path: "/v1/sessions/{session_id}/harness", methods: || post(swap) },
         Route { path: "/v1/sessions/{session_id}/strategy", methods: || post(strategy::change) },
     ],
@@ -212,6 +214,11 @@ pub fn hold(batch: Batch, harness: &HarnessRef, session_id: &str) -> Result<Batc
     Ok(session_row::refer(batch, digest, session_id))
 }
 
+/// What whoever meant to hold a harness is told that was taken away meanwhile.
+pub fn removed(harness: &HarnessRef) -> ApiError {
+    ApiError::conflict(format!("harness {harness} was removed meanwhile"))
+}
+
 /// Whose the blob of a module is.
 fn owner(sha256: &str) -> String {
     format!("harness_{sha256}")
@@ -261,6 +268,13 @@ async fn swap(
         }
         current.summary.harness
     };
+    // Before the session is told: from then on it may decide by it at any time.
+    if registry::find(&to).is_none() {
+        match app.catalog.write(hold(Batch::new(), &to, &id)?, Durability::Synced).await {
+            Err(store::catalog::Error::Conflict { .. }) => return Err(removed(&to)),
+            held => held?,
+        }
+    }
     let swap = Swap { id: ids::new(ids::SWAP), harness: to.clone() };
     match app.gateway.signal(&id, signal::SWAP, &swap, &swap.id).await {
         Ok(()) => {}

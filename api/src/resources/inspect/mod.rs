@@ -3,6 +3,7 @@
 
 mod context;
 mod replay;
+mod whatif;
 mod why;
 
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use domain::session::OutputFile;
 use http::header;
 use log::{Committed, blobs};
@@ -26,6 +27,7 @@ use crate::query::Query;
 use crate::router::{Resource, Route};
 
 pub use self::replay::read as recording;
+pub use self::whatif::requests_max;
 
 pub const RESOURCE: Resource = Resource {
     name: "session inspection",
@@ -36,6 +38,8 @@ pub const RESOURCE: Resource = Resource {
         Route { path: "/v1/sessions/{session_id}/recording", methods: || get(replay::recording) },
         Route { path: "/v1/sessions/{session_id}/replay", methods: || get(replay::replay) },
         Route { path: "/v1/sessions/{session_id}/context", methods: || get(context::context) },
+        Route { path: "/v1/sessions/{session_id}/whatif", methods: || post(whatif::begin) },
+        Route { path: "/v1/sessions/{session_id}/whatif/{trial_id}", methods: || get(whatif::retrieve) },
     ],
 };
 

@@ -18,6 +18,7 @@ use log::references::Needed;
 use log::session_log::{Base, ForkPoint};
 use serde::Deserialize;
 use serde_json::Value;
+use store::catalog::Error as CatalogError;
 use store::{Batch, Digest, Durability};
 use tracing::Span;
 
@@ -65,6 +66,7 @@ pub struct ForkSession {
 struct Plan {
     fork: Fork,
     state: SessionState,
+    is_harness_named: bool,
     shared: usize,
     needed: BTreeSet<Digest>,
     policy: Option<Policy>,
@@ -134,7 +136,8 @@ async fn plan(app: &App, parent: &str, body: ForkSession) -> Result<Plan> {
         needed.blob(blob);
     }
     needed.resolve(&*app.blobs).await?;
-    Ok(Plan { fork, state, shared: manifest.segments.len(), needed: needed.blobs, policy })
+    let is_harness_named = body.harness.is_some();
+    Ok(Plan { fork, state, is_harness_named, shared: manifest.segments.len(), needed: needed.blobs, policy })
 }
 
 /// The parent's, with what was asked for otherwise.
@@ -178,9 +181,11 @@ async fn harness(app: &App, state: &SessionState, named: Option<&str>) -> Result
 }
 
 async fn begin(app: &App, plan: Plan) -> Result<(SessionRow, Current)> {
-    let Plan { fork, state, shared, needed, policy } = plan;
+    let Plan { fork, state, is_harness_named, shared, needed, policy } = plan;
     let id = &fork.session_id;
-    let row = reserve(app, &fork, &state, shared, needed).await?;
+    // What its parent holds is shared with it below.
+    let named = is_harness_named.then_some(&fork.harness);
+    let row = reserve(app, &fork, &state, named, shared, needed).await?;
     let begun = async {
         share(app, &fork.parent, id).await?;
         egress::open(app, id, policy).await
@@ -215,6 +220,7 @@ async fn reserve(
     app: &App,
     fork: &Fork,
     state: &SessionState,
+    named: Option<&HarnessRef>,
     shared: usize,
     needed: BTreeSet<Digest>,
 ) -> Result<SessionRow> {
@@ -241,11 +247,16 @@ async fn reserve(
         }),
     };
     let mut batch = row::insert(Batch::new(), &row);
+    if let Some(named) = named {
+        batch = harnesses::hold(batch, named, &row.id)?;
+    }
     for digest in needed {
         batch = row::refer(batch, digest, &row.id);
     }
-    app.catalog.write(batch, Durability::Synced).await?;
-    Ok(row)
+    match app.catalog.write(batch, Durability::Synced).await {
+        Err(CatalogError::Conflict { .. }) => Err(harnesses::removed(&fork.harness)),
+        written => Ok(written.map(|()| row)?),
+    }
 }
 
 /// Refers to everything that the parent refers to. Whoever is there at the end was there all along: nothing of it can have

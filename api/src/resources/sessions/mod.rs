@@ -22,7 +22,7 @@ use domain::{Summary, Time};
 use jiff::Timestamp;
 use serde_json::Value;
 
-pub use self::agent::BuiltinTool;
+pub use self::agent::{BuiltinTool, other_model};
 use self::current::Current;
 use self::object::Session;
 pub use self::rows::{DIFF, SessionRows};
