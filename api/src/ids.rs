@@ -26,6 +26,8 @@ pub const ROLLOUT_ORDER: &str = "order";
 pub const SESSION: &str = "sesn";
 /// A swap of a session's harness.
 pub const SWAP: &str = "swap";
+/// Derived from its session's.
+pub const THREAD: &str = domain::ids::prefix::THREAD;
 pub const VAULT: &str = "vlt";
 /// An item of an environment's work queue.
 pub const WORK: &str = "work";
