@@ -33,10 +33,10 @@ impl Default for Fit {
 }
 
 impl Fit {
-    fn check(&mut self, pointer: String, value: &Value) -> Result<(), String> {
+    fn check(&mut self, pointer: &str, value: &Value) -> Result<(), String> {
         let Self { compiler, schemas, known } = self;
         let compile = || compiler.compile(&format!("{URL}#{pointer}"), schemas).unwrap();
-        let index = *known.entry(pointer.clone()).or_insert_with(compile);
+        let index = *known.entry(pointer.to_owned()).or_insert_with(compile);
         schemas.validate(value, index).map_err(|error| format!("{pointer}: {error:#}\n{value:#}"))
     }
 }
@@ -70,9 +70,14 @@ pub fn check(method: &Method, path: &str, body: Option<&[u8]>, answer: &Answer) 
 
 #[track_caller]
 fn fits(pointer: String, value: &Value, what: &str) {
-    if let Err(problem) = FIT.with_borrow_mut(|fit| fit.check(pointer, value)) {
+    if let Some(problem) = problem(&pointer, value) {
         panic!("{what}: {problem}");
     }
+}
+
+/// What is wrong with a value, by the schema at a place of the document.
+pub fn problem(pointer: &str, value: &Value) -> Option<String> {
+    FIT.with_borrow_mut(|fit| fit.check(pointer, value)).err()
 }
 
 /// The event of a stream fits what the document says of them.

@@ -9,6 +9,7 @@ mod events;
 mod files;
 mod fit;
 mod forks;
+mod fuzz;
 mod hands;
 mod harnesses;
 mod openapi;

@@ -6,7 +6,7 @@ use axum::body::Body;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{Api, request};
+use super::{Api, fit, request};
 use crate::openapi::DOCUMENT;
 use crate::resources::unbuilt;
 
@@ -123,6 +123,18 @@ fn every_post_says_what_it_takes_and_every_answer_what_it_is() {
     }
     assert_eq!(bare, BTreeSet::from_iter(WITHOUT_BODY.iter().copied()));
     assert_eq!(open, BTreeSet::from_iter(OPEN.iter().copied()));
+}
+
+#[test]
+fn what_does_not_fit_is_found() {
+    let agent = |kind: &str| json!({"type": kind});
+    let problem = fit::problem("/components/schemas/Agent", &agent("agent")).unwrap();
+    assert!(problem.contains("created_at"), "{problem}");
+    let event = json!({"type": "session.usage", "id": "sevt_1", "processed_at": null, "usage": {}});
+    let problem = fit::problem("/components/schemas/SessionEvent", &event).unwrap();
+    assert!(problem.contains("cache_creation"), "{problem}");
+    let event = json!({"type": "agent.thinking", "id": "sevt_1", "processed_at": null});
+    assert_eq!(fit::problem("/components/schemas/SessionEvent", &event), None);
 }
 
 #[test]
