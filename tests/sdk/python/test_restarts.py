@@ -12,6 +12,7 @@ from typing import Any
 
 import anthropic
 import httpx2
+import pytest
 
 from service import Service
 from support import Session, is_idle, message, of_type, text
@@ -124,6 +125,7 @@ class Talk:
                 continue
 
 
+@pytest.mark.timeout(600)
 def test_62_every_event_comes_exactly_once_over_restarts_under_load(service):
     running = Running(service)
     talks = [Talk(running, service.session()) for _ in range(SESSIONS)]
