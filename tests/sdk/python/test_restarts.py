@@ -33,6 +33,9 @@ class Running:
     def __init__(self, service: Service) -> None:
         self.service = service
         self.changed = threading.Condition()
+        # Set while there is a service to talk to.
+        self.there = threading.Event()
+        self.there.set()
         self.events = 0
         self.over = False
         self.failures: list[BaseException] = []
@@ -52,8 +55,10 @@ class Running:
             self.changed.notify_all()
 
     def restart(self) -> None:
+        self.there.clear()
         self.service.kill()
         self.service.start()
+        self.there.set()
 
     def run(self, target: Any) -> threading.Thread:
         def guarded() -> None:
@@ -104,7 +109,7 @@ class Talk:
                     stream.until(lambda event: self._take(event) or self._running.over)
             except (*AWAY, AssertionError):
                 # The stream broke off: there is a new service, or there will be.
-                continue
+                self._running.there.wait(PATIENCE_S)
 
     def talk(self) -> None:
         while not self._running.over:
@@ -122,7 +127,7 @@ class Talk:
                     session.send(message(words))
                 return
             except AWAY:
-                continue
+                self._running.there.wait(PATIENCE_S)
 
 
 @pytest.mark.timeout(600)
