@@ -73,7 +73,8 @@ impl Param {
             Kind::One(schema) => vec![(name.to_owned(), schema.clone())],
             Kind::Many(item) => vec![(format!("{name}[]"), json!({"type": "array", "items": item}))],
             Kind::Times => {
-                let time = json!({"type": "string", "format": "date-time"});
+                // Empty counts as omitted.
+                let time = json!({"type": "string", "anyOf": [{"format": "date-time"}, {"const": ""}]});
                 OPERATORS.map(|operator| (format!("{name}[{operator}]"), time.clone())).into()
             }
         }

@@ -37,6 +37,8 @@ class Running:
         self.there = threading.Event()
         self.there.set()
         self.events = 0
+        # Nothing new is said; and then, nobody listens any more.
+        self.said_enough = False
         self.over = False
         self.failures: list[BaseException] = []
 
@@ -112,7 +114,7 @@ class Talk:
                 self._running.there.wait(PATIENCE_S)
 
     def talk(self) -> None:
-        while not self._running.over:
+        while not self._running.said_enough:
             words = f"turn {len(self.said)}"
             self._say(words)
             self.said.append(words)
@@ -143,16 +145,17 @@ def test_62_every_event_comes_exactly_once_over_restarts_under_load(service):
             running.restart()
         goal = running.events + BETWEEN
         running.wait(lambda: running.events >= goal)
-        running.over = True
+        running.said_enough = True
         for thread in talkers:
-            thread.join(PATIENCE_S)
+            thread.join()
+        running.over = True
         for talk in talks:
             # Its listener is done with the first event of it.
             Session(service.client, talk.created).say("good bye")
         for thread in listeners:
             thread.join(PATIENCE_S)
     finally:
-        running.over = True
+        running.said_enough = running.over = True
     assert not running.failures, running.failures
     for talk in talks:
         listed = Session(service.client, talk.created).list()
