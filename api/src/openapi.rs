@@ -42,7 +42,7 @@ async fn document(State(_): State<App>) -> Json<Open<&'static Value>> {
 
 /// The document of what this build serves.
 fn describe() -> Value {
-    let mut schemas = Schemas::new();
+    let mut schemas = Schemas::default();
     let mut paths = Map::new();
     for resource in RESOURCES.iter().filter(|resource| resource.name != unbuilt::RESOURCE.name) {
         for route in resource.routes {

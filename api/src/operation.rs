@@ -106,8 +106,8 @@ impl Operation {
     }
 }
 
-impl Schemas {
-    pub fn new() -> Self {
+impl Default for Schemas {
+    fn default() -> Self {
         let settings = || {
             let mut settings = SchemaSettings::draft2020_12();
             settings.definitions_path = "/components/schemas".into();
@@ -119,7 +119,9 @@ impl Schemas {
             given: settings().for_serialize().into_generator(),
         }
     }
+}
 
+impl Schemas {
     /// The schema of something that clients get.
     pub fn given<T: JsonSchema>(&mut self) -> Value {
         self.given.subschema_for::<T>().to_value()
