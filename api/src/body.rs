@@ -2,10 +2,13 @@
 //!
 //! What is not read here is read and forgotten by `drain.rs`, whatever the answer.
 
+use std::borrow::Cow;
+
 use axum::extract::{FromRequest, Request};
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
 use http_body_util::BodyExt;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
@@ -117,6 +120,21 @@ impl<T> Patch<T> {
             Patch::Clear => Err(ApiError::field(field, "cannot be null")),
             Patch::Set(value) => Ok(Some(value)),
         }
+    }
+}
+
+/// As an `Option`: omitted is what `#[serde(default)]` says.
+impl<T: JsonSchema> JsonSchema for Patch<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        Option::<T>::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Option::<T>::json_schema(generator)
     }
 }
 

@@ -17,6 +17,8 @@ pub mod limits;
 pub mod model;
 pub mod outcome;
 pub mod rollout;
+#[cfg(feature = "schema")]
+mod schema;
 pub mod session;
 pub mod summary;
 pub mod time;

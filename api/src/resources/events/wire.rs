@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use domain::content::{Block, Content};
 use domain::event::{Confirmation, EventBody};
 use domain::limits::{EVENTS_PER_POST_MAX, INLINE_BYTES_MAX};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
@@ -19,13 +20,14 @@ const PDF: &str = "application/pdf";
 const PLAIN: &str = "text/plain";
 const URL_CHARS_MAX: usize = 2048;
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "PostEvents")]
 pub struct Post {
     events: Vec<EventParam>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(tag = "type", deny_unknown_fields)]
 pub enum EventParam {
     #[serde(rename = "user.message")]
@@ -65,12 +67,13 @@ pub enum EventParam {
         session_thread_id: Option<String>,
     },
     #[serde(rename = "user.define_outcome")]
+    #[schemars(skip)]
     UserDefineOutcome(IgnoredAny),
     #[serde(rename = "system.message")]
     SystemMessage { content: Vec<BlockParam> },
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum BlockParam {
     Text {
@@ -93,16 +96,17 @@ pub enum BlockParam {
         #[serde(default)]
         citations: Option<CitationsParam>,
     },
+    #[schemars(skip)]
     Redacted {},
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CitationsParam {
     enabled: bool,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum SourceParam {
     Base64 { media_type: String, data: String },

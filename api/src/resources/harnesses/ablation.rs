@@ -11,12 +11,16 @@ use serde_json::{Value, json};
 use super::{Found, deciding, resolve};
 use crate::app::App;
 use crate::error::{ApiError, Result};
-use crate::query::Query;
+use crate::query::{Param, Query};
 use crate::resources::inspect;
 use crate::resources::sessions::row as session_row;
 
 const SESSIONS: usize = 50;
 const SESSIONS_MAX: usize = 200;
+
+pub fn params() -> [Param; 3] {
+    [Param::text("model"), Param::text("agent"), Param::number("sessions", 1..=SESSIONS_MAX as u64)]
+}
 
 /// `model` and `agent` choose among recorded sessions, `sessions` says how many are looked at.
 pub async fn ablate(State(app): State<App>, Path(name): Path<String>, query: Query) -> Result<Json<Value>> {

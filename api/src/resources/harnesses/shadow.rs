@@ -11,6 +11,7 @@ use domain::rollout::{Price, Recorded};
 use domain::trial::Tried;
 use harness::ablate::shadow::{Shadow, interval};
 use harness::whatif::{Input, Report, Variant};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -26,7 +27,7 @@ use crate::resources::trials::{self, Found, TrialRow};
 /// Sessions where nothing else is said.
 const SESSIONS: usize = 10;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Ablate {
     /// Of the recorded sessions, and asked where they have no answer.

@@ -8,6 +8,7 @@ use domain::rollout::{Price, Recorded};
 use domain::trial::Tried;
 use harness::context;
 use harness::whatif::{Input, Report, Sum, Variant, cost};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -22,7 +23,7 @@ use crate::ids;
 /// How often a model may be asked where nothing else is said.
 const REQUESTS: u32 = 50;
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WhatIf {
     /// From which turn on, from 1.

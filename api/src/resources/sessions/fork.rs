@@ -16,6 +16,7 @@ use harness::replay::state_after;
 use log::blobs;
 use log::references::Needed;
 use log::session_log::{Base, ForkPoint};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 use store::catalog::Error as CatalogError;
@@ -41,7 +42,7 @@ use crate::resources::vaults;
 /// Reference rows that are written in one go.
 const STRIDE: usize = 1000;
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ForkSession {
     /// A position of the parent's log: the fork has everything before it, down to the beginning of a commit. Without it,

@@ -2,9 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::routing::get;
 use domain::session::{Resource as Mounted, ResourceKind};
-use serde_json::{Value, json};
 use store::catalog::Error as CatalogError;
 use store::{Batch, Durability};
 
@@ -15,7 +13,9 @@ use super::uploads::{self, ResourceParam};
 use crate::app::App;
 use crate::body::JsonBody;
 use crate::error::{ApiError, Result};
+use crate::operation::get;
 use crate::page::Page;
+use crate::resources::deleted::{Deleted, deleted};
 use crate::resources::files::{self, FileRow};
 use crate::router::{Resource, Route};
 
@@ -81,7 +81,10 @@ async fn add(
 }
 
 /// Only repositories have a token to rotate, and there are none yet.
-async fn rotate(State(app): State<App>, Path((id, resource_id)): Path<(String, String)>) -> Result<Json<Value>> {
+async fn rotate(
+    State(app): State<App>,
+    Path((id, resource_id)): Path<(String, String)>,
+) -> Result<Json<PublicResource>> {
     let resources = resources(&app, &id).await?;
     match resources.iter().any(|resource| resource.id == resource_id) {
         true => Err(ApiError::invalid("only the token of a github_repository can be changed")),
@@ -89,7 +92,7 @@ async fn rotate(State(app): State<App>, Path((id, resource_id)): Path<(String, S
     }
 }
 
-async fn remove(State(app): State<App>, Path((id, resource_id)): Path<(String, String)>) -> Result<Json<Value>> {
+async fn remove(State(app): State<App>, Path((id, resource_id)): Path<(String, String)>) -> Result<Json<Deleted>> {
     row::find(&app, &id).await?;
     let (removed, _) = change::apply(&app, &id, async |current| {
         let (removed, resources): (Vec<_>, Vec<_>) =
@@ -107,5 +110,5 @@ async fn remove(State(app): State<App>, Path((id, resource_id)): Path<(String, S
             written => written?,
         }
     }
-    Ok(Json(json!({"id": resource_id, "type": "session_resource_deleted"})))
+    Ok(deleted(resource_id, "session_resource_deleted"))
 }

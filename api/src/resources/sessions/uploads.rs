@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use domain::content::BlobRef;
 use domain::session::{Resource, ResourceKind};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use store::{Batch, Digest};
@@ -23,17 +24,19 @@ const UPLOADS: &str = "/mnt/session/uploads";
 const WORKSPACE: &str = "/workspace";
 const PATH_BYTES_MAX: usize = 1024;
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ResourceParam {
     File(FileParam),
     /// Ours: an uploaded bundle, cloned inside the sandbox.
     GitBundle(FileParam),
+    #[schemars(skip)]
     GithubRepository(IgnoredAny),
+    #[schemars(skip)]
     MemoryStore(IgnoredAny),
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FileParam {
     file_id: String,

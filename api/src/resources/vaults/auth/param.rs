@@ -2,6 +2,7 @@
 
 use domain::egress::Secret;
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::check::{check_expiry, check_name, check_text, check_url, keep};
@@ -10,7 +11,7 @@ use crate::body::Patch;
 use crate::error::{ApiError, Result};
 use crate::resources::vaults::secrets::{Part, Secrets};
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum CreateAuth {
     McpOauth {
@@ -34,7 +35,7 @@ pub enum CreateAuth {
     },
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateRefresh {
     client_id: String,
@@ -47,7 +48,7 @@ pub struct CreateRefresh {
     scope: Option<String>,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 enum EndpointAuthParam {
     None {},
@@ -55,7 +56,7 @@ enum EndpointAuthParam {
     ClientSecretPost { client_secret: Secret },
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LocationParam {
     #[serde(default)]
@@ -64,7 +65,7 @@ pub struct LocationParam {
     body: Option<bool>,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum UpdateAuth {
     McpOauth {
@@ -89,7 +90,7 @@ pub enum UpdateAuth {
     },
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpdateRefresh {
     #[serde(default)]
@@ -100,7 +101,7 @@ pub struct UpdateRefresh {
     token_endpoint_auth: Option<UpdateEndpointAuth>,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 enum UpdateEndpointAuth {
     ClientSecretBasic {
