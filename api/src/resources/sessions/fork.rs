@@ -223,7 +223,7 @@ async fn reserve(
     state: &SessionState,
     named: Option<&HarnessRef>,
     shared: usize,
-    needed: BTreeSet<Digest>,
+    mut needed: BTreeSet<Digest>,
 ) -> Result<SessionRow> {
     let agent = &fork.attributes.agent;
     let row = SessionRow {
@@ -250,6 +250,8 @@ async fn reserve(
     let mut batch = row::insert(Batch::new(), &row);
     if let Some(named) = named {
         batch = harnesses::hold(batch, named, &row.id)?;
+        // The hold refers to its module.
+        needed.retain(|digest| digest.to_string() != named.sha256);
     }
     for digest in needed {
         batch = row::refer(batch, digest, &row.id);
