@@ -77,3 +77,14 @@ install_node_packages() {
         mv "$cache/npm/package-lock.json" "$cache/package-lock.json"
     fi
 }
+
+# What harness modules are built for. Where it cannot be had, STEADYHAND_WITHOUT_MODULE_TARGET tells the test that builds one.
+install_module_target() {
+    local target=wasm32-unknown-unknown
+    [ -d "$(rustc --print target-libdir --target "$target")" ] && return
+    say "installing the Rust target $target"
+    if ! rustup target add "$target"; then
+        say "it cannot be installed here: the module of docs/harnesses.md is tested and not built"
+        export STEADYHAND_WITHOUT_MODULE_TARGET=1
+    fi
+}
