@@ -55,7 +55,7 @@ pub struct Octets;
 
 impl Media for Octets {
     fn content(_: &mut SchemaGenerator) -> Value {
-        json!({"application/octet-stream": {}})
+        json!({"*/*": {}})
     }
 }
 

@@ -70,10 +70,10 @@ impl Param {
     pub fn spelled(&self) -> Vec<(String, Value)> {
         let name = self.name;
         match &self.kind {
-            Kind::One(schema) => vec![(name.to_owned(), schema.clone())],
+            // Empty counts as omitted.
+            Kind::One(schema) => vec![(name.to_owned(), json!({"anyOf": [schema, {"const": ""}]}))],
             Kind::Many(item) => vec![(format!("{name}[]"), json!({"type": "array", "items": item}))],
             Kind::Times => {
-                // Empty counts as omitted.
                 let time = json!({"type": "string", "anyOf": [{"format": "date-time"}, {"const": ""}]});
                 OPERATORS.map(|operator| (format!("{name}[{operator}]"), time.clone())).into()
             }

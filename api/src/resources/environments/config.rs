@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::body::tagged;
 use crate::error::{ApiError, Result};
 use crate::resources::agents::tools::is_host;
 
@@ -55,7 +56,7 @@ enum PackagesKind {
 #[schemars(rename = "EnvironmentConfigParam")]
 pub(super) enum ConfigParam {
     Cloud {
-        #[serde(default)]
+        #[serde(default, deserialize_with = "tagged")]
         networking: Option<NetworkingParam>,
         #[serde(default)]
         packages: Option<PackagesParam>,

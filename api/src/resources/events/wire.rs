@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
+use crate::body::tagged;
 use crate::error::{ApiError, Result};
 
 const SYSTEM_BLOCKS_MAX: usize = 1000;
@@ -31,7 +32,10 @@ pub struct Post {
 #[serde(tag = "type", deny_unknown_fields)]
 pub enum EventParam {
     #[serde(rename = "user.message")]
-    UserMessage { content: Vec<BlockParam> },
+    UserMessage {
+        #[serde(deserialize_with = "tagged")]
+        content: Vec<BlockParam>,
+    },
     #[serde(rename = "user.interrupt")]
     UserInterrupt {
         #[serde(default)]
@@ -49,7 +53,7 @@ pub enum EventParam {
     #[serde(rename = "user.custom_tool_result")]
     UserCustomToolResult {
         custom_tool_use_id: String,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "tagged")]
         content: Option<Vec<BlockParam>>,
         #[serde(default)]
         is_error: Option<bool>,
@@ -59,7 +63,7 @@ pub enum EventParam {
     #[serde(rename = "user.tool_result")]
     UserToolResult {
         tool_use_id: String,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "tagged")]
         content: Option<Vec<BlockParam>>,
         #[serde(default)]
         is_error: Option<bool>,
@@ -70,7 +74,10 @@ pub enum EventParam {
     #[schemars(skip)]
     UserDefineOutcome(IgnoredAny),
     #[serde(rename = "system.message")]
-    SystemMessage { content: Vec<BlockParam> },
+    SystemMessage {
+        #[serde(deserialize_with = "tagged")]
+        content: Vec<BlockParam>,
+    },
 }
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]

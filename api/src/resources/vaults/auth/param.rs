@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::check::{check_expiry, check_name, check_text, check_url, keep};
 use super::{Auth, EndpointAuth, InjectionLocation, Networking, Refresh};
-use crate::body::Patch;
+use crate::body::{Patch, tagged};
 use crate::error::{ApiError, Result};
 use crate::resources::vaults::secrets::{Part, Secrets};
 
@@ -19,7 +19,7 @@ pub enum CreateAuth {
         access_token: Secret,
         #[serde(default)]
         expires_at: Option<Timestamp>,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "tagged")]
         refresh: Option<CreateRefresh>,
     },
     StaticBearer {
@@ -29,6 +29,7 @@ pub enum CreateAuth {
     EnvironmentVariable {
         secret_name: String,
         secret_value: Secret,
+        #[serde(deserialize_with = "tagged")]
         networking: Networking,
         #[serde(default)]
         injection_location: Patch<LocationParam>,
@@ -73,7 +74,7 @@ pub enum UpdateAuth {
         access_token: Option<Secret>,
         #[serde(default)]
         expires_at: Patch<Timestamp>,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "tagged")]
         refresh: Option<UpdateRefresh>,
     },
     StaticBearer {
@@ -83,7 +84,7 @@ pub enum UpdateAuth {
     EnvironmentVariable {
         #[serde(default)]
         secret_value: Option<Secret>,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "tagged")]
         networking: Option<Networking>,
         #[serde(default)]
         injection_location: Patch<LocationParam>,
