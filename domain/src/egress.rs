@@ -104,6 +104,36 @@ impl std::fmt::Debug for Secret {
     }
 }
 
+/// Why a repository's server did not let git in: what egress says then, which is all that is known of it inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Barred {
+    /// It wants a credential, and there is none.
+    Anonymous,
+    /// It does not know the credential.
+    Unauthorized,
+    /// The credential, or nobody at all, may do this.
+    Forbidden,
+    NotFound,
+}
+
+impl Barred {
+    const ALL: [Barred; 4] = [Self::Anonymous, Self::Unauthorized, Self::Forbidden, Self::NotFound];
+
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Anonymous => "the repository's server wants a credential, and the session has none for it",
+            Self::Unauthorized => "the repository's server does not accept the session's credential for this",
+            Self::Forbidden => "the repository's server forbids this",
+            Self::NotFound => "the repository's server knows no such repository",
+        }
+    }
+
+    /// Reads it in what git repeats of it.
+    pub fn read(said: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|barred| said.contains(barred.words()))
+    }
+}
+
 /// Names in a session's folder, which a sandbox sees.
 pub const SOCKET: &str = "proxy.sock";
 pub const CLIENT: &str = "client.json";
@@ -126,7 +156,7 @@ pub enum Request {
         session_id: String,
         policy: Policy,
     },
-    /// The session has ended.
+    /// The session has ended: its policy goes, and the secrets that were its own.
     DropSession {
         session_id: String,
     },
@@ -136,6 +166,11 @@ pub enum Request {
     },
     DeleteCredential {
         id: CredentialId,
+    },
+    /// Another session goes on with what this one was given.
+    CopyCredential {
+        from: CredentialId,
+        to: CredentialId,
     },
     /// Whether there is such a credential and it can be opened.
     ValidateCredential {

@@ -4,7 +4,7 @@ use crate::{
     Event, Failure, Usage,
     agent::ToolKind,
     content::{BlobRef, Json},
-    event::Permission,
+    event::{ErrorBody, Permission},
     model::ModelPrivate,
     session::HandRef,
 };
@@ -96,8 +96,15 @@ pub struct ToolDigest {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum ProvisionOutcome {
-    Ready { hand: HandRef },
-    Failed { failure: Failure },
+    Ready {
+        hand: HandRef,
+        /// What of the recipe the hand does without: repositories that could not be had.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        problems: Vec<ErrorBody>,
+    },
+    Failed {
+        failure: Failure,
+    },
 }
 
 /// Result of `seal`.

@@ -144,6 +144,46 @@ pub enum ResourceKind {
     GitBundle {
         blob: BlobRef,
     },
+    /// Cloned inside the sandbox through egress, which has the token, if there is one.
+    GithubRepository {
+        url: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        checkout: Option<Checkout>,
+        /// Egress holds a token for it.
+        #[serde(default)]
+        authorized: bool,
+        /// Refs that may be pushed to, `*` at the end for all below.
+        #[serde(default)]
+        push: Vec<String>,
+    },
+}
+
+impl ResourceKind {
+    /// The bytes that it is made from, where the session has them.
+    pub fn blob(&self) -> Option<&BlobRef> {
+        match self {
+            ResourceKind::File { blob, .. } | ResourceKind::GitBundle { blob } => Some(blob),
+            ResourceKind::GithubRepository { .. } => None,
+        }
+    }
+}
+
+/// What of a repository is checked out; without it, what its server says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Checkout {
+    Branch { name: String },
+    Commit { sha: String },
+}
+
+impl Checkout {
+    /// As git takes it.
+    pub fn name(&self) -> &str {
+        match self {
+            Checkout::Branch { name } => name,
+            Checkout::Commit { sha } => sha,
+        }
+    }
 }
 
 /// A message to the workflow, as it waits in the mailbox.

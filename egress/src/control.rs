@@ -109,7 +109,12 @@ impl Egress {
     fn try_answer(&self, request: Request) -> Result<Reply, Error> {
         match request {
             Request::SetPolicy { session_id, policy } => self.sessions.set(&session_id, policy)?,
-            Request::DropSession { session_id } => self.sessions.drop_session(&session_id)?,
+            Request::DropSession { session_id } => {
+                self.sessions.drop_session(&session_id)?;
+                if self.vault.remove(&session_id)? {
+                    self.audit.record(Entry::VaultRemoved { vault: session_id }).map_err(Error::Record)?;
+                }
+            }
             Request::PutCredential { id, secret } => {
                 let secret = zeroize::Zeroizing::new(secret.0);
                 let version = self.vault.put(&id, &secret)?;
@@ -119,6 +124,11 @@ impl Egress {
             Request::DeleteCredential { id } => {
                 self.vault.delete(&id)?;
                 let entry = Entry::CredentialDeleted { vault: id.vault, credential: id.credential };
+                self.audit.record(entry).map_err(Error::Record)?;
+            }
+            Request::CopyCredential { from, to } => {
+                let version = self.vault.copy(&from, &to)?;
+                let entry = Entry::CredentialPut { vault: to.vault, credential: to.credential, version };
                 self.audit.record(entry).map_err(Error::Record)?;
             }
             Request::ValidateCredential { id } => return Ok(Reply::Valid { valid: self.vault.holds(&id) }),

@@ -351,7 +351,7 @@ impl Session {
 
     pub fn hand_is_ready(&mut self, activity: &str, hand: &str) {
         let hand = HandRef { hand: hand.to_owned(), host: "host".to_owned(), epoch: 1 };
-        self.provisioned(activity, ProvisionOutcome::Ready { hand });
+        self.provisioned(activity, ProvisionOutcome::Ready { hand, problems: Vec::new() });
     }
 
     pub fn hand_fails(&mut self, activity: &str) {

@@ -130,7 +130,8 @@ impl Needed {
         for resource in &summary.attributes.resources {
             match &resource.kind {
                 ResourceKind::GitBundle { blob } => self.blob(blob),
-                ResourceKind::File { .. } => {}
+                // A file has a reference of its own, and a repository's bytes are elsewhere.
+                ResourceKind::File { .. } | ResourceKind::GithubRepository { .. } => {}
             }
         }
         summary.manifest.iter().for_each(|manifest| self.blob(manifest));

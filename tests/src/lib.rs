@@ -6,6 +6,7 @@ pub mod client;
 pub mod collector;
 pub mod engines;
 pub mod gate;
+pub mod git;
 pub mod hands;
 pub mod long;
 pub mod process;

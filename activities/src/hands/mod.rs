@@ -4,6 +4,7 @@
 //! asks the hand's journal what became of the call.
 
 mod local;
+mod repositories;
 
 pub use local::Local;
 
@@ -12,6 +13,7 @@ use async_trait::async_trait;
 use domain::{
     Content, Event, EventBody, Failure,
     content::{Block, Json},
+    event::ErrorBody,
     fault::{self, Point},
     ids,
     limits::VIEW_RESULT_HEAD_BYTES,
@@ -61,12 +63,25 @@ impl Executed {
     }
 }
 
+/// A hand, and what of its recipe it does without.
+#[derive(Clone, Debug)]
+pub struct Provisioned {
+    pub hand: HandRef,
+    pub problems: Vec<ErrorBody>,
+}
+
+impl From<HandRef> for Provisioned {
+    fn from(hand: HandRef) -> Self {
+        Provisioned { hand, problems: Vec::new() }
+    }
+}
+
 /// A way to have hands. Everything is idempotent: a worker that was lost in the middle is followed by another
 /// that asks for the same again.
 #[async_trait]
 pub trait Provider: Send + Sync {
     /// Makes the hand of this id, or finds it.
-    async fn provision(&self, input: &ProvisionInput) -> Result<HandRef, Failure>;
+    async fn provision(&self, input: &ProvisionInput) -> Result<Provisioned, Failure>;
 
     /// Runs a call at most once, or gets what became of it.
     async fn execute(&self, hand: &HandRef, call: ToolCall) -> Executed;
@@ -124,7 +139,12 @@ impl HandsActivities {
         let provisioned = beating(&ctx, self.provider.provision(&input)).instrument(span.clone()).await;
         fault::pass(Point::HandProvisioned);
         Ok(match provisioned {
-            Ok(hand) => ProvisionOutcome::Ready { hand },
+            Ok(Provisioned { hand, problems }) => {
+                if !problems.is_empty() {
+                    span.record("error_type", "no_repository");
+                }
+                ProvisionOutcome::Ready { hand, problems }
+            }
             Err(failure) => {
                 span.record("error_type", "no_hand");
                 ProvisionOutcome::Failed { failure }

@@ -11,6 +11,7 @@ mod forks;
 mod hands;
 mod harnesses;
 mod openapi;
+mod repositories;
 mod rollouts;
 mod served;
 mod sessions;

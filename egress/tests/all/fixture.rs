@@ -147,6 +147,10 @@ impl Hand {
         serde_json::from_str(&settled.result).unwrap()
     }
 
+    pub fn client(&self) -> hand::client::Client {
+        hand::client::Client::connect(&self.at.socket).unwrap()
+    }
+
     pub fn sh(&self, command: &str) -> String {
         let result = self.bash(command);
         assert!(!result.is_error, "{command}: {}", result.text());

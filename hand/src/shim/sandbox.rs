@@ -4,7 +4,7 @@ use super::{Shim, calls, gather, note};
 use crate::folder::Folder;
 use crate::limits;
 use crate::link::{Configure, FromInit, SANDBOX, ToInit};
-use crate::spec::Start;
+use crate::spec::{FailedClone, Start};
 use crate::wire::{self, Frame};
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
@@ -50,11 +50,13 @@ pub fn spawn(folder: &Folder) -> io::Result<(Child, Pipes)> {
 pub fn prepare(
     mut pipes: Pipes,
     configure: Configure,
-) -> Result<(Sandbox, BufReader<ChildStdout>, Option<Start>), String> {
+) -> Result<(Sandbox, BufReader<ChildStdout>, Option<Start>, Vec<FailedClone>), String> {
     // If nobody reads this, reading the answer says so.
     wire::write_json(&mut pipes.to, SANDBOX, &ToInit::Configure(configure)).ok();
     match read_message(&mut pipes.from) {
-        Ok((SANDBOX, FromInit::Ready { start })) => Ok((Sandbox(Mutex::new(pipes.to)), pipes.from, start)),
+        Ok((SANDBOX, FromInit::Ready { start, failed })) => {
+            Ok((Sandbox(Mutex::new(pipes.to)), pipes.from, start, failed))
+        }
         Ok((_, FromInit::Failed { message })) => Err(message),
         Ok(_) => Err("it said something unexpected".to_owned()),
         Err(e) => Err(format!("it ended before it was ready ({e})")),

@@ -123,8 +123,12 @@ fn end_span(draft: &mut Draft<'_>, span_id: &str, is_error: bool, model_usage: U
 fn close_provision(draft: &mut Draft<'_>, closing: &Closing) {
     draft.closed(&closing.activity, closing.how.clone());
     let reason = match (&closing.how, &closing.outcome) {
-        (Closed::Finished, Some(Outcome::Provision { outcome: ProvisionOutcome::Ready { hand } })) => {
-            return draft.note(PrivateEntry::HandProvisioned { hand: hand.clone() });
+        (Closed::Finished, Some(Outcome::Provision { outcome: ProvisionOutcome::Ready { hand, problems } })) => {
+            draft.note(PrivateEntry::HandProvisioned { hand: hand.clone() });
+            for error in problems {
+                draft.emit(EventBody::SessionError { error: error.clone() });
+            }
+            return;
         }
         (Closed::Finished, Some(Outcome::Provision { outcome: ProvisionOutcome::Failed { failure } })) => {
             failure.message.clone()

@@ -9,6 +9,7 @@ mod endings;
 mod forks;
 mod harnesses;
 mod kills;
+mod repositories;
 mod rollouts;
 mod session;
 mod traces;

@@ -8,7 +8,7 @@ use axum::extract::{Path, State};
 use domain::agent::{AgentFacts, HarnessRef, StrategyRef};
 use domain::commit::Fork;
 use domain::egress::Policy;
-use domain::session::{Attributes, Origin, ResourceKind, SessionInput};
+use domain::session::{Attributes, Origin, Resource, SessionInput};
 use domain::{Status, ids as derived};
 use harness::SessionState;
 use harness::context;
@@ -24,7 +24,7 @@ use tracing::Span;
 use super::current::Current;
 use super::object::Session;
 use super::row::{self, Projection, SessionRow};
-use super::{agent, create, moment};
+use super::{agent, create, moment, repositories};
 use crate::app::App;
 use crate::body::JsonBody;
 use crate::egress;
@@ -68,6 +68,8 @@ struct Plan {
     shared: usize,
     needed: BTreeSet<Digest>,
     policy: Option<Policy>,
+    /// What the parent had, in the fork's order.
+    resources: Vec<Resource>,
 }
 
 pub async fn fork(
@@ -117,7 +119,8 @@ async fn plan(app: &App, parent: &str, body: ForkSession) -> Result<Plan> {
     let commits = commits.iter().map(|committed| (**committed).clone()).collect();
     let state = state_after(before, commits).map_err(ApiError::internal)?;
     let id = ids::new(ids::SESSION);
-    let (attributes, policy) = attributes(app, &state, &body).await?;
+    let (attributes, policy) = attributes(app, &id, &state, &body).await?;
+    let resources = state.summary.attributes.resources.clone();
     let harness = harness(app, &state, body.harness.as_deref()).await?;
     let created_at = moment(app.clock.now());
     let fork = Fork { parent: parent.to_owned(), session_id: id.clone(), created_at, attributes, harness };
@@ -130,15 +133,19 @@ async fn plan(app: &App, parent: &str, body: ForkSession) -> Result<Plan> {
     state.summary.manifest = Some(listed);
     needed.summary(&state.summary);
     for resource in &state.summary.attributes.resources {
-        let (ResourceKind::File { blob, .. } | ResourceKind::GitBundle { blob }) = &resource.kind;
-        needed.blob(blob);
+        resource.kind.blob().into_iter().for_each(|blob| needed.blob(blob));
     }
     needed.resolve(&*app.blobs).await?;
-    Ok(Plan { fork, state, shared: manifest.segments.len(), needed: needed.blobs, policy })
+    Ok(Plan { fork, state, shared: manifest.segments.len(), needed: needed.blobs, policy, resources })
 }
 
 /// The parent's, with what was asked for otherwise.
-async fn attributes(app: &App, state: &SessionState, body: &ForkSession) -> Result<(Attributes, Option<Policy>)> {
+async fn attributes(
+    app: &App,
+    id: &str,
+    state: &SessionState,
+    body: &ForkSession,
+) -> Result<(Attributes, Option<Policy>)> {
     let mut attributes = state.summary.attributes.clone();
     let environment_id = body.environment_id.as_ref().unwrap_or(&attributes.environment_id).clone();
     let environment = environments::resolve(app, &environment_id).await?;
@@ -163,7 +170,8 @@ async fn attributes(app: &App, state: &SessionState, body: &ForkSession) -> Resu
         resource.id = derived::derive(ids::RESOURCE, &[&state.session_id, &resource.id]);
     }
     let variables = vaults::variables(app, &attributes.vault_ids).await?;
-    let policy = egress::policy(&environment.config).map(|policy| Policy { variables, ..policy });
+    let repositories = repositories::reached(id, &attributes.resources);
+    let policy = egress::policy(&environment.config).map(|policy| Policy { variables, repositories, ..policy });
     Ok((attributes, policy))
 }
 
@@ -178,11 +186,12 @@ async fn harness(app: &App, state: &SessionState, named: Option<&str>) -> Result
 }
 
 async fn begin(app: &App, plan: Plan) -> Result<(SessionRow, Current)> {
-    let Plan { fork, state, shared, needed, policy } = plan;
+    let Plan { fork, state, shared, needed, policy, resources } = plan;
     let id = &fork.session_id;
     let row = reserve(app, &fork, &state, shared, needed).await?;
     let begun = async {
         share(app, &fork.parent, id).await?;
+        repositories::copy_tokens(app, (&fork.parent, &resources), (id, &fork.attributes.resources)).await?;
         egress::open(app, id, policy).await
     };
     if let Err(error) = begun.await {

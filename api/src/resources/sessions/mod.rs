@@ -9,6 +9,7 @@ mod end;
 mod fork;
 mod list;
 pub mod object;
+mod repositories;
 pub mod resources;
 pub mod row;
 mod rows;
