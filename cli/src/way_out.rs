@@ -80,12 +80,16 @@ impl WayOut {
         self.link.clone()
     }
 
-    pub fn child(self, keys: VaultKeys) -> Child {
+    /// `caller` is the hand worker's user, where it has one of its own.
+    pub fn child(self, caller: Option<u32>, keys: VaultKeys) -> Child {
         let mut args: Vec<std::ffi::OsString> = vec!["worker".into(), "egress".into()];
         args.extend(["--dir".into(), self.dir.join("data").into_os_string()]);
         args.extend(["--sockets".into(), self.sockets().into_os_string()]);
         for address in &self.link.private_addresses {
             args.extend(["--private-address".into(), address.into()]);
+        }
+        if let Some(caller) = caller {
+            args.extend(["--caller-uid".into(), caller.to_string().into()]);
         }
         args.extend(keys.args);
         let asks = self.asks;

@@ -2,7 +2,7 @@
 
 use crate::{
     Event, Failure, Usage,
-    agent::ToolKind,
+    agent::{ToolFact, ToolKind},
     content::{BlobRef, Json},
     event::{ErrorBody, Permission},
     model::ModelPrivate,
@@ -105,6 +105,25 @@ pub enum ProvisionOutcome {
     Failed {
         failure: Failure,
     },
+}
+
+/// Result of `list_tools`: what MCP servers offer, put together with what the agent has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ListOutcome {
+    /// Absent where no server could be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listed: Option<Listed>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<ErrorBody>,
+}
+
+/// The agent with the tools of servers that were asked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Listed {
+    pub servers: Vec<String>,
+    /// All tools of the agent, and the snapshot that has their texts.
+    pub tools: Vec<ToolFact>,
+    pub snapshot: BlobRef,
 }
 
 /// Result of `seal`.

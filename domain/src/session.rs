@@ -316,6 +316,32 @@ pub struct ExecuteInput {
     pub turn_event: Option<String>,
 }
 
+/// Input of `list_tools`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ListInput {
+    pub session_id: String,
+    /// The agent as it is, with what it says of its servers.
+    pub snapshot: BlobRef,
+    /// Those that are to be asked.
+    pub servers: Vec<String>,
+    /// What the turn began with ([`crate::Summary::began`]): for traces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn_event: Option<String>,
+}
+
+/// Input of `call_mcp`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct McpCallInput {
+    pub session_id: String,
+    pub server: String,
+    /// As the server calls it.
+    pub tool: String,
+    pub call: Call,
+    /// What the turn began with ([`crate::Summary::began`]): for traces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn_event: Option<String>,
+}
+
 /// Input of `provision`: the recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProvisionInput {

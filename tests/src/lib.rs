@@ -9,6 +9,7 @@ pub mod gate;
 pub mod git;
 pub mod hands;
 pub mod long;
+pub mod mcp;
 pub mod process;
 pub mod service;
 pub mod transcript;

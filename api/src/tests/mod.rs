@@ -10,6 +10,7 @@ mod files;
 mod forks;
 mod hands;
 mod harnesses;
+mod mcp;
 mod openapi;
 mod repositories;
 mod rollouts;

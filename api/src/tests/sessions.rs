@@ -530,6 +530,8 @@ async fn a_session_says_what_it_waits_for() {
         (pending("call_model", PendingActivityState::Scheduled), "brain_worker"),
         (pending("execute", PendingActivityState::Started), "hand"),
         (pending("provision", PendingActivityState::Scheduled), "hand"),
+        (pending("list_tools", PendingActivityState::Started), "hand"),
+        (pending("call_mcp", PendingActivityState::Scheduled), "hand"),
         (pending("seal", PendingActivityState::Started), "brain_worker"),
     ] {
         let name = activity.activity_id.clone();

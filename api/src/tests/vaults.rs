@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use domain::egress::{CredentialId, Policy, Reply, Request};
+use domain::egress::{CredentialId, McpServer, Policy, Reply, Request};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -16,6 +16,8 @@ use crate::egress::Egress;
 pub(super) struct Safe {
     pub(super) secrets: Mutex<BTreeMap<CredentialId, String>>,
     pub(super) policies: Mutex<Vec<Policy>>,
+    /// Of agents that were changed, by session.
+    pub(super) servers: Mutex<Vec<(String, Vec<McpServer>)>>,
     is_gone: Mutex<bool>,
 }
 
@@ -35,6 +37,10 @@ impl Egress for Safe {
                 Some(_) => Reply::Done,
                 None => Reply::Refused { message: "find the credential".to_owned() },
             },
+            Request::SetMcpServers { session_id, mcp_servers, .. } => {
+                self.servers.lock().push((session_id, mcp_servers));
+                Reply::Done
+            }
             Request::CopyCredential { from, to } => match secrets.get(&from).cloned() {
                 Some(secret) => {
                     secrets.insert(to, secret);

@@ -261,7 +261,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     if runs_hands {
         let ways_out = way_out.as_ref().map(WayOut::sockets);
         if let Some(way_out) = way_out {
-            children.push(supervised(way_out.child(settings.vault.clone()), closing.clone()).await?);
+            children
+                .push(supervised(way_out.child(settings.users.worker, settings.vault.clone()), closing.clone()).await?);
         }
         let workers = HandWorker {
             dir: settings.hands_dir.clone(),

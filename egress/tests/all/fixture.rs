@@ -62,6 +62,7 @@ impl World {
             resolver: Box::new(Names),
             listed: self.listed.iter().map(|listed| listed.parse().unwrap()).collect(),
             uids: hand::limits::UIDS,
+            caller: None,
         };
         self.egress = Some(Egress::open(options).unwrap());
     }

@@ -9,6 +9,7 @@ mod endings;
 mod forks;
 mod harnesses;
 mod kills;
+mod mcp;
 mod repositories;
 mod rollouts;
 mod session;

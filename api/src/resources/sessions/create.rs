@@ -18,6 +18,7 @@ use store::{Batch, Digest, Durability};
 use tracing::Span;
 
 use super::current::Current;
+use super::mcp::{self, McpPolicy};
 use super::object::Session;
 use super::repositories;
 use super::row::{self, CreationRow, Projection, SessionRow};
@@ -167,7 +168,14 @@ async fn plan(app: &App, body: CreateSession) -> Result<Plan> {
     let agent = AgentFacts { strategy: strategy.unwrap_or(agent.strategy), shims_off, ..agent };
     let attached = uploads.iter().map(|upload| upload.resource.clone()).collect::<Vec<Resource>>();
     let repositories = repositories::reached(&id, &attached);
-    let policy = egress::policy(&environment.config).map(|policy| Policy { variables, repositories, ..policy });
+    let McpPolicy { mcp_servers, mcp_hosts } = mcp::policy(app, &agent, &vault_ids).await?;
+    let policy = egress::policy(&environment.config).map(|policy| Policy {
+        variables,
+        repositories,
+        mcp_servers,
+        mcp_hosts,
+        ..policy
+    });
     let attributes = Attributes {
         title,
         metadata,

@@ -22,6 +22,7 @@ use store::{Batch, Digest, Durability};
 use tracing::Span;
 
 use super::current::Current;
+use super::mcp::{self, McpPolicy};
 use super::object::Session;
 use super::row::{self, Projection, SessionRow};
 use super::{agent, create, moment, repositories};
@@ -171,7 +172,14 @@ async fn attributes(
     }
     let variables = vaults::variables(app, &attributes.vault_ids).await?;
     let repositories = repositories::reached(id, &attributes.resources);
-    let policy = egress::policy(&environment.config).map(|policy| Policy { variables, repositories, ..policy });
+    let McpPolicy { mcp_servers, mcp_hosts } = mcp::policy(app, &attributes.agent, &attributes.vault_ids).await?;
+    let policy = egress::policy(&environment.config).map(|policy| Policy {
+        variables,
+        repositories,
+        mcp_servers,
+        mcp_hosts,
+        ..policy
+    });
     Ok((attributes, policy))
 }
 
