@@ -14,11 +14,8 @@ use crate::{
 use async_trait::async_trait;
 use domain::{Event, Status, Summary, content::BlobRef, limits::CACHED_LOG_BYTES_MAX, session::Mail};
 use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Weak},
     time::Duration,
 };
 use store::Blobs;
@@ -80,11 +77,26 @@ struct Inner {
 pub struct Followed {
     session_id: String,
     log: Mutex<Option<Reading>>,
-    /// Listeners know of every position before this one.
-    told: AtomicU64,
+    /// `None` until it is read for the first time: nobody can listen before.
+    told: parking_lot::Mutex<Option<Told>>,
     updates: broadcast::Sender<Update>,
     following: parking_lot::Mutex<Following>,
     inner: Arc<Inner>,
+}
+
+/// What listeners know of.
+#[derive(Clone)]
+struct Told {
+    /// Every position before this one.
+    end: u64,
+    /// What is accepted and not committed, by id.
+    accepted: BTreeSet<String>,
+}
+
+impl Told {
+    fn all(log: &SessionLog) -> Self {
+        Told { end: log.end_position(), accepted: log.uncommitted().map(|mail| mail.id().to_owned()).collect() }
+    }
 }
 
 /// A log, and what of it the row does not refer to yet.
@@ -148,7 +160,7 @@ impl Follower {
         let followed = Arc::new(Followed {
             session_id: session_id.to_owned(),
             log: Mutex::new(None),
-            told: AtomicU64::new(u64::MAX),
+            told: parking_lot::Mutex::default(),
             updates: broadcast::channel(BACKLOG_EVENTS).0,
             following: parking_lot::Mutex::default(),
             inner: self.inner.clone(),
@@ -246,17 +258,45 @@ impl Followed {
         log.take_claimed().iter().for_each(|blob| unreferred.blob(blob));
         let mut reading = Reading { log, unreferred, is_written: false };
         self.project(&mut reading).await;
-        let told = self.told.load(Ordering::Relaxed);
-        let end = reading.log.end_position();
-        if told < end {
-            // What the reading before this one learned and did not come to tell.
-            for entry in reading.log.slice(&*self.inner.blobs, told, end).await? {
-                let update = Update::Committed { position: entry.position, event: Arc::new(entry.event) };
-                let _ = self.updates.send(update);
+        self.tell_missed(&mut reading.log).await?;
+        Ok(reading)
+    }
+
+    /// What the reading before this one learned and did not come to tell.
+    async fn tell_missed(&self, log: &mut SessionLog) -> Result<(), Error> {
+        let told = self.told.lock().clone();
+        let Some(Told { end, accepted }) = told else {
+            *self.told.lock() = Some(Told::all(log));
+            return Ok(());
+        };
+        let committed = log.slice(&*self.inner.blobs, end, log.end_position()).await?;
+        self.tell_accepted(log.uncommitted().filter(|mail| !accepted.contains(mail.id())));
+        for entry in committed {
+            self.tell(Update::Committed { position: entry.position, event: Arc::new(entry.event) });
+        }
+        self.told_all(log);
+        Ok(())
+    }
+
+    fn tell(&self, update: Update) {
+        // Nobody listens: then nobody misses it.
+        let _ = self.updates.send(update);
+    }
+
+    fn tell_accepted<'a>(&self, mails: impl IntoIterator<Item = &'a Mail>) {
+        for mail in mails {
+            if let Mail::Event { event } = mail {
+                self.tell(Update::Accepted(Arc::new(event.clone())));
             }
         }
-        self.told.store(end, Ordering::Relaxed);
-        Ok(reading)
+    }
+
+    /// Listeners know of everything in the log, and, if it is over, that nothing comes after it.
+    fn told_all(&self, log: &SessionLog) {
+        *self.told.lock() = Some(Told::all(log));
+        if log.is_closed() {
+            self.tell(Update::Closed);
+        }
     }
 
     /// Into the row. What could not be written is written with what comes next.
@@ -332,7 +372,7 @@ impl Followed {
                 }
                 Err(Error::History(history::Error::NotFound { .. })) => {
                     self.following.lock().is_on = false;
-                    let _ = self.updates.send(Update::Closed);
+                    self.tell(Update::Closed);
                     return;
                 }
                 Err(error) => {
@@ -380,19 +420,11 @@ impl Followed {
             return;
         }
         self.project(reading).await;
-        for mail in &news.accepted {
-            if let Mail::Event { event } = mail {
-                let _ = self.updates.send(Update::Accepted(Arc::new(event.clone())));
-            }
-        }
+        self.tell_accepted(&news.accepted);
         for entry in news.commits.iter().flat_map(|committed| committed.entries()) {
-            let update = Update::Committed { position: entry.position, event: Arc::new(entry.event) };
-            let _ = self.updates.send(update);
+            self.tell(Update::Committed { position: entry.position, event: Arc::new(entry.event) });
         }
-        self.told.store(reading.log.end_position(), Ordering::Relaxed);
-        if news.closed {
-            let _ = self.updates.send(Update::Closed);
-        }
+        self.told_all(&reading.log);
     }
 }
 
@@ -405,3 +437,6 @@ fn rests(log: &SessionLog) -> bool {
     };
     log.uncommitted().next().is_none() && log.summary().is_none_or(is_at_rest)
 }
+
+#[cfg(test)]
+mod tests;
