@@ -191,7 +191,7 @@ pub fn mcp_path(session_id: &str, server: &str) -> String {
 pub fn read_mcp_path(path: &str) -> Option<(&str, String)> {
     let (session_id, name) = path.strip_prefix(MCP_PREFIX)?.split_once('/')?;
     let digits = name.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
-    let bytes = (name.len() % 2 == 0 && name.bytes().all(|b| b.is_ascii_hexdigit()))
+    let bytes = (name.len().is_multiple_of(2) && name.bytes().all(|b| b.is_ascii_hexdigit()))
         .then(|| digits.collect::<Option<Vec<u8>>>())??;
     Some((session_id, String::from_utf8(bytes).ok()?))
 }

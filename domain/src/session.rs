@@ -189,6 +189,7 @@ impl Checkout {
 /// A message to the workflow, as it waits in the mailbox.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "mail", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "a mailbox holds a few, and changes of attributes are rare")]
 pub enum Mail {
     Event { event: Event },
     Change { change: Change },

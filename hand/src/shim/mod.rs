@@ -18,7 +18,7 @@ use crate::spec::{FailedClone, Plan, Start};
 use calls::Calls;
 use folder_watch::Watch;
 use lease::{Lease, Over};
-use sandbox::Sandbox;
+use sandbox::{Prepared, Sandbox};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -86,7 +86,7 @@ pub fn run(dir: &Path) -> Result<(), Error> {
         recipe: (!done).then(|| recipe_of(&plan)),
         start: recipe,
     };
-    let (sandbox, from_init, start, failed) = match sandbox::prepare(pipes, configure) {
+    let Prepared { sandbox, from: from_init, start, failed } = match sandbox::prepare(pipes, configure) {
         Ok(prepared) => prepared,
         Err(why) => {
             // It has ended or must end; either way it is gone when this returns.

@@ -30,6 +30,14 @@ pub struct Pipes {
     from: BufReader<ChildStdout>,
 }
 
+/// A sandbox whose recipe is carried out.
+pub struct Prepared {
+    pub sandbox: Sandbox,
+    pub from: BufReader<ChildStdout>,
+    pub start: Option<Start>,
+    pub failed: Vec<FailedClone>,
+}
+
 /// Start the sandbox of the hand: another role of this program puts up its walls and becomes bwrap.
 pub fn spawn(folder: &Folder) -> io::Result<(Child, Pipes)> {
     let mut child = Command::new("/proc/self/exe")
@@ -47,15 +55,12 @@ pub fn spawn(folder: &Folder) -> io::Result<(Child, Pipes)> {
 }
 
 /// Have init carry out the recipe.
-pub fn prepare(
-    mut pipes: Pipes,
-    configure: Configure,
-) -> Result<(Sandbox, BufReader<ChildStdout>, Option<Start>, Vec<FailedClone>), String> {
+pub fn prepare(mut pipes: Pipes, configure: Configure) -> Result<Prepared, String> {
     // If nobody reads this, reading the answer says so.
     wire::write_json(&mut pipes.to, SANDBOX, &ToInit::Configure(configure)).ok();
     match read_message(&mut pipes.from) {
         Ok((SANDBOX, FromInit::Ready { start, failed })) => {
-            Ok((Sandbox(Mutex::new(pipes.to)), pipes.from, start, failed))
+            Ok(Prepared { sandbox: Sandbox(Mutex::new(pipes.to)), from: pipes.from, start, failed })
         }
         Ok((_, FromInit::Failed { message })) => Err(message),
         Ok(_) => Err("it said something unexpected".to_owned()),
