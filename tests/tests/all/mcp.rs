@@ -159,7 +159,8 @@ async fn scenario(
     let events = turn(&client, &session, "again").await?;
     ensure!(errors(&events) == [error("authentication_failed", "locked")], "{:?}", errors(&events));
     let results = of_kind(&events, "agent.mcp_tool_result");
-    let (wrong, right): (Vec<_>, Vec<_>) = results.iter().partition(|event| event.rest["is_error"] == true);
+    let (wrong, right): (Vec<&LoggedEvent>, Vec<_>) =
+        results.iter().copied().partition(|event| event.rest["is_error"] == true);
     ensure!(right.len() == 1 && right[0].text() == "counted" && back.count() == 1, "{results:?}");
     ensure!(wrong.len() == 1 && wrong[0].text().contains("validation error"), "a wrong input is a result: {results:?}");
 
