@@ -2,18 +2,20 @@
 
 use crate::{
     answer::Origin, beat::beating, call_model, decide, deltas::Deltas, gate, harnesses::Harnesses, log_cache::LogCache,
-    model::Model, turn,
+    model::Model, turn, whatif,
 };
 use domain::{
     Commit,
     fault::{self, Point},
     outcome::{ModelOutcome, SealOutcome},
     session::{ModelInput, SealInput},
+    trial::Tried,
 };
 use futures::FutureExt as _;
 use harness::{
     SessionState,
     rollout::{GateInput, GateReport, Rollout},
+    whatif::{Input as WhatIf, Report as WhatIfReport},
 };
 use log::{HistoryReader, history::Run, segment};
 use std::sync::Arc;
@@ -117,5 +119,21 @@ impl BrainActivities {
         let report = beating(&ctx, gate::gate(&self, &input)).instrument(span).await?;
         fault::pass(Point::GateReported);
         Ok(report)
+    }
+
+    #[activity(definition = contract::Whatif)]
+    pub async fn whatif(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        input: WhatIf,
+    ) -> Result<Tried<WhatIfReport>, ActivityError> {
+        let (session_id, turn) = (&input.session.session_id, input.turn);
+        let span = info_span!("whatif", session_id, turn);
+        fault::pass(Point::TrialStarted);
+        let attempt = ctx.info().attempt;
+        let tried = beating(&ctx, whatif::whatif(&self, &input, attempt, || ctx.cancelled().boxed()));
+        let tried = tried.instrument(span).await?;
+        fault::pass(Point::TrialReported);
+        Ok(tried)
     }
 }

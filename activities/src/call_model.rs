@@ -4,11 +4,11 @@
 use crate::{
     answer::{self, Origin, Previews},
     brain::BrainActivities,
-    model::{self, FailureClass, Outcome, Request},
+    model::{self, FailureClass, OnDelta, Outcome, Request},
 };
 use domain::{
     Failure, RetryClass,
-    agent::AgentSnapshot,
+    agent::{AgentFacts, AgentSnapshot},
     content::Json,
     failure::FailureKind,
     ids,
@@ -65,6 +65,7 @@ pub async fn call_model(
         request_sha256: ids::content_hash(&context::serialize(&body)),
     };
     let request = Request { body, betas: Vec::new(), session_id: input.session_id.clone(), tries: input.tries };
+    let asking = Asking { origin: &origin, agent: &input.agent, request, recipe };
     let mut previews = Previews::new(origin.clone());
     let deltas = &brain.deltas;
     let mut on_delta = |delta| {
@@ -75,8 +76,27 @@ pub async fn call_model(
             deltas.publish(delta);
         }
     };
-    match brain.model.call(&request, &mut on_delta, cancelled).await {
-        Outcome::Answer(answer) => Ok(Some(answered(brain, &origin, input, answer, recipe).await?)),
+    ask(brain, asking, &mut on_delta, cancelled).await
+}
+
+/// A request that is ready to be sent, and what its answer is made into events with.
+pub struct Asking<'a> {
+    pub origin: &'a Origin,
+    pub agent: &'a AgentFacts,
+    pub request: Request,
+    pub recipe: Recipe,
+}
+
+/// Sends it. `None`: nobody wants the answer any more.
+pub async fn ask(
+    brain: &BrainActivities,
+    asking: Asking<'_>,
+    on_delta: &mut OnDelta<'_>,
+    cancelled: BoxFuture<'_, ()>,
+) -> Result<Option<ModelOutcome>, Error> {
+    let Asking { origin, agent, request, recipe } = asking;
+    match brain.model.call(&request, on_delta, cancelled).await {
+        Outcome::Answer(answer) => Ok(Some(answered(brain, origin, agent, answer, recipe).await?)),
         Outcome::Failed(failure) => {
             let digest = ModelDigest::Failed { failure: failed(failure) };
             Ok(Some(ModelOutcome { digest, events: Vec::new(), private: None }))
@@ -95,24 +115,30 @@ async fn slice(brain: &BrainActivities, input: &ModelInput) -> Result<Vec<LogEnt
     if input.to > 0 && entries.last().is_none_or(|last| last.position + 1 < input.to) {
         return Err(Error::Short { session_id: session_id.clone(), to: input.to });
     }
-    for entry in &mut entries {
+    resolve(brain, &mut entries).await?;
+    Ok(entries)
+}
+
+/// Puts content in the place of references to it.
+pub async fn resolve(brain: &BrainActivities, entries: &mut [LogEntry]) -> Result<(), Error> {
+    for entry in entries {
         log::blobs::resolve(&*brain.blobs, &mut entry.event).await?;
         if let Some(private) = &mut entry.private {
             log::blobs::resolve_json(&*brain.blobs, &mut private.blocks).await?;
         }
     }
-    Ok(entries)
+    Ok(())
 }
 
 async fn answered(
     brain: &BrainActivities,
     origin: &Origin,
-    input: &ModelInput,
+    agent: &AgentFacts,
     answer: model::Answer,
     recipe: Recipe,
 ) -> Result<ModelOutcome, Error> {
     let blobs = &*brain.blobs;
-    let mut parts = answer::parts(origin, &input.agent, &answer);
+    let mut parts = answer::parts(origin, agent, &answer);
     for event in &mut parts.events {
         log::blobs::offload(blobs, event).await?;
     }

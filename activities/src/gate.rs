@@ -49,7 +49,7 @@ fn failed(why: String) -> GateReport {
 }
 
 /// `None`: deleted since the sample was drawn, or sealed by a build that did not keep what a session began with.
-async fn recording(brain: &BrainActivities, recorded: &Recorded) -> Result<Option<Recording>, ActivityError> {
+pub async fn recording(brain: &BrainActivities, recorded: &Recorded) -> Result<Option<Recording>, ActivityError> {
     let (reader, store) = (&*brain.reader, &*brain.blobs);
     let opened = match &recorded.sealed {
         Some(manifest) => SessionLog::sealed(store, &recorded.session_id, manifest).await,

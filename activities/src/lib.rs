@@ -18,6 +18,7 @@ pub mod harnesses;
 pub mod log_cache;
 pub mod model;
 mod turn;
+mod whatif;
 
 pub use brain::BrainActivities;
 pub use deltas::Deltas;

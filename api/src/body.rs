@@ -2,10 +2,13 @@
 //!
 //! What is not read here is read and forgotten by `drain.rs`, whatever the answer.
 
+use std::borrow::Cow;
+
 use axum::extract::{FromRequest, Request};
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
 use http_body_util::BodyExt;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
@@ -91,6 +94,13 @@ fn not_json(error: serde_json::Error) -> ApiError {
     ApiError::invalid(format!("the body is not valid JSON: {error}"))
 }
 
+/// For fields inside of a tagged enum that are, or have, tagged enums themselves. What serde sets aside while it looks for
+/// the outer tag lets the number of a variant pass for the inner one; what is read as JSON first does not.
+pub fn tagged<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<T, D::Error> {
+    let value = serde_json::Value::deserialize(deserializer)?;
+    serde_json::from_value(value).map_err(serde::de::Error::custom)
+}
+
 /// A field of an update: omitted, null, or a value.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub enum Patch<T> {
@@ -117,6 +127,21 @@ impl<T> Patch<T> {
             Patch::Clear => Err(ApiError::field(field, "cannot be null")),
             Patch::Set(value) => Ok(Some(value)),
         }
+    }
+}
+
+/// As an `Option`: omitted is what `#[serde(default)]` says.
+impl<T: JsonSchema> JsonSchema for Patch<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        Option::<T>::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Option::<T>::json_schema(generator)
     }
 }
 
@@ -161,6 +186,28 @@ mod tests {
             let error = json::<Outer>(body.as_bytes()).unwrap_err();
             assert_eq!(error.kind(), Kind::InvalidRequest);
             assert!(error.message().starts_with(expected), "{body}: {}", error.message());
+        }
+    }
+
+    #[derive(Deserialize, Debug)]
+    #[serde(tag = "type", rename_all = "snake_case")]
+    enum Shape {
+        Dot {},
+        Within {
+            #[serde(deserialize_with = "tagged")]
+            shape: Box<Shape>,
+        },
+    }
+
+    #[test]
+    fn a_tag_is_a_name_and_never_a_number() {
+        let shape = |body: &str| json::<Shape>(body.as_bytes());
+        let Shape::Within { shape: inner } = shape(r#"{"type":"within","shape":{"type":"dot"}}"#).unwrap() else {
+            panic!("it is within");
+        };
+        assert!(matches!(*inner, Shape::Dot {}));
+        for wrong in [r#"{"type":0}"#, r#"{"type":"within","shape":{"type":0}}"#] {
+            assert_eq!(shape(wrong).unwrap_err().kind(), Kind::InvalidRequest, "{wrong}");
         }
     }
 

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
-use serde_json::{Map, Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 pub type Result<T, E = ApiError> = std::result::Result<T, E>;
 
@@ -62,6 +64,28 @@ impl Kind {
             _ => Kind::Internal,
         }
     }
+}
+
+/// An error as clients see it.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Error")]
+pub struct Envelope {
+    #[serde(rename = "type")]
+    #[schemars(extend("const" = "error"))]
+    kind: &'static str,
+    error: Told,
+    request_id: String,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ErrorDetails")]
+struct Told {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    message: Cow<'static, str>,
+    /// `error_code`, where there is one, tells errors of one type apart.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    details: Map<String, Value>,
 }
 
 #[derive(Clone, Debug)]
@@ -178,15 +202,12 @@ impl ApiError {
             Some(inner) => tracing::debug!(request_id, error = chain(inner.as_ref()), "request refused"),
             None => {}
         }
-        let mut error = json!({"type": kind, "message": self.message});
         let mut details = self.details;
         if let Some(code) = self.code {
             details.insert("error_code".to_owned(), code.into());
         }
-        if !details.is_empty() {
-            error["details"] = Value::Object(details);
-        }
-        let envelope = json!({"type": "error", "error": error, "request_id": request_id});
+        let error = Told { kind, message: self.message, details };
+        let envelope = Envelope { kind: "error", error, request_id: request_id.to_owned() };
         let mut response = (status, Json(envelope)).into_response();
         let headers = response.headers_mut();
         if let Some(should_retry) = self.should_retry {
@@ -255,6 +276,7 @@ mod tests {
     use std::io;
 
     use http_body_util::BodyExt;
+    use serde_json::json;
 
     use super::*;
 

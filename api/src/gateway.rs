@@ -1,5 +1,5 @@
-//! The way into the engine: the only file that starts, signals, terminates and deletes workflows, of sessions and of
-//! rollouts.
+//! The way into the engine: the only file that starts, signals, terminates and deletes workflows, of sessions, rollouts and
+//! trials.
 //!
 //! It speaks the raw RPCs, so it knows workflows by name alone. Every call carries a request id that its caller chose,
 //! so a repeated one changes nothing. It never reads a history: that is `log`'s.
@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use domain::rollout::{self, RolloutInput};
 use domain::session::{SessionInput, WORKFLOW_TYPE, queue};
+use domain::trial::{self, TrialInput};
+use harness::whatif::Input as Trial;
 use log::ClaimCheck;
 use serde::Serialize;
 use serde_json::Value;
@@ -122,6 +124,11 @@ impl Gateway {
     /// Starts the workflow of a rollout, which has its id.
     pub async fn start_rollout(&self, input: &RolloutInput<Value>) -> Result<(), Error> {
         self.start_as(rollout::WORKFLOW_TYPE, &input.rollout_id, input).await
+    }
+
+    /// Starts the workflow of a trial, which has its id.
+    pub async fn start_trial(&self, input: &TrialInput<Trial>) -> Result<(), Error> {
+        self.start_as(trial::WORKFLOW_TYPE, &input.trial_id, input).await
     }
 
     async fn start_as(&self, kind: &str, id: &str, input: &(impl Serialize + Sync)) -> Result<(), Error> {

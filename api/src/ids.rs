@@ -26,6 +26,10 @@ pub const ROLLOUT_ORDER: &str = "order";
 pub const SESSION: &str = "sesn";
 /// A swap of a session's harness.
 pub const SWAP: &str = "swap";
+/// Derived from its session's.
+pub const THREAD: &str = domain::ids::prefix::THREAD;
+/// A what-if, or several.
+pub const TRIAL: &str = "trial";
 pub const VAULT: &str = "vlt";
 /// An item of an environment's work queue.
 pub const WORK: &str = "work";

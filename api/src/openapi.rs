@@ -1,41 +1,56 @@
-//! The OpenAPI document: which paths there are, what each takes and who answers, read off the router itself. It cannot
-//! tell of a route that is not there, nor leave one out.
-//!
-//! It says how to call and what errors look like. The shapes of bodies are the official SDKs' and are not repeated here.
+//! The OpenAPI document: which paths there are, what each takes and what it answers, read off the routes and the
+//! signatures of their handlers (`operation.rs`). It cannot tell of a route that is not there, nor leave one out.
+
+use std::sync::LazyLock;
 
 use axum::Json;
-use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::routing::get;
-use http::Method;
-use http::header::ALLOW;
+use axum::extract::State;
 use serde_json::{Map, Value, json};
-use tower::ServiceExt;
 
 use crate::app::App;
-use crate::error::{ApiError, Result};
-use crate::resources::{files, unbuilt};
-use crate::router::{self, RESOURCES, Resource, Route};
+use crate::error::Envelope;
+use crate::ids;
+use crate::media::Open;
+use crate::operation::{Operation, Schemas, get};
+use crate::resources::unbuilt;
+use crate::router::{RESOURCES, Resource, Route};
 
 pub const RESOURCE: Resource =
     Resource { name: "openapi", routes: &[Route { path: "/openapi.json", methods: || get(document) }] };
 
-/// No route takes it, so whoever is asked says what it does take.
-const NEVER: Method = Method::TRACE;
+/// What ids in paths look like. A parameter that is not here is a name.
+const IDS: &[(&str, &str)] = &[
+    ("agent_id", ids::AGENT),
+    ("environment_id", ids::ENVIRONMENT),
+    ("work_id", ids::WORK),
+    ("session_id", ids::SESSION),
+    ("thread_id", ids::THREAD),
+    ("resource_id", ids::RESOURCE),
+    ("vault_id", ids::VAULT),
+    ("credential_id", ids::CREDENTIAL),
+    ("file_id", ids::FILE),
+    ("key_id", ids::API_KEY),
+    ("rollout_id", ids::ROLLOUT),
+];
 
-async fn document(State(app): State<App>) -> Result<Json<Value>> {
-    Ok(Json(describe(&app).await?))
+/// Made once: it is of the build.
+pub(crate) static DOCUMENT: LazyLock<Value> = LazyLock::new(describe);
+
+async fn document(State(_): State<App>) -> Json<Open<&'static Value>> {
+    Json(Open(&DOCUMENT))
 }
 
 /// The document of what this build serves.
-pub async fn describe(app: &App) -> Result<Value> {
+fn describe() -> Value {
+    let mut schemas = Schemas::default();
     let mut paths = Map::new();
     for resource in RESOURCES.iter().filter(|resource| resource.name != unbuilt::RESOURCE.name) {
         for route in resource.routes {
-            paths.insert(route.path.to_owned(), operations(resource, route, &methods(app, route).await?));
+            paths.insert(route.path.to_owned(), item(resource, route, &mut schemas));
         }
     }
-    Ok(json!({
+    let error = schemas.given::<Envelope>();
+    json!({
         "openapi": "3.1.0",
         "info": {"title": "Steadyhand", "version": env!("CARGO_PKG_VERSION")},
         "security": [{"bearer": []}, {"key": []}],
@@ -52,91 +67,67 @@ pub async fn describe(app: &App) -> Result<Value> {
                 "Error": {
                     "description": "The request was refused, or could not be answered.",
                     "headers": {"request-id": {"$ref": "#/components/headers/RequestId"}},
-                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+                    "content": {"application/json": {"schema": error}},
                 },
             },
-            "schemas": {"Error": error_schema()},
-        },
-    }))
-}
-
-fn error_schema() -> Value {
-    json!({
-        "type": "object",
-        "required": ["type", "error", "request_id"],
-        "properties": {
-            "type": {"const": "error"},
-            "request_id": {"type": "string"},
-            "error": {
-                "type": "object",
-                "required": ["type", "message"],
-                "properties": {
-                    "type": {"type": "string"},
-                    "message": {"type": "string"},
-                    "details": {"type": "object", "properties": {"error_code": {"type": "string"}}},
-                },
-            },
+            "schemas": schemas.named(),
         },
     })
 }
 
-/// What a route answers to, in the router's own words.
-async fn methods(app: &App, route: &Route) -> Result<Vec<String>> {
-    let path = route.path.replace(['{', '}'], "");
-    let request = Request::builder().method(NEVER).uri(path).body(Body::empty()).map_err(ApiError::internal)?;
-    let response = match router::routes().with_state(app.clone()).oneshot(request).await {
-        Ok(response) => response,
-        Err(never) => match never {},
-    };
-    let allowed = response.headers().get(ALLOW).and_then(|allowed| allowed.to_str().ok()).unwrap_or_default();
-    // Every GET answers to HEAD too, by the router's doing.
-    Ok(allowed.split(',').filter(|method| !matches!(*method, "" | "HEAD")).map(str::to_ascii_lowercase).collect())
+fn item(resource: &Resource, route: &Route, schemas: &mut Schemas) -> Value {
+    let operations = (route.methods)().operations.into_iter();
+    let mut item: Map<String, Value> = operations
+        .map(|operation| {
+            let method = operation.method.as_str().to_ascii_lowercase();
+            let described = described(&method, resource, route, &operation, schemas);
+            (method, described)
+        })
+        .collect();
+    let params = route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+    let params: Vec<Value> =
+        params.map(|name| json!({"name": name, "in": "path", "required": true, "schema": path_param(name)})).collect();
+    if !params.is_empty() {
+        item.insert("parameters".to_owned(), params.into());
+    }
+    Value::Object(item)
 }
 
-fn operations(resource: &Resource, route: &Route, methods: &[String]) -> Value {
-    let params = route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
-    let params: Vec<Value> = params
-        .map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}))
-        .collect();
-    let mut operations = Map::new();
-    for method in methods {
-        let mut operation = json!({
-            "operationId": operation_id(method, route.path),
-            "tags": [resource.name],
-            "responses": {"200": answer(route.path), "default": {"$ref": "#/components/responses/Error"}},
-        });
-        if method == "post" {
-            operation["requestBody"] = body(route.path);
-        }
-        operations.insert(method.clone(), operation);
+fn path_param(name: &str) -> Value {
+    match IDS.iter().find(|(known, _)| *known == name) {
+        Some((_, prefix)) => json!({"type": "string", "pattern": format!("^{prefix}_[0-9A-Za-z]+$")}),
+        None => json!({"type": "string"}),
     }
-    if !params.is_empty() {
-        operations.insert("parameters".to_owned(), params.into());
+}
+
+fn described(method: &str, resource: &Resource, route: &Route, operation: &Operation, schemas: &mut Schemas) -> Value {
+    let (body, answer) = operation.describe(schemas);
+    let mut described = json!({
+        "operationId": operation_id(method, route.path),
+        "tags": [resource.name],
+        "responses": {
+            "200": {
+                "description": "Done.",
+                "headers": {"request-id": {"$ref": "#/components/headers/RequestId"}},
+                "content": answer,
+            },
+            "default": {"$ref": "#/components/responses/Error"},
+        },
+    });
+    let query = operation.params.iter().flat_map(|param| param.spelled());
+    let query: Vec<Value> =
+        query.map(|(name, schema)| json!({"name": name, "in": "query", "schema": schema})).collect();
+    if !query.is_empty() {
+        described["parameters"] = query.into();
     }
-    Value::Object(operations)
+    if let Some(content) = body {
+        described["requestBody"] = json!({"content": content});
+    }
+    described
 }
 
 /// As in `post_v1_sessions_session_id_events`.
 fn operation_id(method: &str, path: &str) -> String {
     let words = path.split(['/', '.']).map(|part| part.trim_matches(['{', '}'])).filter(|part| !part.is_empty());
     std::iter::once(method).chain(words).collect::<Vec<_>>().join("_")
-}
-
-fn body(path: &str) -> Value {
-    let kind = if path == files::PATH { "multipart/form-data" } else { "application/json" };
-    json!({"content": {kind: {"schema": {"type": "object"}}}})
-}
-
-fn answer(path: &str) -> Value {
-    let kind = match path.rsplit('/').next() {
-        Some("stream") => "text/event-stream",
-        Some("content") => "application/octet-stream",
-        Some("diff") => "text/plain",
-        _ => "application/json",
-    };
-    json!({
-        "description": "Done.",
-        "headers": {"request-id": {"$ref": "#/components/headers/RequestId"}},
-        "content": {kind: {}},
-    })
 }

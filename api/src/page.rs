@@ -5,12 +5,13 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use store::catalog::KEY_BYTES_MAX;
 use store::{Direction, KeyRange};
 
 use crate::error::{ApiError, Result};
-use crate::query::Query;
+use crate::query::{Param, Query};
 
 const CURSOR_PREFIX: &str = "page_";
 
@@ -21,6 +22,17 @@ pub struct Limits {
     pub max: usize,
 }
 
+impl Limits {
+    pub fn param(self) -> Param {
+        Param::number("limit", 1..=self.max as u64)
+    }
+}
+
+/// The cursor.
+pub fn param() -> Param {
+    Param::text("page")
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
@@ -29,6 +41,10 @@ pub enum Order {
 }
 
 impl Order {
+    pub fn param() -> Param {
+        Param::choice("order", &["asc", "desc"])
+    }
+
     /// The parameter `order`, else the default.
     pub fn of(query: &Query, default: Order) -> Result<Order> {
         match query.text("order")? {
@@ -143,7 +159,8 @@ impl Cursor {
 }
 
 /// One page as clients see it.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "PageOf{T}")]
 pub struct Page<T> {
     pub data: Vec<T>,
     pub next_page: Option<String>,
@@ -169,7 +186,8 @@ impl<T> Page<T> {
     }
 }
 
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "BothWaysPageOf{T}")]
 pub struct PageWithPrev<T> {
     pub data: Vec<T>,
     pub next_page: Option<String>,

@@ -1,17 +1,100 @@
 //! Query parameters in the SDKs' spelling: `types[]=a&types[]=b`, `created_at[gte]=...`. Unknown keys are ignored.
+//!
+//! A route declares what its handler reads; one that reads anything else fails the first test that calls it.
 
 use std::collections::BTreeSet;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Query as AxumQuery};
 use http::request::Parts;
 use jiff::Timestamp;
+use serde_json::{Value, json};
 
 use crate::error::{ApiError, Result};
+
+const OPERATORS: [&str; 4] = ["gt", "gte", "lt", "lte"];
+
+/// A parameter, as the OpenAPI document tells of it.
+#[derive(Clone, Debug)]
+pub struct Param {
+    name: &'static str,
+    kind: Kind,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    /// One value with this schema.
+    One(Value),
+    /// `name[]`, repeated.
+    Many(Value),
+    /// `name[gt]` and its like.
+    Times,
+}
+
+impl Param {
+    pub fn text(name: &'static str) -> Self {
+        Self { name, kind: Kind::One(json!({"type": "string"})) }
+    }
+
+    pub fn choice(name: &'static str, choices: &[&str]) -> Self {
+        Self { name, kind: Kind::One(json!({"type": "string", "enum": choices})) }
+    }
+
+    pub fn flag(name: &'static str) -> Self {
+        Self { name, kind: Kind::One(json!({"type": "boolean"})) }
+    }
+
+    pub fn number(name: &'static str, numbers: std::ops::RangeInclusive<u64>) -> Self {
+        let schema = json!({"type": "integer", "minimum": numbers.start(), "maximum": numbers.end()});
+        Self { name, kind: Kind::One(schema) }
+    }
+
+    pub fn json(name: &'static str) -> Self {
+        Self { name, kind: Kind::One(json!({"type": "string", "contentMediaType": "application/json"})) }
+    }
+
+    pub fn texts(name: &'static str) -> Self {
+        Self { name, kind: Kind::Many(json!({"type": "string"})) }
+    }
+
+    pub fn choices(name: &'static str, choices: &[&str]) -> Self {
+        Self { name, kind: Kind::Many(json!({"type": "string", "enum": choices})) }
+    }
+
+    pub fn times(name: &'static str) -> Self {
+        Self { name, kind: Kind::Times }
+    }
+
+    /// Each parameter that it stands for, with its schema.
+    pub fn spelled(&self) -> Vec<(String, Value)> {
+        let name = self.name;
+        match &self.kind {
+            // Empty counts as omitted.
+            Kind::One(schema) => vec![(name.to_owned(), json!({"anyOf": [schema, {"const": ""}]}))],
+            Kind::Many(item) => vec![(format!("{name}[]"), json!({"type": "array", "items": item}))],
+            Kind::Times => {
+                let time = json!({"type": "string", "anyOf": [{"format": "date-time"}, {"const": ""}]});
+                OPERATORS.map(|operator| (format!("{name}[{operator}]"), time.clone())).into()
+            }
+        }
+    }
+}
+
+/// What the route declares. In the extensions of every request.
+#[derive(Clone, Debug)]
+pub struct Declared(Arc<[&'static str]>);
+
+impl Declared {
+    pub fn new(params: impl Iterator<Item = Param>) -> Self {
+        Self(params.map(|param| param.name).collect())
+    }
+}
 
 #[derive(Clone, Debug, Default)]
 pub struct Query {
     pairs: Vec<(String, String)>,
+    declared: Option<Declared>,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Query {
@@ -20,7 +103,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
         let parsed = AxumQuery::<Vec<(String, String)>>::try_from_uri(&parts.uri);
         let AxumQuery(pairs) = parsed.map_err(|error| ApiError::invalid("the query could not be read").inner(error))?;
-        Ok(Self { pairs })
+        Ok(Self { pairs, declared: parts.extensions.get().cloned() })
     }
 }
 
@@ -36,6 +119,7 @@ pub struct TimeRange {
 impl Query {
     /// A value given at most once. Empty counts as omitted: the SDKs send it for an empty string.
     pub fn text(&self, name: &str) -> Result<Option<&str>> {
+        self.check_declared(name);
         let mut values = self.pairs.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str());
         let value = values.next().filter(|value| !value.is_empty());
         if values.next().is_some() {
@@ -64,10 +148,19 @@ impl Query {
     }
 
     fn values<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a str> + use<'a, 'n> {
+        self.check_declared(name);
         let ours = move |key: &str| {
             key.strip_prefix(name).is_some_and(|rest| rest.is_empty() || (rest.starts_with('[') && rest.ends_with(']')))
         };
         self.pairs.iter().filter(move |(key, _)| ours(key)).map(|(_, value)| value.as_str())
+    }
+
+    fn check_declared(&self, name: &str) {
+        let bare = name.split('[').next().unwrap_or(name);
+        debug_assert!(
+            self.declared.as_ref().is_none_or(|declared| declared.0.contains(&bare)),
+            "{name} is read, and the route does not declare it"
+        );
     }
 
     /// The filters `name[gt]`, `name[gte]`, `name[lt]`, `name[lte]`, all that are given.
@@ -86,7 +179,7 @@ impl Query {
 impl Query {
     pub(crate) fn parse(text: &str) -> Self {
         let uri: http::Uri = format!("/x?{text}").parse().unwrap();
-        Self { pairs: AxumQuery::try_from_uri(&uri).unwrap().0 }
+        Self { pairs: AxumQuery::try_from_uri(&uri).unwrap().0, declared: None }
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::{MatchedPath, Request};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get};
+use axum::routing;
 use axum::{Json, Router};
 use futures::FutureExt;
 use http::{HeaderValue, header};
@@ -20,6 +20,7 @@ use crate::drain;
 use crate::error::{ApiError, Kind};
 use crate::ids;
 use crate::openapi;
+use crate::operation::Methods;
 use crate::resources::{
     agents, api_keys, environments, events, files, hands, harnesses, inspect, rollouts, sessions, stream, threads,
     unbuilt, vaults, workspaces,
@@ -35,7 +36,7 @@ pub struct Resource {
 pub struct Route {
     /// In axum's notation, as in `/v1/agents/{agent_id}`.
     pub path: &'static str,
-    pub methods: fn() -> MethodRouter<App>,
+    pub methods: fn() -> Methods,
 }
 
 /// Every resource behind a key. A new one adds its line.
@@ -71,7 +72,7 @@ const REQUEST_ID: &str = "request-id";
 pub(crate) fn routes() -> Router<App> {
     let mut routes = Router::new();
     for route in RESOURCES.iter().flat_map(|resource| resource.routes) {
-        routes = routes.route(route.path, (route.methods)());
+        routes = (route.methods)().serve(routes, route.path);
     }
     routes.fallback(unknown_path).method_not_allowed_fallback(unknown_method)
 }
@@ -84,7 +85,7 @@ pub fn router(app: App) -> Router {
 pub(crate) fn served(tenants: &Tenants) -> Router {
     routes()
         .route_layer(middleware::from_fn_with_state(tenants.clone(), auth::require))
-        .route("/healthz", get(healthz))
+        .route("/healthz", routing::get(healthz))
         .layer(middleware::from_fn(drain::whole))
         .layer(middleware::from_fn(frame))
         .with_state(tenants.first().clone())

@@ -9,6 +9,7 @@ use crate::auth::audit;
 use crate::error::Result;
 use crate::resources::sessions::catch_up::catch_up;
 use crate::resources::sessions::sealed_runs;
+use crate::resources::trials;
 use crate::sweep::{self, Swept};
 use crate::tenants::Tenants;
 
@@ -45,6 +46,7 @@ pub async fn round(tenants: &Tenants, before: Timestamp, now: Timestamp) -> Resu
     let mut swept = Swept::default();
     for app in &apps {
         sealed_runs::delete(app, now).await?;
+        trials::forget(app, now).await?;
         swept.files_expired += sweep::expire(&*app.catalog, now).await?;
     }
     let first = tenants.first();

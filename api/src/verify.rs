@@ -8,7 +8,7 @@ use store::{Blobs, Catalog, Direction, KeyRange, Record, Versioned};
 
 use crate::error::Result;
 use crate::references;
-use crate::resources::{agents, environments, files, harnesses, rollouts, sessions, vaults};
+use crate::resources::{agents, environments, files, harnesses, rollouts, sessions, trials, vaults};
 use crate::tenants;
 
 /// How many rows are read in one go.
@@ -36,6 +36,7 @@ pub async fn verify(catalog: &Arc<dyn Catalog>, blobs: &dyn Blobs, now: Timestam
         sessions::row::verify(&*part, &mut problems).await?;
         harnesses::verify(&*part, &mut problems).await?;
         rollouts::verify(&*part, &mut problems).await?;
+        trials::verify(&*part, &mut problems).await?;
         vaults::verify(&*part, &mut problems).await?;
     }
     references::verify(&**catalog, blobs, &mut problems).await?;

@@ -28,7 +28,7 @@ Exit codes:
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    Serve(commands::serve::Serve),
+    Serve(Box<commands::serve::Serve>),
     Run(commands::run::Run),
     Session(commands::session::Session),
     Agent(commands::agent::Agent),
@@ -41,6 +41,7 @@ pub enum Command {
     Harness(commands::harness::Harness),
     Replay(commands::replay::Replay),
     Rollout(commands::rollout::Rollout),
+    Whatif(commands::whatif::Whatif),
     Ablate(commands::ablate::Ablate),
     Context(commands::context::Context),
     Why(commands::why::Why),
@@ -71,6 +72,19 @@ pub fn strategy(text: &str, params: Option<&str>) -> anyhow::Result<Value> {
     Ok(json!({"name": name, "version": version, "params": params}))
 }
 
+/// What a million tokens cost, as the API takes it.
+pub fn price(text: &str) -> Result<Value, String> {
+    let dollars: Option<Vec<f64>> = text.split(',').map(|part| part.trim().parse().ok()).collect();
+    let dollars = dollars.filter(|dollars| dollars.iter().all(|dollars| dollars.is_finite() && *dollars >= 0.0));
+    match dollars.as_deref() {
+        Some([input, output]) => Ok(json!({"input": input, "output": output})),
+        Some([input, output, read, write]) => {
+            Ok(json!({"input": input, "output": output, "cache_read": read, "cache_write": write}))
+        }
+        _ => Err("a price is INPUT,OUTPUT or INPUT,OUTPUT,CACHE_READ,CACHE_WRITE in dollars: 3,15,0.3,3.75".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,6 +107,15 @@ mod tests {
             command.get_subcommands().for_each(check);
         }
         check(&Args::command());
+    }
+
+    #[test]
+    fn prices_have_two_parts_or_four() {
+        assert_eq!(price("3,15").unwrap(), json!({"input": 3.0, "output": 15.0}));
+        assert_eq!(price("3, 15, 0.3, 3.75").unwrap()["cache_write"], 3.75);
+        for text in ["", "3", "3,x", "1,2,3", "-1,2", "NaN,1"] {
+            assert!(price(text).is_err(), "{text:?}");
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod harden;
 mod launch;
 mod live;
 mod node;
+mod offer;
 mod output;
 mod presets;
 mod progress;

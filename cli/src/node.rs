@@ -126,13 +126,19 @@ impl Node {
 
     /// Serves one connection; `peer` is given when the connection itself says who it is.
     pub async fn serve(self, stream: UnixStream, peer: Option<Peer>) {
-        let role = peer.as_ref().map(|peer| peer.role);
-        let bounds = Arc::new(Bounds::new(&self.namespace, peer.and_then(|peer| peer.host)));
+        let connected = self.connected(peer);
         let call = move |service: String, rpc: String, headers: HeaderMap, body: Bytes| {
-            let (node, bounds) = (self.clone(), bounds.clone());
-            async move { node.call(role, &bounds, &service, &rpc, headers, body).await }
+            let connected = connected.clone();
+            async move { connected.call(&service, &rpc, headers, body).await }
         };
         engine::serve::connection(call, stream).await;
+    }
+
+    /// What one connection is offered.
+    pub fn connected(self, peer: Option<Peer>) -> Connected {
+        let role = peer.as_ref().map(|peer| peer.role);
+        let bounds = Arc::new(Bounds::new(&self.namespace, peer.and_then(|peer| peer.host)));
+        Connected { node: self, role, bounds }
     }
 
     async fn call(
@@ -174,7 +180,32 @@ impl Node {
     }
 
     fn role_of(&self, headers: &HeaderMap) -> Option<Role> {
-        let token = headers.get("authorization")?.to_str().ok()?.strip_prefix("Bearer ")?;
-        self.tokens.get(token).copied()
+        let shown = bearer(headers)?;
+        self.tokens.iter().find(|(token, _)| same(shown, token)).map(|(_, role)| *role)
     }
+}
+
+/// One connection, with what its worker was handed on it.
+#[derive(Clone)]
+pub struct Connected {
+    node: Node,
+    role: Option<Role>,
+    bounds: Arc<Bounds>,
+}
+
+impl Connected {
+    pub async fn call(&self, service: &str, rpc: &str, headers: HeaderMap, body: Bytes) -> Result<Vec<u8>, Status> {
+        self.node.call(self.role, &self.bounds, service, rpc, headers, body).await
+    }
+}
+
+/// The token that a caller shows, as SDKs send API keys.
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    headers.get("authorization")?.to_str().ok()?.strip_prefix("Bearer ")
+}
+
+/// Whether two tokens are the same; how long it takes does not tell where they differ.
+pub fn same(shown: &str, token: &str) -> bool {
+    let differences = shown.bytes().zip(token.bytes()).fold(0, |found, (a, b)| found | (a ^ b));
+    differences == 0 && shown.len() == token.len() && !token.is_empty()
 }

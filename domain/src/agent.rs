@@ -122,6 +122,8 @@ pub struct ToolFact {
 }
 
 /// A context strategy by name and version, with its parameters.
+// What may be left out of a request is always shown, so it is two schemas.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(inline))]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StrategyRef {
     pub name: String,
@@ -131,6 +133,7 @@ pub struct StrategyRef {
 }
 
 /// A harness by name, version and the sha-256 of its source.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HarnessRef {
     pub name: String,

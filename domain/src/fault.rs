@@ -46,10 +46,14 @@ pub enum Point {
     GateReported,
     /// A run of a rollout is about to continue as new.
     RolloutContinued,
+    /// A what-if is about to begin.
+    TrialStarted,
+    /// A what-if is over; nobody was told.
+    TrialReported,
 }
 
 impl Point {
-    pub const ALL: [(Point, &str); 16] = [
+    pub const ALL: [(Point, &str); 18] = [
         (Point::EventAccepted, "event-accepted"),
         (Point::TaskStarted, "task-started"),
         (Point::DecisionMade, "decision-made"),
@@ -66,6 +70,8 @@ impl Point {
         (Point::GateStarted, "gate-started"),
         (Point::GateReported, "gate-reported"),
         (Point::RolloutContinued, "rollout-continued"),
+        (Point::TrialStarted, "trial-started"),
+        (Point::TrialReported, "trial-reported"),
     ];
 
     pub fn name(self) -> &'static str {

@@ -17,9 +17,12 @@ pub mod limits;
 pub mod model;
 pub mod outcome;
 pub mod rollout;
+#[cfg(feature = "schema")]
+mod schema;
 pub mod session;
 pub mod summary;
 pub mod time;
+pub mod trial;
 pub mod usage;
 
 pub use commit::{Commit, PrivateEntry, Step, Take};

@@ -99,3 +99,16 @@ pub const GATE_TIMEOUT_MS: u64 = 30 * 60 * 1_000;
 pub const ROLLOUT_NOTES_MAX: usize = 50;
 /// Stages of a rollout.
 pub const ROLLOUT_STAGES_MAX: usize = 20;
+
+/// What-ifs of one trial that are gone through side by side: each holds a log, and may ask a model.
+pub const TRIALS_AT_ONCE: usize = 4;
+/// Milliseconds that one of them may take: a model may be asked as often as is allowed.
+pub const TRIAL_TIMEOUT_MS: u64 = 2 * 60 * 60 * 1_000;
+/// Attempts of one of them: each may ask a model anew.
+pub const TRIAL_ATTEMPTS_MAX: u32 = 3;
+/// How often one of them may really ask a model.
+pub const TRIAL_REQUESTS_MAX: u32 = 1_000;
+/// Recorded sessions that shims are tried on with a model: each of them once for every shim.
+pub const TRIAL_SESSIONS_MAX: usize = 50;
+/// Turns of a what-if that its report tells of one by one.
+pub const TRIAL_TURNS_TOLD_MAX: usize = 200;

@@ -87,6 +87,7 @@ pub struct Watch {
 }
 
 /// What a million tokens cost, in dollars.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Price {

@@ -169,6 +169,7 @@ impl ResourceKind {
 }
 
 /// What of a repository is checked out; without it, what its server says.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Checkout {

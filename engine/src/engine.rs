@@ -56,12 +56,13 @@ impl Engine {
         let (host, namespaces) = parts(store, Some(committer), options)?;
         let pending = host.recover().map_err(|source| Error::Recover(source.into()))?;
         let wheel = tokio::spawn(host.clone().run_wheel());
+        let errands = tokio::spawn(host.clone().run_errands());
         let recovery = tokio::spawn(async move {
             if let Err(error) = recovered(pending).await {
                 tracing::error!(error = &error as &dyn std::error::Error, "recovery could not be stored");
             }
         });
-        Ok(Engine(Arc::new(Inner { host, namespaces, tasks: Mutex::new(vec![wheel, recovery]) })))
+        Ok(Engine(Arc::new(Inner { host, namespaces, tasks: Mutex::new(vec![wheel, errands, recovery]) })))
     }
 
     /// Opens a store that nobody else uses to look at it: nothing is recovered, no timer fires, and every call that

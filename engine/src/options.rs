@@ -60,15 +60,18 @@ pub struct Limits {
     pub signals_max: i64,
     /// Activities one run may have pending.
     pub pending_activities_max: usize,
+    /// Children one run may have open.
+    pub pending_children_max: usize,
+    /// Signals to other runs that one run may have on their way.
+    pub pending_signals_max: usize,
+    /// Requests to other runs to cancel themselves that one run may have on their way.
+    pub pending_cancels_max: usize,
     /// Bytes of one payload field (input, result, details).
     pub blob_bytes_max: usize,
     /// Bytes of a memo.
     pub memo_bytes_max: usize,
     /// Events in one page of history, and executions in one page of a list.
     pub page_max: usize,
-    /// Events in a page of history for whoever asks for no size, as workers do. The SDK takes a page's events out from
-    /// the front, task by task, and moves the rest up each time: of 256 events that was half the time of a replay.
-    pub page_default: usize,
     /// Bytes of an identifier (workflow id, type, task queue, ...).
     pub id_bytes_max: usize,
     /// How long a poll for a task waits, in nanoseconds.
@@ -101,10 +104,12 @@ impl Default for Limits {
             buffered_bytes_max: 2 * MIB as usize,
             signals_max: 10_000,
             pending_activities_max: 2_000,
+            pending_children_max: 2_000,
+            pending_signals_max: 2_000,
+            pending_cancels_max: 2_000,
             blob_bytes_max: 2 * MIB as usize,
             memo_bytes_max: 2 * MIB as usize,
             page_max: 256,
-            page_default: 48,
             id_bytes_max: 1_000,
             task_poll_ns: 60 * SECOND,
             history_poll_ns: 20 * SECOND,

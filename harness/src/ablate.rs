@@ -2,7 +2,9 @@
 //! with the shim and without it, and what it decides is held against each other.
 //!
 //! A record says what a shim does in moments that really were. It cannot say what would have become of the session
-//! without it: the answers in the record are answers to what was really sent.
+//! without it: the answers in the record are answers to what was really sent. [`shadow`] says that, where a model is asked.
+
+pub mod shadow;
 
 use crate::{
     Decision, View,
@@ -44,7 +46,7 @@ impl Effect {
             if committed.commit.view_hash.is_none() {
                 return Ok(());
             }
-            frame::decide(state, intake, &mut twice);
+            frame::decide_again(state, intake, &mut twice, &committed.commit);
             let Some([with, without]) = twice.seen.take() else { return Ok(()) };
             self.moments += 1;
             match (&with, &without) {

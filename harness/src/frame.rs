@@ -11,7 +11,7 @@ mod turn;
 mod views;
 
 use crate::{intake::Intake, state::SessionState, view::View};
-use domain::{Commit, Status};
+use domain::{Commit, PrivateEntry, Status, Take};
 use draft::Draft;
 pub use views::Views;
 
@@ -34,7 +34,23 @@ pub trait Ask {
 
 /// Makes the next commit. Pure: the same state, intake and harness give the same commit.
 pub fn decide(state: &SessionState, intake: &Intake, ask: &mut dyn Ask) -> Commit {
+    make(Draft::new(state, intake), intake, ask)
+}
+
+/// Makes a commit again that was recorded, as the build that made it did.
+pub fn decide_again(state: &SessionState, intake: &Intake, ask: &mut dyn Ask, recorded: &Commit) -> Commit {
+    let entries = recorded.takes.iter().filter_map(|take| match take {
+        Take::Private { entry } => Some(entry),
+        _ => None,
+    });
+    let mut behind_swap = entries.skip_while(|entry| !matches!(entry, PrivateEntry::Swapped { .. }));
+    let turn_begins_with_swap = behind_swap.any(|entry| matches!(entry, PrivateEntry::TurnBegun {}));
     let mut draft = Draft::new(state, intake);
+    draft.turn_begins_with_swap = turn_begins_with_swap;
+    make(draft, intake, ask)
+}
+
+fn make(mut draft: Draft<'_>, intake: &Intake, ask: &mut dyn Ask) -> Commit {
     fork::begin(&mut draft);
     for closing in &intake.closed {
         turn::close(&mut draft, closing);

@@ -333,6 +333,7 @@ impl Session {
 
     /// The recipe is the one by which the activity was started.
     fn private(&self, activity: &str, blocks: Vec<Value>, tool_ids: BTreeMap<String, String>) -> ModelPrivate {
+        let request = self.ops.get(activity).and_then(|op| self.request(op)).expect("it is a model request");
         let (slice, strategy, suffix, purpose) = match self.ops.get(activity) {
             Some(Op::CallModel { slice, strategy, suffix, .. }) => {
                 (slice.clone(), strategy.clone(), suffix.clone(), Purpose::Answer)
@@ -354,7 +355,7 @@ impl Session {
                 snapshot: BlobRef { blob: "0".repeat(64), bytes: 0 },
                 serializer: context::SERIALIZER,
                 suffix,
-                request_sha256: String::new(),
+                request_sha256: ids::content_hash(&context::serialize(&request)),
             },
         }
     }
@@ -437,16 +438,21 @@ impl Session {
             Op::Compact { slice, strategy, .. } => (slice, strategy, [].as_slice(), Purpose::Summary),
             _ => return None,
         };
-        let agent = AgentSnapshot {
-            public: Value::Null,
-            model: ModelParams { id: "model".to_owned(), effort: None, speed: None, max_tokens: 10 },
-            system: None,
-            tools: Vec::new(),
-            mcp: Vec::new(),
-        };
         let entries = context::entries(&self.log, slice);
-        Some(context::request(&entries, &agent, Shape { strategy, suffix, purpose }).expect("the strategy is there"))
+        Some(body(&entries, Shape { strategy, suffix, purpose }))
     }
+}
+
+/// A request of the kit's agent.
+pub fn body(entries: &[LogEntry], shape: Shape<'_>) -> Value {
+    let agent = AgentSnapshot {
+        public: Value::Null,
+        model: ModelParams { id: "model".to_owned(), effort: None, speed: None, max_tokens: 10 },
+        system: None,
+        tools: Vec::new(),
+        mcp: Vec::new(),
+    };
+    context::request(entries, &agent, shape).expect("the strategy is there")
 }
 
 /// The harness that is not there.

@@ -9,6 +9,7 @@
 //! * [`context`]: strategies that turn a slice of the log into a model request.
 //! * [`ablate`]: what a workaround changes on recorded sessions.
 //! * [`replay`], [`rollout`]: what another harness makes of the record, and how it comes to be used.
+//! * [`whatif`]: a recorded session gone through again with something else about it.
 
 pub mod ablate;
 pub mod context;
@@ -26,6 +27,7 @@ pub mod rollout;
 pub mod state;
 pub mod view;
 pub mod wasm;
+pub mod whatif;
 
 pub use frame::decide;
 pub use intake::{Closing, Intake, Outcome, Waiting};

@@ -171,7 +171,7 @@ pub fn replay(recording: &Recording, mut with: With<'_>) -> Result<Report, Error
         let own_memo = foreign.then_some(&memo);
         let name = state.summary.harness.to_string();
         let mut witness = Witness::new(ask, name, own_memo, commit.view_version);
-        let replayed = frame::decide(state, intake, &mut witness);
+        let replayed = frame::decide_again(state, intake, &mut witness, commit);
         let seen = witness.seen;
         let kind = compare(commit, &replayed, seen.as_ref(), foreign);
         if let Some(kind) = kind {

@@ -7,6 +7,7 @@ use domain::{
     limits::INLINE_BYTES_MAX,
 };
 use serde::{Serialize, de::DeserializeOwned};
+use std::ops::Range;
 use store::{Blobs, Digest, blobs};
 
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +49,13 @@ pub async fn put(blobs: &dyn Blobs, bytes: Bytes) -> Result<BlobRef, Error> {
 pub async fn get(blobs: &dyn Blobs, blob: &BlobRef) -> Result<Bytes, Error> {
     let digest: Digest = blob.blob.parse().map_err(|_| Error::Reference { hash: blob.blob.clone() })?;
     blobs.get(digest).await.map_err(|source| Error::Store { hash: blob.blob.clone(), source })
+}
+
+/// A part of a blob, which its hash does not vouch for.
+pub async fn get_part(blobs: &dyn Blobs, blob: &BlobRef, part: Range<u64>) -> Result<Bytes, Error> {
+    let digest: Digest = blob.blob.parse().map_err(|_| Error::Reference { hash: blob.blob.clone() })?;
+    let wrong = |source| Error::Store { hash: blob.blob.clone(), source };
+    blobs.open(digest, Some(part)).await.map_err(wrong)?.bytes().await.map_err(wrong)
 }
 
 pub async fn get_json<T: DeserializeOwned>(blobs: &dyn Blobs, blob: &BlobRef) -> Result<T, Error> {

@@ -5,7 +5,7 @@
 //! * [`segment`]: closed runs as immutable blobs, and the manifest that lists them.
 //! * [`session_log`]: both together: positional slices of the whole life of a session.
 //! * [`follow`]: follows a session and tells what happened, in order.
-//! * [`rollout`]: what the history of a rollout tells.
+//! * [`rollout`], [`trial`]: what the history of a rollout tells, and that of a trial.
 //! * [`claim`]: payloads by reference, where content was not enough.
 //! * [`blobs`]: content by reference, and its way back.
 //! * [`recent`]: as many decoded logs as fit into memory.
@@ -27,6 +27,7 @@ pub mod segment;
 pub mod session_log;
 #[cfg(test)]
 mod testing;
+pub mod trial;
 
 pub use claim::ClaimCheck;
 pub use client::TemporalReader;

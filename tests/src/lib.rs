@@ -4,6 +4,7 @@ pub mod afterwards;
 pub mod bed;
 pub mod client;
 pub mod collector;
+pub mod counting;
 pub mod engines;
 pub mod gate;
 pub mod git;

@@ -1,4 +1,4 @@
-//! The brain worker: sessions, rollouts and what they ask of the brain, on queue `brain`.
+//! The brain worker: sessions, rollouts, trials and what they ask of the brain, on queue `brain`.
 
 use crate::{
     deployment,
@@ -9,7 +9,7 @@ use domain::session::queue;
 use std::time::Duration;
 use temporalio_client::Client;
 use temporalio_sdk::{Runtime, Worker, WorkerOptions, runtime::PollerBehavior};
-use workflows::{RolloutWorkflow, SessionWorkflow};
+use workflows::{RolloutWorkflow, SessionWorkflow, TrialWorkflow};
 
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -41,6 +41,8 @@ fn worker(client: Client, activities: BrainActivities, options: Options) -> Resu
         .register_workflow::<SessionWorkflow>()
         .map_err(|error| setup(&error))?
         .register_workflow::<RolloutWorkflow>()
+        .map_err(|error| setup(&error))?
+        .register_workflow::<TrialWorkflow>()
         .map_err(|error| setup(&error))?
         .register_activities(activities)
         .deployment_options(deployment::options())

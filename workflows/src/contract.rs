@@ -5,16 +5,18 @@ use domain::{
     Commit,
     outcome::{CollectOutcome, ListOutcome, ModelOutcome, ProvisionOutcome, SealOutcome, ToolOutcome},
     session::{ExecuteInput, HandInput, ListInput, McpCallInput, ModelInput, ProvisionInput, SealInput},
+    trial::Tried,
 };
 use harness::{
     Intake, SessionState,
     rollout::{self, GateInput, GateReport, Rollout},
+    whatif,
 };
 use serde::{Deserialize, Serialize};
 use temporalio_common::ActivityError;
 use temporalio_macros::activity_definitions;
 
-pub use brain::{CallModel, Decide, DecideRollout, Gate, Seal};
+pub use brain::{CallModel, Decide, DecideRollout, Gate, Seal, Whatif};
 pub use hands::{CallMcp, Collect, Execute, ListTools, Provision, Release};
 
 /// Input of `decide`. Not recorded: the commit that comes back is.
@@ -63,6 +65,12 @@ impl Brain {
     /// Shows a part of a sample of recorded sessions to a harness.
     #[activity(name = "gate")]
     pub fn gate(input: GateInput) -> Result<GateReport, ActivityError> {
+        unimplemented!()
+    }
+
+    /// Goes through a recorded session again with something else about it.
+    #[activity(name = "whatif")]
+    pub fn whatif(input: whatif::Input) -> Result<Tried<whatif::Report>, ActivityError> {
         unimplemented!()
     }
 }

@@ -5,6 +5,8 @@ pub mod contract;
 pub mod patches;
 pub mod rollout;
 pub mod session;
+pub mod trial;
 
 pub use rollout::RolloutWorkflow;
 pub use session::SessionWorkflow;
+pub use trial::TrialWorkflow;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use store::catalog::Error as CatalogError;
@@ -27,8 +28,9 @@ const KEYS_MAX: usize = 10_000;
 const USE_GRAIN: SignedDuration = SignedDuration::from_mins(1);
 
 /// What a key may be used for.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
+#[schemars(rename = "ApiKeyScope")]
 pub enum Scope {
     /// Everything of its workspace.
     #[default]

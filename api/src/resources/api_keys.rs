@@ -2,16 +2,18 @@
 //! else.
 
 use axum::extract::{Path, State};
-use axum::routing::{get, post};
 use axum::{Extension, Json};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::app::App;
 use crate::auth::keys::{KeyRow, KnownKey, NewKey};
 use crate::auth::{Principal, Scope};
 use crate::body::JsonBody;
 use crate::error::{ApiError, Kind, Result};
+use crate::operation::{get, post};
+use crate::page::Page;
 use crate::router::{Resource, Route};
 use crate::tenants;
 use crate::time;
@@ -26,7 +28,7 @@ pub const RESOURCE: Resource = Resource {
 
 const NAME_CHARS_MAX: usize = 256;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateKey {
     name: String,
@@ -37,7 +39,7 @@ pub struct CreateKey {
     workspace_id: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum KeyScope {
     #[default]
@@ -70,7 +72,7 @@ async fn create(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
     JsonBody(CreateKey { name, scope, workspace_id }): JsonBody<CreateKey>,
-) -> Result<Json<Value>> {
+) -> Result<Json<NewApiKey>> {
     require_admin(&principal)?;
     let name = check_name(name)?;
     if let Some(id) = &workspace_id
@@ -82,43 +84,63 @@ async fn create(
         KeyScope::All => Scope::All,
         KeyScope::Read => Scope::Read,
     };
-    Ok(Json(whole(&app.keys.create(&name, scope, workspace_id, app.clock.now()).await?)))
+    Ok(Json(app.keys.create(&name, scope, workspace_id, app.clock.now()).await?.into()))
 }
 
-async fn list(State(app): State<App>, Extension(principal): Extension<Principal>) -> Result<Json<Value>> {
+async fn list(State(app): State<App>, Extension(principal): Extension<Principal>) -> Result<Json<Page<ApiKey>>> {
     require_admin(&principal)?;
     let keys = app.keys.list(is_of_clients).await?;
-    Ok(Json(json!({"data": keys.iter().map(shown).collect::<Vec<_>>(), "next_page": null})))
+    Ok(Json(Page::whole(keys.into_iter().map(ApiKey::from).collect())))
 }
 
 async fn revoke(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
     Path(id): Path<String>,
-) -> Result<Json<Value>> {
+) -> Result<Json<ApiKey>> {
     require_admin(&principal)?;
     let revoked = app.keys.revoke(&id, is_of_clients, app.clock.now()).await?;
-    Ok(Json(shown(&revoked.ok_or_else(|| ApiError::not_found("key", &id))?)))
+    Ok(Json(revoked.ok_or_else(|| ApiError::not_found("key", &id))?.into()))
 }
 
 /// A key as anybody may see it.
-pub fn shown(key: &KnownKey) -> Value {
-    let KeyRow { id, name, created_at, scope, workspace_id, revoked_at } = &key.row;
-    json!({
-        "id": id,
-        "type": "api_key",
-        "name": name,
-        "scope": scope,
-        "workspace_id": workspace_id,
-        "created_at": time::text(*created_at),
-        "last_used_at": key.last_used_at.map(time::text),
-        "revoked_at": revoked_at.map(time::text),
-    })
+#[derive(Serialize, JsonSchema)]
+pub struct ApiKey {
+    id: String,
+    #[serde(rename = "type")]
+    #[schemars(extend("const" = "api_key"))]
+    kind: &'static str,
+    name: String,
+    scope: Scope,
+    workspace_id: Option<String>,
+    #[serde(serialize_with = "time::wire")]
+    #[schemars(with = "Timestamp")]
+    created_at: Timestamp,
+    #[serde(serialize_with = "time::wire_option")]
+    #[schemars(with = "Option<Timestamp>")]
+    last_used_at: Option<Timestamp>,
+    #[serde(serialize_with = "time::wire_option")]
+    #[schemars(with = "Option<Timestamp>")]
+    revoked_at: Option<Timestamp>,
 }
 
 /// A key that was just made, with itself.
-pub fn whole(key: &NewKey) -> Value {
-    let mut value = shown(&KnownKey { row: key.row.clone(), last_used_at: None });
-    value["key"] = key.token.as_str().into();
-    value
+#[derive(Serialize, JsonSchema)]
+pub struct NewApiKey {
+    #[serde(flatten)]
+    known: ApiKey,
+    key: String,
+}
+
+impl From<KnownKey> for ApiKey {
+    fn from(key: KnownKey) -> Self {
+        let KeyRow { id, name, created_at, scope, workspace_id, revoked_at } = key.row;
+        Self { id, kind: "api_key", name, scope, workspace_id, created_at, last_used_at: key.last_used_at, revoked_at }
+    }
+}
+
+impl From<NewKey> for NewApiKey {
+    fn from(key: NewKey) -> Self {
+        Self { known: KnownKey { row: key.row, last_used_at: None }.into(), key: key.token }
+    }
 }

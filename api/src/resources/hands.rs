@@ -2,13 +2,16 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::routing::get;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
+use super::deleted::{Deleted, deleted};
 use super::sessions::row as session_row;
 use crate::app::App;
 use crate::error::{ApiError, Kind, Result};
 use crate::hands::Hand;
+use crate::operation::get;
+use crate::page::Page;
 use crate::router::{Resource, Route};
 
 pub const RESOURCE: Resource = Resource {
@@ -19,39 +22,65 @@ pub const RESOURCE: Resource = Resource {
     ],
 };
 
-fn object(hand: &Hand) -> Value {
-    let layer = |(name, why): &(String, String)| json!({"name": name, "why": why});
-    json!({
-        "type": "hand",
-        "id": hand.id,
-        "session_id": hand.session_id,
-        "state": if hand.is_running { "running" } else { "stopped" },
-        "mode": hand.mode,
-        "epoch": hand.epoch,
-        "running_calls": hand.calls,
-        "idle_seconds": hand.idle_seconds,
-        "lease_seconds": hand.lease_seconds,
-        "layers_off": hand.layers_off.iter().map(layer).collect::<Vec<_>>(),
-    })
+/// As clients see it.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Hand")]
+struct Object {
+    #[serde(rename = "type")]
+    #[schemars(extend("const" = "hand"))]
+    kind: &'static str,
+    id: String,
+    session_id: String,
+    /// `running` or `stopped`.
+    state: &'static str,
+    mode: String,
+    epoch: Option<u64>,
+    running_calls: Vec<String>,
+    idle_seconds: u64,
+    lease_seconds: Option<u64>,
+    layers_off: Vec<Layer>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Layer {
+    name: String,
+    why: String,
+}
+
+impl From<Hand> for Object {
+    fn from(hand: Hand) -> Self {
+        Self {
+            kind: "hand",
+            id: hand.id,
+            session_id: hand.session_id,
+            state: if hand.is_running { "running" } else { "stopped" },
+            mode: hand.mode,
+            epoch: hand.epoch,
+            running_calls: hand.calls,
+            idle_seconds: hand.idle_seconds,
+            lease_seconds: hand.lease_seconds,
+            layers_off: hand.layers_off.into_iter().map(|(name, why)| Layer { name, why }).collect(),
+        }
+    }
 }
 
 /// As many as this machine has, so they come on one page.
-async fn list(State(app): State<App>) -> Result<Json<Value>> {
+async fn list(State(app): State<App>) -> Result<Json<Page<Object>>> {
     let hands = seen(&app).await?;
-    Ok(Json(json!({"data": hands.iter().map(object).collect::<Vec<_>>(), "next_page": null})))
+    Ok(Json(Page::whole(hands.into_iter().map(Object::from).collect())))
 }
 
-async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>> {
-    Ok(Json(object(&find(&app, &id).await?)))
+async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Object>> {
+    Ok(Json(find(&app, &id).await?.into()))
 }
 
 /// What its session knew is told to its model as lost; the next call gets a new one.
-async fn end(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>> {
+async fn end(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Deleted>> {
     let hand = find(&app, &id).await?;
     if let Some(hands) = &app.hands {
         hands.end(&hand.id).await.map_err(ApiError::internal)?;
     }
-    Ok(Json(json!({"type": "hand_deleted", "id": hand.id})))
+    Ok(deleted(hand.id, "hand_deleted"))
 }
 
 async fn find(app: &App, id: &str) -> Result<Hand> {

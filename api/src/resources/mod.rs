@@ -2,6 +2,7 @@
 
 pub mod agents;
 pub mod api_keys;
+pub mod deleted;
 pub mod environments;
 pub mod events;
 pub mod files;
@@ -12,6 +13,7 @@ pub mod rollouts;
 pub mod sessions;
 pub mod stream;
 pub mod threads;
+pub mod trials;
 pub mod unbuilt;
 pub mod vaults;
 pub mod workspaces;

@@ -1,16 +1,15 @@
 //! The threads of a session. There is one, the primary: its log is the session's.
 
 use axum::extract::{Path, State};
-use axum::response::Response;
-use axum::routing::{get, post};
 use axum::{Extension, Json};
 use domain::{Time, ids};
 use http::HeaderMap;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::events::list;
-use super::events::public::PublicUsage;
+use super::events::public::{PublicEvent, PublicUsage};
 use super::sessions::object::{Seconds, Stats};
 use super::sessions::row::{self, SessionRow};
 use super::sessions::{self, moment};
@@ -18,29 +17,44 @@ use super::stream;
 use crate::app::App;
 use crate::auth::Principal;
 use crate::error::{ApiError, Result};
-use crate::page::{Limits, Order, Page, PageRequest};
-use crate::query::Query;
+use crate::media::{Events, Sent};
+use crate::operation::{get, post};
+use crate::page::{self, Limits, Order, Page, PageRequest};
+use crate::query::{Param, Query};
+use crate::resources::agents::snapshot::AgentSnapshot;
 use crate::router::{Resource, Route};
 
 pub const RESOURCE: Resource = Resource {
     name: "session threads",
     routes: &[
-        Route { path: "/v1/sessions/{session_id}/threads", methods: || get(threads) },
+        Route { path: "/v1/sessions/{session_id}/threads", methods: || get(threads).query(params()) },
         Route { path: "/v1/sessions/{session_id}/threads/{thread_id}", methods: || get(retrieve) },
         Route { path: "/v1/sessions/{session_id}/threads/{thread_id}/archive", methods: || post(archive) },
-        Route { path: "/v1/sessions/{session_id}/threads/{thread_id}/events", methods: || get(events) },
-        Route { path: "/v1/sessions/{session_id}/threads/{thread_id}/stream", methods: || get(stream) },
+        Route {
+            path: "/v1/sessions/{session_id}/threads/{thread_id}/events",
+            methods: || get(events).query(list::params()),
+        },
+        Route {
+            path: "/v1/sessions/{session_id}/threads/{thread_id}/stream",
+            methods: || get(stream).query(stream::params()),
+        },
     ],
 };
 
 const LIMITS: Limits = Limits { default: 1000, max: 1000 };
 
-#[derive(Serialize)]
+fn params() -> [Param; 3] {
+    [LIMITS.param(), page::param(), Param::texts("statuses")]
+}
+
+#[derive(Serialize, JsonSchema)]
 struct Thread {
     id: String,
     #[serde(rename = "type")]
+    #[schemars(extend("const" = "session_thread"))]
     kind: &'static str,
     session_id: String,
+    #[schemars(schema_with = "agent_schema")]
     agent: Value,
     status: &'static str,
     parent_thread_id: (),
@@ -52,12 +66,24 @@ struct Thread {
     archived_at: Option<Time>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct ThreadStats {
     #[serde(flatten)]
     stats: Stats,
     /// The primary thread starts with its session.
     startup_seconds: Seconds,
+}
+
+/// A thread's agent has no threads of its own to speak of.
+fn agent_schema(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = AgentSnapshot::json_schema(generator);
+    if let Some(required) = schema.get_mut("required").and_then(Value::as_array_mut) {
+        required.retain(|field| field != "multiagent");
+    }
+    if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+        properties.remove("multiagent");
+    }
+    schema
 }
 
 /// The thread, if clients may know of the session and it has that one.
@@ -125,7 +151,7 @@ async fn events(
     State(app): State<App>,
     Path((session_id, thread_id)): Path<(String, String)>,
     query: Query,
-) -> Result<Json<Page<Value>>> {
+) -> Result<Json<Page<PublicEvent>>> {
     find(&app, &session_id, &thread_id).await?;
     let followed = app.session(&session_id);
     let name = format!("sessions/{session_id}/threads/{thread_id}/events");
@@ -138,7 +164,7 @@ async fn stream(
     query: Query,
     Extension(principal): Extension<Principal>,
     headers: HeaderMap,
-) -> Result<Response> {
+) -> Result<Sent<Events>> {
     find(&app, &session_id, &thread_id).await?;
     stream::open(app, session_id, &query, &headers, principal).await
 }

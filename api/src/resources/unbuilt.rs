@@ -3,11 +3,12 @@
 use axum::routing::any;
 
 use crate::error::ApiError;
+use crate::operation::Methods;
 use crate::router::{Resource, Route};
 
 macro_rules! unbuilt {
     ($($area:literal at [$($path:literal),+]),+ $(,)?) => {
-        &[$($(Route { path: $path, methods: || any(async || ApiError::not_built($area)) }),+),+]
+        &[$($(Route { path: $path, methods: || Methods::undescribed(any(async || ApiError::not_built($area))) }),+),+]
     };
 }
 

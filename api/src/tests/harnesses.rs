@@ -85,6 +85,19 @@ async fn what_is_no_harness_is_refused() {
 }
 
 #[tokio::test]
+async fn forks_and_swaps_hold_the_module_that_they_are_given() {
+    let api = Api::new().await;
+    api.add(PATIENT).await.ok();
+    let (parent, swapped) = (id(&api.session(json!({})).await), id(&api.session(json!({})).await));
+    let fork = id(&api.post(&format!("/v1/sessions/{parent}/fork"), &json!({"harness": "patient"})).await.ok());
+    api.post(&format!("/v1/sessions/{swapped}/harness"), &json!({"harness": "patient"})).await.ok();
+    for (session, holds) in [(&fork, true), (&swapped, true), (&parent, false)] {
+        let referred = row::referred(&*api.app.catalog, session, 100).await.unwrap();
+        assert_eq!(referred.contains(&Digest::of(PATIENT)), holds, "{session}");
+    }
+}
+
+#[tokio::test]
 async fn a_swap_is_a_signal() {
     let api = Api::new().await;
     let session = id(&api.session(json!({})).await);

@@ -7,7 +7,9 @@ mod engine;
 mod environments;
 mod events;
 mod files;
+mod fit;
 mod forks;
+mod fuzz;
 mod hands;
 mod harnesses;
 mod mcp;
@@ -95,14 +97,22 @@ impl Api {
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {
-        let response = self.open(request).await;
-        let (parts, body) = response.into_parts();
-        let body = body.collect().await.unwrap().to_bytes().to_vec();
-        Answer { status: parts.status, headers: parts.headers, body }
+        self.exchange(request, None).await
+    }
+
+    /// The answer, which has to be what the OpenAPI document says; so has the body, where it is given and was taken.
+    async fn exchange(&self, request: Request<Body>, body: Option<&[u8]>) -> Answer {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let (parts, answered) = self.open(request).await.into_parts();
+        let answered = answered.collect().await.unwrap().to_bytes().to_vec();
+        let answer = Answer { status: parts.status, headers: parts.headers, body: answered };
+        fit::check(&method, &path, body, &answer);
+        answer
     }
 
     async fn call(&self, method: Method, path: &str, body: impl Into<Body>) -> Answer {
-        self.send(request(method, path).body(body.into()).unwrap()).await
+        let body = body.into().collect().await.unwrap().to_bytes();
+        self.exchange(request(method, path).body(body.clone().into()).unwrap(), Some(&body)).await
     }
 
     async fn get(&self, path: &str) -> Answer {

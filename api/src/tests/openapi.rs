@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use axum::body::Body;
 use http::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{Api, request};
+use super::{Api, fit, request};
+use crate::openapi::DOCUMENT;
 use crate::resources::unbuilt;
 
 /// Every operation, as `POST /v1/agents`.
@@ -64,4 +65,87 @@ async fn what_it_has_is_answered_and_what_it_has_not_is_405() {
         }
     }
     assert_eq!(ids.len(), known.len());
+}
+
+/// POSTs that are said all by their path. May only shrink.
+const WITHOUT_BODY: &[&str] = &[
+    "/v1/agents/{agent_id}/archive",
+    "/v1/environments/{environment_id}/archive",
+    "/v1/environments/{environment_id}/work/{work_id}/ack",
+    "/v1/environments/{environment_id}/work/{work_id}/heartbeat",
+    "/v1/harness_rollouts/{rollout_id}/{order}",
+    "/v1/sessions/{session_id}/archive",
+    "/v1/sessions/{session_id}/resources/{resource_id}",
+    "/v1/sessions/{session_id}/threads/{thread_id}/archive",
+    "/v1/steadyhand/api_keys/{key_id}/revoke",
+    "/v1/steadyhand/environments/{environment_id}/keys/{key_id}/revoke",
+    "/v1/vaults/{vault_id}/archive",
+    "/v1/vaults/{vault_id}/credentials/{credential_id}/archive",
+    "/v1/vaults/{vault_id}/credentials/{credential_id}/mcp_oauth_validate",
+];
+
+/// Answers that are shown as they are kept, for people to look at: the document does not say what they have in them. May
+/// only shrink.
+const OPEN: &[&str] = &[
+    "/openapi.json",
+    "/v1/harness_rollouts",
+    "/v1/harness_rollouts/{rollout_id}",
+    "/v1/harness_rollouts/{rollout_id}/{order}",
+    "/v1/harnesses/{harness}/ablation",
+    "/v1/harnesses/{harness}/ablation/{trial_id}",
+    "/v1/sessions/{session_id}/context",
+    "/v1/sessions/{session_id}/recording",
+    "/v1/sessions/{session_id}/replay",
+    "/v1/sessions/{session_id}/whatif",
+    "/v1/sessions/{session_id}/whatif/{trial_id}",
+];
+
+#[test]
+fn every_post_says_what_it_takes_and_every_answer_what_it_is() {
+    let mut open = BTreeSet::new();
+    let mut bare = BTreeSet::new();
+    for (path, item) in DOCUMENT["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap().iter().filter(|(name, _)| *name != "parameters") {
+            let content = operation["requestBody"]["content"].as_object();
+            if method == "post" && content.is_none() {
+                bare.insert(path.as_str());
+            }
+            if let Some(schema) = content.and_then(|content| content.get("application/json")) {
+                assert!(schema["schema"]["$ref"].is_string(), "{method} {path}: {schema}");
+            }
+            let answer = operation["responses"]["200"]["content"].as_object();
+            let answer = answer.unwrap_or_else(|| panic!("{method} {path} answers nothing"));
+            if let Some(json) = answer.get("application/json") {
+                let schema = &json["schema"];
+                let is_said = schema["$ref"].is_string() || schema["anyOf"].is_array();
+                if !is_said || schema["$ref"] == "#/components/schemas/PageOfAnyValue" {
+                    open.insert(path.as_str());
+                }
+            }
+        }
+    }
+    assert_eq!(bare, BTreeSet::from_iter(WITHOUT_BODY.iter().copied()));
+    assert_eq!(open, BTreeSet::from_iter(OPEN.iter().copied()));
+}
+
+#[test]
+fn what_does_not_fit_is_found() {
+    let agent = |kind: &str| json!({"type": kind});
+    let problem = fit::problem("/components/schemas/Agent", &agent("agent")).unwrap();
+    assert!(problem.contains("created_at"), "{problem}");
+    let event = json!({"type": "session.usage", "id": "sevt_1", "processed_at": null, "usage": {}});
+    let problem = fit::problem("/components/schemas/SessionEvent", &event).unwrap();
+    assert!(problem.contains("cache_creation"), "{problem}");
+    let event = json!({"type": "agent.thinking", "id": "sevt_1", "processed_at": null});
+    assert_eq!(fit::problem("/components/schemas/SessionEvent", &event), None);
+}
+
+#[test]
+fn what_may_be_left_out_or_cleared_says_so() {
+    let update = &DOCUMENT["components"]["schemas"]["UpdateAgent"];
+    assert_eq!(update.get("required"), None);
+    assert_eq!(update["properties"]["system"]["type"], json!(["string", "null"]));
+    assert_eq!(update["additionalProperties"], false);
+    let create = &DOCUMENT["components"]["schemas"]["CreateAgent"];
+    assert_eq!(create["required"], json!(["name", "model"]));
 }

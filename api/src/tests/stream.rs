@@ -10,7 +10,10 @@ use serde_json::{Value, json};
 
 use super::events::{begun, ids, send, user};
 use super::story::{Story, message};
-use super::{Api, id, request};
+use super::{Api, fit, id, request};
+
+/// Messages that are no events of a log.
+const OF_STREAMS: [&str; 4] = ["ping", "event_start", "event_delta", "session.deleted"];
 
 /// An open stream. Nothing is read ahead.
 struct Reader {
@@ -43,6 +46,9 @@ impl Reader {
             if let Some((frame, rest)) = self.text.split_once("\n\n") {
                 let frame = parse(frame);
                 self.text = rest.to_owned();
+                if !OF_STREAMS.contains(&frame.name.as_str()) {
+                    fit::check_event(&frame.data);
+                }
                 return Some(frame);
             }
             let bytes = self.body.next().await?.unwrap();

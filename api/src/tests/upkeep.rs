@@ -56,6 +56,7 @@ async fn unnamed_results(api: &Api, session_id: &str) -> BTreeSet<Digest> {
         from: 0,
         to: 0,
         frames: Vec::new(),
+        index: None,
         cut: None,
         state: None,
         shared: false,
@@ -131,8 +132,18 @@ async fn the_history_of_a_sealed_run_stays_while_its_segment_cannot_be_read() {
     let bytes = "a segment";
     let blob = BlobRef { blob: Digest::of(bytes.as_bytes()).to_string(), bytes: bytes.len() as u64 };
     let run_id = "run-0".to_owned();
-    let segment =
-        Segment { run_id, blob, key_id: 0, from: 0, to: 0, frames: Vec::new(), cut: None, state: None, shared: false };
+    let segment = Segment {
+        run_id,
+        blob,
+        key_id: 0,
+        from: 0,
+        to: 0,
+        frames: Vec::new(),
+        index: None,
+        cut: None,
+        state: None,
+        shared: false,
+    };
     let now = Timestamp::now();
     let batch = sealed_runs::insert(Batch::new(), &story.session_id, &segment, now);
     api.app.catalog.write(batch, Durability::Synced).await.unwrap();

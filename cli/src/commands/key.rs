@@ -151,5 +151,6 @@ async fn create_here(root: &Path, name: &str, scope: Scope, workspace: Option<St
     };
     let keys = api::auth::Keys::new(catalog, None);
     let made = keys.create(name, scope, workspace, jiff::Timestamp::now()).await;
-    Ok(api::resources::api_keys::whole(&made.hint(Code::Data, "keep the key", hint)?))
+    let made = made.hint(Code::Data, "keep the key", hint)?;
+    Ok(json!(api::resources::api_keys::NewApiKey::from(made)))
 }

@@ -19,6 +19,7 @@ pub mod run;
 pub mod serve;
 pub mod session;
 pub mod verify;
+pub mod whatif;
 pub mod why;
 pub mod worker;
 pub mod workspace;
@@ -39,6 +40,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Command::Audit(audit) => wait(audit.run()),
         Command::Harness(harness) => wait(harness.run()),
         Command::Replay(replay) => wait(replay.run()),
+        Command::Whatif(whatif) => wait(whatif.run()),
         Command::Ablate(ablate) => wait(ablate.run()),
         Command::Rollout(rollout) => wait(rollout.run()),
         Command::Context(context) => wait(context.run()),

@@ -11,6 +11,7 @@ use crate::{
     hand_worker::{HandWorker, Users},
     hands_here::HandsHere,
     node::{self, Node},
+    offer::{Offer, OfferArgs},
     output, remote,
     supervisor::{self, Child},
     telemetry::{self, Collector},
@@ -54,9 +55,8 @@ pub struct Serve {
     /// Configuration file [default: DATA/steadyhand.toml, if it is there]
     #[arg(long, env = env_vars::CONFIG, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Offer the embedded engine to the temporal CLI and other SDKs, on this address
-    #[arg(long, env = env_vars::ENGINE_LISTEN, value_name = "ADDR")]
-    engine_listen: Option<SocketAddr>,
+    #[command(flatten)]
+    offer: OfferArgs,
     /// Print a configuration file with every key explained, and end
     #[arg(long)]
     print_config: bool,
@@ -110,7 +110,7 @@ pub struct Serve {
 struct Settings {
     listen: SocketAddr,
     data: PathBuf,
-    engine_listen: Option<SocketAddr>,
+    offer: Option<Offer>,
     role: Role,
     temporal: Option<String>,
     namespace: String,
@@ -149,7 +149,17 @@ impl Serve {
         };
         Ok(Settings {
             listen: self.listen.or(file.listen).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8280))),
-            engine_listen: self.engine_listen.or(file.engine_listen),
+            offer: self
+                .offer
+                .or(OfferArgs {
+                    engine_listen: file.engine_listen,
+                    engine_tls_cert: file.engine_tls_cert,
+                    engine_tls_key: file.engine_tls_key,
+                    engine_tls_client_ca: file.engine_tls_client_ca,
+                    engine_keys: file.engine_keys,
+                    engine_plaintext: file.engine_plaintext,
+                })
+                .offer()?,
             role: self.role.or(file.role).unwrap_or(Role::All),
             temporal: self.temporal.or(file.temporal),
             namespace: self.namespace.or(file.namespace).unwrap_or_else(|| "default".to_owned()),
@@ -251,6 +261,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
 
     let (close, closing) = watch::channel(false);
     let node = node(&settings, &data, rpc.clone(), &stores, &app)?;
+    let offered = node.clone();
     let listening = tokio::spawn(node.clone().listen(bind(&data_dir::node_socket(data.root()))?));
     let local = bind(&data_dir::api_socket(data.root()))?;
     let brain = match model {
@@ -280,8 +291,11 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             children.push(tokio::spawn(hands.reap(rpc, settings.namespace.clone(), closing.clone())));
         }
     }
-    let outside = match (&engine, settings.engine_listen) {
-        (Some(engine), Some(addr)) => Some(offer_engine(engine.clone(), addr, closing.clone()).await?),
+    let outside = match (&engine, settings.offer) {
+        (Some(engine), Some(offer)) => {
+            let key = data.role_token("engine")?;
+            Some(offer.open(engine.clone(), offered, key, closing.clone()).await?.1)
+        }
         _ => None,
     };
 
@@ -435,30 +449,6 @@ fn host(root: &Path) -> anyhow::Result<String> {
             Ok(host)
         }
     }
-}
-
-async fn offer_engine(
-    engine: Engine,
-    addr: SocketAddr,
-    mut closing: watch::Receiver<bool>,
-) -> anyhow::Result<tokio::task::JoinHandle<()>> {
-    if !addr.ip().is_loopback() {
-        return Err(failed(
-            Code::Usage,
-            format!("the engine's listener would be open to the network on {addr}"),
-            "it has no authentication yet: use a loopback address",
-        ));
-    }
-    let listener = TcpListener::bind(addr).await.hint(
-        Code::Failed,
-        format!("listen on {addr} for the engine"),
-        "another program has that port: choose another with --engine-listen",
-    )?;
-    info!(addr = %listener.local_addr()?, "engine offered to other programs");
-    let shutdown = async move {
-        let _ = closing.wait_for(|closing| *closing).await;
-    };
-    Ok(tokio::spawn(engine::serve::grpc(engine, listener, shutdown)))
 }
 
 /// The tools of a hand, as the model is told of them.

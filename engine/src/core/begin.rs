@@ -2,7 +2,7 @@
 //! that continue as new or are retried.
 
 use super::signal::{self, Signal};
-use super::state::{Run, RunState};
+use super::state::{Parent, Run, RunState};
 use super::{At, Effects, Tx, deadline, workflow_task};
 use crate::pb::enums::v1::{TaskQueueKind, WorkflowExecutionStatus};
 use crate::pb::history::v1::WorkflowExecutionStartedEventAttributes;
@@ -66,6 +66,13 @@ pub fn begin(begin: Begin, at: &At<'_>) -> (Run, Effects) {
     state.attempt = started.attempt;
     state.memo = started.memo.clone();
     state.search_attributes = started.search_attributes.clone();
+    state.parent = started.parent_workflow_execution.as_ref().map(|parent| Parent {
+        namespace: started.parent_workflow_namespace.clone(),
+        workflow_id: parent.workflow_id.clone(),
+        run_id: parent.run_id.clone(),
+        initiated_event_id: started.parent_initiated_event_id,
+    });
+    state.root = started.root_workflow_execution.clone();
 
     let no_signals = HashSet::new();
     let mut tx = Tx { state: &mut state, at, effects: Effects::default(), signal_ids: &no_signals };
@@ -84,6 +91,16 @@ pub fn begin(begin: Begin, at: &At<'_>) -> (Run, Effects) {
     (Run { state, signal_ids }, effects)
 }
 
+/// The shorter of two lengths of time; zero is none.
+pub fn shorter(a: i64, b: i64) -> i64 {
+    if b == 0 || (a != 0 && a < b) { a } else { b }
+}
+
+/// How long a workflow task may take when `asked` was asked for (zero: nothing was), in a run that may take so long.
+pub fn task_timeout(asked: i64, run_timeout: i64) -> i64 {
+    shorter(if asked == 0 { TASK_TIMEOUT } else { asked.min(TASK_TIMEOUT_MAX) }, run_timeout)
+}
+
 /// Timeouts as the server keeps them: a run may not outlive its chain, and a workflow task has a default and a maximum.
 fn set_timeouts(
     state: &mut RunState,
@@ -91,15 +108,10 @@ fn set_timeouts(
     delay: i64,
     execution_expires_at: Time,
 ) {
-    let shorter = |a: i64, b: i64| if b == 0 || (a != 0 && a < b) { a } else { b };
     let begins_at = Time(state.started_at).plus(delay);
     state.execution_timeout = nanos(started.workflow_execution_timeout.as_ref());
     state.run_timeout = shorter(nanos(started.workflow_run_timeout.as_ref()), state.execution_timeout);
-    state.task_timeout = match nanos(started.workflow_task_timeout.as_ref()) {
-        0 => TASK_TIMEOUT,
-        asked => asked.min(TASK_TIMEOUT_MAX),
-    };
-    state.task_timeout = shorter(state.task_timeout, state.run_timeout);
+    state.task_timeout = task_timeout(nanos(started.workflow_task_timeout.as_ref()), state.run_timeout);
     if state.execution_timeout > 0 {
         let computed = begins_at.plus(state.execution_timeout);
         state.execution_expires_at = if execution_expires_at.is_set() { execution_expires_at } else { computed }.0;

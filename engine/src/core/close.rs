@@ -9,9 +9,10 @@ use crate::pb::command::v1::{
     CancelWorkflowExecutionCommandAttributes, CompleteWorkflowExecutionCommandAttributes,
     ContinueAsNewWorkflowExecutionCommandAttributes, FailWorkflowExecutionCommandAttributes,
 };
-use crate::pb::common::v1::WorkflowType;
+use crate::pb::common::v1::{WorkflowExecution, WorkflowType};
 use crate::pb::enums::v1::{
-    ContinueAsNewInitiator, RetryState, TaskQueueKind, TimeoutType, WorkflowExecutionStatus, WorkflowTaskFailedCause,
+    ContinueAsNewInitiator, ParentClosePolicy, RetryState, TaskQueueKind, TimeoutType, WorkflowExecutionStatus,
+    WorkflowTaskFailedCause,
 };
 use crate::pb::failure::v1::failure::FailureInfo;
 use crate::pb::failure::v1::{Failure, TimeoutFailureInfo};
@@ -36,6 +37,10 @@ pub fn close(tx: &mut Tx<'_>, status: WorkflowExecutionStatus, attributes: Attri
     state.sticky = None;
     state.activities.clear();
     state.timers.clear();
+    state.externals.clear();
+    // A child that was not started by now never is; the others hear of this end as they were promised.
+    state.children.retain(|_, child| child.is_started() && child.parent_close_policy() != ParentClosePolicy::Abandon);
+    state.owes_parent = state.parent.is_some();
     tx.effects.listed = true;
     tx.effects.work.clear();
 }
@@ -231,6 +236,7 @@ fn next_run(tx: &mut Tx<'_>, started: WorkflowExecutionStartedEventAttributes) -
     let now = tx.now();
     let run_id = ids::ordered(tx.state, now);
     let seed = ids::seed(tx.state);
+    let parent = tx.state.parent.clone().unwrap_or_default();
     Begin {
         namespace: tx.state.namespace.clone(),
         run_id,
@@ -242,6 +248,17 @@ fn next_run(tx: &mut Tx<'_>, started: WorkflowExecutionStartedEventAttributes) -
             first_execution_run_id: tx.state.first_run_id.clone(),
             original_execution_run_id: String::new(),
             identity: String::new(),
+            parent_workflow_namespace: parent.namespace.clone(),
+            parent_workflow_namespace_id: match parent.namespace.as_str() {
+                "" => String::new(),
+                namespace => ids::namespace(namespace),
+            },
+            parent_workflow_execution: tx.state.parent.as_ref().map(|parent| WorkflowExecution {
+                workflow_id: parent.workflow_id.clone(),
+                run_id: parent.run_id.clone(),
+            }),
+            parent_initiated_event_id: parent.initiated_event_id,
+            root_workflow_execution: tx.state.root.clone(),
             ..started
         },
         user_metadata: tx.state.user_metadata.clone(),
@@ -253,6 +270,7 @@ fn next_run(tx: &mut Tx<'_>, started: WorkflowExecutionStartedEventAttributes) -
 fn succeed(tx: &mut Tx<'_>, successor: Option<Begin>) {
     if let Some(successor) = successor {
         tx.state.successor = successor.run_id.clone();
+        tx.state.owes_parent = false; // the successor does
         tx.effects.successor = Some(Box::new(begin(successor, tx.at)));
     }
 }

@@ -2,7 +2,7 @@
 //! A command that is refused fails the whole task; nothing of its batch stays.
 
 use super::state::Activity;
-use super::{Tx, activity, close, retry, timer};
+use super::{Tx, activity, child, close, external, retry, timer};
 use crate::options::Limits;
 use crate::pb::command::v1::command::Attributes as Command;
 use crate::pb::command::v1::{
@@ -22,7 +22,7 @@ use crate::pb::sdk::v1::UserMetadata;
 use crate::pb::taskqueue::v1::TaskQueue;
 use crate::time::{duration, nanos};
 use prost::Message;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Why a command is not acceptable.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +44,8 @@ pub struct Outcome {
     pub eager: Vec<i64>,
     /// An activity ended by its cancellation: the workflow must hear of it.
     pub news: bool,
+    /// Workflow ids of children that this task starts: it may not cancel them too.
+    pub children: HashSet<String>,
 }
 
 /// Performs one command. `completed_event_id` is the event that all of them refer to.
@@ -67,6 +69,15 @@ pub fn perform(
         }
         Command::StartTimerCommandAttributes(c) => timer::start(tx, c, completed_event_id, user_metadata),
         Command::CancelTimerCommandAttributes(c) => timer::cancel(tx, c, completed_event_id, identity),
+        Command::StartChildWorkflowExecutionCommandAttributes(c) => {
+            child::start(tx, c, user_metadata, completed_event_id, outcome)
+        }
+        Command::SignalExternalWorkflowExecutionCommandAttributes(c) => {
+            external::signal(tx, c, user_metadata, completed_event_id)
+        }
+        Command::RequestCancelExternalWorkflowExecutionCommandAttributes(c) => {
+            external::request_cancel(tx, c, user_metadata, completed_event_id, outcome)
+        }
         Command::RecordMarkerCommandAttributes(c) => record_marker(tx, c, user_metadata, completed_event_id),
         Command::ModifyWorkflowPropertiesCommandAttributes(c) => modify_properties(tx, c, completed_event_id),
         Command::UpsertWorkflowSearchAttributesCommandAttributes(c) => {
@@ -99,9 +110,6 @@ fn closes(command: &Command) -> bool {
 
 fn name(command: &Command) -> &'static str {
     match command {
-        Command::StartChildWorkflowExecutionCommandAttributes(_) => "StartChildWorkflowExecution",
-        Command::SignalExternalWorkflowExecutionCommandAttributes(_) => "SignalExternalWorkflowExecution",
-        Command::RequestCancelExternalWorkflowExecutionCommandAttributes(_) => "RequestCancelExternalWorkflowExecution",
         Command::ProtocolMessageCommandAttributes(_) => "ProtocolMessage",
         Command::ScheduleNexusOperationCommandAttributes(_) => "ScheduleNexusOperation",
         Command::RequestCancelNexusOperationCommandAttributes(_) => "RequestCancelNexusOperation",
@@ -340,6 +348,13 @@ fn upsert_search_attributes(
     tx.state.search_attributes = Some(SearchAttributes { indexed_fields: fields });
     tx.effects.listed = true;
     Ok(())
+}
+
+/// Fields that have a value; none if there are none.
+pub fn with_values(fields: Option<&HashMap<String, Payload>>) -> Option<HashMap<String, Payload>> {
+    let mut kept = HashMap::new();
+    merge(&mut kept, fields?);
+    (!kept.is_empty()).then_some(kept)
 }
 
 /// An upserted value replaces; a null or empty one removes.

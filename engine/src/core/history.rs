@@ -57,17 +57,12 @@ impl Tx<'_> {
         let (closing, others): (Vec<_>, Vec<_>) = buffered.into_iter().partition(is_closing);
         let mut started_ids = HashMap::new();
         for event in others {
-            let scheduled = match &event.attributes {
-                Some(Attributes::ActivityTaskStartedEventAttributes(a)) => Some(a.scheduled_event_id),
-                _ => None,
-            };
+            let began = began(&event);
             let id = self.push(event);
-            if let Some(scheduled) = scheduled {
-                started_ids.insert(scheduled, id);
-            }
+            started_ids.extend(began.map(|began| (began, id)));
         }
         for mut event in closing {
-            if let Some(id) = scheduled_event_id(&event).and_then(|scheduled| started_ids.get(&scheduled)) {
+            if let Some(id) = ended(&event).and_then(|ended| started_ids.get(&ended)) {
                 wire(&mut event, *id);
             }
             self.push(event);
@@ -90,6 +85,11 @@ impl Tx<'_> {
         event.task_id = TASK_ID_BASE + id;
         self.state.next_event_id += 1;
         self.state.history_bytes += event.encoded_len() as i64;
+        if let Some(Attributes::ChildWorkflowExecutionStartedEventAttributes(a)) = &event.attributes
+            && let Some(child) = self.state.children.get_mut(&a.initiated_event_id)
+        {
+            child.started_event_id = id;
+        }
         self.effects.events.push(event);
         id
     }
@@ -114,8 +114,23 @@ fn is_closing(event: &HistoryEvent) -> bool {
     )
 }
 
-fn scheduled_event_id(event: &HistoryEvent) -> Option<i64> {
+/// The event that scheduled an activity or initiated a child, of the event that shows it started.
+fn began(event: &HistoryEvent) -> Option<i64> {
     match event.attributes.as_ref()? {
+        Attributes::ActivityTaskStartedEventAttributes(a) => Some(a.scheduled_event_id),
+        Attributes::ChildWorkflowExecutionStartedEventAttributes(a) => Some(a.initiated_event_id),
+        _ => None,
+    }
+}
+
+/// The event that scheduled an activity or initiated a child, of the event that shows its end.
+fn ended(event: &HistoryEvent) -> Option<i64> {
+    match event.attributes.as_ref()? {
+        Attributes::ChildWorkflowExecutionCompletedEventAttributes(a) => Some(a.initiated_event_id),
+        Attributes::ChildWorkflowExecutionFailedEventAttributes(a) => Some(a.initiated_event_id),
+        Attributes::ChildWorkflowExecutionTimedOutEventAttributes(a) => Some(a.initiated_event_id),
+        Attributes::ChildWorkflowExecutionCanceledEventAttributes(a) => Some(a.initiated_event_id),
+        Attributes::ChildWorkflowExecutionTerminatedEventAttributes(a) => Some(a.initiated_event_id),
         Attributes::ActivityTaskCompletedEventAttributes(a) => Some(a.scheduled_event_id),
         Attributes::ActivityTaskFailedEventAttributes(a) => Some(a.scheduled_event_id),
         Attributes::ActivityTaskTimedOutEventAttributes(a) => Some(a.scheduled_event_id),
@@ -124,13 +139,18 @@ fn scheduled_event_id(event: &HistoryEvent) -> Option<i64> {
     }
 }
 
-/// Gives the closing event of an activity the id of its started event.
+/// Gives the closing event of an activity or a child the id of its started event.
 fn wire(event: &mut HistoryEvent, started_event_id: i64) {
     match &mut event.attributes {
         Some(Attributes::ActivityTaskCompletedEventAttributes(a)) => a.started_event_id = started_event_id,
         Some(Attributes::ActivityTaskFailedEventAttributes(a)) => a.started_event_id = started_event_id,
         Some(Attributes::ActivityTaskTimedOutEventAttributes(a)) => a.started_event_id = started_event_id,
         Some(Attributes::ActivityTaskCanceledEventAttributes(a)) => a.started_event_id = started_event_id,
+        Some(Attributes::ChildWorkflowExecutionCompletedEventAttributes(a)) => a.started_event_id = started_event_id,
+        Some(Attributes::ChildWorkflowExecutionFailedEventAttributes(a)) => a.started_event_id = started_event_id,
+        Some(Attributes::ChildWorkflowExecutionTimedOutEventAttributes(a)) => a.started_event_id = started_event_id,
+        Some(Attributes::ChildWorkflowExecutionCanceledEventAttributes(a)) => a.started_event_id = started_event_id,
+        Some(Attributes::ChildWorkflowExecutionTerminatedEventAttributes(a)) => a.started_event_id = started_event_id,
         _ => {}
     }
 }

@@ -30,6 +30,14 @@ pub fn seed(state: &mut RunState) -> u64 {
     draw(state)[0]
 }
 
+/// Ids of namespaces follow from their names: nothing needs to remember them.
+pub fn namespace(name: &str) -> String {
+    let (high, low) = name.bytes().fold((0x5bd1_e995, 0x1b87_3593), |(high, low): (u64, u64), byte| {
+        (mix(high ^ u64::from(byte)), mix(low.wrapping_add(u64::from(byte))))
+    });
+    uuid::Builder::from_random_bytes(Uuid::from_u64_pair(high, low).into_bytes()).into_uuid().to_string()
+}
+
 fn draw(state: &mut RunState) -> [u64; 2] {
     state.ids_made += 1;
     let base = state.seed ^ state.ids_made.wrapping_mul(0x9e37_79b9_7f4a_7c15);

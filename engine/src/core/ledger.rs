@@ -18,6 +18,10 @@ pub struct Ledger {
     /// By the event that scheduled them; the event that started them, if there is one.
     activities: BTreeMap<i64, Option<i64>>,
     timers: BTreeMap<String, Timer>,
+    /// By the event that initiated them; the event that shows them started, if there is one.
+    children: BTreeMap<i64, Option<i64>>,
+    /// Signals and requests to other runs that have no answer, by the event that initiated them.
+    externals: BTreeSet<i64>,
     /// Accepted and not answered, by the events that say so.
     updates: BTreeSet<i64>,
     closed_event_id: i64,
@@ -48,10 +52,16 @@ impl Ledger {
         let mut timers: BTreeMap<_, _> =
             state.timers.iter().map(|(id, t)| timer(id, t.started_event_id, t.fires_at)).collect();
         let mut activities: BTreeMap<_, _> = state.activities.keys().map(|id| (*id, None)).collect();
+        let mut children = known_children(state);
+        let mut externals: BTreeSet<_> = state.externals.keys().copied().collect();
         for attributes in state.buffered.iter().filter_map(|event| event.attributes.as_ref()) {
             match attributes {
                 Attributes::TimerFiredEventAttributes(a) => timers.extend([timer(&a.timer_id, a.started_event_id, 0)]),
-                other => activities.extend(closed_activity(other).map(|(scheduled, _)| (scheduled, None))),
+                other => {
+                    activities.extend(closed_activity(other).map(|(scheduled, _)| (scheduled, None)));
+                    children.extend(closed_child(other).map(|(initiated, started)| (initiated, known(started))));
+                    externals.extend(answered(other));
+                }
             }
         }
         Ledger {
@@ -60,6 +70,8 @@ impl Ledger {
             completed_event_id: 0,
             activities,
             timers,
+            children,
+            externals,
             updates: open_updates(state),
             closed_event_id: state.close_event_id,
         }
@@ -151,9 +163,39 @@ impl Ledger {
             let open: Vec<_> = self.activities.keys().collect();
             wrong.push(format!("history leaves the activities {open:?} open and the state {activities:?}"));
         }
+        if state.is_open() {
+            wrong.extend(self.disagreements_on_others(state));
+        }
         if !timers.iter().copied().eq(self.timers.keys()) {
             let open: Vec<_> = self.timers.keys().collect();
             wrong.push(format!("history leaves the timers {open:?} running and the state {timers:?}"));
+        }
+        wrong
+    }
+
+    /// What a history and its state disagree on about children and other runs.
+    fn disagreements_on_others(&self, state: &RunState) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let mut children = known_children(state);
+        let mut externals: BTreeSet<_> = state.externals.keys().copied().collect();
+        for attributes in state.buffered.iter().filter_map(|event| event.attributes.as_ref()) {
+            if let Some((initiated, started)) = closed_child(attributes)
+                && children.insert(initiated, known(started)).is_some()
+            {
+                wrong.push(format!("child {initiated} has ended and is open, or has ended twice"));
+            }
+            if let Some(initiated) = answered(attributes)
+                && !externals.insert(initiated)
+            {
+                wrong.push(format!("what {initiated} asks of another run was answered and is open, or twice"));
+            }
+        }
+        if children != self.children {
+            wrong.push(format!("history leaves the children {:?} open and the state {children:?}", self.children));
+        }
+        if externals != self.externals {
+            let open = &self.externals;
+            wrong.push(format!("history leaves {open:?} to other runs unanswered and the state {externals:?}"));
         }
         wrong
     }
@@ -243,7 +285,31 @@ impl Ledger {
             TimerCanceledEventAttributes(a) => {
                 self.end_timer(&a.timer_id, a.started_event_id)?;
             }
+            StartChildWorkflowExecutionInitiatedEventAttributes(_) => {
+                self.children.insert(event.event_id, None);
+            }
+            ChildWorkflowExecutionStartedEventAttributes(a) => match self.children.get_mut(&a.initiated_event_id) {
+                Some(started @ None) => *started = Some(event.event_id),
+                Some(Some(_)) => return Err(format!("starts the child {} again", a.initiated_event_id)),
+                None => return Err(format!("starts the child {}, which is not open", a.initiated_event_id)),
+            },
+            SignalExternalWorkflowExecutionInitiatedEventAttributes(_)
+            | RequestCancelExternalWorkflowExecutionInitiatedEventAttributes(_) => {
+                self.externals.insert(event.event_id);
+            }
             other => {
+                if let Some((initiated, started)) = closed_child(other) {
+                    match self.children.remove(&initiated) {
+                        Some(was) if was == known(started) => {}
+                        Some(was) => return Err(format!("ends the child that {was:?} shows started, not {started}")),
+                        None => return Err(format!("ends the child {initiated}, which is not open")),
+                    }
+                }
+                if let Some(initiated) = answered(other)
+                    && !self.externals.remove(&initiated)
+                {
+                    return Err(format!("answers what {initiated} asked of another run, which is not open"));
+                }
                 if let Some((scheduled, started)) = closed_activity(other) {
                     match self.activities.remove(&scheduled) {
                         Some(was) if was.unwrap_or(0) == started => {}
@@ -300,6 +366,42 @@ fn closed_activity(attributes: &Attributes) -> Option<(i64, i64)> {
     })
 }
 
+/// Children whose end is not known, as far as history shows them.
+fn known_children(state: &RunState) -> BTreeMap<i64, Option<i64>> {
+    state.children.iter().map(|(initiated, child)| (*initiated, known(child.started_event_id))).collect()
+}
+
+/// An event id, if it is one.
+fn known(event_id: i64) -> Option<i64> {
+    (event_id != 0).then_some(event_id)
+}
+
+/// The child that an event ends, by the event that initiated it, and the event that shows it started.
+fn closed_child(attributes: &Attributes) -> Option<(i64, i64)> {
+    use Attributes::*;
+    Some(match attributes {
+        StartChildWorkflowExecutionFailedEventAttributes(a) => (a.initiated_event_id, 0),
+        ChildWorkflowExecutionCompletedEventAttributes(a) => (a.initiated_event_id, a.started_event_id),
+        ChildWorkflowExecutionFailedEventAttributes(a) => (a.initiated_event_id, a.started_event_id),
+        ChildWorkflowExecutionTimedOutEventAttributes(a) => (a.initiated_event_id, a.started_event_id),
+        ChildWorkflowExecutionCanceledEventAttributes(a) => (a.initiated_event_id, a.started_event_id),
+        ChildWorkflowExecutionTerminatedEventAttributes(a) => (a.initiated_event_id, a.started_event_id),
+        _ => return None,
+    })
+}
+
+/// What was asked of another run and is answered by an event, by the event that initiated it.
+fn answered(attributes: &Attributes) -> Option<i64> {
+    use Attributes::*;
+    Some(match attributes {
+        ExternalWorkflowExecutionSignaledEventAttributes(a) => a.initiated_event_id,
+        SignalExternalWorkflowExecutionFailedEventAttributes(a) => a.initiated_event_id,
+        ExternalWorkflowExecutionCancelRequestedEventAttributes(a) => a.initiated_event_id,
+        RequestCancelExternalWorkflowExecutionFailedEventAttributes(a) => a.initiated_event_id,
+        _ => return None,
+    })
+}
+
 /// The completed workflow task that an event is a command of.
 fn command_of(attributes: &Attributes) -> Option<i64> {
     use Attributes::*;
@@ -308,6 +410,9 @@ fn command_of(attributes: &Attributes) -> Option<i64> {
         ActivityTaskCancelRequestedEventAttributes(a) => a.workflow_task_completed_event_id,
         TimerStartedEventAttributes(a) => a.workflow_task_completed_event_id,
         TimerCanceledEventAttributes(a) => a.workflow_task_completed_event_id,
+        StartChildWorkflowExecutionInitiatedEventAttributes(a) => a.workflow_task_completed_event_id,
+        SignalExternalWorkflowExecutionInitiatedEventAttributes(a) => a.workflow_task_completed_event_id,
+        RequestCancelExternalWorkflowExecutionInitiatedEventAttributes(a) => a.workflow_task_completed_event_id,
         MarkerRecordedEventAttributes(a) => a.workflow_task_completed_event_id,
         WorkflowPropertiesModifiedEventAttributes(a) => a.workflow_task_completed_event_id,
         UpsertWorkflowSearchAttributesEventAttributes(a) => a.workflow_task_completed_event_id,

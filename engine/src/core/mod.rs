@@ -7,10 +7,13 @@ pub mod activity;
 pub mod activity_timeout;
 pub mod begin;
 pub mod cancel;
+pub mod child;
 pub mod close;
 pub mod command;
 pub mod completion;
 pub mod deadline;
+pub mod errand;
+pub mod external;
 pub mod history;
 pub mod ids;
 pub mod ledger;
@@ -84,6 +87,10 @@ pub enum Refusal {
     Closed,
     #[error("run does not belong to the chain that was named")]
     OtherChain,
+    #[error("what was to be recorded is not waited for")]
+    NotAwaited,
+    #[error("run is not a child of the one that asks")]
+    OtherParent,
     #[error("signal limit of the run is reached")]
     TooManySignals,
     #[error("{0}")]
@@ -135,7 +142,9 @@ pub fn apply<I: Input>(run: &mut Run, input: I, at: &At<'_>) -> Result<(I::Reply
 fn settle(tx: &mut Tx<'_>) {
     workflow_task::bound_buffer(tx);
     close::bound_history(tx);
-    tx.state.transitions += 1;
+    if tx.state.is_open() || !tx.effects.events.is_empty() {
+        tx.state.transitions += 1;
+    }
     deadline::arm(tx.state);
     if let Some(successor) = &mut tx.effects.successor {
         deadline::arm(&mut successor.0.state);

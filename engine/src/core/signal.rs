@@ -1,5 +1,6 @@
 //! Signals. The same request id is taken once; the number a run takes is bounded.
 
+use super::external::Asker;
 use super::{Input, Refusal, Tx, workflow_task};
 use crate::pb::common::v1::{Header, Payloads};
 use crate::pb::history::v1::WorkflowExecutionSignaledEventAttributes;
@@ -11,6 +12,8 @@ pub struct Signal {
     pub identity: String,
     pub header: Option<Header>,
     pub request_id: String,
+    /// The workflow that sent it, when one did.
+    pub from: Option<Asker>,
 }
 
 impl Input for Signal {
@@ -20,6 +23,7 @@ impl Input for Signal {
         if !tx.state.is_open() {
             return Err(Refusal::Closed);
         }
+        Asker::check(self.from.as_ref(), tx)?;
         if tx.has_signal(&self.request_id) {
             return Ok(());
         }
@@ -43,6 +47,7 @@ pub fn record(tx: &mut Tx<'_>, signal: Signal) {
         identity: signal.identity,
         header: signal.header,
         request_id: signal.request_id,
+        external_workflow_execution: signal.from.map(|from| from.execution),
         ..Default::default()
     }));
     workflow_task::ensure(tx);

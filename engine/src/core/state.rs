@@ -1,8 +1,8 @@
 //! The mutable state of one run: what the rules need to decide, and nothing that history already holds at length
 //! (inputs and results stay there). It is stored as one protobuf blob and written anew with every transition.
 
-use crate::pb::common::v1::{Memo, Payloads, RetryPolicy, SearchAttributes};
-use crate::pb::enums::v1::WorkflowExecutionStatus;
+use crate::pb::common::v1::{Memo, Payloads, RetryPolicy, SearchAttributes, WorkflowExecution};
+use crate::pb::enums::v1::{ParentClosePolicy, WorkflowExecutionStatus};
 use crate::pb::failure::v1::Failure;
 use crate::pb::history::v1::HistoryEvent;
 use crate::pb::sdk::v1::UserMetadata;
@@ -111,6 +111,21 @@ pub struct RunState {
     /// Accepted updates, by their ids.
     #[prost(btree_map = "string, message", tag = "40")]
     pub updates: BTreeMap<String, Update>,
+    /// By the id of the event that initiated them. Of a closed run: those that must hear of its end.
+    #[prost(btree_map = "int64, message", tag = "41")]
+    pub children: BTreeMap<i64, Child>,
+    /// What was asked of other runs and is not answered, by the id of the event that initiated it.
+    #[prost(btree_map = "int64, message", tag = "42")]
+    pub externals: BTreeMap<i64, External>,
+    /// The run that started this one as its child.
+    #[prost(message, optional, tag = "43")]
+    pub parent: Option<Parent>,
+    /// The run that this one descends from over all parents; none: it is its own root.
+    #[prost(message, optional, tag = "44")]
+    pub root: Option<WorkflowExecution>,
+    /// It is closed, and its parent has not been told.
+    #[prost(bool, tag = "45")]
+    pub owes_parent: bool,
 }
 
 /// The one workflow task that a run may have.
@@ -217,6 +232,47 @@ pub struct Update {
     pub completed_event_id: i64,
 }
 
+/// A child that a workflow started, or is about to. Its input stays in the history event that initiated it.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Child {
+    #[prost(string, tag = "1")]
+    pub workflow_id: String,
+    #[prost(string, tag = "2")]
+    pub workflow_type: String,
+    /// Its first run; empty until it is started.
+    #[prost(string, tag = "3")]
+    pub run_id: String,
+    /// Zero while the event waits in the buffer.
+    #[prost(int64, tag = "4")]
+    pub started_event_id: i64,
+    #[prost(enumeration = "ParentClosePolicy", tag = "5")]
+    pub parent_close_policy: i32,
+    #[prost(string, tag = "6")]
+    pub request_id: String,
+}
+
+/// A signal to another run, or a request that it cancels itself. What it says stays in the event that initiated it.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct External {
+    #[prost(bool, tag = "1")]
+    pub is_cancel: bool,
+    #[prost(string, tag = "2")]
+    pub request_id: String,
+}
+
+/// Where a child belongs.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Parent {
+    #[prost(string, tag = "1")]
+    pub namespace: String,
+    #[prost(string, tag = "2")]
+    pub workflow_id: String,
+    #[prost(string, tag = "3")]
+    pub run_id: String,
+    #[prost(int64, tag = "4")]
+    pub initiated_event_id: i64,
+}
+
 /// A timer that a workflow started.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Timer {
@@ -245,6 +301,29 @@ impl RunState {
         self.is_open()
             && (self.task.is_some()
                 || self.activities.values().any(|activity| activity.queued && !activity.is_started()))
+    }
+}
+
+impl RunState {
+    pub fn execution(&self) -> WorkflowExecution {
+        WorkflowExecution { workflow_id: self.workflow_id.clone(), run_id: self.run_id.clone() }
+    }
+
+    /// Where all of this run's descent began.
+    pub fn root(&self) -> WorkflowExecution {
+        self.root.clone().unwrap_or_else(|| self.execution())
+    }
+
+    /// Whether `parent` started this run, or the run that it continues, as its child.
+    pub fn is_child_of(&self, parent: &WorkflowExecution) -> bool {
+        let of = self.parent.as_ref();
+        of.is_some_and(|of| of.workflow_id == parent.workflow_id && of.run_id == parent.run_id)
+    }
+}
+
+impl Child {
+    pub fn is_started(&self) -> bool {
+        !self.run_id.is_empty()
     }
 }
 

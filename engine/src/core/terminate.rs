@@ -1,5 +1,6 @@
 //! Ending a run from outside, at once and without asking the workflow.
 
+use super::external::Asker;
 use super::{Input, Refusal, Tx, close};
 use crate::pb::common::v1::Payloads;
 use crate::pb::enums::v1::WorkflowExecutionStatus;
@@ -12,6 +13,8 @@ pub struct Terminate {
     pub identity: String,
     /// Refuses when the run is not of this chain; empty accepts any.
     pub first_run_id: String,
+    /// The workflow that ends it, when one does.
+    pub from: Option<Asker>,
 }
 
 impl Input for Terminate {
@@ -24,6 +27,7 @@ impl Input for Terminate {
         if !tx.state.is_open() {
             return Err(Refusal::Closed);
         }
+        Asker::check(self.from.as_ref(), tx)?;
         terminate(tx, self.reason, self.details, self.identity);
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! The rules of a run as tables, each named after the rule of the server that it keeps.
 
+mod families;
+
 use super::activity::{self, ActivityRef};
 use super::begin::{Begin, begin};
 use super::cancel::RequestCancel;
@@ -127,6 +129,7 @@ impl Bench {
             identity: String::new(),
             header: None,
             request_id: format!("signal-{name}"),
+            from: None,
         };
         self.apply(signal).expect("signals");
     }
@@ -456,7 +459,7 @@ fn rule_9_a_bad_command_fails_the_first_attempt_and_is_dropped_after_that() {
 #[test]
 fn rule_9_each_unacceptable_command_has_its_cause() {
     use WorkflowTaskFailedCause as Cause;
-    let child = C::StartChildWorkflowExecutionCommandAttributes(Default::default());
+    let nexus = C::ScheduleNexusOperationCommandAttributes(Default::default());
     let table = [
         (vec![schedule("", |_| {})], Cause::BadScheduleActivityAttributes),
         (vec![schedule("a", |_| {}), schedule("a", |_| {})], Cause::ScheduleActivityDuplicateId),
@@ -479,7 +482,7 @@ fn rule_9_each_unacceptable_command_has_its_cause() {
             vec![C::ModifyWorkflowPropertiesCommandAttributes(Default::default())],
             Cause::BadModifyWorkflowPropertiesAttributes,
         ),
-        (vec![child], Cause::FeatureDisabled),
+        (vec![nexus], Cause::FeatureDisabled),
     ];
     for (commands, expected) in table {
         let mut bench = Bench::new();
@@ -804,8 +807,13 @@ fn rule_20_terminating_ends_the_task_and_shows_what_was_buffered() {
     let mut bench = Bench::new();
     bench.start();
     bench.signal("late");
-    let terminate =
-        Terminate { reason: String::new(), details: None, identity: String::new(), first_run_id: String::new() };
+    let terminate = Terminate {
+        reason: String::new(),
+        details: None,
+        identity: String::new(),
+        first_run_id: String::new(),
+        from: None,
+    };
     bench.apply(terminate).expect("terminates");
     assert_eq!(bench.names_from(4), ["WorkflowTaskFailed", "WorkflowExecutionSignaled", "WorkflowExecutionTerminated"]);
     assert!(bench.last.work.is_empty());
@@ -819,6 +827,7 @@ fn a_cancel_request_is_idempotent_and_bound_to_its_chain() {
         reason: String::new(),
         identity: String::new(),
         first_run_id: first_run_id.into(),
+        from: None,
     };
     assert_eq!(bench.apply(cancel("another")), Err(Refusal::OtherChain));
     for _ in 0..2 {

@@ -68,7 +68,7 @@ impl StartLocks {
 }
 
 /// What to do about the newest run.
-enum Verdict {
+pub(super) enum Verdict {
     Start,
     TerminateThenStart(Arc<Slot>),
     Signal(Arc<Slot>),
@@ -97,21 +97,13 @@ impl Host {
                 Ok(outcome)
             }
             Verdict::Start => self.create(start, lock).await,
-            Verdict::TerminateThenStart(slot) => {
-                let terminate = Terminate {
-                    reason: "TerminateIfRunning WorkflowIdReusePolicy Policy".to_owned(),
-                    details: None,
-                    identity: "history-service".to_owned(),
-                    first_run_id: String::new(),
-                };
-                match self.replace(&slot, terminate, start, lock)? {
-                    Replaced::Now(run_id, done) => {
-                        wait(done).await?;
-                        Ok(StartOutcome::Started { run_id })
-                    }
-                    Replaced::Closed(start, lock) => self.create(*start, lock).await,
+            Verdict::TerminateThenStart(slot) => match self.replace(&slot, replaced(), start, lock)? {
+                Replaced::Now(run_id, done) => {
+                    wait(done).await?;
+                    Ok(StartOutcome::Started { run_id })
                 }
-            }
+                Replaced::Closed(start, lock) => self.create(*start, lock).await,
+            },
             Verdict::Signal(slot) => {
                 let Start { signal: Some(signal), .. } = start else { return Err(Error::NoRun) };
                 let outcome = existing(&slot.run.lock().state);
@@ -121,7 +113,8 @@ impl Host {
         }
     }
 
-    fn judge(&self, start: &Start) -> Result<Verdict, Error> {
+    /// What the newest run of its workflow id means for a start. Decided under the lock of the workflow id.
+    pub(super) fn judge(&self, start: &Start) -> Result<Verdict, Error> {
         let Some(slot) = self.newest(&start.namespace, &start.started.workflow_id)? else { return Ok(Verdict::Start) };
         if slot.is_deleted() {
             return Ok(Verdict::Start);
@@ -190,7 +183,7 @@ impl Host {
     }
 
     /// The first state of a run that a client asked for.
-    fn begin(&self, start: Start, now: Time) -> (Run, Effects) {
+    pub(super) fn begin(&self, start: Start, now: Time) -> (Run, Effects) {
         let (high, low) = self.draw();
         let begun = Begin {
             namespace: start.namespace,
@@ -214,7 +207,7 @@ impl Host {
         record::transition(&mut batch, &slot.key, &run, &mut effects, record::Before::nothing());
         record::make_current(&mut batch, &run);
         debug_assert_eq!(keys::run(&run_id), Some(slot.key));
-        let published = Published::of(run, effects.work);
+        let published = Published::of(&run.state, effects.work, effects.updates);
         let (done, waits) = oneshot::channel();
         let host = self.clone();
         let after = move |result: Result<(), Arc<store::Error>>| {
@@ -229,6 +222,17 @@ impl Host {
         self.submit(batch, Durability::Synced, Box::new(after));
         wait(waits).await?;
         Ok(StartOutcome::Started { run_id })
+    }
+}
+
+/// How a run ends that a start replaces.
+pub(super) fn replaced() -> Terminate {
+    Terminate {
+        reason: "TerminateIfRunning WorkflowIdReusePolicy Policy".to_owned(),
+        details: None,
+        identity: "history-service".to_owned(),
+        first_run_id: String::new(),
+        from: None,
     }
 }
 

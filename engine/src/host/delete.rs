@@ -21,11 +21,14 @@ impl Host {
             details: None,
             identity: "history-service".to_owned(),
             first_run_id: String::new(),
+            from: None,
         };
         match self.transact(slot, terminate, Durability::Synced).await {
             Ok(()) | Err(Error::Refused(Refusal::Closed)) => {}
             Err(error) => return Err(error),
         }
+        // Its parent hears of its end, and its children end with it, before nobody knows of it any more.
+        self.settle(slot)?;
         let done = {
             let run = slot.run.lock();
             if slot.is_deleted() {

@@ -4,8 +4,10 @@
 mod cache;
 mod create;
 mod delete;
+mod errands;
 mod history;
 mod listing;
+mod pair;
 mod query;
 mod record;
 mod recovery;
@@ -25,7 +27,7 @@ pub use updates::{Stage, Unanswered, Until, UpdateError};
 pub(crate) use history::read as read_history;
 
 use crate::clock::Clock;
-use crate::core::state::Run;
+use crate::core::state::{Run, RunState};
 use crate::core::{self, At, Effects, Input, Refusal};
 use crate::dispatch::Queues;
 use crate::options::Limits;
@@ -33,6 +35,7 @@ use crate::pb::history::v1::WorkflowExecutionStartedEventAttributes;
 use crate::store::committer::{After, Committer};
 use crate::store::{self, Batch, Durability, Storage};
 use cache::RunCache;
+use errands::Errands;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::{OwnedMutexGuard, oneshot, watch};
@@ -45,6 +48,8 @@ pub enum Error {
     NoRun,
     #[error(transparent)]
     Refused(#[from] Refusal),
+    #[error("event {event_id} of run {run_id} is not the one that its state tells of")]
+    Disagrees { run_id: String, event_id: i64 },
     #[error("store")]
     Store(#[source] Arc<store::Error>),
     #[error("decode what the store holds of run {run_id}")]
@@ -70,6 +75,7 @@ pub struct Host {
     committer: Option<Committer>,
     cache: RunCache,
     wheel: Wheel,
+    errands: Errands,
     starts: create::StartLocks,
     poisoned: AtomicBool,
     closing: watch::Sender<bool>,
@@ -100,6 +106,7 @@ impl Host {
             store,
             cache: RunCache::new(cached_runs_max),
             wheel: Wheel::default(),
+            errands: Errands::default(),
             starts: create::StartLocks::default(),
             poisoned: AtomicBool::new(false),
             closing: watch::Sender::new(false),
@@ -160,37 +167,39 @@ impl Host {
         self: &Arc<Self>,
         slot: &Arc<Slot>,
         run: &Run,
-        mut effects: Effects,
+        effects: Effects,
         before: record::Before,
         durability: Durability,
         held: Option<OwnedMutexGuard<()>>,
     ) -> Done {
+        self.commit_all([Change { slot, run, effects, before }], durability, held)
+    }
+
+    /// The same for several runs, in one write. Must be called with all of them locked.
+    fn commit_all<'a>(
+        self: &Arc<Self>,
+        changes: impl IntoIterator<Item = Change<'a>>,
+        durability: Durability,
+        held: Option<OwnedMutexGuard<()>>,
+    ) -> Done {
         let mut batch = Batch::default();
-        record::transition(&mut batch, &slot.key, run, &mut effects, before);
-        let successor = effects.successor.take().map(|successor| {
-            let (run, mut effects) = *successor;
-            let slot = self.cache.insert(&run, &effects.events);
-            record::transition(&mut batch, &slot.key, &run, &mut effects, record::Before::nothing());
-            record::make_current(&mut batch, &run);
-            (slot, Published::of(run, effects.work))
-        });
-        let published = Published {
-            namespace: run.state.namespace.clone(),
-            seen: Seen::of(&run.state),
-            wake_at: run.state.wake_at,
-            work: effects.work,
-            updates: effects.updates,
-        };
+        let mut all = Vec::new();
+        for Change { slot, run, mut effects, before } in changes {
+            record::transition(&mut batch, &slot.key, run, &mut effects, before);
+            all.push((slot.clone(), Published::of(&run.state, effects.work, effects.updates)));
+            if let Some(successor) = effects.successor {
+                let (run, mut effects) = *successor;
+                let slot = self.cache.insert(&run, &effects.events);
+                record::transition(&mut batch, &slot.key, &run, &mut effects, record::Before::nothing());
+                record::make_current(&mut batch, &run);
+                all.push((slot, Published::of(&run.state, effects.work, effects.updates)));
+            }
+        }
         let (done, waits) = oneshot::channel();
-        let (host, slot) = (self.clone(), slot.clone());
+        let host = self.clone();
         let after = move |result: Result<(), Arc<store::Error>>| {
             match &result {
-                Ok(()) => {
-                    host.publish(&slot, published);
-                    if let Some((slot, published)) = successor {
-                        host.publish(&slot, published);
-                    }
-                }
+                Ok(()) => all.into_iter().for_each(|(slot, published)| host.publish(&slot, published)),
                 Err(_) => host.poison(),
             }
             drop(held);
@@ -212,6 +221,9 @@ impl Host {
         slot.publish(published.seen);
         if published.wake_at != 0 {
             self.wheel.arm(crate::time::Time(published.wake_at), slot.key);
+        }
+        if published.owes {
+            self.errands.push(slot.key);
         }
         for work in published.work {
             self.queues.push(&published.namespace, slot.key, work);
@@ -262,23 +274,34 @@ impl Host {
     }
 }
 
+/// A transition that was decided and is to be written.
+struct Change<'a> {
+    slot: &'a Arc<Slot>,
+    run: &'a Run,
+    effects: Effects,
+    before: record::Before,
+}
+
 /// What a transition sets in motion.
 struct Published {
     namespace: String,
     seen: Seen,
     wake_at: i64,
+    /// The run owes something to another run.
+    owes: bool,
     work: Vec<core::Work>,
     updates: Vec<(String, core::update::News)>,
 }
 
 impl Published {
-    fn of(run: Run, work: Vec<core::Work>) -> Self {
+    fn of(state: &RunState, work: Vec<core::Work>, updates: Vec<(String, core::update::News)>) -> Self {
         Published {
-            seen: Seen::of(&run.state),
-            wake_at: run.state.wake_at,
-            namespace: run.state.namespace,
+            seen: Seen::of(state),
+            wake_at: state.wake_at,
+            owes: core::errand::errands(state).next().is_some(),
+            namespace: state.namespace.clone(),
             work,
-            updates: Vec::new(),
+            updates,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! How a transition is written down: history, state, and the indexes that changed, in one batch.
 
-use crate::core::Effects;
 use crate::core::state::{Run, RunState};
+use crate::core::{Effects, errand, ids};
 use crate::pb::common::v1::{WorkflowExecution, WorkflowType};
 use crate::pb::history::v1::History;
 use crate::pb::workflow::v1::WorkflowExecutionInfo;
@@ -9,24 +9,29 @@ use crate::store::keys::{self, RunKey};
 use crate::store::{Batch, Space};
 use crate::time::Time;
 use prost::Message;
+use std::collections::BTreeSet;
 
 /// What the indexes held before a transition.
-#[derive(Clone, Copy)]
 pub struct Before {
     wake_at: i64,
     busy: bool,
     listed: bool,
+    errands: BTreeSet<i64>,
 }
 
 impl Before {
     pub fn of(state: &RunState) -> Self {
-        Before { wake_at: state.wake_at, busy: state.is_busy(), listed: true }
+        Before { wake_at: state.wake_at, busy: state.is_busy(), listed: true, errands: errands(state) }
     }
 
     /// The run did not exist.
     pub fn nothing() -> Self {
-        Before { wake_at: 0, busy: false, listed: false }
+        Before { wake_at: 0, busy: false, listed: false, errands: BTreeSet::new() }
     }
+}
+
+fn errands(state: &RunState) -> BTreeSet<i64> {
+    errand::errands(state).map(|errand| errand.event_id).collect()
 }
 
 /// Adds a transition of `run` to `batch`; takes the events out of its effects.
@@ -53,6 +58,13 @@ pub fn transition(batch: &mut Batch, key: &RunKey, run: &Run, effects: &mut Effe
         (true, false) => batch.remove(Space::Busy, key.to_vec()),
         _ => {}
     }
+    let errands = errands(state);
+    for done in before.errands.difference(&errands) {
+        batch.remove(Space::Errand, keys::errand(key, *done));
+    }
+    for owed in errands.difference(&before.errands) {
+        batch.put(Space::Errand, keys::errand(key, *owed), Vec::new());
+    }
     if effects.listed || !before.listed {
         let started_at = Time(state.started_at);
         batch.put(Space::Listed, keys::listed(&state.namespace, started_at, key), info(state).encode_to_vec());
@@ -77,7 +89,7 @@ pub fn info(state: &RunState) -> WorkflowExecutionInfo {
     let begins_at = if state.first_task_at != 0 { state.first_task_at } else { state.started_at };
     let is_closed = !state.is_open();
     WorkflowExecutionInfo {
-        execution: Some(WorkflowExecution { workflow_id: state.workflow_id.clone(), run_id: state.run_id.clone() }),
+        execution: Some(state.execution()),
         r#type: Some(WorkflowType { name: state.workflow_type.clone() }),
         start_time: Time(state.started_at).timestamp(),
         close_time: Time(state.closed_at).timestamp(),
@@ -90,10 +102,12 @@ pub fn info(state: &RunState) -> WorkflowExecutionInfo {
         state_transition_count: state.transitions,
         history_size_bytes: state.history_bytes,
         execution_duration: is_closed.then(|| crate::time::duration(state.closed_at - begins_at)).flatten(),
-        root_execution: Some(WorkflowExecution {
-            workflow_id: state.workflow_id.clone(),
-            run_id: state.run_id.clone(),
-        }),
+        parent_namespace_id: state.parent.as_ref().map(|of| ids::namespace(&of.namespace)).unwrap_or_default(),
+        parent_execution: state
+            .parent
+            .as_ref()
+            .map(|of| WorkflowExecution { workflow_id: of.workflow_id.clone(), run_id: of.run_id.clone() }),
+        root_execution: Some(state.root()),
         first_run_id: state.first_run_id.clone(),
         ..Default::default()
     }

@@ -1,8 +1,9 @@
-//! After a restart: what stood in queues is put there again, and what workers had is given up or timed out.
+//! After a restart: what stood in queues is put there again, what workers had is given up or timed out, and what runs
+//! owe to each other is done.
 
 use super::{Done, Error, Host, wait};
 use crate::core::recover::Recover;
-use crate::store::{Durability, Range, Space};
+use crate::store::{Durability, Range, Space, keys};
 use std::sync::Arc;
 use tracing::info;
 
@@ -15,6 +16,11 @@ impl Host {
             let Ok(key) = key.try_into() else { continue };
             if let Some(slot) = self.slot(&key)? {
                 pending.push(self.decide(&slot, Recover, Durability::Synced)?.1);
+            }
+        }
+        for (key, _) in self.store.scan(Space::Errand, Range::prefix(Vec::new()))? {
+            if let Some((run, _)) = keys::parse_errand(&key) {
+                self.errands.push(run);
             }
         }
         if !pending.is_empty() {

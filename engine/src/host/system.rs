@@ -90,6 +90,7 @@ impl Host {
     pub fn close(&self) {
         self.queues.close();
         self.wheel.close();
+        self.errands.close();
         self.closing.send_replace(true);
     }
 

@@ -6,9 +6,11 @@ use crate::clock::{SimulatedClock, SystemClock};
 use crate::core::completion::Complete;
 use crate::core::signal::Signal;
 use crate::core::workflow_task;
-use crate::pb::command::v1::{Command, ContinueAsNewWorkflowExecutionCommandAttributes, command};
+use crate::pb::command::v1::{
+    Command, ContinueAsNewWorkflowExecutionCommandAttributes, StartChildWorkflowExecutionCommandAttributes, command,
+};
 use crate::pb::common::v1::{RetryPolicy, WorkflowExecution, WorkflowType};
-use crate::pb::enums::v1::WorkflowIdConflictPolicy;
+use crate::pb::enums::v1::{WorkflowExecutionStatus, WorkflowIdConflictPolicy};
 use crate::pb::taskqueue::v1::TaskQueue;
 use crate::store::committer::Commits;
 use crate::store::suite::Breaking;
@@ -16,6 +18,7 @@ use crate::store::{Entry, MemoryStore, Range, Reads, Space};
 use crate::time::Time;
 use parking_lot::Mutex;
 use std::task::Poll;
+use std::time::Duration;
 
 const NOW: Time = Time(1_700_000_000_000_000_000);
 
@@ -121,6 +124,80 @@ async fn a_write_that_failed_is_not_acknowledged_and_none_is_accepted_after_it()
     }
 }
 
+/// A workflow that wants a child.
+async fn parent(host: &Arc<Host>) -> Arc<Slot> {
+    let start = Start {
+        started: WorkflowExecutionStartedEventAttributes {
+            workflow_id: "parent".into(),
+            ..start("parent", Default::default()).started
+        },
+        ..start("parent", Default::default())
+    };
+    host.start(start).await.expect("starts");
+    let execution = WorkflowExecution { workflow_id: "parent".into(), run_id: String::new() };
+    let slot = host.resolve("default", &execution).expect("is there");
+    let child = StartChildWorkflowExecutionCommandAttributes {
+        workflow_id: "child".into(),
+        workflow_type: Some(WorkflowType { name: "C".into() }),
+        ..Default::default()
+    };
+    let child = command::Attributes::StartChildWorkflowExecutionCommandAttributes(child);
+    wait(complete(host, &slot, 1, vec![child])).await.expect("is written");
+    slot
+}
+
+#[tokio::test]
+async fn what_a_run_owes_outlives_the_engine_and_is_done_in_one_write() {
+    let store = Arc::new(Watched::default());
+    let settings =
+        || Settings { clock: Arc::new(SystemClock), limits: Limits::default(), cached_runs_max: 10, seed: 7 };
+    let first = Arc::new(Host::new(store.clone(), Some(Committer::start(store.clone()).expect("starts")), settings()));
+    parent(&first).await;
+    let before = store.after_each.lock().len();
+    drop(first);
+
+    let host = Arc::new(Host::new(store.clone(), Some(Committer::start(store.clone()).expect("starts")), settings()));
+    host.recover().expect("recovers");
+    let errands = tokio::spawn(host.clone().run_errands());
+    let started = |look: &dyn Reads| {
+        let current = look.get(Space::Current, &store::keys::current("default", "child")).expect("reads");
+        let owed = look.scan(Space::Errand, Range::prefix(vec![])).expect("scans");
+        (current.is_some(), owed.is_empty())
+    };
+    let execution = WorkflowExecution { workflow_id: "parent".into(), run_id: String::new() };
+    let mut seen = host.resolve("default", &execution).expect("is there").watch();
+    let done = seen.wait_for(|seen| seen.next_event_id > 6);
+    tokio::time::timeout(Duration::from_secs(30), done).await.expect("in time").expect("its child is started");
+    host.close();
+    errands.await.expect("ends");
+    let looks = store.after_each.lock();
+    let looks: Vec<_> = looks[before..].iter().map(|look| started(&**look)).collect();
+    assert!(looks.iter().all(|(is_there, owes_nothing)| is_there == owes_nothing), "{looks:?}");
+    let report = crate::verify::verify(&*store.snapshot().expect("a snapshot")).expect("reads");
+    assert_eq!((report.open_runs, report.problems), (2, vec![]));
+}
+
+#[tokio::test]
+async fn deleting_a_parent_ends_its_children_first() {
+    let store = Arc::new(MemoryStore::default());
+    let committer = Committer::start(store.clone()).expect("a committer");
+    let settings = Settings { clock: Arc::new(SystemClock), limits: Limits::default(), cached_runs_max: 10, seed: 7 };
+    let host = Arc::new(Host::new(store.clone(), Some(committer), settings));
+    let errands = tokio::spawn(host.clone().run_errands());
+    let parent = parent(&host).await;
+    let mut seen = parent.watch();
+    let done = seen.wait_for(|seen| seen.next_event_id > 6);
+    tokio::time::timeout(Duration::from_secs(30), done).await.expect("in time").expect("its child is started");
+    host.close();
+    errands.await.expect("nobody but the deletion does errands");
+    host.delete(&parent).await.expect("is deleted");
+    let execution = WorkflowExecution { workflow_id: "child".into(), run_id: String::new() };
+    let child = host.resolve("default", &execution).expect("is there");
+    assert_eq!(child.run.lock().state.status(), WorkflowExecutionStatus::Terminated);
+    host.sync().await.expect("is written");
+    assert_eq!(crate::verify::verify(&*store).expect("reads").problems, Vec::<String>::new());
+}
+
 /// A host whose writes happen when the test says so.
 fn unattended(clock: &SimulatedClock) -> (Arc<Host>, Commits) {
     unattended_over(Arc::new(MemoryStore::default()), clock)
@@ -145,13 +222,18 @@ async fn attended(
 
 /// Decides that the run goes on as another one, which nobody has written yet.
 fn continue_as_new(host: &Arc<Host>, slot: &Arc<Slot>, retry_policy: Option<RetryPolicy>) -> Done {
-    let taken = workflow_task::Start { stamp: 1, identity: String::new(), from_sticky: false };
-    let (started, _done) = host.decide(slot, taken, Durability::Journaled).expect("starts");
     let again = ContinueAsNewWorkflowExecutionCommandAttributes { retry_policy, ..Default::default() };
-    let again = command::Attributes::ContinueAsNewWorkflowExecutionCommandAttributes(again);
+    complete(host, slot, 1, vec![command::Attributes::ContinueAsNewWorkflowExecutionCommandAttributes(again)])
+}
+
+/// Starts and completes the workflow task with this stamp.
+fn complete(host: &Arc<Host>, slot: &Arc<Slot>, stamp: i64, commands: Vec<command::Attributes>) -> Done {
+    let taken = workflow_task::Start { stamp, identity: String::new(), from_sticky: false };
+    let (started, _done) = host.decide(slot, taken, Durability::Journaled).expect("starts");
+    let command = |attributes| Command { attributes: Some(attributes), ..Default::default() };
     let complete = Complete {
         token: workflow_task::TaskRef::of(&started.task),
-        commands: vec![Command { attributes: Some(again), ..Default::default() }],
+        commands: commands.into_iter().map(command).collect(),
         messages: vec![],
         identity: String::new(),
         sticky: None,
@@ -164,7 +246,14 @@ fn continue_as_new(host: &Arc<Host>, slot: &Arc<Slot>, retry_policy: Option<Retr
 }
 
 fn signal() -> Signal {
-    Signal { name: "s".into(), input: None, identity: String::new(), header: None, request_id: String::new() }
+    Signal {
+        name: "s".into(),
+        input: None,
+        identity: String::new(),
+        header: None,
+        request_id: String::new(),
+        from: None,
+    }
 }
 
 /// Found by simulation: where a retry repeats how a run began, the signal was refused for a run that was not found.

@@ -2,14 +2,15 @@
 
 use super::{Call, Reply};
 use crate::core::activity;
-use crate::core::state::{Activity, RunState, WorkflowTask};
+use crate::core::state::{Activity, Child, RunState, WorkflowTask};
 use crate::dispatch::{Kind, QueueKey};
 use crate::host::run_info;
 use crate::pb::common::v1::ActivityType;
 use crate::pb::enums::v1::{PendingActivityState, PendingWorkflowTaskState, TaskQueueKind, TaskQueueType};
 use crate::pb::taskqueue::v1::{PollerInfo, TaskQueue, TaskQueueStats};
 use crate::pb::workflow::v1::{
-    PendingActivityInfo, PendingWorkflowTaskInfo, WorkflowExecutionConfig, WorkflowExecutionExtendedInfo,
+    PendingActivityInfo, PendingChildExecutionInfo, PendingWorkflowTaskInfo, WorkflowExecutionConfig,
+    WorkflowExecutionExtendedInfo,
 };
 use crate::pb::workflowservice::v1::*;
 use crate::time::{Time, duration};
@@ -24,6 +25,7 @@ pub async fn workflow(call: Call, r: DescribeWorkflowExecutionRequest) -> Reply<
         execution_config: Some(config(state)),
         workflow_execution_info: Some(run_info(state)),
         pending_activities: state.activities.values().map(pending_activity).collect(),
+        pending_children: state.children.iter().filter(|_| state.is_open()).map(pending_child).collect(),
         pending_workflow_task: state.task.as_ref().map(pending_task),
         workflow_extended_info: Some(WorkflowExecutionExtendedInfo {
             execution_expiration_time: Time(state.execution_expires_at).timestamp(),
@@ -76,6 +78,16 @@ fn pending_activity(a: &Activity) -> PendingActivityInfo {
         last_attempt_complete_time: Time(a.last_attempt_completed_at).timestamp(),
         next_attempt_schedule_time: backs_off.then(|| Time(a.attempt_scheduled_at).timestamp()).flatten(),
         ..Default::default()
+    }
+}
+
+fn pending_child((initiated_id, child): (&i64, &Child)) -> PendingChildExecutionInfo {
+    PendingChildExecutionInfo {
+        workflow_id: child.workflow_id.clone(),
+        run_id: child.run_id.clone(),
+        workflow_type_name: child.workflow_type.clone(),
+        initiated_id: *initiated_id,
+        parent_close_policy: child.parent_close_policy,
     }
 }
 

@@ -111,9 +111,8 @@ pub async fn get_reverse(
 }
 
 fn page_size(call: &Call, asked: i32) -> usize {
-    let limits = &call.host.limits;
-    let asked = usize::try_from(asked).ok().filter(|asked| *asked > 0);
-    asked.unwrap_or(limits.page_default).min(limits.page_max)
+    let max = call.host.limits.page_max;
+    usize::try_from(asked).ok().filter(|asked| *asked > 0).map_or(max, |asked| asked.min(max))
 }
 
 /// Waits until what is durable of a run satisfies `enough`, the run is deleted, the engine closes, or time is up.

@@ -2,6 +2,7 @@
 
 use super::filter::Registered;
 use super::{Call, Reply, status};
+use crate::core::ids;
 use crate::pb::enums::v1::{ArchivalState, IndexedValueType, NamespaceState};
 use crate::pb::errordetails::v1::NamespaceAlreadyExistsFailure;
 use crate::pb::namespace::v1::{NamespaceConfig, NamespaceInfo, namespace_info};
@@ -10,7 +11,6 @@ use crate::pb::workflowservice::v1::*;
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
 use tonic::{Code, Status};
-use uuid::Uuid;
 
 /// The names that exist, each with what is known of it.
 #[derive(Default)]
@@ -51,14 +51,6 @@ impl Namespaces {
     }
 }
 
-/// Ids of namespaces follow from their names: nothing needs to remember them.
-fn id(name: &str) -> String {
-    let (high, low) = name.bytes().fold((0x5bd1_e995, 0x1b87_3593), |(high, low): (u64, u64), byte| {
-        (crate::core::ids::mix(high ^ u64::from(byte)), crate::core::ids::mix(low.wrapping_add(u64::from(byte))))
-    });
-    uuid::Builder::from_random_bytes(Uuid::from_u64_pair(high, low).into_bytes()).into_uuid().to_string()
-}
-
 fn response(call: &Call, name: &str, description: &str) -> DescribeNamespaceResponse {
     let limits = &call.host.limits;
     DescribeNamespaceResponse {
@@ -66,7 +58,7 @@ fn response(call: &Call, name: &str, description: &str) -> DescribeNamespaceResp
             name: name.to_owned(),
             state: NamespaceState::Registered as i32,
             description: description.to_owned(),
-            id: id(name),
+            id: ids::namespace(name),
             capabilities: Some(namespace_info::Capabilities {
                 worker_poll_complete_on_shutdown: true,
                 sync_update: true,
@@ -96,7 +88,7 @@ fn response(call: &Call, name: &str, description: &str) -> DescribeNamespaceResp
 pub async fn describe(call: Call, request: DescribeNamespaceRequest) -> Reply<DescribeNamespaceResponse> {
     let names = call.namespaces.0.read();
     let found = names.iter().find(|(name, _)| match request.namespace.as_str() {
-        "" => id(name) == request.id,
+        "" => ids::namespace(name) == request.id,
         wanted => *name == wanted,
     });
     match found {

@@ -95,6 +95,7 @@ pub async fn signal_with_start(
         identity: r.identity,
         header: r.header,
         request_id: r.request_id.clone(),
+        from: None,
     };
     let (request_id, user_metadata) = (r.request_id, r.user_metadata);
     let signal = Some(signal);

@@ -41,6 +41,8 @@ fn refused(refusal: Refusal) -> Status {
             not_found("invalid activityID or activity already timed out or invoking workflow is completed")
         }
         Refusal::Closed => not_found("workflow execution already completed"),
+        Refusal::OtherParent => not_found("Workflow parent does not match."),
+        Refusal::NotAwaited => not_found("Pending child execution not found."),
         Refusal::OtherChain => not_found("workflow execution not found"),
         Refusal::TooManySignals => Status::invalid_argument("exceeded workflow execution limit for signal events"),
         Refusal::Invalid(message) => Status::invalid_argument(message),

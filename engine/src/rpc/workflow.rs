@@ -20,6 +20,7 @@ pub async fn signal(call: Call, r: SignalWorkflowExecutionRequest) -> Reply<Sign
         identity: r.identity,
         header: r.header,
         request_id: r.request_id,
+        from: None,
     };
     call.host.transact(&slot, signal, Durability::Synced).await?;
     Ok(SignalWorkflowExecutionResponse::default())
@@ -32,7 +33,8 @@ pub async fn request_cancel(
     let execution = chain_or_run(r.workflow_execution.unwrap_or_default(), &r.first_execution_run_id);
     call.id("WorkflowId", &execution.workflow_id)?;
     let slot = call.host.resolve(call.namespace(&r.namespace)?, &execution)?;
-    let cancel = RequestCancel { reason: r.reason, identity: r.identity, first_run_id: r.first_execution_run_id };
+    let first_run_id = r.first_execution_run_id;
+    let cancel = RequestCancel { reason: r.reason, identity: r.identity, first_run_id, from: None };
     call.host.transact(&slot, cancel, Durability::Synced).await?;
     Ok(RequestCancelWorkflowExecutionResponse {})
 }
@@ -43,10 +45,11 @@ pub async fn terminate(call: Call, r: TerminateWorkflowExecutionRequest) -> Repl
     call.id("WorkflowId", &execution.workflow_id)?;
     let slot = call.host.resolve(call.namespace(&r.namespace)?, &execution)?;
     let terminate = Terminate {
-        reason: r.reason,
+        reason: if r.reason.is_empty() { "terminated by user via frontend".to_owned() } else { r.reason },
         details: r.details,
         identity: if r.identity.is_empty() { "frontend-service".to_owned() } else { r.identity },
         first_run_id: r.first_execution_run_id,
+        from: None,
     };
     call.host.transact(&slot, terminate, Durability::Synced).await?;
     Ok(TerminateWorkflowExecutionResponse {})

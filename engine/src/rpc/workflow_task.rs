@@ -170,7 +170,7 @@ fn first_page(
     page: HistoryToken,
     transient: Vec<crate::pb::history::v1::HistoryEvent>,
 ) -> Reply<(History, Vec<u8>)> {
-    let limit = call.host.limits.page_default.min(call.host.limits.page_max);
+    let limit = call.host.limits.page_max;
     let mut events = call.host.history(&slot.key, page.next_event_id, page.end_event_id, limit)?;
     let next = events.last().map_or(page.next_event_id, |event| event.event_id + 1);
     if next < page.end_event_id && !events.is_empty() {

@@ -24,11 +24,12 @@ pub fn client(world: &Rc<World>, acts: u64) {
     });
 }
 
-const WORKFLOW_IDS: u64 = 5;
+/// Ids of the workflows that clients start, and of those that workflows start; each does to both what it likes.
+pub const WORKFLOW_IDS: [&str; 9] = ["w0", "w1", "w2", "w3", "w4", "c0", "c1", "c2", "c3"];
 
 async fn act(world: &Rc<World>) {
     let dice = &world.dice;
-    let workflow_id = format!("w{}", dice.below(WORKFLOW_IDS));
+    let workflow_id = dice.pick(&WORKFLOW_IDS).map(|id| (*id).to_owned()).unwrap_or_default();
     match dice.below(20) {
         0..=3 => start(world, &workflow_id).await,
         4..=11 => {
@@ -196,14 +197,17 @@ pub fn finisher(world: &Rc<World>) {
         while world.acting.get() > 0 {
             world.sleep(SECOND).await;
         }
-        for n in 0..WORKFLOW_IDS {
-            let workflow_id = format!("w{n}");
-            loop {
-                match signal(&world, &workflow_id, FINISH).await {
-                    Err(failed) if failed.is_not_found() => break,
-                    _ => world.sleep(60 * SECOND).await,
-                }
+        // All in turn, again and again: a parent ends after its children.
+        loop {
+            let mut any = false;
+            for workflow_id in WORKFLOW_IDS {
+                let told = signal(&world, workflow_id, FINISH).await;
+                any |= !matches!(told, Err(failed) if failed.is_not_found());
             }
+            if !any {
+                break;
+            }
+            world.sleep(60 * SECOND).await;
         }
         world.promises.borrow_mut().finished = true;
     });

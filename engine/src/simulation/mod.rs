@@ -14,7 +14,7 @@ mod worker;
 mod world;
 
 use crate::clock::Clock;
-use crate::store::Storage;
+use crate::store::{Range, Reads, Space, Storage};
 use executor::Kind;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
@@ -77,10 +77,11 @@ fn drive(world: &Rc<World>, weather: Weather) -> Result<u64, Vec<String>> {
     // Whatever was prepared does not happen any more, and an engine whose store failed starts again.
     restart(world, false)?;
     world.calm.set(true);
+    world.ending.set(true);
     client::finisher(world);
     for _ in 0..CALM_STEPS {
         step(world);
-        if world.promises.borrow().finished {
+        if world.promises.borrow().finished && owes_nothing(world) {
             let writes = world.store.writes();
             let open = settle(world)?;
             return match open.is_empty() {
@@ -91,6 +92,12 @@ fn drive(world: &Rc<World>, weather: Weather) -> Result<u64, Vec<String>> {
     }
     let open = settle(world)?;
     Err(vec![format!("not everything came to its end; these runs are open: {open:?}")])
+}
+
+/// No run owes another one anything.
+fn owes_nothing(world: &World) -> bool {
+    let range = Range { limit: 1, ..Range::prefix(Vec::new()) };
+    world.store.scan(Space::Errand, range).expect("scans").is_empty()
 }
 
 /// One thing happens: a write, a task's turn, or, when nothing else can, time.

@@ -121,6 +121,7 @@ impl Promises {
         let mut found: BTreeSet<String> = BTreeSet::new();
         let mut runs = BTreeSet::new();
         let mut open = Vec::new();
+        let mut messages = Messages::default();
         for (key, state) in store.scan(Space::Run, Range::prefix(Vec::new())).expect("scans") {
             let key = key.try_into().expect("a run's key");
             let run_id = crate::store::keys::run_id(&key);
@@ -128,6 +129,8 @@ impl Promises {
             let mut ledger = Ledger::new();
             // A signal that was sent twice may be in two runs of a chain; in one it is known by its request id.
             let mut here = BTreeSet::new();
+            let state = RunState::decode(state.as_slice()).expect("a state");
+            messages.of_run(&run_id, events.iter().chain(&state.buffered));
             for event in &events {
                 ledger.take(event);
                 for token in tokens(event) {
@@ -142,7 +145,6 @@ impl Promises {
                 }
             }
             // What waits behind a workflow task is not in history yet.
-            let state = RunState::decode(state.as_slice()).expect("a state");
             for token in state.buffered.iter().flat_map(tokens) {
                 if !here.insert(token.clone()) {
                     self.broken.push(format!("run {run_id}: {token} is there and waits to be"));
@@ -154,6 +156,7 @@ impl Promises {
             }
             runs.insert(run_id);
         }
+        self.broken.extend(messages.broken());
         for (run_id, event_id) in self.read.keys() {
             if !runs.contains(run_id) {
                 self.broken.push(format!("run {run_id}, of which event {event_id} was read, is gone"));
@@ -174,12 +177,55 @@ impl Promises {
     }
 }
 
+/// What workflows told each other, by the tokens of their signals: whoever was told that one arrived is right, and so is
+/// whoever was told that it did not, or nothing yet. Both sides stand in one write.
+#[derive(Default)]
+struct Messages {
+    /// Whether it was answered that they arrived.
+    sent: BTreeMap<String, bool>,
+    arrived: BTreeMap<String, u32>,
+}
+
+impl Messages {
+    fn of_run<'a>(&mut self, run_id: &str, events: impl Iterator<Item = &'a HistoryEvent>) {
+        let mut initiated = BTreeMap::new();
+        for event in events {
+            match &event.attributes {
+                Some(Attributes::SignalExternalWorkflowExecutionInitiatedEventAttributes(a)) => {
+                    let token = text(&a.input).concat();
+                    self.sent.insert(token.clone(), false);
+                    initiated.insert(event.event_id, token);
+                }
+                Some(Attributes::ExternalWorkflowExecutionSignaledEventAttributes(a)) => {
+                    let token = initiated.get(&a.initiated_event_id);
+                    let token = token.unwrap_or_else(|| panic!("run {run_id} hears of a signal that it never sent"));
+                    self.sent.insert(token.clone(), true);
+                }
+                Some(Attributes::WorkflowExecutionSignaledEventAttributes(a))
+                    if a.external_workflow_execution.is_some() =>
+                {
+                    *self.arrived.entry(text(&a.input).concat()).or_default() += 1;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn broken(&self) -> impl Iterator<Item = String> {
+        self.sent.iter().filter_map(|(token, answered)| {
+            let times = self.arrived.get(token).copied().unwrap_or(0);
+            (times != u32::from(*answered)).then(|| format!("{token} arrived {times} times, answered: {answered}"))
+        })
+    }
+}
+
+fn text(payloads: &Option<Payloads>) -> Vec<String> {
+    let payloads = payloads.iter().flat_map(|payloads| &payloads.payloads);
+    payloads.map(|payload| String::from_utf8_lossy(&payload.data).into_owned()).collect()
+}
+
 /// The tokens that those outside put into an event.
 fn tokens(event: &HistoryEvent) -> Vec<String> {
-    let text = |payloads: &Option<Payloads>| {
-        let payloads = payloads.iter().flat_map(|payloads| &payloads.payloads);
-        payloads.map(|payload| String::from_utf8_lossy(&payload.data).into_owned()).collect()
-    };
     match &event.attributes {
         Some(Attributes::WorkflowExecutionSignaledEventAttributes(a)) => text(&a.input),
         Some(Attributes::ActivityTaskCompletedEventAttributes(a)) => text(&a.result),

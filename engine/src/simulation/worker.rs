@@ -1,12 +1,13 @@
 //! Simulated workers: they look at what they are given as an SDK would, decide by dice, and die.
 
+use super::client::WORKFLOW_IDS;
 use super::executor::Kind;
 use super::world::{Failed, NAMESPACE, SECOND, World};
 use crate::core::ledger::Ledger;
 use crate::pb::command::v1::command::Attributes as C;
 use crate::pb::command::v1::*;
-use crate::pb::common::v1::{ActivityType, Payload, Payloads, RetryPolicy};
-use crate::pb::enums::v1::{QueryResultType, TaskQueueKind};
+use crate::pb::common::v1::{ActivityType, Payload, Payloads, RetryPolicy, WorkflowExecution, WorkflowType};
+use crate::pb::enums::v1::{ParentClosePolicy, QueryResultType, TaskQueueKind, WorkflowIdReusePolicy};
 use crate::pb::failure::v1::failure::FailureInfo;
 use crate::pb::failure::v1::{ApplicationFailureInfo, Failure};
 use crate::pb::history::v1::HistoryEvent;
@@ -231,6 +232,10 @@ struct Under {
     activities: BTreeSet<i64>,
     canceling: BTreeSet<i64>,
     timers: BTreeSet<String>,
+    /// Workflow ids of children, by the events that initiated them.
+    children: BTreeMap<i64, String>,
+    /// Signals and requests to other workflows.
+    externals: BTreeSet<i64>,
     completed_tasks: u64,
     finish: bool,
 }
@@ -257,6 +262,29 @@ impl Under {
                 Some(A::TimerCanceledEventAttributes(a)) => {
                     under.timers.remove(&a.timer_id);
                 }
+                Some(A::StartChildWorkflowExecutionInitiatedEventAttributes(a)) => {
+                    under.children.insert(event.event_id, a.workflow_id.clone());
+                }
+                Some(
+                    A::SignalExternalWorkflowExecutionInitiatedEventAttributes(_)
+                    | A::RequestCancelExternalWorkflowExecutionInitiatedEventAttributes(_),
+                ) => {
+                    under.externals.insert(event.event_id);
+                }
+                Some(A::StartChildWorkflowExecutionFailedEventAttributes(a)) => under.heard(a.initiated_event_id),
+                Some(A::ChildWorkflowExecutionCompletedEventAttributes(a)) => under.heard(a.initiated_event_id),
+                Some(A::ChildWorkflowExecutionFailedEventAttributes(a)) => under.heard(a.initiated_event_id),
+                Some(A::ChildWorkflowExecutionTimedOutEventAttributes(a)) => under.heard(a.initiated_event_id),
+                Some(A::ChildWorkflowExecutionCanceledEventAttributes(a)) => under.heard(a.initiated_event_id),
+                Some(A::ChildWorkflowExecutionTerminatedEventAttributes(a)) => under.heard(a.initiated_event_id),
+                Some(A::ExternalWorkflowExecutionSignaledEventAttributes(a)) => under.heard(a.initiated_event_id),
+                Some(A::SignalExternalWorkflowExecutionFailedEventAttributes(a)) => under.heard(a.initiated_event_id),
+                Some(A::ExternalWorkflowExecutionCancelRequestedEventAttributes(a)) => {
+                    under.heard(a.initiated_event_id);
+                }
+                Some(A::RequestCancelExternalWorkflowExecutionFailedEventAttributes(a)) => {
+                    under.heard(a.initiated_event_id);
+                }
                 Some(A::WorkflowTaskCompletedEventAttributes(_)) => under.completed_tasks += 1,
                 Some(A::WorkflowExecutionSignaledEventAttributes(a)) => under.finish |= a.signal_name == FINISH,
                 _ => {}
@@ -276,9 +304,19 @@ impl Under {
         self.canceling.remove(&scheduled_event_id);
     }
 
+    /// What another run was asked for, or a child, is not waited for any more.
+    fn heard(&mut self, initiated_event_id: i64) {
+        self.children.remove(&initiated_event_id);
+        self.externals.remove(&initiated_event_id);
+    }
+
     /// Nothing that it began is left to end.
     fn is_idle(&self) -> bool {
-        self.activities.is_empty() && self.canceling.is_empty() && self.timers.is_empty()
+        self.activities.is_empty()
+            && self.canceling.is_empty()
+            && self.timers.is_empty()
+            && self.children.is_empty()
+            && self.externals.is_empty()
     }
 }
 
@@ -294,9 +332,15 @@ fn decide(world: &World, events: &[HistoryEvent]) -> (Vec<Command>, Vec<String>)
         ..Default::default()
     }));
     // Something must be under way, or the workflow waits for a signal for good; that is allowed.
-    let budget = if world.calm.get() { 0 } else { dice.below(3) };
+    let budget = if world.ending.get() { 0 } else { dice.below(3) };
     for _ in 0..budget {
-        match dice.below(5) {
+        match dice.below(8) {
+            5 if under.children.len() < 3 => commands.push(child(world)),
+            6 => commands.push(signal_other(world)),
+            7 => {
+                commands.extend(cancel_other(world, &under));
+                break;
+            }
             0 | 1 if under.activities.len() < 6 => commands.push(activity(world)),
             2 if under.timers.len() < 6 => commands.push(C::StartTimerCommandAttributes(StartTimerCommandAttributes {
                 timer_id: world.name("timer"),
@@ -320,17 +364,65 @@ fn decide(world: &World, events: &[HistoryEvent]) -> (Vec<Command>, Vec<String>)
         commands.push(C::CancelTimerCommandAttributes(CancelTimerCommandAttributes { timer_id: "no such".into() }));
     }
     // In the calm it waits for everything that it began: what the engine forgot keeps it open for good.
-    if (under.finish && under.is_idle()) || (!world.calm.get() && under.completed_tasks > 40) {
+    if (under.finish && under.is_idle()) || (!world.ending.get() && under.completed_tasks > 40) {
         commands.push(C::CompleteWorkflowExecutionCommandAttributes(Default::default()));
-    } else if !world.calm.get() && dice.permille(40) {
+    } else if !world.ending.get() && dice.permille(40) {
         commands.push(C::ContinueAsNewWorkflowExecutionCommandAttributes(Default::default()));
-    } else if !world.calm.get() && dice.permille(10) {
+    } else if !world.ending.get() && dice.permille(10) {
         let failure = Some(Failure { message: "simulated".into(), ..Default::default() });
         let fail = FailWorkflowExecutionCommandAttributes { failure };
         commands.push(C::FailWorkflowExecutionCommandAttributes(fail));
     }
     let command = |attributes| Command { attributes: Some(attributes), ..Default::default() };
     (commands.into_iter().map(command).collect(), markers)
+}
+
+fn child(world: &World) -> C {
+    #[expect(deprecated, reason = "SDKs still offer it")]
+    const TERMINATE_IF_RUNNING: WorkflowIdReusePolicy = WorkflowIdReusePolicy::TerminateIfRunning;
+    let dice = &world.dice;
+    let policies = [ParentClosePolicy::Terminate, ParentClosePolicy::Abandon, ParentClosePolicy::RequestCancel];
+    let policy = dice.pick(&policies).copied().unwrap_or_default();
+    let reuse = if dice.permille(200) { TERMINATE_IF_RUNNING } else { WorkflowIdReusePolicy::AllowDuplicate };
+    C::StartChildWorkflowExecutionCommandAttributes(StartChildWorkflowExecutionCommandAttributes {
+        workflow_id: format!("c{}", dice.below(4)),
+        workflow_type: Some(WorkflowType { name: "W".into() }),
+        task_queue: Some(TaskQueue { name: WORKFLOWS.into(), ..Default::default() }),
+        parent_close_policy: policy as i32,
+        workflow_id_reuse_policy: reuse as i32,
+        workflow_run_timeout: dice.permille(200).then(|| duration(60 * SECOND)).flatten(),
+        retry_policy: dice.permille(200).then(|| RetryPolicy { maximum_attempts: 3, ..Default::default() }),
+        ..Default::default()
+    })
+}
+
+fn stranger(world: &World) -> String {
+    world.dice.pick(&WORKFLOW_IDS).map(|id| (*id).to_owned()).unwrap_or_default()
+}
+
+fn signal_other(world: &World) -> C {
+    let token = world.name("message");
+    C::SignalExternalWorkflowExecutionCommandAttributes(SignalExternalWorkflowExecutionCommandAttributes {
+        execution: Some(WorkflowExecution { workflow_id: stranger(world), run_id: String::new() }),
+        signal_name: "news".into(),
+        input: Some(payloads(&token)),
+        child_workflow_only: world.dice.permille(300),
+        ..Default::default()
+    })
+}
+
+/// Asks a child or, rarely, anybody to cancel itself.
+fn cancel_other(world: &World, under: &Under) -> Option<C> {
+    let children: Vec<_> = under.children.values().cloned().collect();
+    let child_workflow_only = world.dice.permille(800);
+    let whom = if child_workflow_only { world.dice.pick(&children).cloned()? } else { stranger(world) };
+    Some(C::RequestCancelExternalWorkflowExecutionCommandAttributes(
+        RequestCancelExternalWorkflowExecutionCommandAttributes {
+            workflow_id: whom,
+            child_workflow_only,
+            ..Default::default()
+        },
+    ))
 }
 
 fn activity(world: &World) -> C {

@@ -29,8 +29,10 @@ pub struct World {
     pub promises: RefCell<Promises>,
     /// Clients that have something left to do.
     pub acting: Cell<u64>,
-    /// No more faults: what is open must come to its end.
+    /// No more faults.
     pub calm: Cell<bool>,
+    /// Nothing new is begun: what is open must come to its end.
+    pub ending: Cell<bool>,
     engine: RefCell<Option<(Arc<Host>, Commits)>>,
     /// How often the engine was started.
     lives: Cell<u64>,
@@ -63,6 +65,7 @@ impl World {
             promises: RefCell::default(),
             acting: Cell::new(0),
             calm: Cell::new(false),
+            ending: Cell::new(false),
             engine: RefCell::new(None),
             lives: Cell::new(0),
             names: Cell::new(0),
@@ -97,6 +100,7 @@ impl World {
         let host = Arc::new(Host::new(self.store.clone(), Some(committer), settings));
         let pending = host.recover().expect("what is stored can be read");
         self.executor.spawn(Kind::Engine, host.clone().run_wheel());
+        self.executor.spawn(Kind::Engine, host.clone().run_errands());
         self.executor.spawn(Kind::Engine, async move {
             // An error means that the store failed: the next life recovers.
             let _written = recovered(pending).await;

@@ -55,6 +55,16 @@ pub fn parse_timer(key: &[u8]) -> Option<(Time, RunKey)> {
     Some((Time(at as i64), key.get(8..24)?.try_into().ok()?))
 }
 
+/// What `run` owes because of the event.
+pub fn errand(run: &RunKey, event_id: i64) -> Vec<u8> {
+    history(run, event_id)
+}
+
+/// What an errand key says.
+pub fn parse_errand(key: &[u8]) -> Option<(RunKey, i64)> {
+    Some((key.get(..16)?.try_into().ok()?, first_event_id(key)?))
+}
+
 /// A run in the list of its namespace, newest first.
 pub fn listed(namespace: &str, started_at: Time, run: &RunKey) -> Vec<u8> {
     let mut key = named(namespace);

@@ -31,6 +31,8 @@ pub enum Space {
     Timer,
     /// Runs with something in a queue or with a worker.
     Busy,
+    /// What runs owe to other runs.
+    Errand,
     /// Runs as lists show them.
     Listed,
     /// Runs by workflow id.
@@ -42,13 +44,14 @@ pub enum Space {
 }
 
 impl Space {
-    pub const ALL: [Space; 10] = [
+    pub const ALL: [Space; 11] = [
         Space::History,
         Space::Run,
         Space::Signal,
         Space::Current,
         Space::Timer,
         Space::Busy,
+        Space::Errand,
         Space::Listed,
         Space::ByWorkflow,
         Space::Namespace,
@@ -63,6 +66,7 @@ impl Space {
             Space::Current => "current",
             Space::Timer => "timer",
             Space::Busy => "busy",
+            Space::Errand => "errand",
             Space::Listed => "listed",
             Space::ByWorkflow => "by_workflow",
             Space::Namespace => "namespace",

@@ -1,6 +1,7 @@
 //! Compares histories, states and indexes as they stand in the store.
 
 use super::Report;
+use crate::core::errand::errands;
 use crate::core::ledger::Ledger;
 use crate::core::state::RunState;
 use crate::host::{Error, read_history};
@@ -62,6 +63,7 @@ fn run(store: &dyn Reads, key: &[u8], value: &[u8], report: &mut Report) -> Resu
         problem("it would miss its next deadline".to_owned());
     }
     entries(store, &key, &state, &mut problem)?;
+    family(store, &state, &mut problem)?;
     report.history_events += (ledger.next_event_id() - 1) as u64;
     Ok(())
 }
@@ -79,6 +81,7 @@ fn entries(store: &dyn Reads, key: &RunKey, state: &RunState, problem: &mut impl
     if state.is_busy() {
         expected.push((Space::Busy, key.to_vec()));
     }
+    expected.extend(errands(state).map(|errand| (Space::Errand, keys::errand(key, errand.event_id))));
     for (space, entry) in expected {
         if store.get(space, &entry)?.is_none() {
             problem(format!("its entry in {} is missing", space.name()));
@@ -91,16 +94,34 @@ fn entries(store: &dyn Reads, key: &RunKey, state: &RunState, problem: &mut impl
     Ok(())
 }
 
+/// What a child and its parent must agree on while the parent is open: it knows of a child until it has heard of its
+/// end, and hears of it once.
+fn family(store: &dyn Reads, state: &RunState, problem: &mut impl FnMut(String)) -> Result<(), Error> {
+    let Some(of) = &state.parent else { return Ok(()) };
+    let parent = keys::run(&of.run_id).map(|key| state_of(store, &key)).transpose()?.flatten();
+    let Some(parent) = parent.filter(RunState::is_open) else { return Ok(()) };
+    let knows = parent.children.get(&of.initiated_event_id).is_some_and(|child| child.run_id == state.first_run_id);
+    let next = keys::run(&state.successor).map(|key| state_of(store, &key)).transpose()?.flatten();
+    let goes_on = next.is_some_and(|next| next.first_run_id == state.first_run_id);
+    match state.is_open() || state.owes_parent {
+        true if !knows => problem(format!("its parent {} does not know of it", of.run_id)),
+        false if knows && !goes_on => problem(format!("it ended, and its parent {} will not hear of it", of.run_id)),
+        _ => {}
+    }
+    Ok(())
+}
+
+fn state_of(store: &dyn Reads, key: &RunKey) -> Result<Option<RunState>, Error> {
+    let value = store.get(Space::Run, key)?;
+    let decode = |value: Vec<u8>| {
+        RunState::decode(value.as_slice()).map_err(|source| Error::Corrupt { run_id: keys::run_id(key), source })
+    };
+    value.map(decode).transpose()
+}
+
 /// Index entries that no state calls for.
 fn indexes(store: &dyn Reads, report: &mut Report) -> Result<(), Error> {
-    let state_of = |key: &RunKey| -> Result<Option<RunState>, Error> {
-        let value = store.get(Space::Run, key)?;
-        let decode = |value: Vec<u8>| {
-            RunState::decode(value.as_slice()).map_err(|source| Error::Corrupt { run_id: keys::run_id(key), source })
-        };
-        value.map(decode).transpose()
-    };
-    for space in [Space::Timer, Space::Busy, Space::Listed, Space::ByWorkflow, Space::Signal] {
+    for space in [Space::Timer, Space::Busy, Space::Errand, Space::Listed, Space::ByWorkflow, Space::Signal] {
         let mut from = Vec::new();
         loop {
             let range = Range { from, limit: CHUNK, ..Range::prefix(Vec::new()) };
@@ -108,11 +129,14 @@ fn indexes(store: &dyn Reads, report: &mut Report) -> Result<(), Error> {
             for (entry, _) in &entries {
                 let run = match space {
                     Space::Signal => entry.get(..16).and_then(|key| key.try_into().ok()),
+                    Space::Errand => keys::parse_errand(entry).map(|errand| errand.0),
                     _ => keys::trailing_run(entry),
                 };
-                let state = run.map(|run| state_of(&run)).transpose()?.flatten();
+                let state = run.map(|run| state_of(store, &run)).transpose()?.flatten();
                 let belongs = state.as_ref().is_some_and(|state| match space {
                     Space::Busy => state.is_busy(),
+                    Space::Errand => keys::parse_errand(entry)
+                        .is_some_and(|(_, event_id)| errands(state).any(|owed| owed.event_id == event_id)),
                     Space::Timer => keys::parse_timer(entry).is_some_and(|(at, _)| at.0 == state.wake_at),
                     _ => true,
                 });

@@ -4,6 +4,7 @@
 //! To record them again, run these tests one at a time (they share a task queue) with
 //! `STEADYHAND_ENGINE_REFERENCE=HOST:PORT` naming such a server.
 
+mod families;
 mod render;
 
 use crate::fixture::{QUEUE, WorkerShape, beside_worker, client, connect, happened, history, memory};

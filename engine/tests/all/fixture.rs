@@ -18,6 +18,7 @@ use temporalio_common::protos::temporal::api::workflowservice::v1::{
 };
 use temporalio_sdk::{Runtime, Worker, WorkerOptions};
 
+use crate::families;
 use crate::workflows::{self, Acts};
 
 pub const QUEUE: &str = "q";
@@ -77,6 +78,7 @@ pub async fn beside_worker<T>(client: &Client, shape: WorkerShape, scenario: imp
         .graceful_shutdown_period(Duration::from_secs(1))
         .build();
     workflows::register(&mut options);
+    families::register(&mut options);
     let mut worker = Worker::new(&runtime, client.clone(), options).expect("a worker");
     let shutdown = worker.shutdown_handle();
     let scenario = async {

@@ -2,7 +2,9 @@
 
 mod conformance;
 mod control;
+mod families;
 mod fixture;
+mod kin;
 mod restart;
 mod serving;
 mod workflows;

@@ -21,6 +21,8 @@ pub struct Draft<'a> {
     pub now: Time,
     /// What the session was asking for before this commit, if it was idle for that.
     pub asked: Option<Vec<String>>,
+    /// As builds before this one had it: a turn began with the swap itself, and the old harness made its first step.
+    pub turn_begins_with_swap: bool,
     takes: Vec<Take>,
     step: Step,
     memo: Option<String>,
@@ -36,6 +38,7 @@ impl<'a> Draft<'a> {
             state: state.clone(),
             intake,
             asked,
+            turn_begins_with_swap: false,
             now: intake.now.max(state.summary.last_time),
             takes: Vec::new(),
             step: Step::Continue {},

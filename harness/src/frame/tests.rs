@@ -11,8 +11,8 @@ use crate::{
     state::Op,
 };
 use domain::{
-    EventBody, Failure, Status, Step, agent::HarnessRef, commit::Closed, event::StopReason, failure::FailureKind,
-    session::LogEntry,
+    EventBody, Failure, PrivateEntry, Status, Step, Take, agent::HarnessRef, commit::Closed, event::StopReason,
+    failure::FailureKind, session::LogEntry,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -487,4 +487,27 @@ fn a_call_that_runs_on_a_lost_hand_is_not_said_to_have_done_nothing() {
     session.settle();
     let (second, _) = session.flying[0].clone();
     assert!(session.state.pending(&second).expect("its end is awaited").cancelling);
+}
+
+#[test]
+fn the_turn_behind_a_swap_is_the_new_harness_s_from_its_first_step() {
+    let planning = registry::named("plan-act", 1).expect("it is in this build").reference();
+    let mut session = Session::default();
+    session.message("one");
+    session.settle();
+    let (activity, _) = session.flying.first().cloned().expect("it asks the model");
+    session.swap(planning.clone());
+    session.message("two");
+    session.model_answers(&activity, "done", &[]);
+    session.settle();
+    assert_eq!((&session.state.summary.harness, session.state.summary.turn), (&planning, 2));
+    let suffix = session.flying.iter().find_map(|(_, op)| match op {
+        Op::CallModel { suffix, .. } => Some(suffix.len()),
+        _ => None,
+    });
+    assert_eq!(suffix, Some(1), "it asks for a plan");
+    let swapped = session.commits.iter().find(|(commit, _)| {
+        commit.takes.iter().any(|take| matches!(take, Take::Private { entry: PrivateEntry::Swapped { .. } }))
+    });
+    assert_eq!(swapped.expect("it was swapped").0.step, Step::Continue {});
 }

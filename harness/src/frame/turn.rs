@@ -198,6 +198,10 @@ pub fn go_on(draft: &mut Draft<'_>, ask: &mut dyn Ask) {
     }
     if draft.state.summary.status.is_idle() && draft.state.swap.is_some() {
         apply_swap(draft);
+        if !draft.turn_begins_with_swap {
+            // The one that is asked now is the old one: the turn begins with the next decision.
+            return;
+        }
     }
     if (draft.state.summary.status == Status::Idle) && !begin_turn(draft) {
         return;

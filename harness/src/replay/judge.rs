@@ -42,7 +42,7 @@ pub fn judge(recording: &Recording, harness: &HarnessRef, ask: &mut dyn Ask) -> 
         }
         let own_memo = foreign.then_some(&memo);
         let mut witness = Witness::new(ask, harness.to_string(), own_memo, commit.view_version);
-        let decided = frame::decide(state, intake, &mut witness);
+        let decided = frame::decide_again(state, intake, &mut witness, commit);
         let (seen, failed) = (witness.seen, witness.failed);
         if seen.is_none() {
             return Ok(());

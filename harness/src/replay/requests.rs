@@ -17,6 +17,8 @@ use serde_json::Value;
 #[derive(Clone, Debug)]
 pub struct Requested {
     pub commit: u64,
+    /// The activity that makes it.
+    pub activity: String,
     pub turn: u64,
     /// Which request of the turn it is, from 1. A summary counts with the round before it.
     pub round: u32,
@@ -55,16 +57,17 @@ pub fn requests(recording: &Recording) -> Result<Vec<Requested>, Error> {
         state.step(&commit.step, commit.n, commit.now);
         let made = state.pending.iter().find_map(|pending| match &pending.op {
             Op::CallModel { span_id, slice, strategy, suffix } => {
-                Some((Purpose::Answer, span_id, slice, strategy, suffix.as_slice()))
+                Some((&pending.activity, Purpose::Answer, span_id, slice, strategy, suffix.as_slice()))
             }
             Op::Compact { span_id, slice, strategy } => {
-                Some((Purpose::Summary, span_id, slice, strategy, [].as_slice()))
+                Some((&pending.activity, Purpose::Summary, span_id, slice, strategy, [].as_slice()))
             }
             _ => None,
         });
-        if let Some((purpose, span_id, slice, strategy, suffix)) = made {
+        if let Some((activity, purpose, span_id, slice, strategy, suffix)) = made {
             requests.push(Requested {
                 commit: commit.n,
+                activity: activity.clone(),
                 turn: state.summary.turn,
                 round: state.round,
                 purpose,

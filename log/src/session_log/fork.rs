@@ -48,7 +48,8 @@ impl SessionLog {
             let mut state = cut.state.clone();
             if !frames.is_empty() {
                 let state = state.take();
-                manifest.segments.push(Segment { to: kept, frames, state, shared: true, cut: None, ..cut.clone() });
+                let cut = Segment { to: kept, frames, index: None, state, shared: true, cut: None, ..cut.clone() };
+                manifest.segments.push(cut);
             }
             if !rest.is_empty() {
                 let rest = segment::write(store, &cut.run_id, &rest).await?;
@@ -86,7 +87,8 @@ impl SessionLog {
         segment: &Segment,
         at: u64,
     ) -> Result<(Vec<segment::Frame>, Vec<Committed>), Error> {
-        let (whole, rest): (Vec<_>, Vec<_>) = segment.frames.iter().cloned().partition(|frame| frame.to <= at);
+        let frames = self.frames(store, segment).await?;
+        let (whole, rest): (Vec<_>, Vec<_>) = frames.iter().cloned().partition(|frame| frame.to <= at);
         let blob = self.segment_blob(store, segment).await?;
         let mut commits = match rest.first() {
             Some(frame) => segment::unpack(segment, frame, &blob)?,
@@ -104,7 +106,7 @@ impl SessionLog {
         let mut commits = Vec::new();
         for segment in &segments[first.unwrap_or(0)..] {
             let blob = self.segment_blob(store, segment).await?;
-            for frame in &segment.frames {
+            for frame in &*self.frames(store, segment).await? {
                 commits.extend(segment::unpack(segment, frame, &blob)?.into_iter().map(Arc::new));
             }
         }

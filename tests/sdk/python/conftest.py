@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import anthropic
 import httpx2
 import pytest
 
+from service import Service
 from support import MODEL, TOOLSET, Session
 
 
@@ -57,3 +62,14 @@ def make_session(
 @pytest.fixture
 def session(make_session: Callable[..., Session]) -> Session:
     return make_session()
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    # The sandboxes run as users of their own, who may not pass through pytest's folders.
+    folder = Path(tempfile.mkdtemp(dir=os.environ["STEADYHAND_SDK_FOLDER"]))
+    folder.chmod(0o711)
+    service = Service(folder)
+    yield service
+    assert service.stop(signal.SIGTERM) == 0, "a service that is told to end does so in good order"
+    service.close()

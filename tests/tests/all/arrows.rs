@@ -38,6 +38,8 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("temporalio-workflow", &["workflows", "activities"]),
     ("temporalio-client", &["log", "api", "activities", "worker", "cli"]),
     ("temporalio-protos", &["engine"]),
+    // What clients are told of the wire comes from the types that are on it.
+    ("schemars", &["domain", "api"]),
     // One way in from the network, one way out to it.
     ("axum", &["api"]),
     ("reqwest", &["activities", "cli"]),

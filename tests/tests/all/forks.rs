@@ -4,13 +4,14 @@ use activities::model::scripted::{Script, Server, serve};
 use anyhow::{Context as _, ensure};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use std::{net::SocketAddr, path::Path};
+use std::{net::SocketAddr, path::Path, sync::Arc};
 use steadyhand_tests::{
     client::{Client, LoggedEvent, Mark},
     engines::{Temporal, free_addr},
+    long,
     service::{Layout, Options, Service},
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 /// Two requests a turn: one asks for a tool that the client runs.
 const SCRIPT: &str = r#"
@@ -160,10 +161,86 @@ async fn a_session_can_be_forked_at_every_place(is_temporal: bool) -> anyhow::Re
     Ok(())
 }
 
+/// Forks that are made side by side, and kills of the api between them.
+const FORKERS: usize = 4;
+const KILLS: usize = 3;
+const FORKS_BETWEEN: usize = 6;
+
+/// Forks until it is told to stop; those that were acknowledged.
+async fn forker(
+    client: Client,
+    parent: String,
+    places: usize,
+    made: Arc<watch::Sender<usize>>,
+    stop: watch::Receiver<bool>,
+) -> Vec<(String, usize)> {
+    let mut forks = Vec::new();
+    for number in 0.. {
+        if *stop.borrow() {
+            break;
+        }
+        let at = number % places;
+        // Without an answer nobody knows what became of it.
+        if let Ok(id) = fork(&client, &parent, &json!({"at": at})).await {
+            forks.push((id, at));
+            made.send_modify(|count| *count += 1);
+        }
+    }
+    forks
+}
+
+async fn the_api_dies_while_forks_are_made(is_temporal: bool) -> anyhow::Result<()> {
+    let temporal = if is_temporal { Some(Temporal::start_at(free_addr()?, None, &[])?) } else { None };
+    let (mut service, _model) = service(temporal.as_ref().map(|temporal| temporal.addr)).await?;
+    let scenario = async {
+        let client = service.client();
+        let (session, events) = parent(&client).await?;
+        let (made, (stop, stopped)) = (Arc::new(watch::Sender::new(0)), watch::channel(false));
+        let mut forkers = JoinSet::new();
+        for _ in 0..FORKERS {
+            forkers.spawn(forker(client.clone(), session.clone(), events.len(), made.clone(), stopped.clone()));
+        }
+        let mut counted = made.subscribe();
+        for kill in 1..=KILLS {
+            let enough = counted.wait_for(|count| *count >= kill * FORKS_BETWEEN);
+            tokio::time::timeout(long::patience(), enough).await.context("no fork is made any more")??;
+            service.lose().await?;
+        }
+        stop.send_replace(true);
+        let forks: Vec<(String, usize)> = forkers.join_all().await.into_iter().flatten().collect();
+        ensure!(forks.len() >= KILLS * FORKS_BETWEEN, "{} forks", forks.len());
+        for (fork, at) in &forks {
+            let own = client.events(fork).await?;
+            let shared = own.iter().zip(&events).take_while(|(one, other)| one == other).count();
+            ensure!(shared <= *at && own.len() >= shared, "{fork} at {at} shares {shared} events");
+        }
+        // What nobody was told of is a whole session, or none.
+        let listed = call(&client, Method::GET, "/v1/sessions?limit=100", None).await?;
+        for listed in listed["data"].as_array().context("a page of sessions")? {
+            let id = listed["id"].as_str().context("it has an id")?;
+            client.events(id).await?;
+        }
+        let (last, at) = forks.last().context("there is one")?;
+        check(&client, &events, last, *at).await
+    };
+    let checked = scenario.await;
+    checked.map_err(|error| error.context(service.logs()))?;
+    service.rest().await?;
+    if !is_temporal {
+        service.verify().await?;
+    }
+    Ok(())
+}
+
 mod embedded {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_session_can_be_forked_at_every_place() -> anyhow::Result<()> {
         super::a_session_can_be_forked_at_every_place(false).await
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_api_dies_while_forks_are_made() -> anyhow::Result<()> {
+        super::the_api_dies_while_forks_are_made(false).await
     }
 }
 
@@ -171,5 +248,10 @@ mod temporal {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_session_can_be_forked_at_every_place() -> anyhow::Result<()> {
         super::a_session_can_be_forked_at_every_place(true).await
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_api_dies_while_forks_are_made() -> anyhow::Result<()> {
+        super::the_api_dies_while_forks_are_made(true).await
     }
 }

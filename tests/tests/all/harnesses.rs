@@ -21,6 +21,7 @@ on_both![
     a_swap_waits_for_the_turn_to_end,
     a_harness_that_is_gone_stops_the_turn_and_a_swap_cures_it,
     a_module_decides_live_and_a_bad_one_fails_its_own_turn,
+    bad_modules_are_contained_and_named,
     room_is_made_in_a_long_turn,
     another_strategy_holds_from_the_next_request_on,
 ];
@@ -46,8 +47,8 @@ fn named(name: &str, version: u32) -> HarnessRef {
     registry::named(name, version).expect("it is in this build").reference()
 }
 
-async fn swap(bed: &Bed, id: &str, harness: HarnessRef) -> anyhow::Result<()> {
-    bed.signal("s1", signal::SWAP, &Swap { id: id.into(), harness }).await
+async fn swap(bed: &Bed, id: &str, session: &str, harness: HarnessRef) -> anyhow::Result<()> {
+    bed.signal(session, signal::SWAP, &Swap { id: id.into(), harness }).await
 }
 
 /// Private entries about swaps, with the position at which they stand.
@@ -96,7 +97,7 @@ async fn a_swap_waits_for_the_turn_to_end(on: On) -> anyhow::Result<()> {
     let bed = Bed::new(on, CALLS).await?;
     bed.start("s1", vec![message("m1", "go")]).await?;
     bed.wait("s1", |log| log.end_position() > 0).await?;
-    swap(&bed, "swap_1", named("plan-act", 1)).await?;
+    swap(&bed, "swap_1", "s1", named("plan-act", 1)).await?;
     let is_swapped = |log: &SessionLog| log.summary().is_some_and(|summary| summary.harness.name == "plan-act");
     let mut log = bed.wait("s1", is_swapped).await?;
     let idle =
@@ -132,7 +133,7 @@ async fn a_harness_that_is_gone_stops_the_turn_and_a_swap_cures_it(on: On) -> an
     assert!(said.message.starts_with("harness lost@3 is not in this build and was not added"), "{}", said.message);
     assert_eq!(stops(&entries), [&StopReason::RetriesExhausted {}]);
 
-    swap(&bed, "swap_1", default_harness()).await?;
+    swap(&bed, "swap_1", "s1", default_harness()).await?;
     bed.wait("s1", |log| log.summary().is_some_and(|summary| summary.harness.name == "loop")).await?;
     bed.post("s1", vec![message("m2", "now")]).await?;
     let turns = |log: &SessionLog| log.summary().is_some_and(|summary| summary.turn == 2 && summary.status.is_idle());
@@ -170,6 +171,62 @@ async fn a_module_decides_live_and_a_bad_one_fails_its_own_turn(on: On) -> anyho
     assert_eq!(stops(&entries), [&StopReason::RetriesExhausted {}]);
     bed.post("s1", vec![message("m2", "again")]).await?;
     bed.wait("s1", |log| log.summary().is_some_and(|summary| summary.turn == 2 && summary.status.is_idle())).await?;
+    bed.end().await
+}
+
+/// Modules that keep the contract until they are asked: one loops, one traps, one wants all memory, one talks nonsense, one
+/// recurses. They decide beside a good session, on the same worker.
+async fn bad_modules_are_contained_and_named(on: On) -> anyhow::Result<()> {
+    const BAD: [(&str, &str, &str); 5] = [
+        ("looping", "(loop $again (br $again)) (i64.const 0)", "did not decide within"),
+        ("panicking", "unreachable", "panicked"),
+        (
+            "greedy",
+            "(drop (memory.grow (i32.const 60000))) (i32.store (i32.const 17000000) (i32.const 1)) (i64.const 0)",
+            "out of bounds memory access",
+        ),
+        ("babbling", "(i64.const 7)", "returned no decision"),
+        ("recursive", "(call $next (local.get 0) (local.get 1))", "called itself too deep"),
+    ];
+    let bed = Bed::new(on, CALLS).await?;
+    bed.start("good", vec![message("m1", "go")]).await?;
+    for (name, body, _) in BAD {
+        let module = wat::parse_str(format!(
+            r#"(module (@custom "steadyhand" "{{\"abi\":1,\"name\":\"{name}\",\"version\":1,\"view\":2}}")
+                (memory (export "memory") 1)
+                (func $next (export "next") (param i32 i32) (result i64) {body}))"#
+        ))?;
+        let reference = WasmHarness::load(&module)?.reference();
+        log::blobs::put(&*bed.blobs, Bytes::from(module)).await?;
+        bed.start_as(name, reference, 200_000, vec![message("m1", "go")]).await?;
+    }
+    for (name, _, why) in BAD {
+        let mut log = bed.idle(name).await?;
+        let entries = bed.entries(&mut log).await?;
+        let said = &errors(&entries)[0].message;
+        assert!(said.starts_with(&format!("harness {name}@1 ")) && said.contains(why), "{name}: {said}");
+        assert_eq!(stops(&entries), [&StopReason::RetriesExhausted {}], "{name}");
+        // It is cured as any other.
+        swap(&bed, &format!("swap_{name}"), name, default_harness()).await?;
+        bed.post(name, vec![message("m2", "again")]).await?;
+    }
+    let ends = |turns| {
+        move |log: &SessionLog| log.summary().is_some_and(|summary| summary.turn == turns && summary.status.is_idle())
+    };
+    for (name, ..) in BAD {
+        let mut log = bed.wait(name, ends(2)).await?;
+        assert_eq!(stops(&bed.entries(&mut log).await?)[1], &StopReason::EndTurn {}, "{name}");
+    }
+    let mut log = bed.wait("good", ends(1)).await?;
+    assert!(errors(&bed.entries(&mut log).await?).is_empty(), "it noticed nothing");
+    // Nothing outside can be asked: what would differ between two decisions is refused before any session has it.
+    let clock = wat::parse_str(
+        r#"(module (@custom "steadyhand" "{\"abi\":1,\"name\":\"fickle\",\"version\":1,\"view\":2}")
+            (import "env" "now" (func $now (result i64))) (memory (export "memory") 1)
+            (func (export "next") (param i32 i32) (result i64) (call $now)))"#,
+    )?;
+    let refused = WasmHarness::admit(&clock).err().expect("it asks for a clock").to_string();
+    assert!(refused.contains("import"), "{refused}");
     bed.end().await
 }
 

@@ -362,6 +362,33 @@ async fn the_worker_dies_at_every_step(is_temporal: bool) -> anyhow::Result<()> 
     Ok(())
 }
 
+/// Killed while the gate is on and while sessions are given the new version, the api goes on where it was.
+async fn the_api_dies_on_the_way(is_temporal: bool) -> anyhow::Result<()> {
+    let temporal = engine(is_temporal)?;
+    let (mut service, _model) = service(None, temporal.as_ref().map(|temporal| temporal.addr)).await?;
+    let scenario = async {
+        let ground = Ground::new(&service).await?;
+        let (before, ..) = ground.session().await?;
+        let rollout = ground.rollout(&promising()).await?;
+        service.lose().await?;
+        ground.until(&rollout, |shown| shown["percent"] == 50).await?;
+        service.lose().await?;
+        promoted_after(&ground, &rollout).await?;
+        let mut ticks = tokio::time::interval(LOOK);
+        while ground.harness(&before).await? != "loop@2" {
+            ticks.tick().await;
+        }
+        anyhow::Ok(())
+    };
+    let ended = scenario.await;
+    with_logs(&service, ended).await?;
+    service.rest().await?;
+    if !is_temporal {
+        service.verify().await?;
+    }
+    Ok(())
+}
+
 macro_rules! on_both_engines {
     ($($scenario:ident),* $(,)?) => {
         mod embedded {
@@ -384,4 +411,5 @@ on_both_engines![
     one_that_raises_the_error_rate_rolls_back_by_itself,
     one_that_is_no_worse_is_promoted_and_live_sessions_come_along,
     the_worker_dies_at_every_step,
+    the_api_dies_on_the_way,
 ];

@@ -8,7 +8,6 @@ mod update;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::routing::{get, post};
 use store::catalog::Error as CatalogError;
 use store::{Batch, Catalog, Durability, KeyRange, Table, Versioned};
 
@@ -19,18 +18,31 @@ use crate::body::JsonBody;
 use crate::error::{ApiError, Result};
 use crate::ids;
 use crate::listing::{self, Index};
-use crate::page::{Limits, Order, Page, PageRequest};
-use crate::query::Query;
+use crate::operation::{get, post};
+use crate::page::{self, Limits, Order, Page, PageRequest};
+use crate::query::{Param, Query};
 use crate::router::{Resource, Route};
 use crate::verify;
 
 pub const RESOURCE: Resource = Resource {
     name: "agents",
     routes: &[
-        Route { path: "/v1/agents", methods: || post(create).get(list) },
-        Route { path: "/v1/agents/{agent_id}", methods: || get(retrieve).post(update) },
+        Route {
+            path: "/v1/agents",
+            methods: || {
+                let filters = [Param::times("created_at"), Param::flag("include_archived")];
+                post(create).get(list).query(filters).query([LIMITS.param(), page::param()])
+            },
+        },
+        Route {
+            path: "/v1/agents/{agent_id}",
+            methods: || get(retrieve).query([Param::number("version", 1..=u32::MAX.into())]).post(update),
+        },
         Route { path: "/v1/agents/{agent_id}/archive", methods: || post(archive) },
-        Route { path: "/v1/agents/{agent_id}/versions", methods: || get(versions) },
+        Route {
+            path: "/v1/agents/{agent_id}/versions",
+            methods: || get(versions).query([LIMITS.param(), page::param()]),
+        },
     ],
 };
 

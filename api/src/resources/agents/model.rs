@@ -1,5 +1,6 @@
 //! Which model an agent uses, and how hard it works.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ApiError, Result};
@@ -7,7 +8,7 @@ use crate::shorthand::TextOr;
 
 const ID_CHARS_MAX: usize = 256;
 
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Model {
     pub id: String,
     pub effort: Effort,
@@ -16,7 +17,7 @@ pub struct Model {
     pub inference_geo: Option<InferenceGeo>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Effort {
     Low,
@@ -27,7 +28,7 @@ pub enum Effort {
     Max,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Speed {
     #[default]
@@ -35,7 +36,7 @@ pub enum Speed {
     Fast,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum InferenceGeo {
     Us,
@@ -45,7 +46,7 @@ pub enum InferenceGeo {
 /// As clients send it: the id alone, or an object.
 pub type ModelParam = TextOr<ModelObject>;
 
-#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelObject {
     id: String,

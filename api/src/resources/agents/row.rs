@@ -1,6 +1,7 @@
 //! An agent's definition, the rows that keep it and the object that clients see.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use store::{Record, Table};
 
@@ -10,7 +11,7 @@ use crate::metadata::Metadata;
 use crate::time;
 
 /// The definition, with every default filled in: what a version is a version of.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct AgentConfig {
     pub name: String,
     pub description: Option<String>,
@@ -25,7 +26,7 @@ pub struct AgentConfig {
     pub metadata: Metadata,
 }
 
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Skill {
     #[serde(rename = "type")]
     pub kind: SkillKind,
@@ -33,21 +34,20 @@ pub struct Skill {
     pub version: String,
 }
 
-#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SkillKind {
     Anthropic,
     Custom,
 }
 
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum ExecutionIdentity {
     #[default]
     ServiceAccount,
-    AwsRole {
-        role_arn: String,
-    },
+    #[schemars(skip)]
+    AwsRole { role_arn: String },
 }
 
 /// The agent as it is now.
@@ -107,19 +107,23 @@ impl VersionRow {
 }
 
 /// As clients see it.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub struct Agent {
     id: String,
     #[serde(rename = "type")]
+    #[schemars(extend("const" = "agent"))]
     kind: &'static str,
     version: u32,
     #[serde(flatten)]
     config: AgentConfig,
     #[serde(serialize_with = "time::wire")]
+    #[schemars(with = "Timestamp")]
     created_at: Timestamp,
     #[serde(serialize_with = "time::wire")]
+    #[schemars(with = "Timestamp")]
     updated_at: Timestamp,
     #[serde(serialize_with = "time::wire_option")]
+    #[schemars(with = "Option<Timestamp>")]
     archived_at: Option<Timestamp>,
 }
 

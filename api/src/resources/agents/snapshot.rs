@@ -1,6 +1,7 @@
 //! The agent that a session runs: one version of it, with the session's own changes. Later updates of the agent do not
 //! touch it, and its changes do not touch the agent.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::model::{Model, ModelParam};
@@ -13,7 +14,7 @@ use crate::error::{ApiError, Result};
 use crate::shorthand::TextOr;
 
 /// As clients see it and as a session keeps it.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct AgentSnapshot {
     pub id: String,
     #[serde(rename = "type")]
@@ -30,7 +31,7 @@ pub struct AgentSnapshot {
     pub execution_identity: ExecutionIdentity,
 }
 
-#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum AgentKind {
     Agent,
@@ -39,14 +40,14 @@ enum AgentKind {
 /// The `agent` of a session to be created: the id of an agent, or an object.
 pub type AgentParam = TextOr<AgentReference>;
 
-#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum AgentReference {
     Agent(Pinned),
     AgentWithOverrides(Overridden),
 }
 
-#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pinned {
     id: String,
@@ -54,7 +55,7 @@ pub struct Pinned {
     version: Option<u32>,
 }
 
-#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Overridden {
     id: String,

@@ -1,5 +1,6 @@
 //! What clients send to make and change an agent, and what comes of it. Pure: no row is read or written here.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::model::{Model, ModelParam};
@@ -13,7 +14,7 @@ const NAME_CHARS_MAX: usize = 256;
 const DESCRIPTION_CHARS_MAX: usize = 2048;
 const SYSTEM_CHARS_MAX: usize = 100_000;
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CreateAgent {
     name: String,
@@ -29,6 +30,7 @@ pub(super) struct CreateAgent {
     #[serde(default)]
     skills: Option<Vec<SkillParam>>,
     #[serde(default)]
+    #[schemars(with = "()")]
     multiagent: Option<serde_json::Value>,
     #[serde(default)]
     execution_identity: Option<ExecutionIdentity>,
@@ -36,7 +38,7 @@ pub(super) struct CreateAgent {
     metadata: Option<Metadata>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UpdateAgent {
     /// The version that the client believes to be current.
@@ -57,6 +59,7 @@ pub(super) struct UpdateAgent {
     #[serde(default)]
     skills: Patch<Vec<SkillParam>>,
     #[serde(default)]
+    #[schemars(with = "()")]
     multiagent: Patch<serde_json::Value>,
     #[serde(default)]
     execution_identity: Patch<ExecutionIdentity>,
@@ -65,7 +68,7 @@ pub(super) struct UpdateAgent {
 }
 
 /// Read in full, so that what is no skill is refused as such.
-#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SkillParam {
     #[serde(rename = "type")]

@@ -1,7 +1,9 @@
 //! What an environment is: kept with every default filled in, sent with any part left out.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::body::tagged;
 use crate::error::{ApiError, Result};
 use crate::resources::agents::tools::is_host;
 
@@ -9,14 +11,15 @@ const HOSTS_MAX: usize = 256;
 const PACKAGES_MAX: usize = 256;
 const PACKAGE_CHARS_MAX: usize = 256;
 
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
+#[schemars(rename = "EnvironmentConfig")]
 pub enum Config {
     Cloud { networking: Networking, packages: Packages },
     SelfHosted {},
 }
 
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Networking {
     #[default]
@@ -29,7 +32,7 @@ pub enum Networking {
 }
 
 /// What to install, in the order of the fields.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Packages {
     #[serde(rename = "type")]
     kind: PackagesKind,
@@ -41,18 +44,19 @@ pub struct Packages {
     pub pip: Vec<String>,
 }
 
-#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum PackagesKind {
     #[default]
     Packages,
 }
 
-#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+#[schemars(rename = "EnvironmentConfigParam")]
 pub(super) enum ConfigParam {
     Cloud {
-        #[serde(default)]
+        #[serde(default, deserialize_with = "tagged")]
         networking: Option<NetworkingParam>,
         #[serde(default)]
         packages: Option<PackagesParam>,
@@ -60,7 +64,7 @@ pub(super) enum ConfigParam {
     SelfHosted {},
 }
 
-#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum NetworkingParam {
     Unrestricted {},
@@ -74,7 +78,7 @@ pub(super) enum NetworkingParam {
     },
 }
 
-#[derive(Clone, PartialEq, Debug, Default, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PackagesParam {
     #[serde(rename = "type", default)]

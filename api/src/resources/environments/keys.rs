@@ -2,10 +2,9 @@
 //! nothing else.
 
 use axum::extract::{Path, State};
-use axum::routing::{get, post};
 use axum::{Extension, Json};
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value, json};
 
 use super::config::Config;
 use crate::app::App;
@@ -13,7 +12,9 @@ use crate::auth::keys::{KeyRow, Scope};
 use crate::auth::{Grant, Principal};
 use crate::body::JsonBody;
 use crate::error::{ApiError, Kind, Result};
-use crate::resources::api_keys::{check_name, shown, whole};
+use crate::operation::{get, post};
+use crate::page::Page;
+use crate::resources::api_keys::{ApiKey, NewApiKey, check_name};
 use crate::router::{Resource, Route};
 
 pub const RESOURCE: Resource = Resource {
@@ -24,8 +25,9 @@ pub const RESOURCE: Resource = Resource {
     ],
 };
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "CreateEnvironmentKey")]
 struct CreateKey {
     name: String,
 }
@@ -40,7 +42,7 @@ async fn create(
     Extension(principal): Extension<Principal>,
     Path(environment_id): Path<String>,
     JsonBody(CreateKey { name }): JsonBody<CreateKey>,
-) -> Result<Json<Value>> {
+) -> Result<Json<NewApiKey>> {
     if !matches!(principal.grant, Grant::Admin | Grant::All) {
         return Err(ApiError::new(Kind::Permission, "a key of the workspace makes keys of its environments"));
     }
@@ -50,17 +52,17 @@ async fn create(
     let name = check_name(name)?;
     let scope = Scope::Environment { environment_id };
     let key = app.keys.create(&name, scope, Some(app.tenant.workspace_id.clone()), app.clock.now()).await?;
-    Ok(Json(whole(&key)))
+    Ok(Json(key.into()))
 }
 
-async fn list(State(app): State<App>, Path(environment_id): Path<String>) -> Result<Json<Value>> {
+async fn list(State(app): State<App>, Path(environment_id): Path<String>) -> Result<Json<Page<ApiKey>>> {
     super::read(&app, &environment_id).await?;
     let keys = app.keys.list(of(&environment_id)).await?;
-    Ok(Json(json!({"data": keys.iter().map(shown).collect::<Vec<_>>(), "next_page": null})))
+    Ok(Json(Page::whole(keys.into_iter().map(ApiKey::from).collect())))
 }
 
-async fn revoke(State(app): State<App>, Path((environment_id, id)): Path<(String, String)>) -> Result<Json<Value>> {
+async fn revoke(State(app): State<App>, Path((environment_id, id)): Path<(String, String)>) -> Result<Json<ApiKey>> {
     super::read(&app, &environment_id).await?;
     let revoked = app.keys.revoke(&id, of(&environment_id), app.clock.now()).await?;
-    Ok(Json(shown(&revoked.ok_or_else(|| ApiError::not_found("key", &id))?)))
+    Ok(Json(revoked.ok_or_else(|| ApiError::not_found("key", &id))?.into()))
 }

@@ -7,10 +7,9 @@ pub mod work;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::routing::{get, post};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use store::catalog::Error as CatalogError;
 use store::{Batch, Catalog, Durability, Record, Table, Versioned};
 
@@ -22,15 +21,20 @@ use crate::error::{ApiError, Result};
 use crate::ids;
 use crate::listing::{self, Index};
 use crate::metadata::Metadata;
-use crate::page::{Limits, Order, Page, PageRequest};
-use crate::query::{Query, TimeRange};
+use crate::operation::{get, post};
+use crate::page::{self, Limits, Order, Page, PageRequest};
+use crate::query::{Param, Query, TimeRange};
+use crate::resources::deleted::{Deleted, deleted};
 use crate::router::{Resource, Route};
 use crate::{time, verify};
 
 pub const RESOURCE: Resource = Resource {
     name: "environments",
     routes: &[
-        Route { path: "/v1/environments", methods: || post(create).get(list) },
+        Route {
+            path: "/v1/environments",
+            methods: || post(create).get(list).query([LIMITS.param(), page::param(), Param::flag("include_archived")]),
+        },
         Route { path: "/v1/environments/{environment_id}", methods: || get(retrieve).post(update).delete(delete) },
         Route { path: "/v1/environments/{environment_id}/archive", methods: || post(archive) },
     ],
@@ -61,10 +65,11 @@ impl Record for EnvironmentRow {
 }
 
 /// As clients see it.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Environment {
     id: String,
     #[serde(rename = "type")]
+    #[schemars(extend("const" = "environment"))]
     kind: &'static str,
     name: String,
     description: Option<String>,
@@ -72,10 +77,13 @@ struct Environment {
     metadata: Metadata,
     scope: &'static str,
     #[serde(serialize_with = "time::wire")]
+    #[schemars(with = "Timestamp")]
     created_at: Timestamp,
     #[serde(serialize_with = "time::wire")]
+    #[schemars(with = "Timestamp")]
     updated_at: Timestamp,
     #[serde(serialize_with = "time::wire_option")]
+    #[schemars(with = "Option<Timestamp>")]
     archived_at: Option<Timestamp>,
 }
 
@@ -156,7 +164,7 @@ fn overtaken() -> ApiError {
     ApiError::conflict("the environment is being changed by too many requests, try again").should_retry(true)
 }
 
-async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>> {
+async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Deleted>> {
     for _ in 0..TRIES_MAX {
         let read = read(&app, &id).await?;
         let batch = Index::new(BY_TIME).remove(Batch::new().remove(&read), read.row.created_at, &id);
@@ -164,7 +172,7 @@ async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<Json<V
             Err(CatalogError::Conflict { .. }) => continue,
             written => written?,
         }
-        return Ok(Json(json!({"id": id, "type": "environment_deleted"})));
+        return Ok(deleted(id, "environment_deleted"));
     }
     Err(overtaken())
 }

@@ -1,6 +1,7 @@
 //! What clients send to make and change an environment, and what comes of it. Pure: no row is read or written here.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::EnvironmentRow;
@@ -12,7 +13,7 @@ use crate::metadata::{self, Metadata, MetadataPatch};
 const NAME_CHARS_MAX: usize = 256;
 const DESCRIPTION_CHARS_MAX: usize = 2048;
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CreateEnvironment {
     name: String,
@@ -26,7 +27,7 @@ pub(super) struct CreateEnvironment {
     scope: Option<Scope>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UpdateEnvironment {
     #[serde(default)]
@@ -41,8 +42,9 @@ pub(super) struct UpdateEnvironment {
     scope: Option<Scope>,
 }
 
-#[derive(Clone, Copy, PartialEq, Debug, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "EnvironmentScope")]
 enum Scope {
     Organization,
     Account,

@@ -9,13 +9,12 @@ use domain::session::Mail;
 use domain::{Event, EventBody, Time, ids};
 use log::SessionLog;
 use log::follow::Followed;
-use serde_json::Value;
 use store::Blobs;
 
-use super::public::public_event;
+use super::public::{PublicEvent, public_event};
 use crate::error::{ApiError, Result};
-use crate::page::{Limits, Order, Page, PageRequest};
-use crate::query::{Query, TimeRange};
+use crate::page::{self, Limits, Order, Page, PageRequest};
+use crate::query::{Param, Query, TimeRange};
 
 const LIMITS: Limits = Limits { default: 1000, max: 1000 };
 /// Positions that are read at a time.
@@ -67,6 +66,19 @@ const TYPES: &[&str] = &[
     "workflow_run.error",
     "workflow_run.status_ended",
 ];
+
+/// What a list of events takes.
+pub fn params() -> [Param; 7] {
+    [
+        LIMITS.param(),
+        page::param(),
+        Order::param(),
+        Param::choices("types", TYPES),
+        Param::times("created_at"),
+        Param::number("from_position", 0..=u64::MAX),
+        Param::number("to_position", 0..=u64::MAX),
+    ]
+}
 
 /// What a request asks for.
 pub struct Filter {
@@ -138,7 +150,7 @@ struct Found {
     place: Place,
 }
 
-pub async fn list(followed: &Followed, blobs: &dyn Blobs, query: &Query, name: String) -> Result<Page<Value>> {
+pub async fn list(followed: &Followed, blobs: &dyn Blobs, query: &Query, name: String) -> Result<Page<PublicEvent>> {
     let order = Order::of(query, Order::Asc)?;
     let request = PageRequest::of(query, name, order, LIMITS)?;
     let filter = Filter::of(query)?;

@@ -11,22 +11,29 @@ pub mod wire;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::routing::get;
-use serde_json::Value;
 
+use self::public::PublicEvent;
 use super::sessions::row;
 use crate::app::App;
 use crate::error::Result;
+use crate::operation::get;
 use crate::page::Page;
 use crate::query::Query;
 use crate::router::{Resource, Route};
 
 pub const RESOURCE: Resource = Resource {
     name: "session events",
-    routes: &[Route { path: "/v1/sessions/{session_id}/events", methods: || get(events).post(post::send) }],
+    routes: &[Route {
+        path: "/v1/sessions/{session_id}/events",
+        methods: || get(events).query(list::params()).post(post::send),
+    }],
 };
 
-async fn events(State(app): State<App>, Path(session_id): Path<String>, query: Query) -> Result<Json<Page<Value>>> {
+async fn events(
+    State(app): State<App>,
+    Path(session_id): Path<String>,
+    query: Query,
+) -> Result<Json<Page<PublicEvent>>> {
     row::find(&app, &session_id).await?;
     let followed = app.session(&session_id);
     let name = format!("sessions/{session_id}/events");

@@ -12,13 +12,14 @@ use domain::session::{Mail, Posted, signal};
 use domain::{Event, EventBody, Status, Time, ids as derived};
 use jiff::Timestamp;
 use log::{SessionLog, blobs};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 use store::{Batch, Blobs, Digest, Durability};
 use tracing::Span;
 
 use super::calls::Calls;
 use super::check::check;
-use super::public::public_event;
+use super::public::{PublicEvent, public_event};
 use super::retry::Fingerprint;
 use super::turn::Turn;
 use super::wire::Post;
@@ -28,6 +29,7 @@ use crate::body;
 use crate::error::{ApiError, Kind, Result};
 use crate::gateway;
 use crate::ids;
+use crate::media::{Given, Sent};
 use crate::resources::environments::work::queue;
 use crate::resources::sessions::current::{Current, starts_work};
 use crate::resources::sessions::{moment, row};
@@ -39,10 +41,10 @@ pub async fn send(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
     Path(session_id): Path<String>,
-    request: Request,
-) -> Result<Response> {
+    given: Given<Json<Post>>,
+) -> Result<Sent<Json<Accepted>>> {
     row::find(&app, &session_id).await?;
-    let (fingerprint, bytes) = fingerprinted(request).await?;
+    let (fingerprint, bytes) = fingerprinted(given.request()).await?;
     let post: Post = body::json(&bytes)?;
     let bodies = post.check(&derived::primary_thread(&session_id))?;
     let is_worker = principal.is_worker();
@@ -62,16 +64,23 @@ pub async fn send(
             Ok::<_, ApiError>(sent)
         }
     });
-    let Sent { events, turn, .. } = sent.await.map_err(ApiError::internal)??;
+    let Taken { events, turn, .. } = sent.await.map_err(ApiError::internal)??;
     turn.record();
     let mut data = Vec::with_capacity(events.len());
     for event in &events {
         data.push(public_event(&*app.blobs, event).await?);
     }
-    Ok(answer(&app, data, events))
+    Ok(Sent::new(answer(&app, Accepted { data }, events)))
 }
 
-struct Sent {
+/// The events as they were accepted.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "AcceptedEvents")]
+pub struct Accepted {
+    data: Vec<PublicEvent>,
+}
+
+struct Taken {
     events: Vec<Event>,
     turn: Turn,
     /// The environment whose workers are to hear of it.
@@ -90,15 +99,15 @@ pub async fn fingerprinted(request: Request) -> Result<(Fingerprint, Bytes)> {
     Ok((Fingerprint::of(&parts.headers, key_id, parts.uri.path(), &bytes), bytes))
 }
 
-fn answer(app: &App, data: Vec<Value>, events: Vec<Event>) -> Response {
-    let response = Json(json!({"data": data})).into_response();
+fn answer(app: &App, accepted: Accepted, events: Vec<Event>) -> Response {
+    let response = Json(accepted).into_response();
     match events.into_iter().next() {
         Some(first) => app.answered.watch(response, first.id),
         None => response,
     }
 }
 
-async fn take(app: &App, session_id: &str, bodies: Vec<EventBody>, fingerprint: &Fingerprint) -> Result<Sent> {
+async fn take(app: &App, session_id: &str, bodies: Vec<EventBody>, fingerprint: &Fingerprint) -> Result<Taken> {
     let _turn = app.under_way.enter(fingerprint).await;
     let now = app.clock.now();
     let followed = app.session(session_id);
@@ -111,7 +120,7 @@ async fn take(app: &App, session_id: &str, bodies: Vec<EventBody>, fingerprint: 
         if let Some(ids) = fingerprint.first(log.posts(), moment(now), &app.answered) {
             let ids = ids.to_vec();
             // Their first request is in the trace already.
-            return Ok(Sent { events: known(&mut log, &*app.blobs, &ids).await?, turn: Turn::None, served_by });
+            return Ok(Taken { events: known(&mut log, &*app.blobs, &ids).await?, turn: Turn::None, served_by });
         }
         // Only answers, and messages to a session that waits for some, have to do with calls.
         let answers = current.status == Status::RequiresAction || bodies.iter().any(|body| body.answers().is_some());
@@ -142,7 +151,7 @@ async fn take(app: &App, session_id: &str, bodies: Vec<EventBody>, fingerprint: 
         Err(error) => return Err(error.into()),
     }
     followed.follow();
-    Ok(Sent { turn: Turn::of(&posted.events, on.as_deref()), events: posted.events, served_by })
+    Ok(Taken { turn: Turn::of(&posted.events, on.as_deref()), events: posted.events, served_by })
 }
 
 /// Makes events of checked bodies: ids, stamps where they are due on receipt, large content in blobs.

@@ -7,10 +7,12 @@ use base64::engine::general_purpose::STANDARD;
 use domain::content::{Block, Content};
 use domain::event::{Confirmation, EventBody};
 use domain::limits::{EVENTS_PER_POST_MAX, INLINE_BYTES_MAX};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
+use crate::body::tagged;
 use crate::error::{ApiError, Result};
 
 const SYSTEM_BLOCKS_MAX: usize = 1000;
@@ -19,17 +21,21 @@ const PDF: &str = "application/pdf";
 const PLAIN: &str = "text/plain";
 const URL_CHARS_MAX: usize = 2048;
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "PostEvents")]
 pub struct Post {
     events: Vec<EventParam>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(tag = "type", deny_unknown_fields)]
 pub enum EventParam {
     #[serde(rename = "user.message")]
-    UserMessage { content: Vec<BlockParam> },
+    UserMessage {
+        #[serde(deserialize_with = "tagged")]
+        content: Vec<BlockParam>,
+    },
     #[serde(rename = "user.interrupt")]
     UserInterrupt {
         #[serde(default)]
@@ -47,7 +53,7 @@ pub enum EventParam {
     #[serde(rename = "user.custom_tool_result")]
     UserCustomToolResult {
         custom_tool_use_id: String,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "tagged")]
         content: Option<Vec<BlockParam>>,
         #[serde(default)]
         is_error: Option<bool>,
@@ -57,7 +63,7 @@ pub enum EventParam {
     #[serde(rename = "user.tool_result")]
     UserToolResult {
         tool_use_id: String,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "tagged")]
         content: Option<Vec<BlockParam>>,
         #[serde(default)]
         is_error: Option<bool>,
@@ -65,12 +71,16 @@ pub enum EventParam {
         session_thread_id: Option<String>,
     },
     #[serde(rename = "user.define_outcome")]
+    #[schemars(skip)]
     UserDefineOutcome(IgnoredAny),
     #[serde(rename = "system.message")]
-    SystemMessage { content: Vec<BlockParam> },
+    SystemMessage {
+        #[serde(deserialize_with = "tagged")]
+        content: Vec<BlockParam>,
+    },
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum BlockParam {
     Text {
@@ -93,16 +103,17 @@ pub enum BlockParam {
         #[serde(default)]
         citations: Option<CitationsParam>,
     },
+    #[schemars(skip)]
     Redacted {},
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CitationsParam {
     enabled: bool,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum SourceParam {
     Base64 { media_type: String, data: String },

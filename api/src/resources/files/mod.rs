@@ -9,11 +9,9 @@ use std::collections::BTreeSet;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{Path, State};
 use axum::response::Response;
-use axum::routing::{get, post};
 use http::{HeaderValue, header};
-use serde_json::{Value, json};
 use store::catalog::Error as CatalogError;
 use store::{Batch, Durability, Versioned};
 
@@ -23,19 +21,22 @@ pub use self::row::{FileRow, insert, of_session, remove};
 use crate::app::App;
 use crate::error::{ApiError, Kind, Result};
 use crate::listing::{self, Index};
-use crate::page::{Limits, Order, Page, PageRequest};
-use crate::query::{Query, TimeRange};
+use crate::media::{Octets, Sent};
+use crate::operation::{get, post};
+use crate::page::{self, Limits, Order, Page, PageRequest};
+use crate::query::{Param, Query, TimeRange};
+use crate::resources::deleted::{Deleted, deleted};
 use crate::router::{Resource, Route};
-
-/// Where files are sent, as bodies of several parts.
-pub const PATH: &str = "/v1/files";
 
 pub const RESOURCE: Resource = Resource {
     name: "files",
     routes: &[
         Route {
-            path: PATH,
-            methods: || post(upload::upload).layer(DefaultBodyLimit::max(upload::BODY_BYTES_MAX)).get(list),
+            path: "/v1/files",
+            methods: || {
+                let filters = [Param::text("scope_id"), Param::texts("ids")];
+                post(upload::upload).get(list).query(filters).query([LIMITS.param(), page::param()])
+            },
         },
         Route { path: "/v1/files/{file_id}", methods: || get(retrieve).delete(delete) },
         Route { path: "/v1/files/{file_id}/content", methods: || get(content) },
@@ -81,7 +82,7 @@ async fn named(app: &App, ids: BTreeSet<&str>, scope_id: Option<&str>) -> Result
     Ok(rows.into_iter().map(File::from).collect())
 }
 
-async fn content(State(app): State<App>, Path(id): Path<String>) -> Result<Response> {
+async fn content(State(app): State<App>, Path(id): Path<String>) -> Result<Sent<Octets>> {
     let row = load(&app, &id).await?;
     if !row.downloadable {
         let error =
@@ -97,17 +98,17 @@ async fn content(State(app): State<App>, Path(id): Path<String>) -> Result<Respo
     // A session's output is nobody's web page.
     headers.insert(header::CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    Ok(response)
+    Ok(Sent::new(response))
 }
 
-async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>> {
+async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Deleted>> {
     let read = read(&app, &id).await?;
     match app.catalog.write(remove(Batch::new(), &read), Durability::Synced).await {
         // Rows of files never change, so another request deleted it.
         Err(CatalogError::Conflict { .. }) => return Err(ApiError::not_found("file", &id)),
         written => written?,
     }
-    Ok(Json(json!({"id": id, "type": "file_deleted"})))
+    Ok(deleted(id, "file_deleted"))
 }
 
 async fn read(app: &App, id: &str) -> Result<Versioned<FileRow>> {

@@ -1,6 +1,7 @@
 //! The row of a file, its places in the indexes and the object that clients see.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use store::{Batch, Blobs, Catalog, Digest, Direction, KeyRange, Record, Table, Versioned};
 
@@ -126,23 +127,27 @@ pub(crate) async fn verify(
 }
 
 /// As clients see it.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct File {
     id: String,
     #[serde(rename = "type")]
+    #[schemars(extend("const" = "file"))]
     kind: &'static str,
     filename: String,
     mime_type: String,
     size_bytes: u64,
     #[serde(serialize_with = "time::wire")]
+    #[schemars(with = "Timestamp")]
     created_at: Timestamp,
     #[serde(serialize_with = "time::wire_option")]
+    #[schemars(with = "Option<Timestamp>")]
     expires_at: Option<Timestamp>,
     downloadable: bool,
     scope: Option<Scope>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "FileScope")]
 struct Scope {
     #[serde(rename = "type")]
     kind: &'static str,

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::multipart::{Field, Multipart, MultipartError};
-use axum::extract::{FromRequest, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequest, State};
 use http::header::CONTENT_LENGTH;
 use jiff::SignedDuration;
 use store::{Batch, Blobs, Durability, Stored};
@@ -13,11 +13,12 @@ use crate::app::App;
 use crate::body;
 use crate::error::{ApiError, Kind, Result};
 use crate::ids;
+use crate::media::{Form, Given};
 
 /// The largest file, in bytes.
 const FILE_BYTES_MAX: usize = 500_000_000;
 /// The largest body: a file, its part's headers and the other fields.
-pub(super) const BODY_BYTES_MAX: usize = FILE_BYTES_MAX + 64_000;
+const BODY_BYTES_MAX: usize = FILE_BYTES_MAX + 64_000;
 /// The longest value of a field that is not the file, in bytes.
 const FIELD_BYTES_MAX: usize = 64;
 const FILENAME_CHARS_MAX: usize = 255;
@@ -50,12 +51,14 @@ struct Uploaded {
     stored: Stored,
 }
 
-pub(super) async fn upload(State(app): State<App>, request: Request) -> Result<Json<File>> {
+pub(super) async fn upload(State(app): State<App>, given: Given<Form>) -> Result<Json<File>> {
+    let mut request = given.request();
     let announced =
         request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > BODY_BYTES_MAX) {
         return Err(too_large());
     }
+    DefaultBodyLimit::max(BODY_BYTES_MAX).apply(&mut request);
     let multipart = Multipart::from_request(request, &()).await;
     let mut multipart = multipart.map_err(|error| ApiError::invalid(error.body_text()))?;
     let (mut file, mut expires_in_s) = (None, None);

@@ -11,20 +11,21 @@ use serde_json::{Value, json};
 use super::{Found, deciding, resolve};
 use crate::app::App;
 use crate::error::{ApiError, Result};
-use crate::query::Query;
+use crate::query::{Param, Query};
 use crate::resources::inspect;
 use crate::resources::sessions::row as session_row;
 
 const SESSIONS: usize = 50;
 const SESSIONS_MAX: usize = 200;
 
+pub fn params() -> [Param; 3] {
+    [Param::text("model"), Param::text("agent"), Param::number("sessions", 1..=SESSIONS_MAX as u64)]
+}
+
 /// `model` and `agent` choose among recorded sessions, `sessions` says how many are looked at.
 pub async fn ablate(State(app): State<App>, Path(name): Path<String>, query: Query) -> Result<Json<Value>> {
     let found = resolve(&app, &name).await?;
-    let shims: Vec<String> = match &found {
-        Found::Native(harness) => harness.shims.iter().map(|shim| shim.name.to_owned()).collect(),
-        Found::Added(row) => row.manifest.shims.iter().map(|shim| shim.name.clone()).collect(),
-    };
+    let shims = shims(&found);
     let reference = found.reference();
     let (model, agent) = (query.text("model")?, query.text("agent")?);
     let wanted = query.parsed::<usize>("sessions", "a number")?.unwrap_or(SESSIONS);
@@ -66,6 +67,13 @@ pub async fn ablate(State(app): State<App>, Path(name): Path<String>, query: Que
     })))
 }
 
+pub fn shims(found: &Found) -> Vec<String> {
+    match found {
+        Found::Native(harness) => harness.shims.iter().map(|shim| shim.name.to_owned()).collect(),
+        Found::Added(row) => row.manifest.shims.iter().map(|shim| shim.name.clone()).collect(),
+    }
+}
+
 fn shown(shim: &str, effect: &Effect) -> Value {
     let (low, high) = effect.share();
     let requests = &effect.requests;
@@ -88,7 +96,7 @@ fn shown(shim: &str, effect: &Effect) -> Value {
 }
 
 /// Sessions with a turn behind them, in an order that is by chance and always the same.
-async fn sample(app: &App, model: Option<&str>, agent: Option<&str>, wanted: usize) -> Result<Vec<String>> {
+pub async fn sample(app: &App, model: Option<&str>, agent: Option<&str>, wanted: usize) -> Result<Vec<String>> {
     let mut sample = Vec::new();
     session_row::each(app, |row| {
         let Some(summary) = row.projection.as_ref().map(|projection| &projection.summary) else { return };

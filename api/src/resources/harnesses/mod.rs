@@ -4,19 +4,20 @@
 mod ablation;
 mod find;
 mod row;
+mod shadow;
 mod strategy;
 
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::{Path, Request, State};
-use axum::routing::{get, post};
+use axum::extract::{Path, State};
 use domain::agent::HarnessRef;
 use domain::limits::HARNESS_MODULE_BYTES_MAX;
 use domain::session::{Swap, signal};
 use harness::registry::{self, Harness};
 use harness::wasm::{Manifest, WasmHarness};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use store::{Batch, Durability};
@@ -31,6 +32,9 @@ use crate::body::{self, JsonBody};
 use crate::error::{ApiError, Result};
 use crate::gateway;
 use crate::ids;
+use crate::media::{Given, Octets};
+use crate::operation::{get, post};
+use crate::page::Page;
 use crate::references;
 use crate::router::{Resource, Route};
 use crate::time;
@@ -40,7 +44,11 @@ pub const RESOURCE: Resource = Resource {
     routes: &[
         Route { path: "/v1/harnesses", methods: || get(list).post(add) },
         Route { path: "/v1/harnesses/{harness}", methods: || get(show).delete(remove) },
-        Route { path: "/v1/harnesses/{harness}/ablation", methods: || get(ablation::ablate) },
+        Route {
+            path: "/v1/harnesses/{harness}/ablation",
+            methods: || get(ablation::ablate).query(ablation::params()).post(shadow::begin),
+        },
+        Route { path: "/v1/harnesses/{harness}/ablation/{trial_id}", methods: || get(shadow::retrieve) },
         Route { path: "/v1/sessions/{session_id}/harness", methods: || post(swap) },
         Route { path: "/v1/sessions/{session_id}/strategy", methods: || post(strategy::change) },
     ],
@@ -50,9 +58,11 @@ pub const RESOURCE: Resource = Resource {
 const SESSIONS_NAMED_MAX: usize = 100;
 
 /// A harness as clients see it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Harness")]
 struct Object {
     #[serde(rename = "type")]
+    #[schemars(extend("const" = "harness"))]
     kind: &'static str,
     /// `name@version`.
     id: String,
@@ -71,6 +81,25 @@ struct Object {
     is_default: bool,
     /// How many sessions that can still run hold it.
     sessions: usize,
+}
+
+/// A harness with some of the sessions that hold it.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "HarnessShown")]
+struct Shown {
+    #[serde(flatten)]
+    object: Object,
+    session_ids: Vec<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "HarnessDeleted")]
+struct Removed {
+    #[serde(rename = "type")]
+    #[schemars(extend("const" = "harness_deleted"))]
+    kind: &'static str,
+    id: String,
+    sha256: String,
 }
 
 impl Object {
@@ -139,30 +168,28 @@ impl Held {
 }
 
 /// All of them: a handful, so they come on one page.
-async fn list(State(app): State<App>) -> Result<Json<Value>> {
+async fn list(State(app): State<App>) -> Result<Json<Page<Object>>> {
     let held = Held::read(&app).await?;
     let native = registry::HARNESSES.iter().map(|harness| Object::native(harness, &held));
     let rows = row::all(&app).await?;
     let data: Vec<Object> = native.chain(rows.iter().map(|row| Object::added(row, &held))).collect();
-    Ok(Json(json!({"data": data, "next_page": null})))
+    Ok(Json(Page::whole(data)))
 }
 
-async fn show(State(app): State<App>, Path(name): Path<String>) -> Result<Json<Value>> {
+async fn show(State(app): State<App>, Path(name): Path<String>) -> Result<Json<Shown>> {
     let held = Held::read(&app).await?;
     let object = match resolve(&app, &name).await? {
         Found::Native(harness) => Object::native(harness, &held),
         Found::Added(row) => Object::added(&row, &held),
     };
     let holders = held.of(&object.reference);
-    let named: Vec<&String> = holders.iter().take(SESSIONS_NAMED_MAX).collect();
-    let mut shown = serde_json::to_value(&object).map_err(ApiError::internal)?;
-    shown["session_ids"] = json!(named);
-    Ok(Json(shown))
+    let session_ids = holders.iter().take(SESSIONS_NAMED_MAX).cloned().collect();
+    Ok(Json(Shown { object, session_ids }))
 }
 
 /// The body is the module.
-async fn add(State(app): State<App>, request: Request) -> Result<Json<Value>> {
-    let bytes = body::read(request).await?;
+async fn add(State(app): State<App>, given: Given<Octets>) -> Result<Json<Object>> {
+    let bytes = body::read(given.request()).await?;
     if bytes.len() > HARNESS_MODULE_BYTES_MAX {
         return Err(body::too_large(HARNESS_MODULE_BYTES_MAX));
     }
@@ -179,7 +206,7 @@ async fn add(State(app): State<App>, request: Request) -> Result<Json<Value>> {
         added_at: app.clock.now(),
     };
     let row = keep(&app, row, bytes).await?;
-    Ok(Json(serde_json::to_value(Object::added(&row, &Held::read(&app).await?)).map_err(ApiError::internal)?))
+    Ok(Json(Object::added(&row, &Held::read(&app).await?)))
 }
 
 /// Adding the same module again changes nothing.
@@ -212,12 +239,17 @@ pub fn hold(batch: Batch, harness: &HarnessRef, session_id: &str) -> Result<Batc
     Ok(session_row::refer(batch, digest, session_id))
 }
 
+/// What whoever meant to hold a harness is told that was taken away meanwhile.
+pub fn removed(harness: &HarnessRef) -> ApiError {
+    ApiError::conflict(format!("harness {harness} was removed meanwhile"))
+}
+
 /// Whose the blob of a module is.
 fn owner(sha256: &str) -> String {
     format!("harness_{sha256}")
 }
 
-async fn remove(State(app): State<App>, Path(name): Path<String>) -> Result<Json<Value>> {
+async fn remove(State(app): State<App>, Path(name): Path<String>) -> Result<Json<Removed>> {
     let Found::Added(row) = resolve(&app, &name).await? else {
         return Err(ApiError::invalid("a harness of this build cannot be removed"));
     };
@@ -235,13 +267,25 @@ async fn remove(State(app): State<App>, Path(name): Path<String>) -> Result<Json
     let digest = row.sha256.parse().map_err(ApiError::internal)?;
     let batch = references::remove(Batch::new().remove(&read), digest, &owner(&row.sha256));
     app.catalog.write(batch, Durability::Synced).await?;
-    Ok(Json(json!({"type": "harness_deleted", "id": reference.to_string(), "sha256": row.sha256})))
+    Ok(Json(Removed { kind: "harness_deleted", id: reference.to_string(), sha256: row.sha256 }))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct SwapTo {
     harness: String,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "HarnessSwap")]
+struct Swapped {
+    #[serde(rename = "type")]
+    #[schemars(extend("const" = "harness_swap"))]
+    kind: &'static str,
+    id: String,
+    session_id: String,
+    from: HarnessRef,
+    to: HarnessRef,
 }
 
 /// Asks for another harness from the next turn boundary on. The session's log says when it was applied.
@@ -249,7 +293,7 @@ async fn swap(
     State(app): State<App>,
     Path(id): Path<String>,
     JsonBody(SwapTo { harness }): JsonBody<SwapTo>,
-) -> Result<Json<Value>> {
+) -> Result<Json<Swapped>> {
     session_row::find(&app, &id).await?;
     let to = resolve(&app, &harness).await?.reference();
     let followed = app.session(&id);
@@ -261,6 +305,13 @@ async fn swap(
         }
         current.summary.harness
     };
+    // Before the session is told: from then on it may decide by it at any time.
+    if registry::find(&to).is_none() {
+        match app.catalog.write(hold(Batch::new(), &to, &id)?, Durability::Synced).await {
+            Err(store::catalog::Error::Conflict { .. }) => return Err(removed(&to)),
+            held => held?,
+        }
+    }
     let swap = Swap { id: ids::new(ids::SWAP), harness: to.clone() };
     match app.gateway.signal(&id, signal::SWAP, &swap, &swap.id).await {
         Ok(()) => {}
@@ -268,7 +319,7 @@ async fn swap(
         Err(error) => return Err(error.into()),
     }
     followed.follow();
-    Ok(Json(json!({"type": "harness_swap", "id": swap.id, "session_id": id, "from": from, "to": to})))
+    Ok(Json(Swapped { kind: "harness_swap", id: swap.id, session_id: id, from, to }))
 }
 
 fn ended() -> ApiError {

@@ -5,8 +5,8 @@ use axum::extract::{Path, State};
 use domain::agent::StrategyRef;
 use domain::session::StrategyChange;
 use harness::context;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::session_row;
 use crate::app::App;
@@ -14,7 +14,7 @@ use crate::body::JsonBody;
 use crate::error::{ApiError, Result};
 use crate::resources::sessions::change::{self, Edit};
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChangeStrategy {
     strategy: StrategyRef,
@@ -23,11 +23,22 @@ pub struct ChangeStrategy {
     turn: bool,
 }
 
+#[derive(Serialize, JsonSchema)]
+pub struct StrategyChanged {
+    #[serde(rename = "type")]
+    #[schemars(extend("const" = "strategy_change"))]
+    kind: &'static str,
+    session_id: String,
+    from: StrategyRef,
+    to: StrategyRef,
+    turn: bool,
+}
+
 pub async fn change(
     State(app): State<App>,
     Path(id): Path<String>,
     JsonBody(ChangeStrategy { strategy, turn }): JsonBody<ChangeStrategy>,
-) -> Result<Json<Value>> {
+) -> Result<Json<StrategyChanged>> {
     session_row::find(&app, &id).await?;
     context::find(&strategy).map_err(|error| ApiError::field("strategy", format!("names {error}")))?;
     let to = strategy.clone();
@@ -38,5 +49,5 @@ pub async fn change(
         Ok((Edit { strategy, ..Edit::default() }, from))
     });
     let (from, _) = edited.await?;
-    Ok(Json(json!({"type": "strategy_change", "session_id": id, "from": from, "to": to, "turn": turn})))
+    Ok(Json(StrategyChanged { kind: "strategy_change", session_id: id, from, to, turn }))
 }

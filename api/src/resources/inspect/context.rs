@@ -15,13 +15,18 @@ use serde_json::{Value, json};
 use super::replay::read;
 use crate::app::App;
 use crate::error::{ApiError, Result};
-use crate::query::Query;
+use crate::query::{Param, Query};
 
 /// Bytes of a request to one token: an estimate, for what was never sent.
 const BYTES_PER_TOKEN: usize = 4;
 
 /// `turn` and `round` choose the request, the last of its kind if they are left out; `strategy` and `params` make it
 /// otherwise.
+pub fn params() -> [Param; 4] {
+    let turn = Param::number("turn", 1..=u64::MAX);
+    [turn, Param::number("round", 1..=u32::MAX.into()), Param::text("strategy"), Param::json("params")]
+}
+
 pub async fn context(State(app): State<App>, Path(id): Path<String>, query: Query) -> Result<Json<Value>> {
     let turn: Option<u64> = query.parsed("turn", "the number of a turn, from 1")?;
     let round: Option<u32> = query.parsed("round", "the number of a request within the turn, from 1")?;

@@ -3,14 +3,14 @@
 
 mod context;
 mod replay;
+mod whatif;
 mod why;
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::response::IntoResponse;
 use domain::session::OutputFile;
 use http::header;
 use log::{Committed, blobs};
@@ -21,28 +21,39 @@ use super::sessions::current::Current;
 use super::sessions::{self, DIFF, row};
 use crate::app::App;
 use crate::error::{ApiError, Result};
-use crate::page::{Limits, Order, Page, PageRequest};
-use crate::query::Query;
+use crate::media::{Open, Sent, Text};
+use crate::operation::{get, post};
+use crate::page::{self, Limits, Order, Page, PageRequest};
+use crate::query::{Param, Query};
 use crate::router::{Resource, Route};
 
 pub use self::replay::read as recording;
+pub use self::whatif::requests_max;
 
 pub const RESOURCE: Resource = Resource {
     name: "session inspection",
     routes: &[
-        Route { path: "/v1/sessions/{session_id}/log", methods: || get(commits) },
+        Route {
+            path: "/v1/sessions/{session_id}/log",
+            methods: || get(commits).query([LIMITS.param(), page::param()]),
+        },
         Route { path: "/v1/sessions/{session_id}/diff", methods: || get(diff) },
         Route { path: "/v1/sessions/{session_id}/why", methods: || get(why) },
         Route { path: "/v1/sessions/{session_id}/recording", methods: || get(replay::recording) },
-        Route { path: "/v1/sessions/{session_id}/replay", methods: || get(replay::replay) },
-        Route { path: "/v1/sessions/{session_id}/context", methods: || get(context::context) },
+        Route {
+            path: "/v1/sessions/{session_id}/replay",
+            methods: || get(replay::replay).query([Param::text("harness")]),
+        },
+        Route { path: "/v1/sessions/{session_id}/context", methods: || get(context::context).query(context::params()) },
+        Route { path: "/v1/sessions/{session_id}/whatif", methods: || post(whatif::begin) },
+        Route { path: "/v1/sessions/{session_id}/whatif/{trial_id}", methods: || get(whatif::retrieve) },
     ],
 };
 
 const LIMITS: Limits = Limits { default: 100, max: 1000 };
 
 /// Commits in order, each with everything that it names. A cursor is the number of a commit and the position behind it.
-async fn commits(State(app): State<App>, Path(id): Path<String>, query: Query) -> Result<Json<Page<Committed>>> {
+async fn commits(State(app): State<App>, Path(id): Path<String>, query: Query) -> Result<Json<Page<Open<Committed>>>> {
     row::find(&app, &id).await?;
     let request = PageRequest::of(&query, format!("sessions/{id}/log"), Order::Asc, LIMITS)?;
     let cursor = request.position().map(|text| place(text).ok_or_else(|| ApiError::field("page", "is not a cursor")));
@@ -67,7 +78,7 @@ async fn commits(State(app): State<App>, Path(id): Path<String>, query: Query) -
     let place = |committed: &Arc<Committed>| {
         format!("{}.{}", committed.commit.n, committed.position + committed.public_events())
     };
-    Ok(Json(request.page(commits, place).map(Arc::unwrap_or_clone)))
+    Ok(Json(request.page(commits, place).map(|committed| Open(Arc::unwrap_or_clone(committed)))))
 }
 
 fn place(text: &str) -> Option<(u64, u64)> {
@@ -75,7 +86,7 @@ fn place(text: &str) -> Option<(u64, u64)> {
     Some((n.parse().ok()?, position.parse().ok()?))
 }
 
-async fn diff(State(app): State<App>, Path(id): Path<String>) -> Result<Response> {
+async fn diff(State(app): State<App>, Path(id): Path<String>) -> Result<Sent<Text>> {
     row::find(&app, &id).await?;
     let current = sessions::read(&app, &id).await?;
     let missing = || ApiError::not_found("diff of session", &id);
@@ -83,7 +94,7 @@ async fn diff(State(app): State<App>, Path(id): Path<String>) -> Result<Response
     let outputs: Vec<OutputFile> = blobs::get_json(&*app.blobs, &listing).await?;
     let diff = outputs.into_iter().find(|output| output.path == DIFF).ok_or_else(missing)?;
     let text = blobs::get(&*app.blobs, &diff.blob).await?;
-    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response())
+    Ok(Sent::new(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response()))
 }
 
 async fn why(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Why>> {

@@ -13,11 +13,12 @@ use super::super::harnesses::{self, Deciding};
 use super::super::sessions::row;
 use crate::app::App;
 use crate::error::{ApiError, Kind, Result};
+use crate::media::Open;
 use crate::query::Query;
 
 /// The whole log with what the session began with: what replay needs, and nothing else.
-pub async fn recording(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Recording>> {
-    read(&app, &id).await.map(Json)
+pub async fn recording(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Open<Recording>>> {
+    Ok(Json(Open(read(&app, &id).await?)))
 }
 
 pub async fn read(app: &App, id: &str) -> Result<Recording> {

@@ -2,6 +2,7 @@
 
 use domain::session::queue;
 use domain::{Status, Time};
+use schemars::JsonSchema;
 use serde::Serialize;
 use temporalio_common::protos::temporal::api::enums::v1::{PendingActivityState, TaskQueueType};
 use temporalio_common::protos::temporal::api::workflow::v1::PendingActivityInfo;
@@ -12,7 +13,7 @@ use crate::error::Result;
 use crate::resources::events::calls::Calls;
 use crate::resources::sessions::current::Current;
 
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]
 pub struct Why {
     pub waiting_for: Part,
     pub evidence: Vec<String>,
@@ -20,8 +21,9 @@ pub struct Why {
     pub next: &'static str,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "WaitedForPart")]
 pub enum Part {
     Model,
     Hand,

@@ -7,6 +7,7 @@ use domain::limits::{GATE_SESSIONS_MAX, ROLLOUT_STAGES_MAX};
 use domain::rollout::{Gate, Origin, Price, Recorded, RolloutInput, Spec, Watch};
 use harness::rollout::{Rollout, threshold};
 use jiff::{SignedDuration, Timestamp};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 use store::{Batch, Durability};
@@ -29,7 +30,7 @@ const STAGE_S_MAX: u64 = 30 * 24 * 3600;
 const ALPHA: f64 = 0.001;
 const TOLERANCE: f64 = 0.25;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateRollout {
     from: String,
@@ -47,7 +48,7 @@ pub struct CreateRollout {
     watch: WatchParam,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct GateParam {
     #[serde(default)]
@@ -59,7 +60,7 @@ struct GateParam {
     strict: bool,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct WatchParam {
     #[serde(default)]

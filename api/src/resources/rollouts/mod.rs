@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::routing::{get, post};
 use domain::agent::HarnessRef;
 use domain::rollout::{Command, Order, signal};
 use harness::rollout::{Phase, Rollout};
@@ -30,14 +29,18 @@ use crate::error::{ApiError, Result};
 use crate::gateway;
 use crate::ids;
 use crate::listing;
-use crate::page::{Limits, Order as PageOrder, Page, PageRequest};
+use crate::operation::{get, post};
+use crate::page::{self, Limits, Order as PageOrder, Page, PageRequest};
 use crate::query::{Query, TimeRange};
 use crate::router::{Resource, Route};
 
 pub const RESOURCE: Resource = Resource {
     name: "harness rollouts",
     routes: &[
-        Route { path: "/v1/harness_rollouts", methods: || get(list).post(create::create) },
+        Route {
+            path: "/v1/harness_rollouts",
+            methods: || get(list).query([LIMITS.param(), page::param()]).post(create::create),
+        },
         Route { path: "/v1/harness_rollouts/{rollout_id}", methods: || get(retrieve) },
         Route { path: "/v1/harness_rollouts/{rollout_id}/{order}", methods: || post(order) },
     ],

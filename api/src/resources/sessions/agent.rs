@@ -6,6 +6,7 @@ use domain::agent::{
 };
 use domain::content::BlobRef;
 use harness::context;
+use harness::whatif::OtherModel;
 use log::blobs;
 use serde::Serialize;
 use serde_json::Value;
@@ -45,6 +46,12 @@ const SIZES: &[(&str, Size)] = &[
 
 fn size(model: &str) -> &'static Size {
     SIZES.iter().find(|(start, _)| model.starts_with(start)).map_or(&USUAL, |(_, size)| size)
+}
+
+/// A model by its id alone, as large as it is known to be.
+pub fn other_model(id: &str) -> OtherModel {
+    let Size { window_tokens, max_tokens } = *size(id);
+    OtherModel { id: id.to_owned(), window_tokens, max_tokens }
 }
 
 /// Stores the snapshot and says what decisions need to know of it.

@@ -7,6 +7,7 @@ use domain::content::Json as Content;
 use domain::limits::INLINE_BYTES_MAX;
 use domain::session::{AgentChange, Change, Resource, StrategyChange, signal};
 use log::blobs;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 use store::{Batch, Durability};
@@ -23,7 +24,7 @@ use crate::metadata::{self, MetadataPatch};
 use crate::resources::agents::snapshot::{AgentSnapshot, Overrides};
 use crate::resources::agents::tools::{McpServer, ToolParam};
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpdateSession {
     #[serde(default)]
@@ -33,13 +34,16 @@ pub struct UpdateSession {
     #[serde(default)]
     agent: Patch<AgentParam>,
     #[serde(default)]
+    #[schemars(skip)]
     budget: Patch<Value>,
     #[serde(default)]
+    #[schemars(skip)]
     vault_ids: Patch<Value>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "AgentChange")]
 struct AgentParam {
     #[serde(default)]
     tools: Patch<Vec<ToolParam>>,

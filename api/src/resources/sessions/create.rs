@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
+use axum::extract::State;
+use axum::response::IntoResponse;
 use axum::{Extension, Json};
 use domain::agent::{AgentFacts, HarnessRef, StrategyRef};
 use domain::egress::Policy;
@@ -11,6 +11,7 @@ use domain::session::{Attributes, Origin, Resource, SessionInput};
 use domain::{Event, Status, Summary, Time};
 use harness::{context, registry};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 use store::catalog::Error as CatalogError;
@@ -31,6 +32,7 @@ use crate::egress;
 use crate::error::{ApiError, Result};
 use crate::gateway;
 use crate::ids;
+use crate::media::{Given, Sent};
 use crate::metadata::{self, Metadata};
 use crate::resources::agents::snapshot::{self, AgentParam};
 use crate::resources::environments::{self, config::Config, work::queue};
@@ -49,7 +51,7 @@ const SHIMS_MAX: usize = 64;
 /// How often a session is given a harness anew because a stage began in between.
 const CHOICES_MAX: usize = 10;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateSession {
     agent: AgentParam,
@@ -65,6 +67,7 @@ pub struct CreateSession {
     #[serde(default)]
     initial_events: Option<Vec<EventParam>>,
     #[serde(default)]
+    #[schemars(with = "()")]
     budget: Option<Value>,
     /// Ours: `name@version` of the harness, the context strategy, and shims of the harness that are switched off.
     #[serde(default)]
@@ -88,8 +91,8 @@ struct Plan {
     policy: Option<Policy>,
 }
 
-pub async fn create(State(app): State<App>, request: Request) -> Result<Response> {
-    let (fingerprint, bytes) = fingerprinted(request).await?;
+pub async fn create(State(app): State<App>, given: Given<Json<CreateSession>>) -> Result<Sent<Json<Session>>> {
+    let (fingerprint, bytes) = fingerprinted(given.request()).await?;
     let body: CreateSession = body::json(if bytes.is_empty() { b"{}" } else { &bytes })?;
     // The client may go away; a session that was begun is finished, so that a retry finds it.
     let begun = tokio::spawn({
@@ -109,7 +112,7 @@ pub async fn create(State(app): State<App>, request: Request) -> Result<Response
     turn.record();
     let session = Session::of(&app, &row, current).await?;
     let made = Extension(Made(row.id.clone()));
-    Ok(app.answered.watch((made, Json(session)).into_response(), row.id))
+    Ok(Sent::new(app.answered.watch((made, Json(session)).into_response(), row.id)))
 }
 
 /// The session that an earlier attempt at the same request made.

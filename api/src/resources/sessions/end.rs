@@ -7,7 +7,6 @@ use axum::extract::{Path, State};
 use domain::session::{Close, signal};
 use log::SessionLog;
 use log::follow::Update;
-use serde_json::{Value, json};
 use store::catalog::Error as CatalogError;
 use store::{Batch, Durability};
 use tokio::sync::broadcast::error::RecvError;
@@ -18,6 +17,7 @@ use crate::app::App;
 use crate::egress;
 use crate::error::{ApiError, Result};
 use crate::gateway;
+use crate::resources::deleted::{Deleted, deleted};
 use crate::resources::environments::work::queue;
 use crate::resources::files::{self, FileRow};
 
@@ -86,7 +86,7 @@ async fn close(app: &App, id: &str) -> Result<()> {
     }
 }
 
-pub async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>> {
+pub async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Deleted>> {
     row::find(&app, &id).await?;
     check_rests(&app, &id, "deleted").await?;
     row::change(&*app.catalog, &id, Durability::Synced, |row, batch| {
@@ -103,7 +103,7 @@ pub async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<Js
     if let Err(error) = erased.await.map_err(ApiError::internal).flatten() {
         tracing::warn!(session_id = id, error = error.message(), "deleted session not erased yet");
     }
-    Ok(Json(json!({"id": id, "type": "session_deleted"})))
+    Ok(deleted(id, "session_deleted"))
 }
 
 /// Removes everything of a session whose row says that it is deleted. What fails is done at the next start.

@@ -16,8 +16,10 @@ use harness::replay::state_after;
 use log::blobs;
 use log::references::Needed;
 use log::session_log::{Base, ForkPoint};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
+use store::catalog::Error as CatalogError;
 use store::{Batch, Digest, Durability};
 use tracing::Span;
 
@@ -41,7 +43,7 @@ use crate::resources::vaults;
 /// Reference rows that are written in one go.
 const STRIDE: usize = 1000;
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ForkSession {
     /// A position of the parent's log: the fork has everything before it, down to the beginning of a commit. Without it,
@@ -66,6 +68,7 @@ pub struct ForkSession {
 struct Plan {
     fork: Fork,
     state: SessionState,
+    is_harness_named: bool,
     shared: usize,
     needed: BTreeSet<Digest>,
     policy: Option<Policy>,
@@ -137,7 +140,9 @@ async fn plan(app: &App, parent: &str, body: ForkSession) -> Result<Plan> {
         resource.kind.blob().into_iter().for_each(|blob| needed.blob(blob));
     }
     needed.resolve(&*app.blobs).await?;
-    Ok(Plan { fork, state, shared: manifest.segments.len(), needed: needed.blobs, policy, resources })
+    let is_harness_named = body.harness.is_some();
+    let (shared, needed) = (manifest.segments.len(), needed.blobs);
+    Ok(Plan { fork, state, is_harness_named, shared, needed, policy, resources })
 }
 
 /// The parent's, with what was asked for otherwise.
@@ -194,9 +199,11 @@ async fn harness(app: &App, state: &SessionState, named: Option<&str>) -> Result
 }
 
 async fn begin(app: &App, plan: Plan) -> Result<(SessionRow, Current)> {
-    let Plan { fork, state, shared, needed, policy, resources } = plan;
+    let Plan { fork, state, is_harness_named, shared, needed, policy, resources } = plan;
     let id = &fork.session_id;
-    let row = reserve(app, &fork, &state, shared, needed).await?;
+    // What its parent holds is shared with it below.
+    let named = is_harness_named.then_some(&fork.harness);
+    let row = reserve(app, &fork, &state, named, shared, needed).await?;
     let begun = async {
         share(app, &fork.parent, id).await?;
         repositories::copy_tokens(app, (&fork.parent, &resources), (id, &fork.attributes.resources)).await?;
@@ -232,8 +239,9 @@ async fn reserve(
     app: &App,
     fork: &Fork,
     state: &SessionState,
+    named: Option<&HarnessRef>,
     shared: usize,
-    needed: BTreeSet<Digest>,
+    mut needed: BTreeSet<Digest>,
 ) -> Result<SessionRow> {
     let agent = &fork.attributes.agent;
     let row = SessionRow {
@@ -258,11 +266,18 @@ async fn reserve(
         }),
     };
     let mut batch = row::insert(Batch::new(), &row);
+    if let Some(named) = named {
+        batch = harnesses::hold(batch, named, &row.id)?;
+        // The hold refers to its module.
+        needed.retain(|digest| digest.to_string() != named.sha256);
+    }
     for digest in needed {
         batch = row::refer(batch, digest, &row.id);
     }
-    app.catalog.write(batch, Durability::Synced).await?;
-    Ok(row)
+    match app.catalog.write(batch, Durability::Synced).await {
+        Err(CatalogError::Conflict { .. }) => Err(harnesses::removed(&fork.harness)),
+        written => Ok(written.map(|()| row)?),
+    }
 }
 
 /// Refers to everything that the parent refers to. Whoever is there at the end was there all along: nothing of it can have

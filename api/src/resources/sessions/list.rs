@@ -11,12 +11,27 @@ use super::row::{self, SessionRow};
 use crate::app::App;
 use crate::error::{ApiError, Result};
 use crate::listing;
-use crate::page::{Limits, Order, Page, PageRequest, PageWithPrev};
-use crate::query::Query;
+use crate::page::{self, Limits, Order, Page, PageRequest, PageWithPrev};
+use crate::query::{Param, Query};
 
 /// Not documented; those of the other lists of things made.
 const LIMITS: Limits = Limits { default: 20, max: 100 };
 const STATUSES: &[&str] = &["idle", "running", "rescheduling", "terminated"];
+
+pub fn params() -> [Param; 10] {
+    [
+        LIMITS.param(),
+        page::param(),
+        Order::param(),
+        Param::times("created_at"),
+        Param::text("agent_id"),
+        Param::number("agent_version", 0..=u32::MAX.into()),
+        Param::text("deployment_id"),
+        Param::text("memory_store_id"),
+        Param::choices("statuses", STATUSES),
+        Param::flag("include_archived"),
+    ]
+}
 
 struct Filter {
     agent_id: Option<String>,

@@ -19,23 +19,23 @@ pub mod uploads;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::routing::{get, post};
 use domain::{Summary, Time};
 use jiff::Timestamp;
 use serde_json::Value;
 
-pub use self::agent::BuiltinTool;
+pub use self::agent::{BuiltinTool, other_model};
 use self::current::Current;
 use self::object::Session;
 pub use self::rows::{DIFF, SessionRows};
 use crate::app::App;
 use crate::error::{ApiError, Result};
+use crate::operation::{get, post};
 use crate::router::{Resource, Route};
 
 pub const RESOURCE: Resource = Resource {
     name: "sessions",
     routes: &[
-        Route { path: "/v1/sessions", methods: || post(create::create).get(list::list) },
+        Route { path: "/v1/sessions", methods: || post(create::create).get(list::list).query(list::params()) },
         Route { path: "/v1/sessions/{session_id}", methods: || get(retrieve).post(change::update).delete(end::delete) },
         Route { path: "/v1/sessions/{session_id}/archive", methods: || post(end::archive) },
         Route { path: "/v1/sessions/{session_id}/fork", methods: || post(fork::fork) },

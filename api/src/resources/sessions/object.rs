@@ -2,6 +2,7 @@
 
 use domain::session::{Checkout, Resource, ResourceKind};
 use domain::{Status, Time};
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
@@ -11,15 +12,18 @@ use super::row::SessionRow;
 use crate::app::App;
 use crate::error::Result;
 use crate::metadata::Metadata;
+use crate::resources::agents::snapshot::AgentSnapshot;
 use crate::resources::events::public::PublicUsage;
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub struct Session {
     id: String,
     #[serde(rename = "type")]
+    #[schemars(extend("const" = "session"))]
     kind: &'static str,
     status: &'static str,
     title: Option<String>,
+    #[schemars(with = "AgentSnapshot")]
     agent: Value,
     environment_id: String,
     /// Always null: sessions are not made by deployments yet.
@@ -36,14 +40,15 @@ pub struct Session {
     archived_at: Option<Time>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub struct Stats {
     pub active_seconds: Seconds,
     pub duration_seconds: Seconds,
 }
 
 /// Kept in milliseconds, shown in seconds.
-pub struct Seconds(pub u64);
+#[derive(JsonSchema)]
+pub struct Seconds(#[schemars(with = "f64")] pub u64);
 
 impl Serialize for Seconds {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -51,7 +56,7 @@ impl Serialize for Seconds {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub struct PublicResource {
     id: String,
     #[serde(rename = "type")]

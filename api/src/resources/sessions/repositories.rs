@@ -4,6 +4,7 @@
 use domain::egress::{CredentialId, Reply, Repository, Request, Secret};
 use domain::session::{Checkout, Resource, ResourceKind};
 use http::Uri;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::uploads;
@@ -17,7 +18,7 @@ const PUSH_MAX: usize = 64;
 /// Whoever gives a token means to have it used: without a list every branch may be pushed to.
 const BRANCHES: &str = "refs/heads/*";
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RepositoryParam {
     url: String,

@@ -2,11 +2,10 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::routing::get;
 use domain::egress::Secret;
 use domain::session::{Resource as Mounted, ResourceKind};
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value, json};
 use store::catalog::Error as CatalogError;
 use store::{Batch, Durability};
 
@@ -18,7 +17,9 @@ use super::uploads::{self, ResourceParam};
 use crate::app::App;
 use crate::body::JsonBody;
 use crate::error::{ApiError, Result};
+use crate::operation::get;
 use crate::page::Page;
+use crate::resources::deleted::{Deleted, deleted};
 use crate::resources::files::{self, FileRow};
 use crate::router::{Resource, Route};
 
@@ -83,7 +84,7 @@ async fn add(
     Ok(Json(PublicResource::from(&added[0])))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Rotate {
     authorization_token: Secret,
@@ -116,7 +117,7 @@ async fn rotate(
     Ok(Json(resource.into()))
 }
 
-async fn remove(State(app): State<App>, Path((id, resource_id)): Path<(String, String)>) -> Result<Json<Value>> {
+async fn remove(State(app): State<App>, Path((id, resource_id)): Path<(String, String)>) -> Result<Json<Deleted>> {
     row::find(&app, &id).await?;
     let (removed, _) = change::apply(&app, &id, async |current| {
         let (removed, resources): (Vec<_>, Vec<_>) =
@@ -137,5 +138,5 @@ async fn remove(State(app): State<App>, Path((id, resource_id)): Path<(String, S
             written => written?,
         }
     }
-    Ok(Json(json!({"id": resource_id, "type": "session_resource_deleted"})))
+    Ok(deleted(resource_id, "session_resource_deleted"))
 }

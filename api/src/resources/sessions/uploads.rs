@@ -8,6 +8,7 @@ use domain::content::BlobRef;
 use domain::egress::Secret;
 use domain::session::{Resource, ResourceKind};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use store::{Batch, Digest};
@@ -25,17 +26,18 @@ const UPLOADS: &str = "/mnt/session/uploads";
 pub const WORKSPACE: &str = "/workspace";
 const PATH_BYTES_MAX: usize = 1024;
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ResourceParam {
     File(FileParam),
     /// Ours: an uploaded bundle, cloned inside the sandbox.
     GitBundle(FileParam),
     GithubRepository(RepositoryParam),
+    #[schemars(skip)]
     MemoryStore(IgnoredAny),
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FileParam {
     file_id: String,

@@ -9,8 +9,6 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::{Path, State};
-use axum::response::Response;
-use axum::routing::get;
 use domain::{Event, ids as derived};
 use http::HeaderMap;
 use log::follow::{Followed, Update};
@@ -21,19 +19,21 @@ use tokio::time::Interval;
 
 use self::previews::{Previews, Wanted};
 use super::events::list;
-use super::events::public::public_event;
+use super::events::public::{PublicEvent, public_event};
 use super::sessions::{moment, row};
 use crate::app::App;
 use crate::auth::{Principal, access};
 use crate::deltas::{Listening, Live};
 use crate::error::{ApiError, Result};
-use crate::query::Query;
+use crate::media::{Events, Sent};
+use crate::operation::get;
+use crate::query::{Param, Query};
 use crate::router::{Resource, Route};
 use crate::sse::{self, Message};
 
 pub const RESOURCE: Resource = Resource {
     name: "session streams",
-    routes: &[Route { path: "/v1/sessions/{session_id}/events/stream", methods: || get(stream) }],
+    routes: &[Route { path: "/v1/sessions/{session_id}/events/stream", methods: || get(stream).query(params()) }],
 };
 
 const LAST_EVENT_ID: &str = "last-event-id";
@@ -42,13 +42,18 @@ const PING_EVERY: Duration = Duration::from_secs(15);
 /// Positions that are read at a time where a stream is behind.
 const WINDOW: u64 = 256;
 
+/// What a stream takes.
+pub fn params() -> [Param; 1] {
+    [previews::param()]
+}
+
 async fn stream(
     State(app): State<App>,
     Path(session_id): Path<String>,
     query: Query,
     Extension(principal): Extension<Principal>,
     headers: HeaderMap,
-) -> Result<Response> {
+) -> Result<Sent<Events>> {
     open(app, session_id, &query, &headers, principal).await
 }
 
@@ -59,7 +64,7 @@ pub async fn open(
     query: &Query,
     headers: &HeaderMap,
     principal: Principal,
-) -> Result<Response> {
+) -> Result<Sent<Events>> {
     row::find(&app, &session_id).await?;
     let wanted = Wanted::of(query)?;
     let resume = headers.get(LAST_EVENT_ID).map(last_position).transpose()?;
@@ -91,10 +96,11 @@ pub async fn open(
         ready: VecDeque::new(),
         course: if resume.is_some() { Course::Behind } else { Course::Live },
     };
-    Ok(sse::response(futures::stream::unfold(stream, |mut stream| async {
+    let messages = futures::stream::unfold(stream, |mut stream| async {
         let message = stream.message().await?;
         Some((message, stream))
-    })))
+    });
+    Ok(Sent::new(sse::response(messages)))
 }
 
 fn last_position(value: &http::HeaderValue) -> Result<u64> {
@@ -186,7 +192,7 @@ impl SessionStream {
 
     /// A queued event has no position: it comes again once it has.
     async fn accepted(&mut self, event: &Event) -> Result<()> {
-        let data = public_event(&*self.app.blobs, event).await?;
+        let PublicEvent(data) = public_event(&*self.app.blobs, event).await?;
         self.ready.push_back(Message { name: event.body.type_name().to_owned(), id: None, data });
         Ok(())
     }
@@ -203,7 +209,7 @@ impl SessionStream {
     }
 
     async fn send(&mut self, position: u64, event: &Event) -> Result<()> {
-        let data = public_event(&*self.app.blobs, event).await?;
+        let PublicEvent(data) = public_event(&*self.app.blobs, event).await?;
         self.ready.push_back(Message { name: event.body.type_name().to_owned(), id: Some(position), data });
         self.ready.extend(self.previews.committed(event));
         self.next = position + 1;

@@ -13,7 +13,7 @@ use serde_json::json;
 use store::Blobs;
 
 use crate::error::{ApiError, Result};
-use crate::query::Query;
+use crate::query::{Param, Query};
 use crate::sse::Message;
 
 const MESSAGE: &str = "agent.message";
@@ -24,6 +24,10 @@ const WINDOW: u64 = 128;
 /// The first deltas of a span may overtake its start on their way here. What is older than this belongs to no span.
 const EARLY_MAX: Duration = Duration::from_secs(1);
 const EARLY_DELTAS_MAX: usize = 256;
+
+pub fn param() -> Param {
+    Param::choices("event_deltas", &[MESSAGE, THINKING])
+}
 
 /// The types of events that a client wants previews of.
 #[derive(Clone, Default, Debug)]

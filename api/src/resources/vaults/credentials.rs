@@ -2,8 +2,9 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use store::catalog::Error as CatalogError;
 use store::{Batch, Durability, Versioned};
 
@@ -18,12 +19,13 @@ use crate::listing;
 use crate::metadata::{self, Metadata, MetadataPatch};
 use crate::page::{Order, Page, PageRequest};
 use crate::query::{Query, TimeRange};
+use crate::resources::deleted::{Deleted, deleted};
 use crate::time;
 
 /// Active ones in a vault.
 const CREDENTIALS_MAX: usize = 20;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateCredential {
     auth: CreateAuth,
@@ -33,7 +35,7 @@ pub struct CreateCredential {
     metadata: Option<Metadata>,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpdateCredential {
     #[serde(default)]
@@ -182,9 +184,9 @@ pub async fn archive_one(app: &App, read: Versioned<CredentialRow>) -> Result<()
     Ok(())
 }
 
-pub async fn delete(State(app): State<App>, Path((vault_id, id)): Ids) -> Result<Json<Value>> {
+pub async fn delete(State(app): State<App>, Path((vault_id, id)): Ids) -> Result<Json<Deleted>> {
     delete_one(&app, find(&app, &vault_id, &id).await?).await?;
-    Ok(Json(json!({"id": id, "type": "vault_credential_deleted"})))
+    Ok(deleted(id, "vault_credential_deleted"))
 }
 
 pub async fn delete_one(app: &App, read: Versioned<CredentialRow>) -> Result<()> {
@@ -209,22 +211,40 @@ pub async fn delete_one(app: &App, read: Versioned<CredentialRow>) -> Result<()>
     }
 }
 
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "CredentialValidation")]
+pub struct Validation {
+    #[serde(rename = "type")]
+    #[schemars(extend("const" = "vault_credential_validation"))]
+    kind: &'static str,
+    credential_id: String,
+    vault_id: String,
+    #[serde(serialize_with = "time::wire")]
+    #[schemars(with = "Timestamp")]
+    validated_at: Timestamp,
+    has_refresh_token: bool,
+    /// `unknown` or `invalid`.
+    status: &'static str,
+    mcp_probe: (),
+    refresh: (),
+}
+
 /// Whether the secrets are there and can be used. Nobody is called with them: that is for the session that needs them.
-pub async fn validate(State(app): State<App>, Path((vault_id, id)): Ids) -> Result<Json<Value>> {
+pub async fn validate(State(app): State<App>, Path((vault_id, id)): Ids) -> Result<Json<Validation>> {
     let row = find(&app, &vault_id, &id).await?.row;
     let held = row.archived_at.is_none() && secrets::holds(&app, &vault_id, &id, Part::Value).await?;
     let has_refresh =
         held && row.auth.has_refresh() && secrets::holds(&app, &vault_id, &id, Part::RefreshToken).await?;
-    Ok(Json(json!({
-        "type": "vault_credential_validation",
-        "credential_id": id,
-        "vault_id": vault_id,
-        "validated_at": time::text(app.clock.now()),
-        "has_refresh_token": has_refresh,
-        "status": if held { "unknown" } else { "invalid" },
-        "mcp_probe": null,
-        "refresh": null,
-    })))
+    Ok(Json(Validation {
+        kind: "vault_credential_validation",
+        credential_id: id,
+        vault_id,
+        validated_at: app.clock.now(),
+        has_refresh_token: has_refresh,
+        status: if held { "unknown" } else { "invalid" },
+        mcp_probe: (),
+        refresh: (),
+    }))
 }
 
 async fn find(app: &App, vault_id: &str, id: &str) -> Result<Versioned<CredentialRow>> {

@@ -10,10 +10,9 @@ mod secrets;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::routing::{get, post};
 use domain::egress::{CredentialId, Refresh, Variable, credential_headers};
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value, json};
 use store::catalog::Error as CatalogError;
 use store::{Batch, Direction, Durability, Versioned};
 
@@ -26,19 +25,21 @@ use crate::error::{ApiError, Result};
 use crate::ids;
 use crate::listing;
 use crate::metadata::{self, Metadata, MetadataPatch};
-use crate::page::{Limits, Order, Page, PageRequest};
-use crate::query::{Query, TimeRange};
+use crate::operation::{get, post};
+use crate::page::{self, Limits, Order, Page, PageRequest};
+use crate::query::{Param, Query, TimeRange};
+use crate::resources::deleted::{Deleted, deleted};
 use crate::router::{Resource, Route};
 
 pub const RESOURCE: Resource = Resource {
     name: "vaults",
     routes: &[
-        Route { path: "/v1/vaults", methods: || post(create).get(list) },
+        Route { path: "/v1/vaults", methods: || post(create).get(list).query(listed()) },
         Route { path: "/v1/vaults/{vault_id}", methods: || get(retrieve).post(update).delete(delete) },
         Route { path: "/v1/vaults/{vault_id}/archive", methods: || post(archive) },
         Route {
             path: "/v1/vaults/{vault_id}/credentials",
-            methods: || post(credentials::create).get(credentials::list),
+            methods: || post(credentials::create).get(credentials::list).query(listed()),
         },
         Route {
             path: "/v1/vaults/{vault_id}/credentials/{credential_id}",
@@ -63,7 +64,12 @@ const STRIDE: usize = 100;
 const PLACEHOLDER: &str = "steadyhand_placeholder_";
 const PLACEHOLDER_CHARS: usize = 24;
 
-#[derive(Debug, Deserialize)]
+/// What the lists take.
+fn listed() -> [Param; 3] {
+    [LIMITS.param(), page::param(), Param::flag("include_archived")]
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct CreateVault {
     display_name: String,
@@ -71,7 +77,7 @@ struct CreateVault {
     metadata: Option<Metadata>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct UpdateVault {
     #[serde(default)]
@@ -170,7 +176,7 @@ async fn close(app: &App, id: &str) -> Result<VaultRow> {
     }
 }
 
-async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>> {
+async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Deleted>> {
     close(&app, &id).await?;
     loop {
         for read in all(&app, &id).await? {
@@ -180,7 +186,7 @@ async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<Json<V
         let batch = row::vaults().remove(Batch::new().remove(&read), read.row.created_at, &id);
         match app.catalog.write(batch, Durability::Synced).await {
             Err(CatalogError::Conflict { .. }) => {}
-            written => return Ok(written.map(|()| Json(json!({"id": id, "type": "vault_deleted"})))?),
+            written => return Ok(written.map(|()| deleted(id, "vault_deleted"))?),
         }
     }
 }

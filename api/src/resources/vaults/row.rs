@@ -1,6 +1,7 @@
 //! The rows of vaults and credentials: what they are called and for, and nothing that is secret.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use store::{Batch, Catalog, Record, Table, Versioned};
 
@@ -101,18 +102,22 @@ pub async fn verify(catalog: &dyn Catalog, problems: &mut Vec<String>) -> Result
 }
 
 /// As clients see it.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub struct Vault {
     id: String,
     #[serde(rename = "type")]
+    #[schemars(extend("const" = "vault"))]
     kind: &'static str,
     display_name: String,
     metadata: Metadata,
     #[serde(serialize_with = "time::wire")]
+    #[schemars(with = "Timestamp")]
     created_at: Timestamp,
     #[serde(serialize_with = "time::wire")]
+    #[schemars(with = "Timestamp")]
     updated_at: Timestamp,
     #[serde(serialize_with = "time::wire_option")]
+    #[schemars(with = "Option<Timestamp>")]
     archived_at: Option<Timestamp>,
 }
 
@@ -124,20 +129,24 @@ impl From<VaultRow> for Vault {
 }
 
 /// As clients see it.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub struct Credential {
     id: String,
     #[serde(rename = "type")]
+    #[schemars(extend("const" = "vault_credential"))]
     kind: &'static str,
     vault_id: String,
     display_name: Option<String>,
     auth: Auth,
     metadata: Metadata,
     #[serde(serialize_with = "time::wire")]
+    #[schemars(with = "Timestamp")]
     created_at: Timestamp,
     #[serde(serialize_with = "time::wire")]
+    #[schemars(with = "Timestamp")]
     updated_at: Timestamp,
     #[serde(serialize_with = "time::wire_option")]
+    #[schemars(with = "Option<Timestamp>")]
     archived_at: Option<Timestamp>,
 }
 

@@ -16,6 +16,8 @@ const RANDOM: &[&str] = &[
     "workflow_id",
     "history_size_bytes",
     "stack_trace",
+    "namespace_id",
+    "parent_workflow_namespace_id",
     "seconds_of_time",
 ];
 
@@ -60,10 +62,15 @@ fn lines(debug: &str) -> impl Iterator<Item = String> {
         }
         match trimmed.split_once(": ") {
             Some((field, _)) if RANDOM.contains(&field) => kept.push(format!("{field}: *")),
-            _ => kept.push(trimmed.to_owned()),
+            _ => kept.push(trimmed.split(' ').map(unless_random).collect::<Vec<_>>().join(" ")),
         }
     }
     kept.into_iter()
+}
+
+/// A word of a text, unless it is an id that some run made.
+fn unless_random(word: &str) -> &str {
+    if uuid::Uuid::parse_str(word).is_ok() { "*" } else { word }
 }
 
 /// Without what a server adds about workers, versions and its own bookkeeping, and with sorted maps.

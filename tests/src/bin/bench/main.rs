@@ -13,6 +13,7 @@ mod latency;
 mod metric;
 mod model;
 mod process;
+mod replay;
 mod resume;
 mod rig;
 mod roles;
@@ -43,6 +44,10 @@ const MEASURES: &[Measure] = &[
     Measure { metrics: &["resume_ms_1000"], run: || resume::resume("resume_ms_1000", 1_000).boxed_local() },
     Measure { metrics: &["rss_10000_sleeping_mib"], run: || footprint::sleeping().boxed_local() },
     Measure { metrics: &["disk_bytes_per_step"], run: || footprint::disk().boxed_local() },
+    Measure {
+        metrics: &["replay_decisions_per_s", "replay_wasm_decisions_per_s"],
+        run: || replay::decisions().boxed_local(),
+    },
     Measure {
         metrics: &["turn_overhead_p50_ms", "turn_overhead_p99_ms", "first_delta_ms", "first_delta_p99_ms"],
         run: || turn::turns().boxed_local(),

@@ -1,5 +1,6 @@
 //! Custom tools: the client runs them, so all that is kept is what the model is told.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -9,7 +10,7 @@ use crate::error::{ApiError, Result};
 /// The prefix under which the model sees the tools of MCP servers.
 const MCP_PREFIX: &str = "mcp__";
 
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct CustomTool {
     pub name: String,
     pub description: String,
@@ -17,7 +18,7 @@ pub struct CustomTool {
     pub input_schema: Map<String, Value>,
 }
 
-#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CustomToolParam {
     name: String,

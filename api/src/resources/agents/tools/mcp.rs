@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{DefaultConfig, DefaultConfigParam, PermissionPolicy};
@@ -12,7 +13,7 @@ const SERVER_NAME_CHARS_MAX: usize = 255;
 const URL_CHARS_MAX: usize = 2048;
 const TOOL_NAME_CHARS_MAX: usize = 128;
 
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct McpServer {
     #[serde(rename = "type")]
@@ -21,7 +22,7 @@ pub struct McpServer {
     pub url: String,
 }
 
-#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum ServerKind {
     Url,
@@ -57,21 +58,21 @@ fn is_url(text: &str) -> bool {
     matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some_and(|host| !host.is_empty())
 }
 
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct McpToolset {
     pub mcp_server_name: String,
     pub default_config: DefaultConfig,
     pub configs: Vec<McpToolConfig>,
 }
 
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct McpToolConfig {
     pub name: String,
     pub enabled: bool,
     pub permission_policy: PermissionPolicy,
 }
 
-#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct McpToolsetParam {
     mcp_server_name: String,
@@ -81,7 +82,7 @@ pub struct McpToolsetParam {
     configs: Option<Vec<McpToolConfigParam>>,
 }
 
-#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct McpToolConfigParam {
     name: String,

@@ -8,6 +8,7 @@ mod web;
 
 use std::collections::BTreeSet;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::custom::CustomTool;
@@ -19,7 +20,7 @@ use crate::error::{ApiError, Result};
 /// The most tools of one agent, over all of its toolsets.
 const TOOLS_MAX: usize = 256;
 
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Tool {
     #[serde(rename = "agent_toolset_20260401")]
@@ -29,7 +30,7 @@ pub enum Tool {
 }
 
 /// As clients send it.
-#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ToolParam {
     #[serde(rename = "agent_toolset_20260401")]
@@ -38,23 +39,26 @@ pub enum ToolParam {
     Custom(custom::CustomToolParam),
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum PermissionPolicy {
     AlwaysAllow,
     AlwaysAsk,
     /// Only ever parsed: it takes a classifier that this server does not have.
+    #[schemars(skip)]
     Auto,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ToolDefaults")]
 pub struct DefaultConfig {
     pub enabled: bool,
     pub permission_policy: PermissionPolicy,
 }
 
-#[derive(Clone, PartialEq, Debug, Default, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "ToolDefaultsParam")]
 pub struct DefaultConfigParam {
     #[serde(default)]
     enabled: Option<bool>,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::web::{Settings, SettingsParam};
@@ -11,14 +12,14 @@ use crate::error::{ApiError, Result};
 /// The names of the tools of `agent_toolset_20260401`.
 pub const BUILT_IN: [&str; 8] = ["bash", "read", "write", "edit", "glob", "grep", "web_fetch", "web_search"];
 
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct AgentToolset {
     pub default_config: DefaultConfig,
     /// The tools that differ from the default.
     pub configs: Vec<ToolConfig>,
 }
 
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ToolConfig {
     /// The same as the name.
     #[serde(rename = "type")]
@@ -30,7 +31,7 @@ pub struct ToolConfig {
     pub settings: Settings,
 }
 
-#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AgentToolsetParam {
     #[serde(default)]
@@ -39,7 +40,7 @@ pub struct AgentToolsetParam {
     configs: Option<Vec<ToolConfigParam>>,
 }
 
-#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ToolConfigParam {
     #[serde(rename = "type", default)]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ApiError, Result};
@@ -13,7 +14,8 @@ const DOMAINS_MAX: usize = 64;
 const REFERENCES_MAX: usize = 128;
 
 /// What is set, and nothing where the tool has no such setting.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "WebSettings")]
 pub struct Settings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed_domains: Option<Vec<String>>,
@@ -28,7 +30,8 @@ pub struct Settings {
 }
 
 // Flattened into a tool's config, which refuses the fields that neither knows.
-#[derive(Clone, PartialEq, Debug, Default, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Deserialize, JsonSchema)]
+#[schemars(rename = "WebSettingsParam")]
 pub(super) struct SettingsParam {
     #[serde(default)]
     allowed_domains: Option<Vec<String>>,
@@ -43,14 +46,14 @@ pub(super) struct SettingsParam {
 }
 
 /// Where the URLs that may be fetched come from. Null allows every URL of that source.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct UrlSources {
     pub user_input: Option<Source>,
     pub client_tool_results: Option<Source>,
     pub server_tool_results: Option<Source>,
 }
 
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Source {
     All,
@@ -59,13 +62,13 @@ pub enum Source {
     Except { tools: Vec<ToolReference> },
 }
 
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum ToolReference {
     ToolReference { name: String },
 }
 
-#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct UrlSourcesParam {
     #[serde(default)]
@@ -76,7 +79,7 @@ struct UrlSourcesParam {
     server_tool_results: Option<TextOr<Source>>,
 }
 
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum UserLocation {
     Approximate {

@@ -12,12 +12,12 @@ pub mod token;
 use std::time::Duration;
 
 use axum::extract::{Path, State as Given};
-use axum::routing::{get, post};
 use axum::{Extension, Json};
 use http::HeaderMap;
-use jiff::SignedDuration;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use jiff::{SignedDuration, Timestamp};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 use store::Direction;
 
 use self::queue::{TTL_S_MAX, TTL_S_MIN, seconds};
@@ -29,20 +29,36 @@ use crate::body::JsonBody;
 use crate::error::{ApiError, Kind, Result};
 use crate::listing;
 use crate::metadata::{self, MetadataPatch};
-use crate::page::{Limits, Order, Page, PageRequest};
-use crate::query::{Query, TimeRange};
+use crate::operation::{get, post};
+use crate::page::{self, Limits, Order, Page, PageRequest};
+use crate::query::{Param, Query, TimeRange};
 use crate::router::{Resource, Route};
 use crate::time;
 
 pub const RESOURCE: Resource = Resource {
     name: "work",
     routes: &[
-        Route { path: "/v1/environments/{environment_id}/work", methods: || get(list) },
-        Route { path: "/v1/environments/{environment_id}/work/poll", methods: || get(poll) },
+        Route {
+            path: "/v1/environments/{environment_id}/work",
+            methods: || get(list).query([LIMITS.param(), page::param()]),
+        },
+        Route {
+            path: "/v1/environments/{environment_id}/work/poll",
+            methods: || {
+                let block = Param::number("block_ms", 1..=BLOCK_MS_MAX);
+                get(poll).query([block, Param::number("reclaim_older_than_ms", 0..=u32::MAX.into())])
+            },
+        },
         Route { path: "/v1/environments/{environment_id}/work/stats", methods: || get(stats) },
         Route { path: "/v1/environments/{environment_id}/work/{work_id}", methods: || get(retrieve).post(update) },
         Route { path: "/v1/environments/{environment_id}/work/{work_id}/ack", methods: || post(ack) },
-        Route { path: "/v1/environments/{environment_id}/work/{work_id}/heartbeat", methods: || post(heartbeat) },
+        Route {
+            path: "/v1/environments/{environment_id}/work/{work_id}/heartbeat",
+            methods: || {
+                let expected = Param::text("expected_last_heartbeat");
+                post(heartbeat).query([expected, Param::number("desired_ttl_seconds", 0..=u32::MAX.into())])
+            },
+        },
         Route { path: "/v1/environments/{environment_id}/work/{work_id}/stop", methods: || post(stop) },
     ],
 };
@@ -59,18 +75,46 @@ const STRIDE: usize = 500;
 
 type Ids = Path<(String, String)>;
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct UpdateWork {
     #[serde(default)]
     metadata: Option<MetadataPatch>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct StopWork {
     #[serde(default)]
     force: Option<bool>,
+}
+
+/// What a worker hears of the item that it holds.
+#[derive(Serialize, JsonSchema)]
+struct Heartbeat {
+    #[serde(rename = "type")]
+    #[schemars(extend("const" = "work_heartbeat"))]
+    kind: &'static str,
+    state: State,
+    last_heartbeat: String,
+    lease_extended: bool,
+    ttl_seconds: u32,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "WorkQueueStats")]
+struct Stats {
+    #[serde(rename = "type")]
+    #[schemars(extend("const" = "work_queue_stats"))]
+    kind: &'static str,
+    /// Items that wait for a worker.
+    depth: u64,
+    /// Items that were handed out and not acknowledged.
+    pending: u64,
+    #[serde(serialize_with = "time::wire_option")]
+    #[schemars(with = "Option<Timestamp>")]
+    oldest_queued_at: Option<Timestamp>,
+    workers_polling: usize,
 }
 
 /// Only environments whose tools run elsewhere have a queue.
@@ -159,7 +203,7 @@ async fn heartbeat(
     Extension(principal): Extension<Principal>,
     Path((environment_id, id)): Ids,
     query: Query,
-) -> Result<Json<Value>> {
+) -> Result<Json<Heartbeat>> {
     let expected = query.text("expected_last_heartbeat")?;
     let desired: Option<u32> = query.parsed("desired_ttl_seconds", "a number of seconds")?;
     let beaten = queue::change(&app, &environment_id, &id, |current| {
@@ -187,13 +231,13 @@ async fn heartbeat(
     });
     let work = beaten.await?;
     let is_extended = matches!(work.state, State::Active | State::Stopping);
-    Ok(Json(json!({
-        "type": "work_heartbeat",
-        "state": work.state,
-        "last_heartbeat": work.heartbeat.unwrap_or_default(),
-        "lease_extended": is_extended,
-        "ttl_seconds": work.ttl_s,
-    })))
+    Ok(Json(Heartbeat {
+        kind: "work_heartbeat",
+        state: work.state,
+        last_heartbeat: work.heartbeat.unwrap_or_default(),
+        lease_extended: is_extended,
+        ttl_seconds: work.ttl_s,
+    }))
 }
 
 /// The beat of a worker that does not hold the item, or not any more.
@@ -224,7 +268,7 @@ async fn stop(
     Ok(Json(stopped.into()))
 }
 
-async fn stats(Given(app): Given<App>, Path(environment_id): Path<String>) -> Result<Json<Value>> {
+async fn stats(Given(app): Given<App>, Path(environment_id): Path<String>) -> Result<Json<Stats>> {
     check_environment(&app, &environment_id).await?;
     queue::reap(&app, &environment_id).await?;
     let (mut depth, mut pending, mut oldest) = (0_u64, 0_u64, None);
@@ -241,15 +285,14 @@ async fn stats(Given(app): Given<App>, Path(environment_id): Path<String>) -> Re
             } else {
                 depth += 1
             }
-            oldest =
-                Some(oldest.map_or(read.row.created_at, |oldest: jiff::Timestamp| oldest.min(read.row.created_at)));
+            oldest = Some(oldest.map_or(read.row.created_at, |oldest: Timestamp| oldest.min(read.row.created_at)));
         }
     }
-    Ok(Json(json!({
-        "type": "work_queue_stats",
-        "depth": depth,
-        "pending": pending,
-        "oldest_queued_at": oldest.map(time::text),
-        "workers_polling": app.work.polling(&environment_id, app.clock.now()),
-    })))
+    Ok(Json(Stats {
+        kind: "work_queue_stats",
+        depth,
+        pending,
+        oldest_queued_at: oldest,
+        workers_polling: app.work.polling(&environment_id, app.clock.now()),
+    }))
 }

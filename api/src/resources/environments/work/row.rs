@@ -1,7 +1,8 @@
 //! The rows of the work queue: an item, what a session has of them, and the lists that workers are served from.
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize, Serializer};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use store::{Batch, Catalog, Record, Table, Versioned};
 
 use crate::error::Result;
@@ -18,8 +19,9 @@ const LEASED: Table = Table::new("work_leased");
 /// Every item of a session.
 pub const OF_SESSION: Table = Table::new("work_of_session");
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "WorkState")]
 pub enum State {
     Queued,
     Starting,
@@ -164,10 +166,11 @@ pub async fn verify(catalog: &dyn Catalog, problems: &mut Vec<String>) -> Result
 }
 
 /// As clients see it.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub struct Work {
     id: String,
     #[serde(rename = "type")]
+    #[schemars(extend("const" = "work"))]
     kind: &'static str,
     environment_id: String,
     data: Data,
@@ -176,15 +179,20 @@ pub struct Work {
     /// Only in the answer to the poll that hands it out.
     secret: Option<String>,
     #[serde(serialize_with = "time::wire")]
+    #[schemars(with = "Timestamp")]
     created_at: Timestamp,
     #[serde(serialize_with = "time::wire_option")]
+    #[schemars(with = "Option<Timestamp>")]
     acknowledged_at: Option<Timestamp>,
     #[serde(serialize_with = "time::wire_option")]
+    #[schemars(with = "Option<Timestamp>")]
     started_at: Option<Timestamp>,
     latest_heartbeat_at: Option<String>,
     #[serde(serialize_with = "time::wire_option")]
+    #[schemars(with = "Option<Timestamp>")]
     stop_requested_at: Option<Timestamp>,
     #[serde(serialize_with = "time::wire_option")]
+    #[schemars(with = "Option<Timestamp>")]
     stopped_at: Option<Timestamp>,
 }
 
@@ -194,12 +202,12 @@ impl Work {
     }
 }
 
-struct Data(String);
-
-impl Serialize for Data {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serde_json::json!({"type": "session", "id": self.0}).serialize(serializer)
-    }
+/// What there is to work on.
+#[derive(Serialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[schemars(rename = "WorkData")]
+enum Data {
+    Session { id: String },
 }
 
 impl From<WorkRow> for Work {
@@ -208,7 +216,7 @@ impl From<WorkRow> for Work {
             id: row.id,
             kind: "work",
             environment_id: row.environment_id,
-            data: Data(row.session_id),
+            data: Data::Session { id: row.session_id },
             state: row.state,
             metadata: row.metadata,
             secret: None,

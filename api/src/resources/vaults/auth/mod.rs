@@ -5,18 +5,20 @@ mod param;
 
 use domain::egress::{self, ClientAuth, CredentialId};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::param::{CreateAuth, UpdateAuth};
 use crate::error::{ApiError, Result};
 use crate::time;
 
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Auth {
     McpOauth {
         mcp_server_url: String,
         #[serde(default, with = "expiry", skip_serializing_if = "Option::is_none")]
+        #[schemars(with = "Option<Timestamp>")]
         expires_at: Option<Timestamp>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         refresh: Option<Refresh>,
@@ -31,7 +33,7 @@ pub enum Auth {
     },
 }
 
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Refresh {
     client_id: String,
     token_endpoint: String,
@@ -42,7 +44,7 @@ pub struct Refresh {
     scope: Option<String>,
 }
 
-#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum EndpointAuth {
     None {},
@@ -50,14 +52,15 @@ enum EndpointAuth {
     ClientSecretPost {},
 }
 
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+#[schemars(rename = "CredentialNetworking")]
 pub enum Networking {
     Unrestricted {},
     Limited { allowed_hosts: Vec<String> },
 }
 
-#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct InjectionLocation {
     header: bool,
     body: bool,

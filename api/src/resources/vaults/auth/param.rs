@@ -2,15 +2,16 @@
 
 use domain::egress::Secret;
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::check::{check_expiry, check_name, check_text, check_url, keep};
 use super::{Auth, EndpointAuth, InjectionLocation, Networking, Refresh};
-use crate::body::Patch;
+use crate::body::{Patch, tagged};
 use crate::error::{ApiError, Result};
 use crate::resources::vaults::secrets::{Part, Secrets};
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum CreateAuth {
     McpOauth {
@@ -18,7 +19,7 @@ pub enum CreateAuth {
         access_token: Secret,
         #[serde(default)]
         expires_at: Option<Timestamp>,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "tagged")]
         refresh: Option<CreateRefresh>,
     },
     StaticBearer {
@@ -28,13 +29,14 @@ pub enum CreateAuth {
     EnvironmentVariable {
         secret_name: String,
         secret_value: Secret,
+        #[serde(deserialize_with = "tagged")]
         networking: Networking,
         #[serde(default)]
         injection_location: Patch<LocationParam>,
     },
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateRefresh {
     client_id: String,
@@ -47,7 +49,7 @@ pub struct CreateRefresh {
     scope: Option<String>,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 enum EndpointAuthParam {
     None {},
@@ -55,7 +57,7 @@ enum EndpointAuthParam {
     ClientSecretPost { client_secret: Secret },
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LocationParam {
     #[serde(default)]
@@ -64,7 +66,7 @@ pub struct LocationParam {
     body: Option<bool>,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum UpdateAuth {
     McpOauth {
@@ -72,7 +74,7 @@ pub enum UpdateAuth {
         access_token: Option<Secret>,
         #[serde(default)]
         expires_at: Patch<Timestamp>,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "tagged")]
         refresh: Option<UpdateRefresh>,
     },
     StaticBearer {
@@ -82,14 +84,14 @@ pub enum UpdateAuth {
     EnvironmentVariable {
         #[serde(default)]
         secret_value: Option<Secret>,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "tagged")]
         networking: Option<Networking>,
         #[serde(default)]
         injection_location: Patch<LocationParam>,
     },
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpdateRefresh {
     #[serde(default)]
@@ -100,7 +102,7 @@ pub struct UpdateRefresh {
     token_endpoint_auth: Option<UpdateEndpointAuth>,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 enum UpdateEndpointAuth {
     ClientSecretBasic {

@@ -1,0 +1,178 @@
+//! What the shims of a harness are worth to a model that is really asked: recorded sessions gone through again with all of them
+//! and without each, by a brain worker.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use domain::agent::HarnessRef;
+use domain::limits::TRIAL_SESSIONS_MAX;
+use domain::rollout::{Price, Recorded};
+use domain::trial::Tried;
+use harness::ablate::shadow::{Shadow, interval};
+use harness::whatif::{Input, Report, Variant};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{ablation, resolve};
+use crate::app::App;
+use crate::body::JsonBody;
+use crate::error::{ApiError, Result};
+use crate::ids;
+use crate::resources::inspect;
+use crate::resources::sessions::{other_model, row as session_row};
+use crate::resources::trials::{self, Found, TrialRow};
+
+/// Sessions where nothing else is said.
+const SESSIONS: usize = 10;
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Ablate {
+    /// Of the recorded sessions, and asked where they have no answer.
+    model: String,
+    #[serde(default)]
+    agent: Option<String>,
+    #[serde(default)]
+    sessions: Option<usize>,
+    /// The first turns of each session; all of them if left out.
+    #[serde(default)]
+    turns: Option<u64>,
+    /// How often the model may be asked for one session and shim.
+    #[serde(default)]
+    requests_max: Option<u32>,
+    /// What the last message contains if all went well.
+    #[serde(default)]
+    expect: Option<String>,
+    #[serde(default)]
+    price: Option<Price>,
+}
+
+/// What whoever asks again needs: which trial is whose.
+#[derive(Debug, Serialize, Deserialize)]
+struct Asked {
+    harness: HarnessRef,
+    model: String,
+    shims: Vec<String>,
+    sessions: Vec<String>,
+    expect: Option<String>,
+    price: Option<Price>,
+}
+
+pub async fn begin(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    JsonBody(body): JsonBody<Ablate>,
+) -> Result<Json<Value>> {
+    let found = resolve(&app, &name).await?;
+    let (harness, shims) = (found.reference(), ablation::shims(&found));
+    let wanted = body.sessions.unwrap_or(SESSIONS);
+    if wanted == 0 || wanted > TRIAL_SESSIONS_MAX {
+        return Err(ApiError::field("sessions", format!("must be from 1 to {TRIAL_SESSIONS_MAX}")));
+    }
+    let requests_max = inspect::requests_max(body.requests_max)?;
+    let sessions = ablation::sample(&app, Some(&body.model), body.agent.as_deref(), wanted).await?;
+    let id = ids::new(ids::TRIAL);
+    let mut trials = Vec::new();
+    for session_id in &sessions {
+        let sealed = session_row::find(&app, session_id).await?.sealed;
+        for off in std::iter::once(None).chain(shims.iter().map(Some)) {
+            trials.push(Input {
+                id: format!("{id}-{}", trials.len()),
+                session: Recorded { session_id: session_id.clone(), sealed: sealed.clone() },
+                turn: 1,
+                turns: body.turns,
+                variant: Variant {
+                    harness: Some(harness.clone()),
+                    strategy: None,
+                    model: Some(other_model(&body.model)),
+                    shims_off: off.cloned().into_iter().collect(),
+                },
+                requests_max,
+                expect: body.expect.clone(),
+            });
+        }
+    }
+    let Ablate { model, expect, price, .. } = body;
+    let subject = harness.sha256.clone();
+    let asked = json!(Asked { harness, model, shims, sessions, expect, price });
+    let row = TrialRow { id, created_at: app.clock.now(), subject, asked };
+    trials::begin(&app, &row, trials).await?;
+    shown(&app, &row).await.map(Json)
+}
+
+/// Waits a while for it to be over.
+pub async fn retrieve(State(app): State<App>, Path((name, id)): Path<(String, String)>) -> Result<Json<Value>> {
+    let harness = resolve(&app, &name).await?.reference();
+    let row = trials::find(&app, &id, &harness.sha256).await?;
+    shown(&app, &row).await.map(Json)
+}
+
+async fn shown(app: &App, row: &TrialRow) -> Result<Value> {
+    let asked: Asked = serde_json::from_value(row.asked.clone()).map_err(ApiError::internal)?;
+    let mut shown = json!({
+        "type": "harness_ablation_live",
+        "id": row.id,
+        "created_at": crate::time::text(row.created_at),
+        "harness": asked.harness,
+        "model": asked.model,
+        "expect": asked.expect,
+        "sessions": asked.sessions.len(),
+    });
+    match trials::look(app, &row.id).await? {
+        Found::Running => shown["status"] = json!("running"),
+        Found::Broken => shown["status"] = json!("failed"),
+        Found::Done(tried) => {
+            shown["status"] = json!("done");
+            let (shims, failed) = weigh(&asked, &tried);
+            shown["shims"] = json!(shims);
+            shown["failed"] = json!(failed);
+        }
+    }
+    Ok(shown)
+}
+
+/// Every shim with what its absence did, and why trials came to no report, with their number.
+fn weigh(asked: &Asked, tried: &[Tried<Report>]) -> (Vec<Value>, BTreeMap<String, u64>) {
+    let mut shadows = vec![Shadow::default(); asked.shims.len()];
+    let mut failed: BTreeMap<String, u64> = BTreeMap::new();
+    for of_session in tried.chunks(asked.shims.len() + 1) {
+        let mut reports = of_session.iter().map(|tried| match tried {
+            Tried::Report { report } => Ok(report),
+            Tried::Failed { why } => Err(why),
+        });
+        let with = reports.next();
+        for (shadow, without) in shadows.iter_mut().zip(reports) {
+            match (with, without) {
+                (Some(Ok(with)), Ok(without)) => shadow.add(with, without, asked.price.as_ref()),
+                (Some(Err(why)), _) | (_, Err(why)) => {
+                    shadow.unfinished += 1;
+                    *failed.entry(why.clone()).or_default() += 1;
+                }
+                (None, _) => {}
+            }
+        }
+    }
+    let told = asked.shims.iter().zip(&shadows).map(|(name, shadow)| {
+        let mean = |moments: &domain::rollout::Moments| {
+            let (low, high) = interval(moments);
+            json!({"mean": moments.mean(), "low": low, "high": high})
+        };
+        let (low, high) = shadow.share_worse();
+        json!({
+            "name": name,
+            "verdict": shadow.worth(),
+            "sessions": shadow.sessions,
+            "changed": shadow.changed,
+            "worse": shadow.worse,
+            "better": shadow.better,
+            "unfinished": shadow.unfinished,
+            "share_worse": {"low": low, "high": high},
+            "requests": mean(&shadow.requests),
+            "tokens": mean(&shadow.tokens),
+            "cost": shadow.cost.as_ref().map(mean),
+        })
+    });
+    (told.collect(), failed)
+}

@@ -1,0 +1,163 @@
+//! What would have become of a session with another harness, strategy or model: gone through again by a brain worker.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use domain::agent::StrategyRef;
+use domain::limits::TRIAL_REQUESTS_MAX;
+use domain::rollout::{Price, Recorded};
+use domain::trial::Tried;
+use harness::context;
+use harness::whatif::{Input, Report, Sum, Variant, cost};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::super::harnesses;
+use super::super::sessions::{self, row};
+use super::super::trials::{self, Found, TrialRow};
+use crate::app::App;
+use crate::body::JsonBody;
+use crate::error::{ApiError, Result};
+use crate::ids;
+
+/// How often a model may be asked where nothing else is said.
+const REQUESTS: u32 = 50;
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WhatIf {
+    /// From which turn on, from 1.
+    turn: u64,
+    /// How many turns, all that were recorded if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    turns: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    harness: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    strategy: Option<StrategyRef>,
+    /// Really asked for what the record does not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    model: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    shims_off: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    requests_max: Option<u32>,
+    /// What the last message contains if all went well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expect: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    price: Option<Price>,
+}
+
+pub async fn begin(
+    State(app): State<App>,
+    Path(session_id): Path<String>,
+    JsonBody(body): JsonBody<WhatIf>,
+) -> Result<Json<Value>> {
+    let session = row::find(&app, &session_id).await?;
+    let current = sessions::read(&app, &session_id).await?;
+    let turns = current.summary.turn;
+    if !(1..=turns).contains(&body.turn) {
+        return Err(ApiError::field("turn", format!("must be from 1 to {turns}, the turns of the session")));
+    }
+    if body.turns == Some(0) {
+        return Err(ApiError::field("turns", "must be at least 1"));
+    }
+    let harness = match &body.harness {
+        Some(named) => Some(harnesses::resolve(&app, named).await?.reference()),
+        None => None,
+    };
+    if let Some(strategy) = &body.strategy {
+        context::find(strategy).map_err(|error| ApiError::field("strategy", format!("names {error}")))?;
+    }
+    let id = ids::new(ids::TRIAL);
+    let variant = Variant {
+        harness,
+        strategy: body.strategy.clone(),
+        model: body.model.as_deref().map(sessions::other_model),
+        shims_off: body.shims_off.clone(),
+    };
+    let input = Input {
+        id: id.clone(),
+        session: Recorded { session_id: session_id.clone(), sealed: session.sealed },
+        turn: body.turn,
+        turns: body.turns,
+        variant,
+        requests_max: requests_max(body.requests_max)?,
+        expect: body.expect.clone(),
+    };
+    let asked = serde_json::to_value(&body).map_err(ApiError::internal)?;
+    let row = TrialRow { id, created_at: app.clock.now(), subject: session_id, asked };
+    trials::begin(&app, &row, vec![input]).await?;
+    shown(&app, &row).await.map(Json)
+}
+
+pub fn requests_max(asked: Option<u32>) -> Result<u32> {
+    let asked = asked.unwrap_or(REQUESTS);
+    match asked <= TRIAL_REQUESTS_MAX {
+        true => Ok(asked),
+        false => Err(ApiError::field("requests_max", format!("must be at most {TRIAL_REQUESTS_MAX}"))),
+    }
+}
+
+/// Waits a while for it to be over.
+pub async fn retrieve(State(app): State<App>, Path((session_id, id)): Path<(String, String)>) -> Result<Json<Value>> {
+    row::find(&app, &session_id).await?;
+    let row = trials::find(&app, &id, &session_id).await?;
+    shown(&app, &row).await.map(Json)
+}
+
+async fn shown(app: &App, row: &TrialRow) -> Result<Value> {
+    let mut shown = json!({
+        "type": "whatif",
+        "id": row.id,
+        "session_id": row.subject,
+        "created_at": crate::time::text(row.created_at),
+        "asked": row.asked,
+    });
+    let (status, part) = match trials::look(app, &row.id).await? {
+        Found::Running => ("running", None),
+        Found::Broken => ("failed", Some(("error", json!("it was ended before it came to a report")))),
+        Found::Done(tried) => match tried.into_iter().next() {
+            Some(Tried::Report { report }) => {
+                let asked: WhatIf = serde_json::from_value(row.asked.clone()).map_err(ApiError::internal)?;
+                ("done", Some(("report", told(&report, asked.price.as_ref())?)))
+            }
+            Some(Tried::Failed { why }) => ("failed", Some(("error", json!(why)))),
+            None => ("failed", None),
+        },
+    };
+    shown["status"] = json!(status);
+    if let Some((name, value)) = part {
+        shown[name] = value;
+    }
+    Ok(shown)
+}
+
+/// The report with sums over the turns that both sides came through, and what they cost where prices are known.
+fn told(report: &Report, price: Option<&Price>) -> Result<Value> {
+    let mut told = serde_json::to_value(report).map_err(ApiError::internal)?;
+    let priced = |sum: &Sum| {
+        let mut shown = json!(sum);
+        if let Some(price) = price {
+            shown["cost"] = json!(cost(&sum.usage, price));
+        }
+        shown
+    };
+    let (mut recorded, mut tried, mut compared) = (Sum::default(), Sum::default(), 0);
+    for pair in &report.turns {
+        let at = told["turns"].as_array_mut().and_then(|turns| turns.iter_mut().find(|turn| turn["turn"] == pair.turn));
+        let Some(at) = at else { continue };
+        at["recorded"] = priced(&pair.recorded);
+        let Some(other) = &pair.tried else { continue };
+        at["tried"] = priced(other);
+        if other.ended.is_some() && pair.recorded.ended.is_some() {
+            compared += 1;
+            recorded.absorb(&pair.recorded);
+            tried.absorb(other);
+        }
+    }
+    told["totals"] = json!({"turns": compared, "recorded": priced(&recorded), "tried": priced(&tried)});
+    told["unknown"] = json!(report.caveats());
+    Ok(told)
+}

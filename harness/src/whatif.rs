@@ -1,0 +1,166 @@
+//! What-if: a session that was recorded, gone through again from one of its turns with something else about it: another
+//! harness, context strategy or model, or some shims switched off.
+//!
+//! A what-if is a fork that nobody started. [`Trial`] plays the shell: it decides, and answers what is asked of the outside
+//! from the [`Record`] as long as it is asked the same. Model requests are the same if their bytes are, tool calls if tool,
+//! input and order are. What the record cannot answer is told to the caller, who may really ask a model, or stop.
+//!
+//! Nothing here touches the recorded session, and nothing here makes up an answer.
+
+mod compare;
+mod record;
+#[cfg(test)]
+mod tests;
+mod trial;
+
+pub use compare::{Difference, Move, Pair, Sum, What, cost};
+pub use record::{ModelEnd, Record, Shape};
+pub use trial::{Asked, Need, Trial};
+
+use crate::replay;
+use domain::{
+    agent::{HarnessRef, StrategyRef},
+    rollout::Recorded,
+};
+use serde::{Deserialize, Serialize};
+
+/// What is to be otherwise. Nothing of it: the session as it was.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Variant {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub harness: Option<HarnessRef>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<StrategyRef>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<OtherModel>,
+    /// Beside those that are off already.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shims_off: Vec<String>,
+}
+
+/// A model that is really asked for what the record does not answer. It may be the session's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtherModel {
+    pub id: String,
+    pub window_tokens: u64,
+    pub max_tokens: u32,
+}
+
+/// Input of the activity `whatif`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Input {
+    /// Also what its events' ids are derived from.
+    pub id: String,
+    pub session: Recorded,
+    /// From which turn on.
+    pub turn: u64,
+    /// How many turns are gone through; without it, all that were recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turns: Option<u64>,
+    #[serde(default)]
+    pub variant: Variant,
+    /// How often a model may really be asked.
+    pub requests_max: u32,
+    /// What the last message contains if all went well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expect: Option<String>,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    pub session_id: String,
+    /// The turn that it really began with: a turn that began while the one before it ended cannot be parted from that.
+    pub turn: u64,
+    /// Where in the log that is.
+    pub position: u64,
+    pub harness: HarnessRef,
+    pub model: String,
+    pub strategy: StrategyRef,
+    pub shims_off: Vec<String>,
+    /// Turn by turn, both sides.
+    pub turns: Vec<Pair>,
+    /// Steps that came out the same before the first that did not.
+    pub same_steps: u64,
+    /// The first step that was another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_step: Option<Difference>,
+    /// The first model request with other bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_request: Option<Difference>,
+    pub answered: Answered,
+    pub end: End,
+    /// What of the recorded session had no counterpart here: interrupts, changes of the session and the like.
+    pub left_out: u64,
+}
+
+/// Who answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// Model requests, by the record and by a model.
+    pub requests_recorded: u64,
+    pub requests_live: u64,
+    /// Tool calls, all by the record.
+    pub calls_recorded: u64,
+}
+
+/// How far it came.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "end", rename_all = "snake_case")]
+pub enum End {
+    /// Through every turn.
+    Complete {},
+    /// A request that was not made then, and no model to ask: from here on nothing is comparable.
+    Request { turn: u64, round: u32, bytes: u64 },
+    /// A tool call that was not made then, or not at this place.
+    Call { turn: u64, round: u32, name: String },
+    /// A model was asked as often as it may be.
+    Limit { turn: u64 },
+}
+
+impl Report {
+    /// Every turn ended by the model's own word, and the last one said what was expected, if anything was.
+    pub fn is_good(&self) -> bool {
+        let last = self.turns.last().and_then(|pair| pair.tried.as_ref());
+        let ended = self.turns.iter().all(|pair| pair.tried.as_ref().is_some_and(Sum::ended_well));
+        ended && last.is_none_or(|sum| sum.as_expected != Some(false))
+    }
+
+    /// What it does not know.
+    pub fn caveats(&self) -> Vec<String> {
+        let mut caveats = Vec::new();
+        let mut say = |text: &str| caveats.push(text.to_owned());
+        match &self.end {
+            End::Request { turn, round, .. } => say(&format!(
+                "the request of turn {turn}, round {round} was never made: what a model says to it is not in the record"
+            )),
+            End::Call { turn, name, .. } => {
+                say(&format!("in turn {turn} {name} is called as it was not then: what that does is not in the record"))
+            }
+            End::Limit { turn } => say(&format!("in turn {turn} the model had been asked as often as was allowed")),
+            End::Complete {} => {}
+        }
+        let is_other = self.first_step.is_some() || self.first_request.is_some();
+        if is_other && self.answered.calls_recorded > 0 {
+            say("results of tools are the recorded ones: that the same calls had found the same is taken for granted");
+        }
+        if is_other && self.turns.iter().filter(|pair| pair.tried.is_some()).count() > 1 {
+            say("messages of later turns are answers to what was really said");
+        }
+        if self.answered.requests_live > 0 {
+            say("a model that is asked twice may answer twice: this is one sample");
+        }
+        if self.left_out > 0 {
+            say(&format!("{} interrupts and changes of the session are left out", self.left_out));
+        }
+        caveats
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Replay(#[from] replay::Error),
+    #[error("find turn {turn} in session {session_id}, which has {turns}")]
+    NoTurn { session_id: String, turn: u64, turns: u64 },
+}

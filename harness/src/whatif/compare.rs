@@ -1,0 +1,238 @@
+//! Both sides of a what-if in the same words: steps in order, and sums turn by turn.
+
+use domain::{
+    Committed, EventBody, PrivateEntry, Step, Take, Usage, commit::IdleReason, content::Block, content::Content,
+    event::StopReason, model::Purpose, outcome::Call, rollout::Price,
+};
+use serde::{Deserialize, Serialize};
+
+/// A step of a harness, as it is compared: what was asked for, not how it was put.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Move {
+    pub turn: u64,
+    pub round: u32,
+    #[serde(flatten)]
+    pub what: What,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub enum What {
+    Request {
+        purpose: Purpose,
+        /// Of the strategy that makes it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        strategy: Option<String>,
+        /// Messages that the harness adds.
+        suffix: usize,
+        /// Of its bytes; unknown of a recorded request that was never answered.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sha256: Option<String>,
+    },
+    Execute {
+        /// Tool and sha-256 of the input, in order.
+        calls: Vec<(String, String)>,
+    },
+    Provision {},
+    Wait {},
+    Idle {
+        reason: IdleReason,
+    },
+    Fail {},
+}
+
+impl Move {
+    /// The bytes of the request are known now.
+    pub fn know(&mut self, of: Option<&str>) {
+        if let What::Request { sha256, .. } = &mut self.what {
+            *sha256 = of.map(str::to_owned);
+        }
+    }
+
+    /// The same step, whatever it sends.
+    fn is_like(&self, other: &Move) -> bool {
+        match (&self.what, &other.what) {
+            (What::Request { purpose, .. }, What::Request { purpose: other, .. }) => purpose == other,
+            (one, other) => one == other,
+        }
+    }
+
+    fn sha256(&self) -> Option<&str> {
+        match &self.what {
+            What::Request { sha256, .. } => sha256.as_deref(),
+            _ => None,
+        }
+    }
+}
+
+/// The step of one commit, if a harness decided it. `calls` finds open calls by id.
+pub fn moved(turn: u64, round: u32, step: &Step, calls: impl Fn(&[String]) -> Vec<Call>) -> Option<Move> {
+    let request = |purpose, strategy: &Option<domain::agent::StrategyRef>, suffix| What::Request {
+        purpose,
+        strategy: strategy.as_ref().map(|strategy| format!("{}@{}", strategy.name, strategy.version)),
+        suffix,
+        sha256: None,
+    };
+    let what = match step {
+        Step::CallModel { strategy, suffix } => request(Purpose::Answer, strategy, suffix.len()),
+        Step::Compact { strategy } => request(Purpose::Summary, strategy, 0),
+        Step::Execute { calls: ids } => {
+            What::Execute { calls: calls(ids).into_iter().map(|call| (call.name, call.input_sha256)).collect() }
+        }
+        Step::Provision {} => What::Provision {},
+        Step::Wait { .. } => What::Wait {},
+        Step::Idle { reason } => What::Idle { reason: reason.clone() },
+        Step::Fail { .. } => What::Fail {},
+        Step::Continue {} => return None,
+    };
+    Some(Move { turn, round, what })
+}
+
+/// One place at which both sides part.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Difference {
+    pub turn: u64,
+    pub round: u32,
+    pub recorded: Option<Move>,
+    pub tried: Move,
+}
+
+/// How many steps are the same, the first that is another one, and the first request with other bytes.
+pub fn part(recorded: &[Move], tried: &[Move]) -> (u64, Option<Difference>, Option<Difference>) {
+    let differ = |at: usize| {
+        let tried = tried[at].clone();
+        Difference { turn: tried.turn, round: tried.round, recorded: recorded.get(at).cloned(), tried }
+    };
+    let same = recorded.iter().zip(tried).take_while(|(one, other)| one.is_like(other)).count();
+    let first_step = (same < tried.len()).then(|| differ(same));
+    // Behind the first other step, requests have no counterpart to be held against.
+    let other_bytes =
+        recorded.iter().zip(tried).take(same).position(|(one, other)| {
+            one.sha256().is_some() && other.sha256().is_some() && one.sha256() != other.sha256()
+        });
+    let other_request = first_step.as_ref().filter(|step| matches!(step.tried.what, What::Request { .. })).cloned();
+    (same as u64, first_step, other_bytes.map(differ).or(other_request))
+}
+
+/// What one turn came to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sum {
+    pub turn: u64,
+    /// Model requests that were answered or failed, summaries included.
+    pub requests: u64,
+    pub failed_requests: u64,
+    pub usage: Usage,
+    pub calls: u64,
+    pub errors: u64,
+    /// How it ended: `end_turn`, `retries_exhausted`, `refusal`; absent if it did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<String>,
+    /// Whether its last message contains what was expected of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_expected: Option<bool>,
+}
+
+impl Sum {
+    /// It ended by the model's own word.
+    pub fn ended_well(&self) -> bool {
+        self.ended.as_deref() == Some("end_turn")
+    }
+}
+
+/// One turn on both sides.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pair {
+    pub turn: u64,
+    pub recorded: Sum,
+    /// Absent if the what-if ended before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tried: Option<Sum>,
+}
+
+/// Both sides turn by turn, over the turns that the what-if began.
+pub fn pairs(recorded: &[Sum], tried: &[Sum]) -> Vec<Pair> {
+    let tried = |turn: u64| tried.iter().find(|sum| sum.turn == turn).cloned();
+    recorded.iter().map(|sum| Pair { turn: sum.turn, recorded: sum.clone(), tried: tried(sum.turn) }).collect()
+}
+
+/// What each turn of some commits came to; `turn` is the number of the last one before them.
+pub fn sums(commits: &[Committed], turn: u64, expect: Option<&str>) -> Vec<Sum> {
+    let mut sums: Vec<Sum> = Vec::new();
+    let mut turn = turn;
+    let mut said = String::new();
+    for committed in commits {
+        let mut entries = committed.entries().into_iter();
+        for take in &committed.commit.takes {
+            match take {
+                Take::Private { entry: PrivateEntry::TurnBegun {} } => {
+                    turn += 1;
+                    said.clear();
+                    sums.push(Sum { turn, ..Sum::default() });
+                }
+                Take::Private { .. } => {}
+                _ => {
+                    let (Some(sum), Some(entry)) = (sums.last_mut(), entries.next()) else { continue };
+                    sum.add(&entry.event.body, &mut said, expect);
+                }
+            }
+        }
+    }
+    sums
+}
+
+impl Sum {
+    /// Adds up another turn.
+    pub fn absorb(&mut self, other: &Sum) {
+        self.requests += other.requests;
+        self.failed_requests += other.failed_requests;
+        self.usage += other.usage;
+        self.calls += other.calls;
+        self.errors += other.errors;
+    }
+
+    fn add(&mut self, body: &EventBody, said: &mut String, expect: Option<&str>) {
+        match body {
+            EventBody::SpanModelRequestEnd { is_error, model_usage, .. } => {
+                self.requests += 1;
+                self.failed_requests += u64::from(*is_error == Some(true));
+                self.usage += *model_usage;
+            }
+            EventBody::AgentToolUse { .. }
+            | EventBody::AgentCustomToolUse { .. }
+            | EventBody::AgentMcpToolUse { .. } => self.calls += 1,
+            EventBody::SessionError { .. } => self.errors += 1,
+            EventBody::AgentMessage { content: Content::Inline(blocks) } => *said = text(blocks),
+            EventBody::SessionStatusIdle { stop_reason, .. } => {
+                let reason = match stop_reason {
+                    StopReason::EndTurn {} => "end_turn",
+                    StopReason::RetriesExhausted {} => "retries_exhausted",
+                    StopReason::Refusal {} => "refusal",
+                    // Somebody has to answer: the turn is not over.
+                    StopReason::RequiresAction { .. } => return,
+                };
+                self.ended = Some(reason.to_owned());
+                self.as_expected = expect.map(|expected| said.contains(expected));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn text(blocks: &[Block]) -> String {
+    let texts = blocks.iter().filter_map(|block| match block {
+        Block::Text { text } => Some(text.as_str()),
+        _ => None,
+    });
+    texts.collect::<Vec<_>>().join("\n")
+}
+
+/// Dollars, where prices are known.
+pub fn cost(usage: &Usage, price: &Price) -> f64 {
+    let parts = [
+        (usage.input_tokens, price.input),
+        (usage.output_tokens, price.output),
+        (usage.cache_read_input_tokens, price.cache_read),
+        (usage.cache_creation(), price.cache_write),
+    ];
+    parts.into_iter().map(|(tokens, dollars)| tokens as f64 * dollars / 1e6).sum()
+}

@@ -1,0 +1,314 @@
+//! Sessions of the test kit, gone through again.
+
+use super::{Asked, End, Input, Need, Record, Report, Trial, Variant, What};
+use crate::{
+    context::{self, Shape},
+    kit::{self, Session},
+    registry,
+    replay::Recording,
+    state::Op,
+};
+use domain::{
+    Failure, Usage,
+    agent::{HarnessRef, StrategyRef},
+    content::Json,
+    failure::FailureKind,
+    ids,
+    model::{ModelPrivate, Recipe},
+    outcome::{BlockDigest, ModelDigest, ModelOutcome},
+    rollout::Recorded,
+};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// What a session of the kit is answered, in order: text, tools, tokens of input.
+type Said = (&'static str, &'static [&'static str], u64);
+
+/// Turns of a session, each with what the model says in it.
+fn recorded(harness: (&str, u32), turns: &[&[Said]]) -> Session {
+    let harness = registry::named(harness.0, harness.1).unwrap().reference();
+    let mut session = Session::new(kit::attributes(), harness);
+    for (turn, said) in turns.iter().enumerate() {
+        session.message(&format!("task {turn}"));
+        session.settle();
+        play(&mut session, said);
+    }
+    session
+}
+
+fn play(session: &mut Session, said: &[Said]) {
+    let mut said = said.iter();
+    let mut results = 0;
+    loop {
+        for blocked in session.state.blocked.clone() {
+            match blocked.on {
+                crate::state::Blocker::Ask => session.confirm(&blocked.call.tool_use_id, true),
+                _ => session.answer(&blocked.call.tool_use_id, "from the client"),
+            };
+            session.settle();
+        }
+        let Some((activity, op)) = session.flying.first().cloned() else { break };
+        match op {
+            Op::CallModel { .. } | Op::Compact { .. } => {
+                let (text, tools, tokens) = said.next().expect("the script is long enough");
+                session.input_tokens = *tokens;
+                match *text {
+                    "overloaded" => session.model_fails(&activity, Failure::transient(FailureKind::Overloaded, "busy")),
+                    _ => session.model_answers(&activity, text, tools),
+                }
+            }
+            Op::Provision { hand } => session.hand_is_ready(&activity, &hand),
+            Op::Execute { call } => {
+                results += 1;
+                session.tool_returns(&activity, &call, &format!("output {results}"), false);
+            }
+            Op::Timer { .. } => session.finish(&activity, Ok(crate::Outcome::Done {})),
+            Op::Collect {} => session.collected(&activity),
+            other => panic!("{other:?}"),
+        }
+        session.settle();
+    }
+    assert_eq!(said.next(), None, "everything was said");
+}
+
+fn input(turn: u64, variant: Variant) -> Input {
+    let session = Recorded { session_id: kit::SESSION.into(), sealed: None };
+    Input { id: "sesn_whatif".into(), session, turn, turns: None, variant, requests_max: 10, expect: None }
+}
+
+type Model<'a> = &'a mut dyn FnMut(&Asked, &Value) -> ModelOutcome;
+
+fn whatif(recording: &Recording, input: &Input, mut model: Option<Model<'_>>) -> (Report, Vec<u64>) {
+    let record = Record::of(recording, input.turn).unwrap();
+    let Variant { harness, strategy, shims_off, .. } = input.variant.clone();
+    let mut attributes = record.before.summary.attributes.clone();
+    attributes.agent.strategy = strategy.unwrap_or(attributes.agent.strategy);
+    attributes.agent.shims_off.extend(shims_off);
+    let harness = harness.unwrap_or_else(|| record.before.summary.harness.clone());
+    let mut ask = registry::find(&harness).unwrap();
+    let mut trial = Trial::new(record, input, attributes, harness);
+    let mut pauses = Vec::new();
+    loop {
+        match trial.go_on(&mut ask) {
+            Need::Nothing => return (trial.report(input), pauses),
+            Need::Pause { ms } => pauses.push(ms),
+            Need::Request(asked) => {
+                let super::record::Shape { strategy, suffix, purpose, .. } = &asked.shape;
+                let body = kit::body(&asked.entries, Shape { strategy, suffix, purpose: *purpose });
+                let bytes = context::serialize(&body);
+                if trial.recall(&asked, &ids::content_hash(&bytes)) {
+                    continue;
+                }
+                match &mut model {
+                    Some(model) => trial.told(&asked, model(&asked, &body)),
+                    None => trial.stop(bytes.len() as u64),
+                }
+            }
+        }
+    }
+}
+
+/// A model's answer without calls.
+fn says(asked: &Asked, text: &str) -> ModelOutcome {
+    let blocks = json!([{"type": "text", "text": text}]);
+    let id = ids::activity_event("sesn_whatif", &asked.activity, 1, 0);
+    let body = domain::EventBody::AgentMessage { content: domain::Content::text(text) };
+    let block = BlockDigest {
+        kind: "text".into(),
+        bytes: 10,
+        head: text.into(),
+        tail: String::new(),
+        tool: None,
+        input_sha256: None,
+    };
+    let digest = ModelDigest::Answer {
+        stop_reason: "end_turn".into(),
+        usage: Usage { input_tokens: 7, output_tokens: 3, ..Usage::default() },
+        blocks: vec![block],
+        calls: Vec::new(),
+        refusal: None,
+    };
+    let super::record::Shape { purpose, slice, strategy, suffix, snapshot } = asked.shape.clone();
+    let recipe = Recipe {
+        from: slice.from,
+        to: slice.to,
+        keep: slice.keep,
+        purpose,
+        strategy,
+        snapshot,
+        serializer: context::SERIALIZER,
+        suffix,
+        request_sha256: String::new(),
+    };
+    let private = ModelPrivate { blocks: Json::Inline { value: blocks }, tool_ids: BTreeMap::new(), recipe };
+    ModelOutcome { digest, events: vec![domain::Event { id, body, processed_at: None }], private: Some(private) }
+}
+
+fn named(name: &str, version: u32) -> Option<HarnessRef> {
+    Some(registry::named(name, version).unwrap().reference())
+}
+
+const TURNS: &[&[Said]] = &[
+    &[("looking", &["bash", "bash"], 10), ("asking", &["lookup", "write"], 20), ("done", &[], 30)],
+    &[("overloaded", &[], 0), ("more", &["bash"], 40), ("done again", &[], 50)],
+    &[("and done", &[], 60)],
+];
+
+#[test]
+fn nothing_otherwise_is_answered_by_the_record_alone() {
+    for harness in [("loop", 1), ("loop", 2)] {
+        let recording = recorded(harness, TURNS).recording();
+        for turn in 1..=3 {
+            let (report, pauses) = whatif(&recording, &input(turn, Variant::default()), None);
+            assert_eq!(report.end, End::Complete {}, "{report:#?}");
+            assert_eq!((report.first_step, report.first_request), (None, None));
+            assert_eq!(report.turns.len() as u64, 4 - turn);
+            for pair in &report.turns {
+                assert_eq!(pair.tried.as_ref(), Some(&pair.recorded));
+                assert!(pair.recorded.ended_well() && pair.recorded.requests > 0);
+            }
+            assert_eq!((report.answered.requests_live, report.left_out), (0, 0));
+            assert_eq!(pauses, [0u64; 0], "what was waited for then is not waited for again");
+        }
+    }
+    let recording = recorded(("loop", 1), TURNS).recording();
+    let (report, _) = whatif(&recording, &Input { turns: Some(1), ..input(1, Variant::default()) }, None);
+    assert_eq!((report.turns.len(), report.answered.calls_recorded), (1, 4), "{report:#?}");
+}
+
+#[test]
+fn another_strategy_is_comparable_up_to_its_first_other_request() {
+    let recording = recorded(("loop", 1), TURNS).recording();
+    let strategy = StrategyRef { name: "window".into(), version: 1, params: json!({"rounds": 1, "leap": 1}) };
+    let variant = Variant { strategy: Some(strategy), ..Variant::default() };
+    let (report, _) = whatif(&recording, &input(1, variant.clone()), None);
+    let End::Request { turn, round, bytes } = report.end else { panic!("{report:#?}") };
+    assert_eq!((turn, round), (1, 3), "with two rounds before it the window moves on");
+    assert!(bytes > 0);
+    let parts = report.first_request.expect("there its bytes part");
+    assert_eq!((parts.turn, parts.round), (1, 3));
+    assert_eq!(report.first_step, None, "it did the same as far as anybody can know");
+    assert_eq!(report.answered.requests_recorded, 2);
+
+    // A model is asked for what is not in the record, and only for that.
+    let mut asked = 0;
+    let mut model = |request: &Asked, _: &Value| {
+        asked += 1;
+        says(request, "short")
+    };
+    let (report, _) = whatif(&recording, &input(1, variant), Some(&mut model));
+    assert_eq!(report.end, End::Complete {}, "{report:#?}");
+    assert_eq!((report.answered.requests_recorded, report.answered.requests_live), (2, asked));
+    let tried = |at: usize| report.turns[at].tried.clone().unwrap();
+    assert_eq!((tried(0).requests, tried(0).usage.input_tokens), (3, 37), "10 and 20 from the record, 7 of its own");
+    assert!(tried(1).requests < report.turns[1].recorded.requests, "it calls no tool in the second turn");
+    let parts = report.first_step.expect("the model did otherwise");
+    assert_eq!((parts.turn, parts.tried.what), (2, What::Idle { reason: domain::commit::IdleReason::EndTurn {} }));
+}
+
+#[test]
+fn a_call_that_was_not_made_then_ends_it() {
+    // plan-act@1 asks for a plan first: other bytes; its model calls what the record has not.
+    let recording = recorded(("loop", 1), TURNS).recording();
+    let variant = Variant { harness: named("plan-act", 1), ..Variant::default() };
+    let (report, _) = whatif(&recording, &input(1, variant.clone()), None);
+    assert!(matches!(report.end, End::Request { turn: 1, round: 1, .. }), "{report:#?}");
+    assert_eq!(report.same_steps, 1);
+
+    let session = recorded(("loop", 1), &[&[("looking", &["bash"], 10), ("done", &[], 10)]]);
+    let call = session.commits.iter().find_map(|(_, intake)| {
+        intake.closed.iter().find_map(|closing| match &closing.outcome {
+            Some(crate::Outcome::Model { digest: ModelDigest::Answer { calls, .. }, .. }) => calls.first().cloned(),
+            _ => None,
+        })
+    });
+    let call = call.expect("it called a tool");
+    let other = |name: &str, sha: &str| {
+        let mut model = |request: &Asked, _: &Value| {
+            let mut said = says(request, "let me see");
+            if let ModelDigest::Answer { calls, stop_reason, .. } = &mut said.digest {
+                *stop_reason = "tool_use".into();
+                let tool_use_id = ids::derive("sevt", &[&request.activity, "call"]);
+                calls.push(domain::outcome::Call {
+                    tool_use_id,
+                    name: name.into(),
+                    input_sha256: sha.into(),
+                    ..call.clone()
+                });
+            }
+            said
+        };
+        let strategy = StrategyRef { name: "full".into(), version: 2, params: Value::Null };
+        let suffixed = Variant { harness: named("plan-act", 1), strategy: Some(strategy), ..Variant::default() };
+        whatif(&session.recording(), &input(1, suffixed), Some(&mut model)).0
+    };
+    let again = other("bash", &call.input_sha256);
+    assert_eq!(again.answered.calls_recorded, 1, "the one that was recorded; the next time it is another one");
+    assert_eq!(again.end, End::Call { turn: 1, round: 2, name: "bash".into() }, "{again:#?}");
+    let differs = other("bash", "00");
+    assert_eq!(
+        (differs.end, differs.answered.calls_recorded),
+        (End::Call { turn: 1, round: 1, name: "bash".into() }, 0)
+    );
+}
+
+#[test]
+fn a_shim_that_is_switched_off_shows_in_the_steps() {
+    let window = kit::attributes().agent.window_tokens;
+    let full = window * 78 / 100;
+    let turn: &[Said] =
+        &[("looking", &["bash"], 10), ("more", &["bash"], full), ("the hand-off", &[], full), ("done", &[], 20)];
+    let recording = recorded(("loop", 2), &[turn]).recording();
+    let off = Variant { shims_off: vec!["context-reset".into()], ..Variant::default() };
+    let mut model = |request: &Asked, _: &Value| says(request, "I had better stop here");
+    let expect = Input { expect: Some("done".into()), ..input(1, off) };
+    let (report, _) = whatif(&recording, &expect, Some(&mut model));
+    let parts = report.first_step.clone().expect("no hand-off is asked for");
+    let purposes = [parts.recorded.unwrap().what, parts.tried.what].map(|what| match what {
+        What::Request { purpose, .. } => purpose,
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(purposes, [domain::model::Purpose::Summary, domain::model::Purpose::Answer]);
+    let [pair] = &report.turns[..] else { panic!("{report:#?}") };
+    assert_eq!((pair.recorded.as_expected, pair.tried.as_ref().unwrap().as_expected), (Some(true), Some(false)));
+    assert!(!report.is_good(), "it did not do the task");
+    assert_eq!((pair.recorded.requests, pair.tried.as_ref().unwrap().requests), (4, 3));
+}
+
+#[test]
+fn what_a_live_model_asks_to_wait_for_is_waited_for() {
+    let recording = recorded(("loop", 1), &[&[("done", &[], 10)]]).recording();
+    let variant = Variant { harness: named("plan-act", 1), ..Variant::default() };
+    let mut tries = 0;
+    let mut model = |request: &Asked, _: &Value| {
+        tries += 1;
+        match tries {
+            1 => ModelOutcome {
+                digest: ModelDigest::Failed { failure: Failure::transient(FailureKind::Overloaded, "busy") },
+                events: Vec::new(),
+                private: None,
+            },
+            _ => says(request, "PLAN COMPLETE"),
+        }
+    };
+    let (report, pauses) = whatif(&recording, &input(1, variant), Some(&mut model));
+    assert_eq!(report.end, End::Complete {}, "{report:#?}");
+    assert_eq!(pauses.len(), 1);
+    assert!(pauses[0] >= 1_000, "{pauses:?}");
+    assert_eq!(report.turns[0].tried.as_ref().unwrap().failed_requests, 1);
+}
+
+#[test]
+fn a_turn_that_began_without_a_pause_is_gone_through_with_the_one_before() {
+    let mut session = recorded(("loop", 1), &[&[("done", &[], 10)]]);
+    session.message("two");
+    session.settle();
+    session.message("three");
+    play(&mut session, &[("second", &[], 10), ("third", &[], 10)]);
+    let recording = session.recording();
+    let (report, _) = whatif(&recording, &input(3, Variant::default()), None);
+    assert_eq!((report.turn, report.end, report.turns.len()), (2, End::Complete {}, 2));
+    assert!(report.turns.iter().all(|pair| pair.tried.as_ref().is_some_and(|tried| tried.requests == 1)));
+    let missing = Record::of(&recording, 4).err().unwrap().to_string();
+    assert_eq!(missing, "find turn 4 in session sesn_test, which has 3");
+}

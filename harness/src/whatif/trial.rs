@@ -1,0 +1,382 @@
+//! The session that was not: a shell without an engine. It decides, carries out what the record can answer, and says what it
+//! cannot. Its commits are whole, as a reader of a log gets them.
+//!
+//! Its clock is the workflow's: it moves on by what is waited for, and nobody waits.
+
+use super::{
+    Answered, End, Input, Record, Report,
+    compare::{self, Move},
+    record::{CallEnd, ModelEnd, Shape},
+};
+use crate::{
+    SessionState,
+    frame::{self, Ask},
+    intake::{Closing, Intake, Outcome, Waiting},
+    state::{Blocker, Op, Pending},
+};
+use domain::{
+    Commit, Committed, Event, EventBody, PrivateEntry, Status, Take, Time,
+    agent::{AgentFacts, HarnessRef},
+    commit::{Closed, Fork},
+    committed::{ActivityResult, NamedResult},
+    event::Confirmation,
+    ids,
+    model::Purpose,
+    outcome::{Call, CollectOutcome, ListOutcome, ModelDigest, ModelOutcome, ProvisionOutcome},
+    session::{Attributes, HandRef, LogEntry, Mail},
+};
+use serde_json::json;
+use std::collections::BTreeMap;
+
+/// A decision that does nothing would be made for ever.
+const STEPS_MAX: usize = 100_000;
+
+pub struct Trial {
+    pub state: SessionState,
+    record: Record,
+    log: Vec<LogEntry>,
+    committed: Vec<Committed>,
+    mailbox: Vec<Mail>,
+    closed: Vec<Closing>,
+    results: BTreeMap<String, ActivityResult>,
+    now: Time,
+    turns_left: u64,
+    moves: Vec<Move>,
+    answered: Answered,
+    end: Option<End>,
+    /// The last answer was a model's own failure: what the harness waits for has to be waited for.
+    is_failing: bool,
+}
+
+/// What a trial cannot go on without.
+#[derive(Debug)]
+pub enum Need {
+    /// A model's answer: [`Trial::recall`] first, then a model, or [`Trial::stop`].
+    Request(Box<Asked>),
+    /// A model that was really asked is to be left alone for so many milliseconds.
+    Pause { ms: u64 },
+    /// Nothing: it is over.
+    Nothing,
+}
+
+/// A model request that is to be made.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub activity: String,
+    pub shape: Shape,
+    pub agent: AgentFacts,
+    pub tries: u32,
+    /// What of the log the strategy is given.
+    pub entries: Vec<LogEntry>,
+}
+
+impl Trial {
+    /// At the beginning of its turn, with what is to be otherwise already in `attributes` and `harness`.
+    pub fn new(record: Record, input: &Input, attributes: Attributes, harness: HarnessRef) -> Self {
+        let before = record.before.clone();
+        let now = before.summary.last_time;
+        let (parent, session_id) = (before.session_id.clone(), input.id.clone());
+        let fork = Fork { parent, session_id, created_at: now, attributes, harness };
+        let mut trial = Trial {
+            state: before.forked(fork),
+            log: record.log.clone(),
+            record,
+            committed: Vec::new(),
+            mailbox: Vec::new(),
+            closed: Vec::new(),
+            results: BTreeMap::new(),
+            now,
+            turns_left: input.turns.unwrap_or(u64::MAX),
+            moves: Vec::new(),
+            answered: Answered::default(),
+            end: None,
+            is_failing: false,
+        };
+        trial.next_turn();
+        trial
+    }
+
+    /// As far as it goes without a model.
+    pub fn go_on(&mut self, ask: &mut dyn Ask) -> Need {
+        for _ in 0..STEPS_MAX {
+            if self.end.is_some() {
+                return Need::Nothing;
+            }
+            let intake = self.intake();
+            if frame::is_due(&self.state, &intake) {
+                self.decide(&intake, ask);
+                continue;
+            }
+            let pending = self.state.pending.iter().find(|pending| !self.is_closed(&pending.activity)).cloned();
+            match pending {
+                Some(Pending { activity, op: op @ (Op::CallModel { .. } | Op::Compact { .. }), .. }) => {
+                    return Need::Request(Box::new(self.asked(activity, op)));
+                }
+                Some(Pending { activity, op: Op::Timer { until }, .. }) => {
+                    let ms = until.since(self.now);
+                    self.now = self.now.max(until);
+                    self.finish(&activity, Ok(Outcome::Done {}));
+                    if self.is_failing && ms > 0 {
+                        return Need::Pause { ms };
+                    }
+                }
+                Some(pending) => self.carry_out(pending),
+                None if self.state.summary.status == Status::RequiresAction => self.answer_from_outside(),
+                None if self.state.summary.status == Status::Idle && self.turns_left > 0 && self.next_turn() => {}
+                None => self.end = Some(End::Complete {}),
+            }
+        }
+        self.end = Some(End::Limit { turn: self.state.summary.turn });
+        Need::Nothing
+    }
+
+    fn next_turn(&mut self) -> bool {
+        self.turns_left = self.turns_left.saturating_sub(1);
+        let inputs = self.record.inputs.pop_front().unwrap_or_default();
+        self.mailbox.extend(inputs);
+        !self.mailbox.is_empty()
+    }
+
+    fn intake(&self) -> Intake {
+        Intake { now: self.now, mail: self.mailbox.iter().map(Waiting::of).collect(), closed: self.closed.clone() }
+    }
+
+    fn is_closed(&self, activity: &str) -> bool {
+        self.closed.iter().any(|closing| closing.activity == activity)
+    }
+
+    fn decide(&mut self, intake: &Intake, ask: &mut dyn Ask) {
+        let commit = frame::decide(&self.state, intake, ask);
+        let open: Vec<Call> = self.state.calls.iter().chain(intake.closed.iter().flat_map(calls)).cloned().collect();
+        let found = |ids: &[String]| open.iter().filter(|call| ids.contains(&call.tool_use_id)).cloned().collect();
+        self.keep(&commit);
+        self.state.apply(&commit, intake);
+        let (turn, round) = (self.state.summary.turn, self.state.round);
+        self.moves.extend(compare::moved(turn, round, &commit.step, found));
+        self.closed.clear();
+        self.mailbox.retain(|mail| !commit.takes.iter().any(|take| take.mail() == Some(mail.id())));
+    }
+
+    /// The commit with everything that it names.
+    fn keep(&mut self, commit: &Commit) {
+        let is_taken = |mail: &&Mail| commit.takes.iter().any(|take| take.mail() == Some(mail.id()));
+        let closed = commit.takes.iter().filter_map(|take| match take {
+            Take::Private { entry: PrivateEntry::ActivityClosed { activity, .. } } => Some(activity),
+            _ => None,
+        });
+        let results = closed.filter_map(|activity| {
+            Some(NamedResult { activity: activity.clone(), result: self.results.get(activity)?.clone() })
+        });
+        let committed = Committed {
+            commit: commit.clone(),
+            position: self.state.summary.position,
+            mail: self.mailbox.iter().filter(is_taken).cloned().collect(),
+            results: results.collect(),
+        };
+        self.log.extend(committed.entries());
+        self.committed.push(committed);
+    }
+
+    fn finish(&mut self, activity: &str, outcome: Result<Outcome, Closed>) {
+        let activity = activity.to_owned();
+        self.closed.push(match outcome {
+            Ok(outcome) => Closing { activity, how: Closed::Finished, outcome: Some(outcome) },
+            Err(how) => Closing { activity, how, outcome: None },
+        });
+    }
+
+    fn asked(&self, activity: String, op: Op) -> Asked {
+        let agent = self.state.summary.attributes.agent.clone();
+        let (purpose, slice, strategy, suffix) = match op {
+            Op::CallModel { slice, strategy, suffix, .. } => (Purpose::Answer, slice, strategy, suffix),
+            Op::Compact { slice, strategy, .. } => (Purpose::Summary, slice, strategy, Vec::new()),
+            other => unreachable!("only requests are asked for: {other:?}"),
+        };
+        let entries = crate::context::entries(&self.log, &slice);
+        let shape = Shape { purpose, slice, strategy, suffix, snapshot: agent.snapshot.clone() };
+        Asked { activity, shape, agent, tries: self.state.tries, entries }
+    }
+
+    /// Lets the record answer. False if it cannot.
+    pub fn recall(&mut self, asked: &Asked, sha256: &str) -> bool {
+        if let Some(last) = self.moves.last_mut() {
+            last.know(Some(sha256));
+        }
+        let (same, first_step, first_request) = compare::part(&self.record.moves, &self.moves);
+        let is_same_so_far = first_step.is_none() && first_request.is_none() && same == self.moves.len() as u64;
+        let Some(end) = self.record.answer(&asked.shape, sha256, is_same_so_far) else { return false };
+        self.answered.requests_recorded += 1;
+        self.is_failing = false;
+        match end {
+            ModelEnd::Answered(answered) => {
+                let (digest, result) = *answered;
+                let events = result.events.len();
+                self.results.insert(asked.activity.clone(), result);
+                self.finish(&asked.activity, Ok(Outcome::Model { digest, events }));
+            }
+            ModelEnd::Failed(how) => self.finish(&asked.activity, Err(how)),
+        }
+        true
+    }
+
+    /// What a model really said.
+    pub fn told(&mut self, asked: &Asked, outcome: ModelOutcome) {
+        let ModelOutcome { digest, events, private } = outcome;
+        self.answered.requests_live += 1;
+        self.is_failing = matches!(digest, ModelDigest::Failed { .. });
+        let count = events.len();
+        let result = ActivityResult { events, private, rest: json!({"digest": digest}) };
+        self.results.insert(asked.activity.clone(), result);
+        self.finish(&asked.activity, Ok(Outcome::Model { digest, events: count }));
+    }
+
+    /// Neither the record nor a model answers this request.
+    pub fn stop(&mut self, bytes: u64) {
+        let (turn, round) = (self.state.summary.turn, self.state.round);
+        self.end = Some(End::Request { turn, round, bytes });
+    }
+
+    /// A model was asked as often as it may be.
+    pub fn exhaust(&mut self) {
+        self.end = Some(End::Limit { turn: self.state.summary.turn });
+    }
+
+    /// How often a model was really asked.
+    pub fn requests_live(&self) -> u64 {
+        self.answered.requests_live
+    }
+
+    fn carry_out(&mut self, pending: Pending) {
+        let activity = pending.activity.as_str();
+        match pending.op {
+            Op::Execute { call } => self.execute(activity, &call),
+            // Nothing runs in it.
+            Op::Provision { hand } => {
+                let hand = HandRef { hand, host: "record".to_owned(), epoch: 1 };
+                let outcome = ProvisionOutcome::Ready { hand, problems: Vec::new() };
+                self.results.insert(activity.to_owned(), ActivityResult { rest: json!(outcome), ..Default::default() });
+                self.finish(activity, Ok(Outcome::Provision { outcome }));
+            }
+            Op::Collect {} => {
+                let outcome = CollectOutcome { listing: None };
+                self.results.insert(activity.to_owned(), ActivityResult { rest: json!(outcome), ..Default::default() });
+                self.finish(activity, Ok(Outcome::Collect { outcome }));
+            }
+            // No server is asked: what the session had learned of them by then is all there is.
+            Op::ListTools {} => {
+                let outcome = ListOutcome { listed: None, problems: Vec::new() };
+                self.results.insert(activity.to_owned(), ActivityResult { rest: json!(outcome), ..Default::default() });
+                self.finish(activity, Ok(Outcome::List { outcome }));
+            }
+            Op::Release {} | Op::Seal { .. } | Op::Timer { .. } | Op::CallModel { .. } | Op::Compact { .. } => {
+                self.finish(activity, Ok(Outcome::Done {}));
+            }
+        }
+    }
+
+    fn execute(&mut self, activity: &str, call: &Call) {
+        match self.record.result(call).and_then(|known| known.end) {
+            Some(CallEnd::Hand(known)) => {
+                let (mut digest, mut result) = *known;
+                digest.tool_use_id.clone_from(&call.tool_use_id);
+                result.rest = json!({"digest": digest});
+                result.events = result.events.into_iter().map(|event| to(event, &call.tool_use_id)).collect();
+                self.answered.calls_recorded += 1;
+                self.results.insert(activity.to_owned(), result);
+                self.finish(activity, Ok(Outcome::Tool { digest }));
+            }
+            Some(CallEnd::Lost(how)) => {
+                self.answered.calls_recorded += 1;
+                self.finish(activity, Err(how));
+            }
+            Some(CallEnd::Client(_)) | None => self.miss(call),
+        }
+    }
+
+    /// Confirmations and results of clients, as they came then.
+    fn answer_from_outside(&mut self) {
+        let waits = self.state.blocked.iter().find(|blocked| blocked.on != Blocker::Allowed).cloned();
+        let Some(blocked) = waits else { return self.end = Some(End::Complete {}) };
+        let known = self.record.result(&blocked.call);
+        let mail = known.and_then(|known| match blocked.on {
+            Blocker::Ask => {
+                let confirmation = known.confirmation.clone()?;
+                // The call itself is asked for next.
+                if is_allowed(&confirmation) {
+                    self.record.put_back(known);
+                }
+                Some(confirmation)
+            }
+            Blocker::Custom | Blocker::SelfHosted => match known.end {
+                Some(CallEnd::Client(mail)) => Some(*mail),
+                _ => None,
+            },
+            Blocker::Allowed => None,
+        });
+        let Some(Mail::Event { event }) = mail else { return self.miss(&blocked.call) };
+        self.answered.calls_recorded += u64::from(blocked.on != Blocker::Ask);
+        self.mailbox.push(Mail::Event { event: to(event, &blocked.call.tool_use_id) });
+    }
+
+    fn miss(&mut self, call: &Call) {
+        let (turn, round) = (self.state.summary.turn, self.state.round);
+        self.end = Some(End::Call { turn, round, name: call.name.clone() });
+    }
+
+    pub fn report(&self, input: &Input) -> Report {
+        let before = &self.record.before.summary;
+        let (same_steps, first_step, first_request) = compare::part(&self.record.moves, &self.moves);
+        let expect = input.expect.as_deref();
+        let tried = compare::sums(&self.committed, before.turn, expect);
+        let mut recorded = compare::sums(&self.record.commits, before.turn, expect);
+        recorded.truncate(input.turns.and_then(|turns| usize::try_from(turns).ok()).unwrap_or(usize::MAX));
+        let summary = &self.state.summary;
+        let agent = &summary.attributes.agent;
+        Report {
+            session_id: input.session.session_id.clone(),
+            turn: before.turn + 1,
+            position: before.position,
+            harness: summary.harness.clone(),
+            model: agent.model.clone(),
+            strategy: agent.strategy.clone(),
+            shims_off: agent.shims_off.clone(),
+            turns: compare::pairs(&recorded, &tried),
+            same_steps,
+            first_step,
+            first_request,
+            answered: self.answered,
+            end: self.end.clone().unwrap_or(End::Complete {}),
+            left_out: self.record.left_out,
+        }
+    }
+}
+
+fn calls(closing: &Closing) -> &[Call] {
+    match &closing.outcome {
+        Some(Outcome::Model { digest: ModelDigest::Answer { calls, .. }, .. }) => calls,
+        _ => &[],
+    }
+}
+
+fn is_allowed(confirmation: &Mail) -> bool {
+    matches!(confirmation, Mail::Event { event } if matches!(
+        event.body, EventBody::UserToolConfirmation { result: Confirmation::Allow, .. }
+    ))
+}
+
+/// A result or confirmation that was one call's, as another one's.
+fn to(event: Event, use_id: &str) -> Event {
+    let Event { id, mut body, processed_at } = event;
+    let known = match &mut body {
+        EventBody::AgentToolResult { tool_use_id, .. }
+        | EventBody::UserToolResult { tool_use_id, .. }
+        | EventBody::UserToolConfirmation { tool_use_id, .. }
+        | EventBody::UserCustomToolResult { custom_tool_use_id: tool_use_id, .. } => tool_use_id,
+        _ => return Event { id, body, processed_at },
+    };
+    if known == use_id {
+        return Event { id, body, processed_at };
+    }
+    use_id.clone_into(known);
+    Event { id: ids::derive(ids::prefix::EVENT, &[&id, use_id]), body, processed_at }
+}

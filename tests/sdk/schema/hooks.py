@@ -1,0 +1,72 @@
+"""What the requests are about: ids that were made up are not found, so three of four are of things that are there.
+
+Nothing here is checked; the checks are schemathesis' own.
+"""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from typing import Any
+
+import anthropic
+import schemathesis
+
+MODEL = "claude-opus-5-5"
+
+
+@functools.cache
+def there() -> dict[str, str]:
+    """A thing of each kind, by the name of the parameter that names it."""
+    with anthropic.Anthropic(timeout=30) as client:
+        beta = client.beta
+        agent = beta.agents.create(name="schema", model=MODEL)
+        cloud = beta.environments.create(name="schema")
+        own = beta.environments.create(name="schema", config={"type": "self_hosted"})
+        message = {"type": "user.message", "content": [{"type": "text", "text": "hello"}]}
+        session = beta.sessions.create(agent=agent.id, environment_id=cloud.id, initial_events=[message])
+        served = beta.sessions.create(agent=agent.id, environment_id=own.id, initial_events=[message])
+        work = next(iter(beta.environments.work.list(own.id)))
+        assert work.data.id == served.id
+        thread = next(iter(beta.sessions.threads.list(session.id)))
+        vault = beta.vaults.create(display_name="schema")
+        auth = {"type": "static_bearer", "mcp_server_url": "https://mcp.example.com", "token": "a token"}
+        credential = beta.vaults.credentials.create(vault.id, auth=auth)
+        file = beta.files.upload(file=("schema.txt", b"a file", "text/plain"))
+        return {
+            "agent_id": agent.id,
+            "cloud_id": cloud.id,
+            "environment_id": own.id,
+            "work_id": work.id,
+            "session_id": session.id,
+            "thread_id": thread.id,
+            "vault_id": vault.id,
+            "credential_id": credential.id,
+            "file_id": file.id,
+            "harness": "loop",
+        }
+
+
+def is_real(value: Any) -> bool:
+    return zlib.crc32(repr(value).encode()) % 4 != 0
+
+
+@schemathesis.hook
+def map_body(context: Any, body: Any) -> Any:
+    if context.operation.label == "POST /v1/sessions" and isinstance(body, dict) and is_real(body):
+        known = there()
+        return {**body, "agent": known["agent_id"], "environment_id": known["cloud_id"]}
+    return body
+
+
+@schemathesis.hook
+def map_path_parameters(context: Any, path_parameters: dict[str, Any] | None) -> dict[str, Any] | None:
+    # What is deleted or archived is one that was made up: the others are needed to the end.
+    operation = context.operation
+    ends = operation.method.upper() == "DELETE" or operation.path.endswith("/archive")
+    if not path_parameters or ends:
+        return path_parameters
+    if not is_real(sorted(path_parameters.items())):
+        return path_parameters
+    known = there()
+    return {name: known.get(name, value) for name, value in path_parameters.items()}
