@@ -178,8 +178,8 @@ fn use_event(call: &Call) -> EventBody {
     match &call.kind {
         ToolKind::Custom => EventBody::AgentCustomToolUse { name, input },
         ToolKind::Builtin => EventBody::AgentToolUse { name, input, evaluated_permission, evaluation },
-        ToolKind::Mcp { server } => {
-            let mcp_server_name = server.clone();
+        ToolKind::Mcp { server, tool } => {
+            let (name, mcp_server_name) = (tool.clone(), server.clone());
             EventBody::AgentMcpToolUse { name, mcp_server_name, input, evaluated_permission, evaluation }
         }
     }
@@ -233,6 +233,7 @@ mod tests {
                 tool("ask_boss", ToolKind::Custom, Policy::AlwaysAllow),
             ],
             strategy: StrategyRef { name: "full".into(), version: 1, params: Value::Null },
+            mcp: Vec::new(),
             shims_off: Vec::new(),
             snapshot: BlobRef { blob: "0".repeat(64), bytes: 0 },
         }

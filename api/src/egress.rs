@@ -11,6 +11,9 @@ use crate::resources::environments::config::{self, Config};
 #[async_trait]
 pub trait Egress: Send + Sync {
     async fn ask(&self, request: Request) -> std::io::Result<Reply>;
+
+    /// Whether the operator lists this `HOST:PORT` as one that is reached without TLS.
+    fn may_go_unencrypted(&self, authority: &str) -> bool;
 }
 
 /// What a session of this environment may reach; none where its tools run elsewhere.

@@ -45,6 +45,8 @@ pub const DECISIONS_PER_RUN: &str = "STEADYHAND_DECISIONS_PER_RUN";
 /// For tests: `POINT[:N]` stops the process (SIGSTOP) at the n-th passage of a point of `domain::fault`, so that
 /// whoever started it can kill it, or another process, right there. Children do not inherit it.
 pub const FAULT: &str = "STEADYHAND_FAULT";
+/// A token for the repository that `run --repo URL` names.
+pub const REPO_TOKEN: &str = "STEADYHAND_REPO_TOKEN";
 /// `tracing` filter, as in `info,steadyhand=debug`.
 pub const LOG: &str = "STEADYHAND_LOG";
 /// Where spans are sent: the base URL of an OTLP/HTTP receiver.

@@ -14,7 +14,7 @@ use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _, util:
 
 /// What is shown of libraries unless the environment says otherwise.
 const DEFAULT: &str =
-    "info,fjall=warn,lsm_tree=warn,temporalio_sdk_core=warn,temporalio_client=warn,temporalio_sdk=warn";
+    "info,fjall=warn,lsm_tree=warn,temporalio_sdk_core=warn,temporalio_client=warn,temporalio_sdk=warn,rmcp=off";
 
 /// Dropping it sends what is still waiting to be sent, as far as that goes quickly.
 pub struct Telemetry {

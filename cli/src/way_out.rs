@@ -41,7 +41,12 @@ pub struct WayOut {
 impl WayOut {
     /// Makes the folders, and gives those that are egress's alone to its user, if it has one of its own. `host` tells services apart that share
     /// the folder of the sandboxes. None where egress could not work: sandboxes then have no network.
-    pub fn prepare(hands_dir: &Path, host: &str, uid: Option<u32>) -> anyhow::Result<Option<Self>> {
+    pub fn prepare(
+        hands_dir: &Path,
+        host: &str,
+        uid: Option<u32>,
+        private_addresses: Vec<String>,
+    ) -> anyhow::Result<Option<Self>> {
         let hint = "choose another with --hands-dir, or run without hands: --hands false";
         let made = std::fs::create_dir_all(hands_dir).and_then(|()| {
             let above = hands_dir.canonicalize()?.join(FOLDER);
@@ -58,7 +63,12 @@ impl WayOut {
             return Ok(None);
         }
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
-        Ok(Some(WayOut { dir, uid, link: Arc::new(Link(sender)), asks: Arc::new(Mutex::new(receiver)) }))
+        Ok(Some(WayOut {
+            dir,
+            uid,
+            link: Arc::new(Link { asks: sender, private_addresses }),
+            asks: Arc::new(Mutex::new(receiver)),
+        }))
     }
 
     pub fn sockets(&self) -> PathBuf {
@@ -70,12 +80,16 @@ impl WayOut {
         self.link.clone()
     }
 
-    pub fn child(self, private_addresses: &[String], keys: VaultKeys) -> Child {
+    /// `caller` is the hand worker's user, where it has one of its own.
+    pub fn child(self, caller: Option<u32>, keys: VaultKeys) -> Child {
         let mut args: Vec<std::ffi::OsString> = vec!["worker".into(), "egress".into()];
         args.extend(["--dir".into(), self.dir.join("data").into_os_string()]);
         args.extend(["--sockets".into(), self.sockets().into_os_string()]);
-        for address in private_addresses {
+        for address in &self.link.private_addresses {
             args.extend(["--private-address".into(), address.into()]);
+        }
+        if let Some(caller) = caller {
+            args.extend(["--caller-uid".into(), caller.to_string().into()]);
         }
         args.extend(keys.args);
         let asks = self.asks;
@@ -99,18 +113,26 @@ fn make(dir: &Path, mode: u32, uid: Option<u32>) -> io::Result<()> {
     uid.map_or(Ok(()), |uid| std::os::unix::fs::chown(dir, Some(uid), Some(uid)))
 }
 
-struct Link(mpsc::Sender<Ask>);
+struct Link {
+    asks: mpsc::Sender<Ask>,
+    /// `HOST:PORT`s that the operator lists.
+    private_addresses: Vec<String>,
+}
 
 #[async_trait]
 impl api::egress::Egress for Link {
     async fn ask(&self, request: Request) -> io::Result<Reply> {
         let (sender, reply) = oneshot::channel();
         let asked = async {
-            self.0.send((request, sender)).await.map_err(|_| io::Error::from(io::ErrorKind::NotConnected))?;
+            self.asks.send((request, sender)).await.map_err(|_| io::Error::from(io::ErrorKind::NotConnected))?;
             // Dropped where egress died over it. What it was is asked for again by whoever wanted it.
             reply.await.map_err(|_| io::Error::from(io::ErrorKind::ConnectionAborted))
         };
         tokio::time::timeout(ANSWER_WITHIN, asked).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn may_go_unencrypted(&self, authority: &str) -> bool {
+        self.private_addresses.iter().any(|listed| listed == authority)
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::content::BlobRef;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// The agent as a model request needs it, as it was when the session took it over. Stored as a blob;
 /// its hash stands in every recipe.
@@ -12,8 +13,35 @@ pub struct AgentSnapshot {
     pub public: Value,
     pub model: ModelParams,
     pub system: Option<String>,
-    /// Every tool that is offered to the model, with the texts it is offered with.
+    /// Every tool that is offered to the model, with the texts it is offered with. Those of MCP servers are among them once
+    /// their server was asked.
     pub tools: Vec<ToolSpec>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mcp: Vec<McpToolset>,
+}
+
+/// What of an MCP server's tools the agent may use.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct McpToolset {
+    pub server: String,
+    pub url: String,
+    /// For every tool that is not in `tools`.
+    pub default: ToolConfig,
+    /// By the server's name for the tool.
+    #[serde(default)]
+    pub tools: BTreeMap<String, ToolConfig>,
+}
+
+impl McpToolset {
+    pub fn config(&self, tool: &str) -> ToolConfig {
+        self.tools.get(tool).copied().unwrap_or(self.default)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolConfig {
+    pub enabled: bool,
+    pub policy: Policy,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,9 +73,8 @@ pub enum ToolKind {
     Builtin,
     /// Run by the client.
     Custom,
-    Mcp {
-        server: String,
-    },
+    /// Run by an MCP server, which calls it `tool`.
+    Mcp { server: String, tool: String },
 }
 
 /// `permission_policy` of the API.
@@ -69,11 +96,21 @@ pub struct AgentFacts {
     pub window_tokens: u64,
     pub max_tokens: u32,
     pub tools: Vec<ToolFact>,
+    /// The agent's MCP servers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mcp: Vec<McpFact>,
     pub strategy: StrategyRef,
     /// Shims of the harness that are switched off, by name.
     #[serde(default)]
     pub shims_off: Vec<String>,
     pub snapshot: BlobRef,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct McpFact {
+    pub server: String,
+    /// It said which tools it has: they are among the agent's.
+    pub listed: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -5,6 +5,7 @@ use crate::{
     Event, Time,
     agent::{HarnessRef, StrategyRef},
     content::BlobRef,
+    outcome::Listed,
     session::{Attributes, HandRef},
 };
 use serde::{Deserialize, Serialize};
@@ -145,6 +146,14 @@ pub enum PrivateEntry {
     /// Files and the diff, as they were at idle.
     Outputs {
         listing: BlobRef,
+    },
+    /// MCP servers are asked which tools they have.
+    Listing {
+        activity: String,
+    },
+    /// They said so: from here on the agent has these.
+    ToolsListed {
+        listed: Listed,
     },
     /// The hand is given up for good.
     Releasing {

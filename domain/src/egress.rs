@@ -18,6 +18,9 @@ pub struct Policy {
     pub repositories: Vec<Repository>,
     #[serde(default)]
     pub variables: Vec<Variable>,
+    /// MCP servers that the service calls for the session; its sandboxes cannot.
+    #[serde(default)]
+    pub mcp_servers: Vec<McpServer>,
 }
 
 /// As environments have it, and nothing at all.
@@ -51,6 +54,44 @@ pub struct Repository {
     /// Refs that may be pushed to, `*` at the end for all below; none for a repository that is only read.
     #[serde(default)]
     pub push: Vec<String>,
+}
+
+/// An MCP server of the session's agent: this URL and no other.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct McpServer {
+    /// As the agent calls it.
+    pub name: String,
+    pub url: String,
+    /// Sent as a bearer token; none for a server that asks for nothing.
+    #[serde(default)]
+    pub credential: Option<CredentialId>,
+    /// How an access token is replaced that the server takes no more.
+    #[serde(default)]
+    pub refresh: Option<Refresh>,
+}
+
+/// OAuth's way to another access token.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Refresh {
+    pub token_endpoint: String,
+    pub client_id: String,
+    pub client: ClientAuth,
+    pub refresh_token: CredentialId,
+    #[serde(default)]
+    pub resource: Option<String>,
+    #[serde(default)]
+    pub scope: Option<String>,
+}
+
+/// How the client says to the token endpoint who it is.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum ClientAuth {
+    None {},
+    Basic { secret: CredentialId },
+    Post { secret: CredentialId },
 }
 
 /// A credential that the sandbox knows by a placeholder alone.
@@ -104,9 +145,58 @@ impl std::fmt::Debug for Secret {
     }
 }
 
+/// Why a repository's server did not let git in: what egress says then, which is all that is known of it inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Barred {
+    /// It wants a credential, and there is none.
+    Anonymous,
+    /// It does not know the credential.
+    Unauthorized,
+    /// The credential, or nobody at all, may do this.
+    Forbidden,
+    NotFound,
+}
+
+impl Barred {
+    const ALL: [Barred; 4] = [Self::Anonymous, Self::Unauthorized, Self::Forbidden, Self::NotFound];
+
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Anonymous => "the repository's server wants a credential, and the session has none for it",
+            Self::Unauthorized => "the repository's server does not accept the session's credential for this",
+            Self::Forbidden => "the repository's server forbids this",
+            Self::NotFound => "the repository's server knows no such repository",
+        }
+    }
+
+    /// Reads it in what git repeats of it.
+    pub fn read(said: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|barred| said.contains(barred.words()))
+    }
+}
+
 /// Names in a session's folder, which a sandbox sees.
 pub const SOCKET: &str = "proxy.sock";
 pub const CLIENT: &str = "client.json";
+/// Beside the folders of sessions: where the service calls what sandboxes must not. No session has a name with a dot.
+pub const CALLS_SOCKET: &str = ".calls.sock";
+
+/// Where on [`CALLS_SOCKET`] a session's MCP server is called; its name may hold anything.
+pub fn mcp_path(session_id: &str, server: &str) -> String {
+    let name: String = server.bytes().map(|byte| format!("{byte:02x}")).collect();
+    format!("{MCP_PREFIX}{session_id}/{name}")
+}
+
+/// Session and server of such a path.
+pub fn read_mcp_path(path: &str) -> Option<(&str, String)> {
+    let (session_id, name) = path.strip_prefix(MCP_PREFIX)?.split_once('/')?;
+    let digits = name.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
+    let bytes = (name.len().is_multiple_of(2) && name.bytes().all(|b| b.is_ascii_hexdigit()))
+        .then(|| digits.collect::<Option<Vec<u8>>>())??;
+    Some((session_id, String::from_utf8(bytes).ok()?))
+}
+
+const MCP_PREFIX: &str = "/mcp/";
 
 /// What a sandbox has to be set up with to use its socket: [`CLIENT`]. Holds nothing that is secret.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
@@ -126,7 +216,13 @@ pub enum Request {
         session_id: String,
         policy: Policy,
     },
-    /// The session has ended.
+    /// The session's agent has other MCP servers; all else stays in force.
+    SetMcpServers {
+        session_id: String,
+        mcp_servers: Vec<McpServer>,
+        mcp_hosts: Vec<String>,
+    },
+    /// The session has ended: its policy goes, and the secrets that were its own.
     DropSession {
         session_id: String,
     },
@@ -136,6 +232,11 @@ pub enum Request {
     },
     DeleteCredential {
         id: CredentialId,
+    },
+    /// Another session goes on with what this one was given.
+    CopyCredential {
+        from: CredentialId,
+        to: CredentialId,
     },
     /// Whether there is such a credential and it can be opened.
     ValidateCredential {
@@ -162,6 +263,18 @@ mod tests {
     fn nothing_is_allowed_that_is_not_said() {
         assert_eq!(serde_json::from_str::<Policy>("{}").unwrap().networking, Networking::None);
         assert!(serde_json::from_str::<Policy>(r#"{"networking": {"type": "limited", "allow_all": true}}"#).is_err());
+    }
+
+    #[test]
+    fn a_server_is_found_by_its_path_whatever_it_is_called() {
+        for name in ["docs", "a/b ../ü", ""] {
+            let path = mcp_path("sesn_1", name);
+            assert!(path.bytes().all(|b| b.is_ascii_graphic()), "{path}");
+            assert_eq!(read_mcp_path(&path), Some(("sesn_1", name.to_owned())));
+        }
+        for path in ["/mcp/sesn_1", "/mcp/sesn_1/+f", "/mcp/sesn_1/f", "/mcp/sesn_1/zz", "/mcp/sesn_1/ff", "/x"] {
+            assert_eq!(read_mcp_path(path), None, "{path}");
+        }
     }
 
     #[test]

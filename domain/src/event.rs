@@ -270,15 +270,16 @@ pub struct StopDetails {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ErrorBody {
-    #[serde(rename = "type")]
+    #[serde(flatten)]
     pub kind: ErrorKind,
     pub message: String,
     pub retry_status: RetryStatus,
 }
 
+/// The `type` of an error, and what it is about.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type")]
 pub enum ErrorKind {
     #[serde(rename = "unknown_error")]
     Unknown,
@@ -294,6 +295,20 @@ pub enum ErrorKind {
     ToolUseLimitReached,
     #[serde(rename = "compaction_limit_reached_error")]
     CompactionLimitReached,
+    #[serde(rename = "mcp_connection_failed_error")]
+    McpConnectionFailed { mcp_server_name: String },
+    #[serde(rename = "mcp_authentication_failed_error")]
+    McpAuthenticationFailed { mcp_server_name: String },
+    #[serde(rename = "repository_authentication_error")]
+    RepositoryAuthentication { repository_url: String },
+    #[serde(rename = "repository_forbidden_error")]
+    RepositoryForbidden { repository_url: String },
+    #[serde(rename = "repository_not_found_error")]
+    RepositoryNotFound { repository_url: String },
+    #[serde(rename = "repository_checkout_error")]
+    RepositoryCheckout { repository_url: String },
+    #[serde(rename = "repository_clone_error")]
+    RepositoryClone { repository_url: String },
 }
 
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -358,5 +373,14 @@ mod tests {
             serde_json::to_value(error).unwrap(),
             json!({"type": "model_overloaded_error", "message": "busy", "retry_status": {"type": "retrying"}})
         );
+        let kind = ErrorKind::RepositoryNotFound { repository_url: "https://a.test/b".into() };
+        let error = ErrorBody { kind, message: "gone".into(), retry_status: RetryStatus::Retrying };
+        let value = serde_json::to_value(&error).unwrap();
+        assert_eq!(
+            value,
+            json!({"type": "repository_not_found_error", "repository_url": "https://a.test/b", "message": "gone",
+                "retry_status": {"type": "retrying"}})
+        );
+        assert_eq!(serde_json::from_value::<ErrorBody>(value).unwrap(), error);
     }
 }

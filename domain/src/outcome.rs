@@ -2,9 +2,9 @@
 
 use crate::{
     Event, Failure, Usage,
-    agent::ToolKind,
+    agent::{ToolFact, ToolKind},
     content::{BlobRef, Json},
-    event::Permission,
+    event::{ErrorBody, Permission},
     model::ModelPrivate,
     session::HandRef,
 };
@@ -96,8 +96,34 @@ pub struct ToolDigest {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum ProvisionOutcome {
-    Ready { hand: HandRef },
-    Failed { failure: Failure },
+    Ready {
+        hand: HandRef,
+        /// What of the recipe the hand does without: repositories that could not be had.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        problems: Vec<ErrorBody>,
+    },
+    Failed {
+        failure: Failure,
+    },
+}
+
+/// Result of `list_tools`: what MCP servers offer, put together with what the agent has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ListOutcome {
+    /// Absent where no server could be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listed: Option<Listed>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<ErrorBody>,
+}
+
+/// The agent with the tools of servers that were asked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Listed {
+    pub servers: Vec<String>,
+    /// All tools of the agent, and the snapshot that has their texts.
+    pub tools: Vec<ToolFact>,
+    pub snapshot: BlobRef,
 }
 
 /// Result of `seal`.

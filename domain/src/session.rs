@@ -144,11 +144,53 @@ pub enum ResourceKind {
     GitBundle {
         blob: BlobRef,
     },
+    /// Cloned inside the sandbox through egress, which has the token, if there is one.
+    GithubRepository {
+        url: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        checkout: Option<Checkout>,
+        /// Egress holds a token for it.
+        #[serde(default)]
+        authorized: bool,
+        /// Refs that may be pushed to, `*` at the end for all below.
+        #[serde(default)]
+        push: Vec<String>,
+    },
+}
+
+impl ResourceKind {
+    /// The bytes that it is made from, where the session has them.
+    pub fn blob(&self) -> Option<&BlobRef> {
+        match self {
+            ResourceKind::File { blob, .. } | ResourceKind::GitBundle { blob } => Some(blob),
+            ResourceKind::GithubRepository { .. } => None,
+        }
+    }
+}
+
+/// What of a repository is checked out; without it, what its server says.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Checkout {
+    Branch { name: String },
+    Commit { sha: String },
+}
+
+impl Checkout {
+    /// As git takes it.
+    pub fn name(&self) -> &str {
+        match self {
+            Checkout::Branch { name } => name,
+            Checkout::Commit { sha } => sha,
+        }
+    }
 }
 
 /// A message to the workflow, as it waits in the mailbox.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "mail", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "a mailbox holds a few, and changes of attributes are rare")]
 pub enum Mail {
     Event { event: Event },
     Change { change: Change },
@@ -270,6 +312,32 @@ pub struct ModelInput {
 pub struct ExecuteInput {
     pub session_id: String,
     pub hand: HandRef,
+    pub call: Call,
+    /// What the turn began with ([`crate::Summary::began`]): for traces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn_event: Option<String>,
+}
+
+/// Input of `list_tools`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ListInput {
+    pub session_id: String,
+    /// The agent as it is, with what it says of its servers.
+    pub snapshot: BlobRef,
+    /// Those that are to be asked.
+    pub servers: Vec<String>,
+    /// What the turn began with ([`crate::Summary::began`]): for traces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn_event: Option<String>,
+}
+
+/// Input of `call_mcp`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct McpCallInput {
+    pub session_id: String,
+    pub server: String,
+    /// As the server calls it.
+    pub tool: String,
     pub call: Call,
     /// What the turn began with ([`crate::Summary::began`]): for traces.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -195,6 +195,14 @@ impl Summary {
             PrivateEntry::ActivityClosed { activity, .. } => {
                 self.collecting.take_if(|collecting| collecting == activity);
             }
+            PrivateEntry::ToolsListed { listed } => {
+                let agent = &mut self.attributes.agent;
+                agent.tools.clone_from(&listed.tools);
+                agent.snapshot.clone_from(&listed.snapshot);
+                for server in agent.mcp.iter_mut().filter(|server| listed.servers.contains(&server.server)) {
+                    server.listed = true;
+                }
+            }
             PrivateEntry::Outputs { listing } => self.outputs = Some(listing.clone()),
             _ => {}
         }

@@ -69,6 +69,10 @@ pub enum Entry {
         vault: String,
         credential: String,
     },
+    /// All that was in it is gone.
+    VaultRemoved {
+        vault: String,
+    },
     KeyRotated {
         vaults: u64,
     },

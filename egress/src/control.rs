@@ -4,7 +4,8 @@
 
 use crate::address::Listed;
 use crate::audit::{self, Audit, Entry};
-use crate::proxy::Proxy;
+use crate::calls;
+use crate::proxy::{Proxy, Refreshes};
 use crate::resolve::{Guard, Resolver};
 use crate::sessions::{self, Places, Sessions};
 use crate::vault::key::MasterKey;
@@ -44,17 +45,19 @@ pub struct Options {
     pub resolver: Box<dyn Resolver>,
     pub listed: Vec<Listed>,
     pub uids: std::ops::RangeInclusive<u32>,
+    /// The user of the hand worker, which calls MCP servers for sessions, where it is another than this process's.
+    pub caller: Option<u32>,
 }
 
 pub struct Egress {
-    sessions: Sessions,
+    sessions: Arc<Sessions>,
     vault: Arc<Vault>,
     audit: Arc<Audit>,
 }
 
 impl Egress {
     pub fn open(options: Options) -> Result<Self, Error> {
-        let Options { dir, sockets, key, old_keys, resolver, listed, uids } = options;
+        let Options { dir, sockets, key, old_keys, resolver, listed, uids, caller } = options;
         // Whoever names a key of before wants it out of use.
         let rotates = !old_keys.is_empty();
         let vault = Arc::new(Vault::open(&dir.join("vault"), key, old_keys)?);
@@ -63,9 +66,12 @@ impl Egress {
             rotate(&vault, &audit)?;
         }
         let guard = Guard::new(resolver, listed);
-        let proxy = Proxy { guard, vault: Arc::clone(&vault), audit: Arc::clone(&audit), tls: tls()? };
-        let places = Places { policies: dir.join("policies"), sockets, uids };
-        let sessions = Sessions::open(Arc::new(proxy), places)?;
+        let refreshes = Refreshes::default();
+        let proxy = Proxy { guard, vault: Arc::clone(&vault), audit: Arc::clone(&audit), tls: tls()?, refreshes };
+        let proxy = Arc::new(proxy);
+        let places = Places { policies: dir.join("policies"), sockets: sockets.clone(), uids };
+        let sessions = Arc::new(Sessions::open(Arc::clone(&proxy), places)?);
+        calls::serve(proxy, Arc::downgrade(&sessions), &sockets, caller)?;
         Ok(Self { sessions, vault, audit })
     }
 
@@ -109,7 +115,15 @@ impl Egress {
     fn try_answer(&self, request: Request) -> Result<Reply, Error> {
         match request {
             Request::SetPolicy { session_id, policy } => self.sessions.set(&session_id, policy)?,
-            Request::DropSession { session_id } => self.sessions.drop_session(&session_id)?,
+            Request::SetMcpServers { session_id, mcp_servers, mcp_hosts } => {
+                self.sessions.set_mcp_servers(&session_id, mcp_servers, mcp_hosts)?;
+            }
+            Request::DropSession { session_id } => {
+                self.sessions.drop_session(&session_id)?;
+                if self.vault.remove(&session_id)? {
+                    self.audit.record(Entry::VaultRemoved { vault: session_id }).map_err(Error::Record)?;
+                }
+            }
             Request::PutCredential { id, secret } => {
                 let secret = zeroize::Zeroizing::new(secret.0);
                 let version = self.vault.put(&id, &secret)?;
@@ -119,6 +133,11 @@ impl Egress {
             Request::DeleteCredential { id } => {
                 self.vault.delete(&id)?;
                 let entry = Entry::CredentialDeleted { vault: id.vault, credential: id.credential };
+                self.audit.record(entry).map_err(Error::Record)?;
+            }
+            Request::CopyCredential { from, to } => {
+                let version = self.vault.copy(&from, &to)?;
+                let entry = Entry::CredentialPut { vault: to.vault, credential: to.credential, version };
                 self.audit.record(entry).map_err(Error::Record)?;
             }
             Request::ValidateCredential { id } => return Ok(Reply::Valid { valid: self.vault.holds(&id) }),

@@ -7,7 +7,9 @@
 
 pub mod address;
 pub mod audit;
+pub mod calls;
 pub mod control;
+mod idle;
 mod own;
 mod policy;
 pub mod proxy;

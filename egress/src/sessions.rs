@@ -4,7 +4,7 @@
 
 use crate::audit::Entry;
 use crate::proxy::{self, Proxy, Session, git_route};
-use domain::egress::{CLIENT, Client, Policy, SOCKET};
+use domain::egress::{CLIENT, Client, McpServer, Policy, SOCKET};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::fs::{DirBuilder, File, Permissions};
@@ -26,6 +26,8 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 pub enum Error {
     #[error("use {0:?} as a session's id")]
     Id(String),
+    #[error("find session {0}")]
+    Unknown(String),
     #[error("understand the policy: {0}")]
     Policy(String),
     #[error("read or write {0}")]
@@ -100,6 +102,19 @@ impl Sessions {
         Ok(())
     }
 
+    /// The session's agent has other MCP servers. Connections of its sandboxes are cut all the same.
+    pub fn set_mcp_servers(&self, id: &str, mcp_servers: Vec<McpServer>, mcp_hosts: Vec<String>) -> Result<(), Error> {
+        check_id(id)?;
+        let known = self.session(id).ok_or_else(|| Error::Unknown(id.to_owned()))?;
+        self.set(id, Policy { mcp_servers, mcp_hosts, ..known.policy.clone() })
+    }
+
+    /// The session as it is now.
+    pub fn session(&self, id: &str) -> Option<Arc<Session>> {
+        let open = self.open.lock().expect("no holder panics");
+        open.get(id).map(|open| Arc::clone(&open.session.borrow()))
+    }
+
     /// The session has ended: nothing is left of it.
     pub fn drop_session(&self, id: &str) -> Result<(), Error> {
         check_id(id)?;
@@ -146,10 +161,7 @@ impl Sessions {
         make_dir(&folder, 0o711)?;
         let path = folder.join(SOCKET);
         gone(&path, std::fs::remove_file(&path))?;
-        // By way of the folder's descriptor, as a socket's address holds 107 bytes and folders lie deeper.
-        let short = |dir: &File| PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd()));
-        let dir = File::open(&folder).map_err(|e| Error::Io(folder.clone(), e))?;
-        let listener = UnixListener::bind(short(&dir)).map_err(|e| Error::Io(path.clone(), e))?;
+        let listener = bind(&folder, SOCKET)?;
         // Everyone may knock; who may come in is decided by the kernel's word on who it is.
         std::fs::set_permissions(&path, Permissions::from_mode(0o666)).map_err(|e| Error::Io(path, e))?;
         Ok(listener)
@@ -163,6 +175,14 @@ impl Drop for Sessions {
             open.listening.abort();
         }
     }
+}
+
+/// Listen under a name in a folder, by way of the folder's descriptor: a socket's address holds 107 bytes, and folders lie
+/// deeper.
+pub fn bind(folder: &Path, name: &str) -> Result<UnixListener, Error> {
+    let dir = File::open(folder).map_err(|e| Error::Io(folder.to_owned(), e))?;
+    let short = PathBuf::from(format!("/proc/self/fd/{}/{name}", dir.as_raw_fd()));
+    UnixListener::bind(short).map_err(|e| Error::Io(folder.join(name), e))
 }
 
 async fn accept(

@@ -208,7 +208,8 @@ fn check(spec: &Spec) -> Result<(), Error> {
     let word = |text: &str| !text.is_empty() && !text.starts_with('-') && text.bytes().all(|b| b.is_ascii_graphic());
     for clone in &spec.resources.clones {
         let checkout = clone.checkout.as_deref().is_none_or(word);
-        if !word(&clone.url) || !checkout || !is_plain_relative(&clone.path) {
+        let path = clone.path.as_os_str().is_empty() || is_plain_relative(&clone.path);
+        if !word(&clone.url) || !checkout || !path {
             return Err(Error::Spec("a clone has a URL, a relative path without `..`, and a branch or commit"));
         }
     }

@@ -20,6 +20,10 @@ pub const LAUNCHER_BACK: Duration = Duration::from_secs(10);
 pub const STATUS_WITHIN: Duration = Duration::from_secs(2);
 /// Cloning or restoring a workspace; a stuck git must not hold `provision` for ever.
 pub const RECIPE_TIMEOUT: Duration = Duration::from_secs(600);
+/// All clones of a recipe together: less than the service waits for a hand, so that what cannot be had is said.
+pub const CLONES_TIMEOUT: Duration = Duration::from_secs(400);
+/// What is kept of git's words about a clone that failed: their end.
+pub const CLONE_SAID_BYTES: usize = 2 * 1024;
 /// Listing outputs, making the diff, packing the workspace.
 pub const COLLECT_TIMEOUT: Duration = Duration::from_secs(300);
 

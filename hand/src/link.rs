@@ -5,7 +5,7 @@
 
 use crate::protocol::ToolResult;
 use crate::sandbox::landlock;
-use crate::spec::{CloneOf, Start};
+use crate::spec::{CloneOf, FailedClone, Start};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -65,7 +65,12 @@ pub struct Recipe {
 #[serde(tag = "say", rename_all = "snake_case")]
 pub enum FromInit {
     /// The recipe is carried out and calls may come.
-    Ready { start: Option<Start> },
+    Ready {
+        start: Option<Start>,
+        /// Of the recipe's clones.
+        #[serde(default)]
+        failed: Vec<FailedClone>,
+    },
     /// The recipe could not be carried out; the sandbox ends.
     Failed { message: String },
     /// The call's own time begins.

@@ -171,6 +171,9 @@ pub struct Status {
     pub lease_left_ms: u64,
     pub running: Vec<CallId>,
     pub start: Option<crate::spec::Start>,
+    /// What of its recipe it does without.
+    #[serde(default)]
+    pub failed_clones: Vec<crate::spec::FailedClone>,
     pub mode: crate::spec::Mode,
     pub layers: Vec<Layer>,
 }

@@ -176,11 +176,27 @@ pub struct Repo {
 pub struct CloneOf {
     /// As the agent knows it.
     pub url: String,
-    /// Below /workspace; no `..`.
+    /// Below /workspace; no `..`. Empty clones into /workspace itself.
     pub path: PathBuf,
     /// A branch, or a commit that is on one; none is the repository's own choice.
     #[serde(default)]
     pub checkout: Option<String>,
+}
+
+/// A clone that could not be had. The hand goes without it.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct FailedClone {
+    pub url: String,
+    pub step: CloneStep,
+    /// What git said.
+    pub said: String,
+}
+
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum CloneStep {
+    Clone,
+    Checkout,
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug)]

@@ -10,7 +10,7 @@ use domain::{
     event::Confirmation,
     ids,
     limits::VIEW_RESULT_HEAD_BYTES,
-    outcome::{CollectOutcome, ModelDigest, ProvisionOutcome, SealOutcome, ToolDigest},
+    outcome::{CollectOutcome, ListOutcome, ModelDigest, ProvisionOutcome, SealOutcome, ToolDigest},
     session::{Change, Close, Mail, Swap},
 };
 use serde::{Deserialize, Serialize};
@@ -117,6 +117,9 @@ pub enum Outcome {
     },
     Tool {
         digest: ToolDigest,
+    },
+    List {
+        outcome: ListOutcome,
     },
     Provision {
         outcome: ProvisionOutcome,

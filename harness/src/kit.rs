@@ -16,15 +16,15 @@ use crate::{
 };
 use domain::{
     Commit, Committed, Content, Event, EventBody, Failure, PrivateEntry, Take, Time, Usage,
-    agent::{AgentFacts, AgentSnapshot, HarnessRef, ModelParams, Policy, ToolFact, ToolKind},
+    agent::{AgentFacts, AgentSnapshot, HarnessRef, McpFact, ModelParams, Policy, ToolFact, ToolKind},
     commit::Closed,
     committed::{ActivityResult, Genesis, NamedResult},
     content::{BlobRef, Json},
-    event::{Confirmation, Permission},
+    event::{Confirmation, ErrorBody, ErrorKind, Permission, RetryStatus},
     failure::FailureKind,
     ids,
     model::{ModelPrivate, Purpose, Recipe},
-    outcome::{BlockDigest, Call, CollectOutcome, ModelDigest, ProvisionOutcome, ToolDigest},
+    outcome::{BlockDigest, Call, CollectOutcome, ListOutcome, Listed, ModelDigest, ProvisionOutcome, ToolDigest},
     session::{Attributes, Change, Close, HandRef, LogEntry, Mail, Swap, Tuning},
 };
 use serde_json::{Value, json};
@@ -40,6 +40,20 @@ fn tools() -> Vec<ToolFact> {
         tool("write", ToolKind::Builtin, Policy::AlwaysAsk),
         tool("lookup", ToolKind::Custom, Policy::AlwaysAllow),
     ]
+}
+
+/// Of an MCP server, for sessions whose agent has [`with_server`].
+pub const MCP_TOOL: &str = "mcp__docs__search";
+
+fn mcp_tool() -> ToolFact {
+    let kind = ToolKind::Mcp { server: "docs".to_owned(), tool: "search".to_owned() };
+    ToolFact { name: MCP_TOOL.to_owned(), kind, policy: Policy::AlwaysAllow }
+}
+
+/// The agent has an MCP server that nobody has asked yet.
+pub fn with_server(mut attributes: Attributes) -> Attributes {
+    attributes.agent.mcp = vec![McpFact { server: "docs".to_owned(), listed: false }];
+    attributes
 }
 
 pub fn attributes() -> Attributes {
@@ -59,6 +73,7 @@ pub fn attributes() -> Attributes {
             max_tokens: 1_000,
             tools: tools(),
             strategy: context::default_strategy(),
+            mcp: Vec::new(),
             shims_off: Vec::new(),
             snapshot: BlobRef { blob: "0".repeat(64), bytes: 0 },
         },
@@ -220,7 +235,7 @@ impl Session {
     fn start(&mut self) {
         for pending in &self.state.pending {
             let is_known = self.flying.iter().any(|(activity, _)| *activity == pending.activity);
-            let has_hand = !matches!(pending.op, Op::Execute { .. }) || self.state.summary.hand.is_some();
+            let has_hand = !pending.op.needs_hand() || self.state.summary.hand.is_some();
             if !is_known && has_hand {
                 self.flying.push((pending.activity.clone(), pending.op.clone()));
                 self.ops.insert(pending.activity.clone(), pending.op.clone());
@@ -277,8 +292,15 @@ impl Session {
             let (name, input) = ((*name).to_owned(), call.input.clone());
             let body = match call.kind {
                 ToolKind::Custom => EventBody::AgentCustomToolUse { name, input },
-                _ => EventBody::AgentToolUse {
+                ToolKind::Builtin => EventBody::AgentToolUse {
                     name,
+                    input,
+                    evaluated_permission: Some(call.permission),
+                    evaluation: None,
+                },
+                ToolKind::Mcp { ref server, ref tool } => EventBody::AgentMcpToolUse {
+                    name: tool.clone(),
+                    mcp_server_name: server.clone(),
                     input,
                     evaluated_permission: Some(call.permission),
                     evaluation: None,
@@ -341,8 +363,11 @@ impl Session {
     pub fn tool_returns(&mut self, activity: &str, call: &Call, text: &str, hand_lost: bool) {
         let content = Content::text(text);
         let digest = ToolDigest { hand_lost, lost: hand_lost, ..result_digest(&call.tool_use_id, &content, hand_lost) };
-        let body =
-            EventBody::AgentToolResult { tool_use_id: call.tool_use_id.clone(), content, is_error: Some(hand_lost) };
+        let (tool_use_id, is_error) = (call.tool_use_id.clone(), Some(hand_lost));
+        let body = match call.kind {
+            ToolKind::Mcp { .. } => EventBody::AgentMcpToolResult { mcp_tool_use_id: tool_use_id, content, is_error },
+            _ => EventBody::AgentToolResult { tool_use_id, content, is_error },
+        };
         let id = ids::derive("sevt", &[activity, "result"]);
         let events = vec![Event { id, body, processed_at: None }];
         let result = ActivityResult { events, private: None, rest: json!({"digest": digest}) };
@@ -352,7 +377,7 @@ impl Session {
 
     pub fn hand_is_ready(&mut self, activity: &str, hand: &str) {
         let hand = HandRef { hand: hand.to_owned(), host: "host".to_owned(), epoch: 1 };
-        self.provisioned(activity, ProvisionOutcome::Ready { hand });
+        self.provisioned(activity, ProvisionOutcome::Ready { hand, problems: Vec::new() });
     }
 
     pub fn hand_fails(&mut self, activity: &str) {
@@ -364,6 +389,26 @@ impl Session {
         let rest = json!(outcome);
         self.results.insert(activity.to_owned(), ActivityResult { events: Vec::new(), private: None, rest });
         self.finish(activity, Ok(Outcome::Provision { outcome }));
+    }
+
+    /// The MCP server says what it has, or cannot be asked.
+    pub fn tools_listed(&mut self, activity: &str, is_there: bool) {
+        let tools = self.state.summary.attributes.agent.tools.iter().cloned().chain([mcp_tool()]).collect();
+        let snapshot = BlobRef { blob: "1".repeat(64), bytes: 0 };
+        let outcome = match is_there {
+            true => {
+                let servers = vec!["docs".to_owned()];
+                ListOutcome { listed: Some(Listed { servers, tools, snapshot }), problems: Vec::new() }
+            }
+            false => {
+                let kind = ErrorKind::McpConnectionFailed { mcp_server_name: "docs".to_owned() };
+                let problem = ErrorBody { kind, message: "down".to_owned(), retry_status: RetryStatus::Retrying };
+                ListOutcome { listed: None, problems: vec![problem] }
+            }
+        };
+        let rest = json!(outcome);
+        self.results.insert(activity.to_owned(), ActivityResult { events: Vec::new(), private: None, rest });
+        self.finish(activity, Ok(Outcome::List { outcome }));
     }
 
     pub fn collected(&mut self, activity: &str) {
@@ -405,6 +450,7 @@ pub fn body(entries: &[LogEntry], shape: Shape<'_>) -> Value {
         model: ModelParams { id: "model".to_owned(), effort: None, speed: None, max_tokens: 10 },
         system: None,
         tools: Vec::new(),
+        mcp: Vec::new(),
     };
     context::request(entries, &agent, shape).expect("the strategy is there")
 }
@@ -423,7 +469,7 @@ impl Ask for Gone {
 }
 
 fn call(activity: &str, index: usize, name: &str) -> Call {
-    let fact = tools().into_iter().find(|tool| tool.name == name);
+    let fact = tools().into_iter().chain([mcp_tool()]).find(|tool| tool.name == name);
     let permission = match fact.as_ref().map(|tool| tool.policy) {
         Some(Policy::AlwaysAllow) => Permission::Allow,
         Some(Policy::AlwaysAsk) => Permission::Ask,

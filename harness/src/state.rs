@@ -93,7 +93,7 @@ pub enum Op {
         slice: Slice,
         strategy: StrategyRef,
     },
-    /// Waits for a hand while the session has none.
+    /// Waits for a hand while the session has none, unless it is an MCP server's.
     Execute {
         call: Call,
     },
@@ -103,6 +103,8 @@ pub enum Op {
     Timer {
         until: Time,
     },
+    /// MCP servers are asked which tools they have.
+    ListTools {},
     Seal {
         run_id: String,
     },
@@ -122,6 +124,11 @@ pub struct Slice {
 }
 
 impl Op {
+    /// A call that a hand runs.
+    pub fn needs_hand(&self) -> bool {
+        matches!(self, Op::Execute { call } if !is_mcp(call))
+    }
+
     /// Whether the turn waits for it.
     pub fn holds_turn(&self) -> bool {
         !matches!(self, Op::Seal { .. } | Op::Collect {} | Op::Release {})
@@ -245,10 +252,9 @@ impl SessionState {
             self.take(take, commit.now, intake);
         }
         self.step(&commit.step, commit.n, commit.now);
-        if self.summary.hand.is_some() {
-            for pending in self.pending.iter_mut().filter(|pending| matches!(pending.op, Op::Execute { .. })) {
-                pending.dispatched = true;
-            }
+        let has_hand = self.summary.hand.is_some();
+        for pending in self.pending.iter_mut().filter(|pending| matches!(pending.op, Op::Execute { .. })) {
+            pending.dispatched |= has_hand || !pending.op.needs_hand();
         }
         if let Some(memo) = &commit.memo {
             self.memo = Some(memo.clone());
@@ -302,7 +308,8 @@ impl SessionState {
 
     fn inline(&mut self, body: &EventBody) {
         match body {
-            EventBody::AgentToolResult { tool_use_id, content, is_error } => {
+            EventBody::AgentToolResult { tool_use_id, content, is_error }
+            | EventBody::AgentMcpToolResult { mcp_tool_use_id: tool_use_id, content, is_error } => {
                 self.answered(crate::intake::result_digest(tool_use_id, content, is_error.unwrap_or(false)));
             }
             EventBody::SessionStatusIdle { .. } if self.summary.status == Status::Idle => self.turn_strategy = None,
@@ -359,6 +366,7 @@ impl SessionState {
                 self.uncollected = false;
                 self.start(activity.clone(), Op::Collect {});
             }
+            PrivateEntry::Listing { activity } => self.start(activity.clone(), Op::ListTools {}),
             PrivateEntry::Releasing { activity } => self.start(activity.clone(), Op::Release {}),
             PrivateEntry::Forked { .. } => self.fork = None,
             PrivateEntry::Changed { id, dropped: false } => {
@@ -374,6 +382,7 @@ impl SessionState {
             | PrivateEntry::HandLost { .. }
             | PrivateEntry::HandReleased { .. }
             | PrivateEntry::RunSealed { .. }
+            | PrivateEntry::ToolsListed { .. }
             | PrivateEntry::Outputs { .. } => {}
         }
     }
@@ -393,8 +402,8 @@ impl SessionState {
                 let failure = Failure::transient(FailureKind::Lost, message.clone());
                 self.model_closed(&ModelDigest::Failed { failure });
             }
-            (Op::Execute { .. }, Closed::Finished, Some(Outcome::Tool { digest })) => {
-                self.uncollected = true;
+            (Op::Execute { call }, Closed::Finished, Some(Outcome::Tool { digest })) => {
+                self.uncollected |= !is_mcp(&call);
                 self.answered(digest.clone());
             }
             _ => {}
@@ -530,7 +539,7 @@ impl SessionState {
     }
 
     fn provision_if_needed(&mut self, n: u64) {
-        let waits = self.pending.iter().any(|pending| matches!(pending.op, Op::Execute { .. }));
+        let waits = self.pending.iter().any(|pending| pending.op.needs_hand());
         if waits && self.summary.hand.is_none() {
             self.provision(n);
         }
@@ -544,6 +553,11 @@ impl SessionState {
         self.hands += 1;
         self.start(format!("provision-{n}"), Op::Provision { hand });
     }
+}
+
+/// Run by an MCP server, and by no hand.
+pub fn is_mcp(call: &Call) -> bool {
+    matches!(call.kind, ToolKind::Mcp { .. })
 }
 
 /// Id of the span that a decision opens with `CallModel` or `Compact`.

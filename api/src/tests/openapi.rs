@@ -75,7 +75,6 @@ const WITHOUT_BODY: &[&str] = &[
     "/v1/environments/{environment_id}/work/{work_id}/heartbeat",
     "/v1/harness_rollouts/{rollout_id}/{order}",
     "/v1/sessions/{session_id}/archive",
-    "/v1/sessions/{session_id}/resources/{resource_id}",
     "/v1/sessions/{session_id}/threads/{thread_id}/archive",
     "/v1/steadyhand/api_keys/{key_id}/revoke",
     "/v1/steadyhand/environments/{environment_id}/keys/{key_id}/revoke",

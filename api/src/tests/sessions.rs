@@ -97,7 +97,7 @@ async fn what_cannot_be_made_leaves_nothing() {
         (json!({"title": "t".repeat(3000)}), 400),
         (json!({"vault_ids": vec!["vlt_1"; 51]}), 400),
         (json!({"resources": [{"type": "file", "file_id": "file_unknown"}]}), 404),
-        (json!({"resources": [{"type": "github_repository", "url": "https://github.com/a/b"}]}), 501),
+        (json!({"resources": [{"type": "github_repository", "url": "https://github.com/a/b"}]}), 503),
         (json!({"budget": {"type": "limit", "max_list_cost": {"amount": "1", "currency": "USD"}}}), 501),
         (json!({"surprise": 1}), 400),
     ] {
@@ -530,6 +530,8 @@ async fn a_session_says_what_it_waits_for() {
         (pending("call_model", PendingActivityState::Scheduled), "brain_worker"),
         (pending("execute", PendingActivityState::Started), "hand"),
         (pending("provision", PendingActivityState::Scheduled), "hand"),
+        (pending("list_tools", PendingActivityState::Started), "hand"),
+        (pending("call_mcp", PendingActivityState::Scheduled), "hand"),
         (pending("seal", PendingActivityState::Started), "brain_worker"),
     ] {
         let name = activity.activity_id.clone();

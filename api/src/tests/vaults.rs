@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use domain::egress::{CredentialId, Policy, Reply, Request};
+use domain::egress::{CredentialId, McpServer, Policy, Reply, Request};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -13,9 +13,11 @@ use crate::egress::Egress;
 
 /// What the vault holds, as egress would keep it.
 #[derive(Default)]
-struct Safe {
-    secrets: Mutex<BTreeMap<CredentialId, String>>,
-    policies: Mutex<Vec<Policy>>,
+pub(super) struct Safe {
+    pub(super) secrets: Mutex<BTreeMap<CredentialId, String>>,
+    pub(super) policies: Mutex<Vec<Policy>>,
+    /// Of agents that were changed, by session.
+    pub(super) servers: Mutex<Vec<(String, Vec<McpServer>)>>,
     is_gone: Mutex<bool>,
 }
 
@@ -35,6 +37,17 @@ impl Egress for Safe {
                 Some(_) => Reply::Done,
                 None => Reply::Refused { message: "find the credential".to_owned() },
             },
+            Request::SetMcpServers { session_id, mcp_servers, .. } => {
+                self.servers.lock().push((session_id, mcp_servers));
+                Reply::Done
+            }
+            Request::CopyCredential { from, to } => match secrets.get(&from).cloned() {
+                Some(secret) => {
+                    secrets.insert(to, secret);
+                    Reply::Done
+                }
+                None => Reply::Refused { message: "find the credential".to_owned() },
+            },
             Request::ValidateCredential { id } => Reply::Valid { valid: secrets.contains_key(&id) },
             Request::SetPolicy { policy, .. } => {
                 self.policies.lock().push(policy);
@@ -43,10 +56,14 @@ impl Egress for Safe {
             _ => Reply::Done,
         })
     }
+
+    fn may_go_unencrypted(&self, authority: &str) -> bool {
+        authority == "127.0.0.1:3000"
+    }
 }
 
 impl Safe {
-    fn held(&self) -> Vec<String> {
+    pub(super) fn held(&self) -> Vec<String> {
         self.secrets.lock().values().cloned().collect()
     }
 }

@@ -44,6 +44,9 @@ pub struct Egress {
     /// An address or network that is not public and may be reached
     #[arg(long)]
     private_address: Vec<Listed>,
+    /// User of the hand worker, where it is another than egress's
+    #[arg(long)]
+    caller_uid: Option<u32>,
 }
 
 impl Egress {
@@ -63,6 +66,7 @@ impl Egress {
             resolver: Box::new(System),
             listed: self.private_address,
             uids: hand::limits::UIDS,
+            caller: self.caller_uid,
         };
         let egress = control::Egress::open(options)?;
         Ok(egress.serve(socket).await?)

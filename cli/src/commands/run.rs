@@ -8,6 +8,7 @@ use crate::{
     ask::{self, Answers, Verdict},
     bundle,
     client::Client,
+    env_vars,
     error::{Code, failed},
     feed::{self, Item},
     launch,
@@ -18,7 +19,7 @@ use crate::{
 };
 use clap::Args;
 use serde_json::{Value, json};
-use std::{path::PathBuf, time::Duration};
+use std::{path::Path, time::Duration};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
@@ -37,9 +38,15 @@ const TITLE_CHARS: usize = 80;
 pub struct Run {
     /// What to do
     task: String,
-    /// A git repository to work in: what is committed there is cloned into the sandbox
-    #[arg(long, value_name = "DIR")]
-    repo: Option<PathBuf>,
+    /// A git repository to work in: a folder, of which what is committed is cloned into the sandbox, or an https URL
+    #[arg(long, value_name = "DIR|URL")]
+    repo: Option<String>,
+    /// The branch of that URL to begin on [default: the repository's own]
+    #[arg(long, value_name = "NAME", requires = "repo")]
+    branch: Option<String>,
+    /// A token for that URL; it goes to egress and is nowhere in the sandbox
+    #[arg(long, value_name = "TOKEN", env = env_vars::REPO_TOKEN, hide_env_values = true, hide = true)]
+    repo_token: Option<String>,
     /// An agent, by its id or as a JSON or TOML file [default: one made for this]
     #[arg(long, value_name = "ID|FILE")]
     agent: Option<String>,
@@ -94,7 +101,20 @@ impl Run {
 
     async fn create(&self, client: &Client) -> anyhow::Result<Value> {
         let mut resources = Vec::new();
-        if let Some(repo) = &self.repo {
+        if let Some(url) = self.repo.as_deref().filter(|repo| is_url(repo)) {
+            let checkout = self.branch.as_ref().map(|name| json!({"type": "branch", "name": name}));
+            resources.push(json!({
+                "type": "github_repository",
+                "url": url,
+                "authorization_token": self.repo_token,
+                "checkout": checkout,
+            }));
+        } else if let Some(repo) = &self.repo {
+            if self.branch.is_some() {
+                let hint = "check it out in the folder: what is committed there is what the agent gets";
+                return Err(failed(Code::Usage, "--branch is for a repository that is given as a URL", hint));
+            }
+            let repo = Path::new(repo);
             let bundle = bundle::make(repo).await?;
             if bundle.uncommitted > 0 {
                 let count = bundle.uncommitted;
@@ -115,6 +135,10 @@ impl Run {
         });
         client.post(&["v1", "sessions"], &body).await
     }
+}
+
+fn is_url(repo: &str) -> bool {
+    repo.contains("://")
 }
 
 struct Following {

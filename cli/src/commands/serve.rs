@@ -228,7 +228,12 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
 
     let runs_hands = settings.role == Role::All && settings.hands;
     let way_out = if runs_hands {
-        WayOut::prepare(&settings.hands_dir, &host(data.root())?, settings.users.egress)?
+        WayOut::prepare(
+            &settings.hands_dir,
+            &host(data.root())?,
+            settings.users.egress,
+            settings.private_addresses.clone(),
+        )?
     } else {
         None
     };
@@ -267,9 +272,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     if runs_hands {
         let ways_out = way_out.as_ref().map(WayOut::sockets);
         if let Some(way_out) = way_out {
-            children.push(
-                supervised(way_out.child(&settings.private_addresses, settings.vault.clone()), closing.clone()).await?,
-            );
+            children
+                .push(supervised(way_out.child(settings.users.worker, settings.vault.clone()), closing.clone()).await?);
         }
         let workers = HandWorker {
             dir: settings.hands_dir.clone(),

@@ -9,7 +9,7 @@ use crate::{
 };
 use activities::{
     BrainActivities,
-    hands::Local,
+    hands::{Local, McpServers},
     model::{self, ApiKey, Settings},
 };
 use clap::{Args, Subcommand};
@@ -177,11 +177,12 @@ impl Worker {
                 };
                 let hands = Hands { dir: hands_dir, by };
                 let remote = node.connect("steadyhand-hand").await?;
+                let mcp = McpServers::new(ways_out.clone());
                 let provider = Local::new(&host, hands, remote.blobs.clone()).with_ways_out(ways_out);
                 let provider = Arc::new(provider);
                 let client = crate::connect::client(remote.connection.clone(), &node.namespace, remote.blobs.clone())?;
                 let options = worker::hands::Options::default();
-                let worker = worker::hands::start(client, &host, provider, remote.blobs.clone(), options).await?;
+                let worker = worker::hands::start(client, &host, provider, remote.blobs.clone(), mcp, options).await?;
                 until_ended(worker, remote).await
             }
         }

@@ -25,6 +25,8 @@ const FORMS: &[Form] = &[
     form("call_model"),
     Form { kind: SpanKind::Client, operation: Some("chat"), named_by: &["model"], ..form("model call") },
     Form { operation: Some("execute_tool"), named_by: &["tool"], ..form("execute") },
+    Form { operation: Some("execute_tool"), named_by: &["tool"], ..form("call_mcp") },
+    form("list_tools"),
     form("provision"),
     form("collect"),
     form("release"),

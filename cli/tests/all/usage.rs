@@ -9,7 +9,7 @@ fn wrong_command_lines_are_refused() {
         (&["fly"][..], "unrecognized subcommand 'fly'"),
         (&["run"], "<TASK>"),
         (&["run", " "], "error: the task is empty\nhint: say what is to be done"),
-        (&["run", "--url", "http://127.0.0.1:1", "--repo"], "a value is required for '--repo <DIR>'"),
+        (&["run", "--url", "http://127.0.0.1:1", "--repo"], "a value is required for '--repo <DIR|URL>'"),
         (&["session", "show"], "<ID>"),
         (&["session", "show", "../agents"], "an id has letters, digits, _ and - only"),
         (&["session", "show", ""], "an id has letters"),

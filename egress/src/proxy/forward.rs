@@ -1,6 +1,7 @@
 //! Plain HTTP by absolute URL. Placeholders of credentials are replaced here, for their own host and no other.
 
-use super::{Body, Proxy, Refusal, Session, end_to_end, redact, streamed, upstream};
+use super::{Body, Proxy, Refusal, SILENCE_MAX, Session, end_to_end, redact, upstream};
+use crate::idle;
 use crate::policy;
 use domain::egress::Variable;
 use http::header::{ACCEPT_ENCODING, HOST};
@@ -33,7 +34,14 @@ pub async fn send(proxy: &Proxy, session: &Session, request: Request<Incoming>) 
         parts.headers.remove(ACCEPT_ENCODING);
     }
     parts.uri = origin_form(&uri);
-    let answer = upstream::send(proxy, session, &to, tls, Request::from_parts(parts, streamed(body))).await?;
+    let answer = upstream::send(
+        proxy,
+        session,
+        &to,
+        tls,
+        Request::from_parts(parts, idle::bounded(body, SILENCE_MAX, u64::MAX)),
+    )
+    .await?;
 
     let (mut parts, body) = answer.into_parts();
     end_to_end(&mut parts.headers);
@@ -41,11 +49,11 @@ pub async fn send(proxy: &Proxy, session: &Session, request: Request<Incoming>) 
         proxy.used(session, &variable.credential, &to.host, "header", parts.status);
     }
     if replaced.is_empty() {
-        return Ok(Response::from_parts(parts, streamed(body)));
+        return Ok(Response::from_parts(parts, idle::bounded(body, SILENCE_MAX, u64::MAX)));
     }
     let secrets: Vec<_> = replaced.into_iter().map(|(_, secret)| secret).collect();
     redact::headers(&mut parts.headers, &secrets);
-    Ok(Response::from_parts(parts, redact::body(body, secrets)))
+    Ok(Response::from_parts(parts, idle::bounded(redact::body(body, secrets), SILENCE_MAX, u64::MAX)))
 }
 
 /// The host that is asked for is the one in the URL, and nothing else in the request may say otherwise.

@@ -10,7 +10,7 @@ use super::{Body, BoxError, Proxy, Refusal, Session, redact, streamed, upstream}
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
-use domain::egress::Repository;
+use domain::egress::{Barred, Repository};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, USER_AGENT};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, StreamBody};
@@ -116,15 +116,11 @@ fn passed_back(answer: Response<Incoming>, secrets: redact::Secrets) -> Result<R
     let status = answer.status();
     if status != StatusCode::OK {
         return Err(match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if secrets.is_empty() => {
-                Refusal::denied("the repository's server wants a credential, and the session has none for it")
-            }
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                Refusal::denied("the repository's server does not accept the session's credential for this")
-            }
-            StatusCode::NOT_FOUND => {
-                Refusal::new(StatusCode::NOT_FOUND, "the repository's server knows no such repository")
-            }
+            // Told as 403: git would ask somebody for another credential.
+            StatusCode::UNAUTHORIZED if secrets.is_empty() => Refusal::denied(Barred::Anonymous.words()),
+            StatusCode::UNAUTHORIZED => Refusal::denied(Barred::Unauthorized.words()),
+            StatusCode::FORBIDDEN => Refusal::denied(Barred::Forbidden.words()),
+            StatusCode::NOT_FOUND => Refusal::new(StatusCode::NOT_FOUND, Barred::NotFound.words()),
             status if status.is_redirection() => {
                 Refusal::gateway("the repository has moved; redirects are not followed")
             }

@@ -5,8 +5,10 @@
 
 mod forward;
 mod git;
+mod mcp;
 mod noted;
 mod redact;
+mod refresh;
 mod tunnel;
 mod upstream;
 
@@ -14,7 +16,7 @@ use crate::audit::{Audit, Entry};
 use crate::resolve::{self, Denied, Guard};
 use crate::vault::Vault;
 use bytes::Bytes;
-use domain::egress::{CredentialId, Policy};
+use domain::egress::{CredentialId, Policy, read_mcp_path};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -34,9 +36,12 @@ use zeroize::Zeroizing;
 
 const HEADERS_WITHIN: Duration = Duration::from_secs(30);
 const BUFFER_BYTES: usize = 64 * 1024;
+/// A body of which nothing comes for so long, either way, gives its connection back.
+const SILENCE_MAX: Duration = Duration::from_secs(300);
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub use git::route as git_route;
+pub use refresh::Refreshes;
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, BoxError>;
 
@@ -46,6 +51,7 @@ pub struct Proxy {
     pub vault: Arc<Vault>,
     pub audit: Arc<Audit>,
     pub tls: Arc<rustls::ClientConfig>,
+    pub refreshes: Refreshes,
 }
 
 /// One session under one policy.
@@ -150,6 +156,54 @@ pub async fn serve(proxy: Arc<Proxy>, session: Arc<Session>, stream: UnixStream)
         }
         () = over.cancelled() => {}
     }
+}
+
+/// Serve a connection of the service. `find` knows the session that a call is for.
+pub async fn serve_calls(
+    proxy: Arc<Proxy>,
+    find: impl Fn(&str) -> Option<Arc<Session>> + Clone + Send + 'static,
+    stream: UnixStream,
+) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (proxy, find) = (Arc::clone(&proxy), find.clone());
+        async move {
+            let path = request.uri().path().to_owned();
+            let called = match read_mcp_path(&path) {
+                Some((id, server)) => match find(id) {
+                    Some(session) => call(&proxy, &session, &server, request).await,
+                    None => Err(Refusal::new(StatusCode::GONE, "there is no such session")),
+                },
+                None => Err(Refusal::bad("only MCP servers of sessions are called here")),
+            };
+            Ok::<_, Infallible>(called.unwrap_or_else(mcp::own))
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS_WITHIN)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = connection.await {
+        tracing::debug!(error = &error as &dyn std::error::Error, "connection of the service ended");
+    }
+}
+
+async fn call(
+    proxy: &Proxy,
+    session: &Session,
+    server: &str,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Refusal> {
+    framed_once(request.headers())?;
+    let called = tokio::select! {
+        called = mcp::send(proxy, session, server, request) => called,
+        () = session.over.cancelled() => Err(Refusal::busy("the session's policy has changed")),
+    };
+    if let Err(refusal) = &called {
+        let (session_id, why) = (session.id.clone(), refusal.words.clone());
+        let host = server.chars().take(256).collect();
+        session.noted.note(&proxy.audit, Entry::Denied { session_id, host, port: 0, why });
+    }
+    called
 }
 
 async fn answer(proxy: &Arc<Proxy>, session: &Arc<Session>, request: Request<Incoming>) -> Response<Body> {

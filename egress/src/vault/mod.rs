@@ -113,6 +113,23 @@ impl Vault {
         write(&path, &stored)
     }
 
+    /// Keep one secret under another name too; nobody is told it.
+    pub fn copy(&self, from: &CredentialId, to: &CredentialId) -> Result<u64, Error> {
+        let secret = self.open_secret(from)?;
+        self.put(to, &secret)
+    }
+
+    /// Remove a vault with all that is in it. False where there is none.
+    pub fn remove(&self, vault: &str) -> Result<bool, Error> {
+        let path = self.vault_path(vault)?;
+        let _writing = self.writing.lock().expect("no holder panics");
+        match std::fs::remove_file(&path) {
+            Ok(()) => sync_dir(&path).map(|()| true).map_err(|e| Error::Io(path, e)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(Error::Io(path, e)),
+        }
+    }
+
     /// The secret, for the proxy in this process and nobody else.
     pub(crate) fn open_secret(&self, id: &CredentialId) -> Result<Zeroizing<String>, Error> {
         let path = self.path(id)?;
@@ -159,13 +176,13 @@ impl Vault {
     }
 
     fn path(&self, id: &CredentialId) -> Result<PathBuf, Error> {
-        for name in [&id.vault, &id.credential] {
-            let fine = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
-            if !(1..=128).contains(&name.len()) || !name.bytes().all(fine) {
-                return Err(Error::Name(name.chars().take(128).collect()));
-            }
-        }
-        Ok(self.dir.join(format!("{}.json", id.vault)))
+        check_name(&id.credential)?;
+        self.vault_path(&id.vault)
+    }
+
+    fn vault_path(&self, vault: &str) -> Result<PathBuf, Error> {
+        check_name(vault)?;
+        Ok(self.dir.join(format!("{vault}.json")))
     }
 
     fn read(&self, path: &Path) -> Result<Option<Stored>, Error> {
@@ -175,6 +192,14 @@ impl Vault {
             Err(e) => Err(Error::Io(path.to_owned(), e)),
         }
     }
+}
+
+fn check_name(name: &str) -> Result<(), Error> {
+    let fine = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+    if (1..=128).contains(&name.len()) && name.bytes().all(fine) {
+        return Ok(());
+    }
+    Err(Error::Name(name.chars().take(128).collect()))
 }
 
 /// A wrapped key is only good for its own vault.
@@ -193,8 +218,12 @@ fn write(path: &Path, stored: &Stored) -> Result<(), Error> {
     let text = serde_json::to_vec(stored).expect("a vault has only string keys");
     let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&part).map_err(io)?;
     file.write_all(&text).and_then(|()| file.sync_all()).map_err(io)?;
-    std::fs::rename(&part, path).map_err(io)?;
-    File::open(path.parent().unwrap_or(Path::new("/"))).and_then(|dir| dir.sync_all()).map_err(io)
+    std::fs::rename(&part, path).and_then(|()| sync_dir(path)).map_err(io)
+}
+
+/// So that it is on disk what names there are.
+fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path.parent().unwrap_or(Path::new("/"))).and_then(|dir| dir.sync_all())
 }
 
 #[cfg(test)]
@@ -229,6 +258,19 @@ mod tests {
             assert!(matches!(store.put(&id(name, "a"), "x"), Err(Error::Name(_))), "{name}");
         }
         assert!(matches!(store.put(&id("v", "c"), &"x".repeat(SECRET_BYTES_MAX + 1)), Err(Error::TooLong(_))));
+    }
+
+    #[test]
+    fn a_copy_is_a_secret_of_its_own_and_a_vault_goes_with_all_that_is_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = vault(dir.path(), 1, &[]);
+        store.put(&id("v", "a"), "CANARY").unwrap();
+        assert!(matches!(store.copy(&id("v", "b"), &id("w", "b")), Err(Error::Unknown)));
+        store.copy(&id("v", "a"), &id("w", "b")).unwrap();
+        assert!(store.remove("v").unwrap() && !store.remove("v").unwrap());
+        assert!(!store.holds(&id("v", "a")));
+        assert_eq!(&*store.open_secret(&id("w", "b")).unwrap(), "CANARY");
+        assert!(matches!(store.remove("../w"), Err(Error::Name(_))));
     }
 
     #[test]

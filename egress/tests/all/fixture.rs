@@ -62,6 +62,7 @@ impl World {
             resolver: Box::new(Names),
             listed: self.listed.iter().map(|listed| listed.parse().unwrap()).collect(),
             uids: hand::limits::UIDS,
+            caller: None,
         };
         self.egress = Some(Egress::open(options).unwrap());
     }
@@ -145,6 +146,10 @@ impl Hand {
         let mut client = hand::client::Client::connect(&self.at.socket).unwrap();
         let settled = client.execute(id, "bash", json!({"command": command}), None, self.at.epoch).unwrap();
         serde_json::from_str(&settled.result).unwrap()
+    }
+
+    pub fn client(&self) -> hand::client::Client {
+        hand::client::Client::connect(&self.at.socket).unwrap()
     }
 
     pub fn sh(&self, command: &str) -> String {

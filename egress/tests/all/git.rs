@@ -3,7 +3,7 @@
 use crate::fixture::{CANARY, Hand, World, limited};
 use crate::servers::{self, Seen};
 use domain::egress::{Policy, Repository};
-use hand::spec::{CloneOf, HandRef, Resources};
+use hand::spec::{CloneOf, CloneStep, Resources};
 use std::path::Path;
 use std::process::Command;
 use tokio::runtime::Runtime;
@@ -160,20 +160,17 @@ fn a_repository_is_cloned_when_the_hand_is_made_and_what_cannot_be_says_why() {
         clones: vec![CloneOf { url: url.into(), path: "src/app".into(), checkout: checkout.map(str::to_owned) }],
         ..Resources::default()
     };
-    for (url, checkout, said) in [
-        (format!("{url}-other"), None, "403"),
-        (url.clone(), Some("none"), "check out none"),
-        ("--upload-pack=x".into(), None, "a clone has a URL"),
+    let refused = hand::error_chain(&world.hand_with(clone("--upload-pack=x", None)).unwrap_err());
+    assert!(refused.contains("a clone has a URL"), "{refused}");
+    for (url, checkout, step, said) in [
+        (format!("{url}-other"), None, CloneStep::Clone, "403"),
+        (url.clone(), Some("none"), CloneStep::Checkout, "none"),
     ] {
-        let failed = hand::error_chain(&world.hand_with(clone(&url, checkout)).unwrap_err());
-        assert!(failed.contains(said) && !failed.contains("CANARY"), "{failed}");
-        let left = HandRef {
-            hand_id: "h".into(),
-            dir: world.path("hands/h"),
-            socket: world.path("hands/h/shim.sock"),
-            epoch: 1,
-        };
-        hand::local::release(&left).unwrap();
+        let hand = Hand::at(world.hand_with(clone(&url, checkout)).unwrap());
+        let failed = hand.client().status().unwrap().failed_clones;
+        assert!(failed.len() == 1 && failed[0].url == url && failed[0].step == step, "{failed:?}");
+        assert!(failed[0].said.contains(said) && !failed[0].said.contains("CANARY"), "{failed:?}");
+        assert_eq!(hand.sh("ls -A /workspace/src 2>/dev/null; echo works"), "works\n", "nothing of it is left");
     }
     let hand = Hand::at(world.hand_with(clone(&url, Some("agent/old"))).unwrap());
     assert_eq!(

@@ -4,5 +4,6 @@ mod attacks;
 mod control;
 mod fixture;
 mod git;
+mod mcp;
 mod network;
 mod servers;

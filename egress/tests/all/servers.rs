@@ -85,6 +85,61 @@ fn plain(request: &Request<Incoming>) -> Vec<(String, String)> {
     request.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect()
 }
 
+/// Lets in who shows the bearer token that is asked for now, and gives back the head of the request. `/moved` leads elsewhere.
+pub fn bearer(runtime: &Runtime, token: Arc<Mutex<String>>) -> (SocketAddr, Seen) {
+    let seen = Seen::default();
+    let requests = Arc::clone(&seen);
+    let addr = serve(runtime, move |request: Request<Incoming>| {
+        let head = format!("{} {} {:?}", request.method(), request.uri(), plain(&request));
+        requests.lock().unwrap().push(head.clone());
+        let expected = format!("Bearer {}", token.lock().unwrap());
+        async move {
+            let shown = request.headers().get("authorization").map(|value| value.as_bytes().to_vec());
+            let mut response = Response::new(Full::new(Bytes::from(head)));
+            if request.uri().path() == "/moved" {
+                *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+                response.headers_mut().insert("location", "https://elsewhere.test/".parse().unwrap());
+            } else if shown.as_deref() != Some(expected.as_bytes()) {
+                *response.status_mut() = StatusCode::UNAUTHORIZED;
+                response.headers_mut().insert("www-authenticate", "Bearer realm=secrets".parse().unwrap());
+            }
+            response
+        }
+    });
+    (addr, seen)
+}
+
+/// OAuth's token endpoint: gives out `next` for the refresh token `first`, once, and has it asked for from then on.
+pub fn tokens(
+    runtime: &Runtime,
+    asked: Arc<Mutex<String>>,
+    first: &'static str,
+    next: &'static str,
+) -> (SocketAddr, Seen) {
+    let seen = Seen::default();
+    let requests = Arc::clone(&seen);
+    let addr = serve(runtime, move |request: Request<Incoming>| {
+        let (asked, requests) = (Arc::clone(&asked), Arc::clone(&requests));
+        async move {
+            let authorization = request.headers().get("authorization").map(|value| value.to_str().unwrap().to_owned());
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            let form = String::from_utf8(body.to_vec()).unwrap();
+            requests.lock().unwrap().push(format!("{authorization:?} {form}"));
+            let mut response = Response::new(Full::default());
+            if form.contains(&format!("refresh_token={first}&")) {
+                next.clone_into(&mut asked.lock().unwrap());
+                let tokens =
+                    format!("{{\"access_token\": \"{next}\", \"refresh_token\": \"second\", \"expires_in\": 60}}");
+                *response.body_mut() = Full::new(Bytes::from(tokens));
+            } else {
+                *response.status_mut() = StatusCode::BAD_REQUEST;
+            }
+            response
+        }
+    });
+    (addr, seen)
+}
+
 /// Repositories in `root`, for whoever shows the token.
 pub fn git(runtime: &Runtime, root: PathBuf, token: &'static str) -> (SocketAddr, Seen) {
     let seen = Seen::default();

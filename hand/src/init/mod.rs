@@ -21,6 +21,7 @@ use crate::tools::{self, Files, Run, Stop, output};
 use crate::wire::{self, Frame};
 use disk::Disk;
 use processes::Processes;
+use recipe::Prepared;
 use serde_json::Value;
 use shell::{Ask, Shell, ShellCall};
 use std::collections::HashMap;
@@ -98,8 +99,8 @@ pub fn run() -> Result<(), Error> {
     if configure.egress {
         bridge::start().map_err(|e| Error::Start("bridge to the way out", e))?;
     }
-    let start = match prepare(&processes, configure) {
-        Ok(start) => start,
+    let Prepared { start, failed } = match prepare(&processes, configure) {
+        Ok(prepared) => prepared,
         Err(message) => {
             outbox.say(SANDBOX, &FromInit::Failed { message });
             return Ok(());
@@ -111,7 +112,7 @@ pub fn run() -> Result<(), Error> {
         inside::WORKSPACE.into(),
         [inside::UPLOADS, inside::OUTPUTS, inside::SPOOL].map(PathBuf::from).to_vec(),
     );
-    outbox.say(SANDBOX, &FromInit::Ready { start: start.clone() });
+    outbox.say(SANDBOX, &FromInit::Ready { start: start.clone(), failed });
 
     let running = Mutex::new(HashMap::new());
     let init = Arc::new(Init { outbox, processes, disk, shell, files, start: Mutex::new(start), running });
@@ -133,9 +134,9 @@ fn next(from: &mut BufReader<File>) -> Result<Option<(u64, ToInit)>, Error> {
     }
 }
 
-fn prepare(processes: &Processes, configure: Configure) -> Result<Option<Start>, String> {
+fn prepare(processes: &Processes, configure: Configure) -> Result<Prepared, String> {
     match configure.recipe {
-        None => Ok(configure.start),
+        None => Ok(Prepared { start: configure.start, failed: Vec::new() }),
         Some(recipe) => recipe::carry_out(processes, &recipe),
     }
 }

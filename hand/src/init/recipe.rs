@@ -1,10 +1,10 @@
 //! Filling the workspace before the first call: by a clone, or from a snapshot. All of it inside the sandbox.
 
 use super::processes::{Exit, Processes};
-use crate::limits::RECIPE_TIMEOUT;
+use crate::limits::{CLONE_SAID_BYTES, CLONES_TIMEOUT, RECIPE_TIMEOUT};
 use crate::link::{Recipe, inside};
 use crate::removal::remove_tree;
-use crate::spec::{CloneOf, Start};
+use crate::spec::{CloneOf, CloneStep, FailedClone, Start};
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -15,8 +15,15 @@ use std::time::{Duration, Instant};
 /// The tree that every repository has.
 pub const EMPTY_TREE: &str = "4b825dc642cb6eb9a060e54bf8d69288fbee4904";
 
+/// What a recipe has led to.
+pub struct Prepared {
+    /// Where the workspace began.
+    pub start: Option<Start>,
+    pub failed: Vec<FailedClone>,
+}
+
 /// Carry out `recipe` from its beginning, whatever an interrupted attempt has left.
-pub fn carry_out(processes: &Processes, recipe: &Recipe) -> Result<Option<Start>, String> {
+pub fn carry_out(processes: &Processes, recipe: &Recipe) -> Result<Prepared, String> {
     for folder in [inside::WORKSPACE, inside::OUTPUTS] {
         empty(Path::new(folder)).map_err(|e| format!("empty {folder}: {e}"))?;
     }
@@ -25,30 +32,58 @@ pub fn carry_out(processes: &Processes, recipe: &Recipe) -> Result<Option<Start>
         let mut tar = Command::new("tar");
         tar.args(["-x", "--no-same-owner", "-C", "/", "-f"]).arg(archive);
         run(processes, &mut tar, RECIPE_TIMEOUT, "unpack the snapshot")?;
-        return Ok(recipe.restored_start.clone());
+        return Ok(Prepared { start: recipe.restored_start.clone(), failed: Vec::new() });
     }
+    let deadline = Instant::now() + CLONES_TIMEOUT;
+    let (mut start, mut failed) = (None, Vec::new());
     for repository in &recipe.clones {
-        clone_from(processes, repository)?;
+        match clone_from(processes, repository, deadline) {
+            Ok(cloned) => start = start.or(Some(cloned)),
+            Err((step, said)) => {
+                let said = end_of(&said, CLONE_SAID_BYTES).to_owned();
+                failed.push(FailedClone { url: repository.url.clone(), step, said });
+            }
+        }
     }
-    match &recipe.clone_to {
-        None => Ok(None),
-        Some(dir) => clone(processes, dir).map(Some),
+    if let Some(dir) = &recipe.clone_to {
+        start = Some(clone(processes, dir)?);
+    }
+    Ok(Prepared { start, failed })
+}
+
+/// The URL stays the remote's: pulling and pushing go the same way as this. What cannot be had leaves nothing behind.
+fn clone_from(processes: &Processes, repository: &CloneOf, deadline: Instant) -> Result<Start, (CloneStep, String)> {
+    let CloneOf { url, path, checkout } = repository;
+    let dir = Path::new(inside::WORKSPACE).join(path);
+    let left = || deadline.saturating_duration_since(Instant::now());
+    let mut cloning = git(Path::new("/"));
+    cloning.args(["clone", "-q", "--", url]).arg(&dir);
+    let cloned = output(processes, &mut cloning, left()).map_err(|said| (CloneStep::Clone, said));
+    let checked_out = cloned.and_then(|_| match checkout {
+        Some(name) => output(processes, git(&dir).args(["checkout", "-q", name, "--"]), left())
+            .map(drop)
+            .map_err(|said| (CloneStep::Checkout, said)),
+        None => Ok(()),
+    });
+    match checked_out {
+        Ok(()) => Ok(Start { commit: head(processes, &dir), dir }),
+        Err(error) => {
+            leave_nothing(&dir);
+            Err(error)
+        }
     }
 }
 
-/// The URL stays the remote's: pulling and pushing go the same way as this.
-fn clone_from(processes: &Processes, repository: &CloneOf) -> Result<(), String> {
-    let CloneOf { url, path, checkout } = repository;
-    let dir = Path::new(inside::WORKSPACE).join(path);
-    let what = format!("clone {url}");
-    run(processes, git(Path::new("/")).args(["clone", "-q", "--", url]).arg(&dir), RECIPE_TIMEOUT, &what)?;
-    match checkout {
-        Some(checkout) => {
-            let what = format!("check out {checkout} of {url}");
-            run(processes, git(&dir).args(["checkout", "-q", checkout, "--"]), RECIPE_TIMEOUT, &what)
-        }
-        None => Ok(()),
+/// Removes what git has left of a clone, if it has, and the folders that it made on the way there.
+fn leave_nothing(dir: &Path) {
+    let workspace = Path::new(inside::WORKSPACE);
+    if dir == workspace {
+        empty(dir).ok();
+        return;
     }
+    remove_tree(dir).ok();
+    // A folder with something in it stays.
+    dir.ancestors().skip(1).take_while(|above| *above != workspace).find(|above| std::fs::remove_dir(above).is_err());
 }
 
 fn clone(processes: &Processes, dir: &Path) -> Result<Start, String> {
@@ -61,8 +96,13 @@ fn clone(processes: &Processes, dir: &Path) -> Result<Start, String> {
     )?;
     // The bundle is gone after this; a remote that names it would only mislead.
     run(processes, git(dir).args(["remote", "remove", "origin"]), RECIPE_TIMEOUT, "remove the bundle as a remote")?;
+    Ok(Start { dir: dir.to_owned(), commit: head(processes, dir) })
+}
+
+/// The commit that is checked out; none in an empty repository.
+fn head(processes: &Processes, dir: &Path) -> Option<String> {
     let head = output(processes, git(dir).args(["rev-parse", "--verify", "-q", "HEAD"]), RECIPE_TIMEOUT);
-    Ok(Start { dir: dir.to_owned(), commit: head.ok().map(|head| head.trim().to_owned()) })
+    head.ok().map(|head| head.trim().to_owned())
 }
 
 /// A git that runs nothing the repository asks for.
@@ -109,6 +149,11 @@ pub fn scratch(name: &str) -> PathBuf {
     use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(0);
     PathBuf::from(format!("/tmp/.hand-{name}-{}", NEXT.fetch_add(1, Ordering::Relaxed)))
+}
+
+fn end_of(text: &str, bytes: usize) -> &str {
+    let from = text.len().saturating_sub(bytes);
+    &text[text.ceil_char_boundary(from)..]
 }
 
 fn empty(folder: &Path) -> std::io::Result<()> {

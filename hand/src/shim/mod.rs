@@ -14,11 +14,11 @@ mod server;
 use crate::folder::{self, Folder};
 use crate::journal::{self, Journal};
 use crate::link::{self, inside};
-use crate::spec::{Plan, Start};
+use crate::spec::{FailedClone, Plan, Start};
 use calls::Calls;
 use folder_watch::Watch;
 use lease::{Lease, Over};
-use sandbox::Sandbox;
+use sandbox::{Prepared, Sandbox};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -57,6 +57,7 @@ struct Shim {
     sandbox: Sandbox,
     owed: server::Owed,
     start: Option<Start>,
+    failed_clones: Vec<FailedClone>,
 }
 
 /// Serve the hand in `dir` until it ends. Says `ready` on stdout once calls can be made.
@@ -85,7 +86,7 @@ pub fn run(dir: &Path) -> Result<(), Error> {
         recipe: (!done).then(|| recipe_of(&plan)),
         start: recipe,
     };
-    let (sandbox, from_init, start) = match sandbox::prepare(pipes, configure) {
+    let Prepared { sandbox, from: from_init, start, failed } = match sandbox::prepare(pipes, configure) {
         Ok(prepared) => prepared,
         Err(why) => {
             // It has ended or must end; either way it is gone when this returns.
@@ -99,8 +100,10 @@ pub fn run(dir: &Path) -> Result<(), Error> {
         if let Some(start) = &start {
             journal.note("start", start)?;
         }
+        journal.note("failed_clones", &failed)?;
         journal.note("prepared", &true)?;
     }
+    let failed_clones = journal.noted("failed_clones")?.unwrap_or_default();
     sandbox::log_stderr(&mut child).map_err(Error::Sandbox)?;
     let lease = Lease::new(Duration::from_millis(plan.spec.lease_ms));
     let shim = Arc::new(Shim {
@@ -112,6 +115,7 @@ pub fn run(dir: &Path) -> Result<(), Error> {
         sandbox,
         owed: server::Owed::default(),
         start,
+        failed_clones,
     });
 
     let reader = Arc::clone(&shim);

@@ -4,7 +4,7 @@ use super::{Shim, calls, gather, note};
 use crate::folder::Folder;
 use crate::limits;
 use crate::link::{Configure, FromInit, SANDBOX, ToInit};
-use crate::spec::Start;
+use crate::spec::{FailedClone, Start};
 use crate::wire::{self, Frame};
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
@@ -30,6 +30,14 @@ pub struct Pipes {
     from: BufReader<ChildStdout>,
 }
 
+/// A sandbox whose recipe is carried out.
+pub struct Prepared {
+    pub sandbox: Sandbox,
+    pub from: BufReader<ChildStdout>,
+    pub start: Option<Start>,
+    pub failed: Vec<FailedClone>,
+}
+
 /// Start the sandbox of the hand: another role of this program puts up its walls and becomes bwrap.
 pub fn spawn(folder: &Folder) -> io::Result<(Child, Pipes)> {
     let mut child = Command::new("/proc/self/exe")
@@ -47,14 +55,13 @@ pub fn spawn(folder: &Folder) -> io::Result<(Child, Pipes)> {
 }
 
 /// Have init carry out the recipe.
-pub fn prepare(
-    mut pipes: Pipes,
-    configure: Configure,
-) -> Result<(Sandbox, BufReader<ChildStdout>, Option<Start>), String> {
+pub fn prepare(mut pipes: Pipes, configure: Configure) -> Result<Prepared, String> {
     // If nobody reads this, reading the answer says so.
     wire::write_json(&mut pipes.to, SANDBOX, &ToInit::Configure(configure)).ok();
     match read_message(&mut pipes.from) {
-        Ok((SANDBOX, FromInit::Ready { start })) => Ok((Sandbox(Mutex::new(pipes.to)), pipes.from, start)),
+        Ok((SANDBOX, FromInit::Ready { start, failed })) => {
+            Ok(Prepared { sandbox: Sandbox(Mutex::new(pipes.to)), from: pipes.from, start, failed })
+        }
         Ok((_, FromInit::Failed { message })) => Err(message),
         Ok(_) => Err("it said something unexpected".to_owned()),
         Err(e) => Err(format!("it ended before it was ready ({e})")),

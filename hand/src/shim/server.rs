@@ -142,6 +142,7 @@ fn status(shim: &Shim) -> Status {
         lease_left_ms: millis(shim.lease.left()),
         running: shim.calls.running(),
         start: shim.start.clone(),
+        failed_clones: shim.failed_clones.clone(),
         mode: shim.plan.spec.mode,
         layers: shim.plan.layers.clone(),
     }

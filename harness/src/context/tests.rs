@@ -54,6 +54,7 @@ fn agent() -> AgentSnapshot {
         model: ModelParams { id: "m".into(), effort: None, speed: None, max_tokens: 100 },
         system: Some("be brief".into()),
         tools: Vec::new(),
+        mcp: Vec::new(),
     }
 }
 

@@ -7,10 +7,12 @@ use crate::{
 };
 use domain::{
     Commit, Event, EventBody, PrivateEntry, Status, Step, Take, Time,
+    agent::ToolKind,
     commit::Closed,
     content::Content,
     event::{StopDetails, StopReason},
     ids,
+    outcome::Call,
 };
 
 pub struct Draft<'a> {
@@ -78,11 +80,11 @@ impl<'a> Draft<'a> {
     }
 
     /// A result that no hand produced: refused, denied, interrupted or lost.
-    pub fn tool_error(&mut self, tool_use_id: &str, text: impl Into<String>) {
-        self.emit(EventBody::AgentToolResult {
-            tool_use_id: tool_use_id.to_owned(),
-            content: Content::text(text),
-            is_error: Some(true),
+    pub fn tool_error(&mut self, call: &Call, text: impl Into<String>) {
+        let (tool_use_id, content, is_error) = (call.tool_use_id.clone(), Content::text(text), Some(true));
+        self.emit(match call.kind {
+            ToolKind::Mcp { .. } => EventBody::AgentMcpToolResult { mcp_tool_use_id: tool_use_id, content, is_error },
+            ToolKind::Builtin | ToolKind::Custom => EventBody::AgentToolResult { tool_use_id, content, is_error },
         });
     }
 

@@ -19,8 +19,13 @@ pub fn begin(draft: &mut Draft<'_>) {
                     model_usage: Usage::default(),
                 });
             }
-            Op::Execute { call } => draft.tool_error(&call.tool_use_id, FORKED),
-            Op::Provision { .. } | Op::Timer { .. } | Op::Seal { .. } | Op::Collect {} | Op::Release {} => {}
+            Op::Execute { call } => draft.tool_error(&call, FORKED),
+            Op::Provision { .. }
+            | Op::Timer { .. }
+            | Op::ListTools {}
+            | Op::Seal { .. }
+            | Op::Collect {}
+            | Op::Release {} => {}
         }
     }
     mail::end_calls(draft, FORKED);

@@ -10,6 +10,7 @@ use domain::{
     EventBody, PrivateEntry, Status, Usage,
     commit::Closed,
     event::StopReason,
+    outcome::Call,
     session::{Change, Swap},
 };
 
@@ -76,11 +77,13 @@ fn stop(draft: &mut Draft<'_>) {
                 });
             }
             // A hand that comes too late has a lease that ends it.
-            Op::Timer { .. } | Op::Provision { .. } => draft.closed(&pending.activity, Closed::Cancelled),
+            Op::Timer { .. } | Op::Provision { .. } | Op::ListTools {} => {
+                draft.closed(&pending.activity, Closed::Cancelled)
+            }
             // Never dispatched: nothing can have happened.
             Op::Execute { call } if !pending.dispatched => {
                 draft.closed(&pending.activity, Closed::Cancelled);
-                draft.tool_error(&call.tool_use_id, INTERRUPTED);
+                draft.tool_error(call, INTERRUPTED);
             }
             Op::Execute { .. } if !pending.cancelling => dying.push(pending.activity),
             Op::Execute { .. } | Op::Seal { .. } | Op::Collect {} | Op::Release {} => {}
@@ -123,31 +126,24 @@ pub fn interrupt(draft: &mut Draft<'_>) -> bool {
 
 /// Every use must have a result, or no later request is valid.
 pub fn end_calls(draft: &mut Draft<'_>, text: &str) {
-    let open: Vec<String> = draft
-        .state
-        .calls
-        .iter()
-        .chain(draft.state.blocked.iter().map(|blocked| &blocked.call))
-        .map(|call| call.tool_use_id.clone())
-        .collect();
-    for tool_use_id in open {
-        draft.tool_error(&tool_use_id, text);
+    let blocked = draft.state.blocked.iter().map(|blocked| &blocked.call);
+    let open: Vec<Call> = draft.state.calls.iter().chain(blocked).cloned().collect();
+    for call in open {
+        draft.tool_error(&call, text);
     }
 }
 
 fn confirm(draft: &mut Draft<'_>, id: &str, tool_use_id: &str, allow: bool, deny_message: Option<&str>) {
-    let waits =
-        draft.state.blocked.iter().any(|blocked| blocked.on == Blocker::Ask && blocked.call.tool_use_id == tool_use_id);
-    if !waits {
-        return draft.ignore(id);
-    }
+    let mut asked = draft.state.blocked.iter().filter(|blocked| blocked.on == Blocker::Ask);
+    let asked = asked.find(|blocked| blocked.call.tool_use_id == tool_use_id).map(|blocked| blocked.call.clone());
+    let Some(call) = asked else { return draft.ignore(id) };
     draft.accept(id);
     if !allow {
         let text = match deny_message {
             Some(message) if !message.is_empty() => format!("The user denied this tool call: {message}"),
             _ => "The user denied this tool call.".to_owned(),
         };
-        draft.tool_error(tool_use_id, text);
+        draft.tool_error(&call, text);
     }
 }
 

@@ -59,6 +59,9 @@ fn play(seed: u64) {
     let mut attributes = kit::attributes();
     // A narrow window: some answers fill it, and whoever makes room has to.
     attributes.agent.window_tokens = 1_000;
+    if lot.one_in(2) {
+        attributes = kit::with_server(attributes);
+    }
     let mut session = Session::new(attributes, harness.reference());
     // What was in flight once and was taken back: it may still complete.
     let mut gone: Vec<(String, Op)> = Vec::new();
@@ -122,7 +125,7 @@ fn complete(lot: &mut Lot, session: &mut Session, activity: &str, op: &Op) {
     }
     session.input_tokens = [10, 10, 400, 600, 900][lot.below(5)];
     match op {
-        Op::CallModel { .. } | Op::Compact { .. } => match lot.below(9) {
+        Op::CallModel { .. } | Op::Compact { .. } => match lot.below(10) {
             0 => session.model_fails(activity, Failure::transient(FailureKind::Overloaded, "busy")),
             1 => session.model_fails(activity, Failure::permanent(FailureKind::Authentication, "no")),
             2 => session.model_answers(activity, "", &["bash"]),
@@ -131,6 +134,7 @@ fn complete(lot: &mut Lot, session: &mut Session, activity: &str, op: &Op) {
             5 => session.model_answers(activity, "custom", &["lookup", "lookup"]),
             6 => session.model_fails(activity, Failure::permanent(FailureKind::ContextLength, "too long")),
             7 => session.model_answers(activity, "", &[]),
+            8 => session.model_answers(activity, "outside", &[kit::MCP_TOOL, "bash", kit::MCP_TOOL]),
             _ => session.model_answers(activity, "done, PLAN COMPLETE", &[]),
         },
         Op::Execute { call } => {
@@ -145,6 +149,7 @@ fn complete(lot: &mut Lot, session: &mut Session, activity: &str, op: &Op) {
             }
         }
         Op::Timer { .. } | Op::Release {} => session.finish(activity, Ok(crate::Outcome::Done {})),
+        Op::ListTools {} => session.tools_listed(activity, lot.one_in(2)),
         Op::Collect {} => session.collected(activity),
         Op::Seal { .. } => unreachable!("the kit has one run"),
     }
@@ -160,6 +165,7 @@ fn finish(session: &mut Session) {
             Op::CallModel { .. } | Op::Compact { .. } => session.model_answers(&activity, "done, PLAN COMPLETE", &[]),
             Op::Execute { call } => session.tool_returns(&activity, call, "output", false),
             Op::Provision { hand } => session.hand_is_ready(&activity, hand),
+            Op::ListTools {} => session.tools_listed(&activity, true),
             Op::Collect {} => session.collected(&activity),
             Op::Timer { .. } | Op::Release {} | Op::Seal { .. } => {
                 session.finish(&activity, Ok(crate::Outcome::Done {}));
@@ -171,7 +177,9 @@ fn finish(session: &mut Session) {
 
 fn use_ids(log: &[LogEntry]) -> impl Iterator<Item = &str> {
     log.iter().filter_map(|entry| match &entry.event.body {
-        EventBody::AgentToolUse { .. } | EventBody::AgentCustomToolUse { .. } => Some(entry.event.id.as_str()),
+        EventBody::AgentToolUse { .. } | EventBody::AgentCustomToolUse { .. } | EventBody::AgentMcpToolUse { .. } => {
+            Some(entry.event.id.as_str())
+        }
         _ => None,
     })
 }
@@ -185,6 +193,7 @@ fn results(log: &[LogEntry]) -> BTreeMap<&str, usize> {
     let mut results = BTreeMap::new();
     for entry in log.iter().filter(|entry| !entry.ignored) {
         if let EventBody::AgentToolResult { tool_use_id: id, .. }
+        | EventBody::AgentMcpToolResult { mcp_tool_use_id: id, .. }
         | EventBody::UserCustomToolResult { custom_tool_use_id: id, .. } = &entry.event.body
         {
             *results.entry(id.as_str()).or_default() += 1;
@@ -295,6 +304,42 @@ fn a_missing_harness_ends_the_turn_and_a_message_starts_over() {
     assert!(types.contains(&"session.error"), "{types:?}");
     assert_eq!(types.last(), Some(&"session.status_idle"));
     assert!(session.flying.is_empty());
+}
+
+#[test]
+fn servers_are_asked_before_the_model_and_again_when_they_were_not_there() {
+    let mut session = Session::new(kit::with_server(kit::attributes()), registry::default_harness());
+    let flying = |session: &Session| match &session.flying[..] {
+        [(activity, op)] => (activity.clone(), op.clone()),
+        other => panic!("one at a time: {other:?}"),
+    };
+    for is_there in [false, true] {
+        session.message("go");
+        session.settle();
+        let (list, Op::ListTools {}) = flying(&session) else { panic!("asked first") };
+        session.tools_listed(&list, is_there);
+        session.settle();
+        let errors = session.types().into_iter().filter(|name| *name == "session.error").count();
+        assert_eq!(errors, 1, "said once, and the turn goes on");
+        let (model, Op::CallModel { .. }) = flying(&session) else { panic!("the model's turn") };
+        session.model_answers(&model, "", &[kit::MCP_TOOL]);
+        session.settle();
+        // The kit's model calls it whether or not it was offered it.
+        let (execute, Op::Execute { call }) = flying(&session) else { panic!("no hand is made for it") };
+        session.tool_returns(&execute, &call, "found", false);
+        session.settle();
+        let (model, _) = flying(&session);
+        session.model_answers(&model, "done", &[]);
+        session.settle();
+        assert!(session.flying.is_empty(), "no hand, so nothing to collect");
+    }
+    let agent = &session.state.summary.attributes.agent;
+    assert!(agent.mcp[0].listed && agent.tools.iter().any(|tool| tool.name == kit::MCP_TOOL));
+    session.message("go");
+    session.settle();
+    let (_, Op::CallModel { .. }) = flying(&session) else { panic!("it said so already") };
+    let results = session.types().into_iter().filter(|name| *name == "agent.mcp_tool_result").count();
+    assert_eq!(results, 2);
 }
 
 #[test]

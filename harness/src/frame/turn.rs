@@ -4,11 +4,12 @@ use super::{Ask, draft::Draft, mail, views::Views};
 use crate::{
     context,
     intake::{Closing, Outcome},
-    state::{Blocker, Op, span_start_id},
+    state::{Blocker, Op, is_mcp, span_start_id},
     view::Decision,
 };
 use domain::{
     EventBody, PrivateEntry, Status, Step, Take, Usage,
+    agent::McpFact,
     commit::{Closed, IdleReason},
     event::{ErrorBody, ErrorKind, Permission, RetryStatus, StopDetails, StopReason},
     ids,
@@ -34,18 +35,20 @@ pub fn close(draft: &mut Draft<'_>, closing: &Closing) {
                     return;
                 }
                 (Closed::Cancelled, _) => "the call was cancelled before its worker confirmed its end",
+                _ if is_mcp(call) => "no worker that calls MCP servers answers",
                 _ => "the machine that has the sandbox does not answer",
             };
             draft.closed(activity, closing.how.clone());
             draft.tool_error(
-                &call.tool_use_id,
+                call,
                 format!("lost: {lost}. It may or may not have taken effect; check before running it again."),
             );
-            if matches!(closing.how, Closed::Failed { .. }) {
+            if matches!(closing.how, Closed::Failed { .. }) && !is_mcp(call) {
                 hand_lost(draft, "its host does not answer");
             }
         }
         Op::Provision { .. } => close_provision(draft, closing),
+        Op::ListTools {} => close_list(draft, closing),
         Op::Timer { .. } => {
             draft.closed(activity, closing.how.clone());
             if draft.state.summary.status == Status::Rescheduling {
@@ -120,11 +123,40 @@ fn end_span(draft: &mut Draft<'_>, span_id: &str, is_error: bool, model_usage: U
     draft.emit_as(id, end, private);
 }
 
+/// The session goes on with the tools that there are.
+fn close_list(draft: &mut Draft<'_>, closing: &Closing) {
+    draft.closed(&closing.activity, closing.how.clone());
+    let problems = match (&closing.how, &closing.outcome) {
+        (Closed::Finished, Some(Outcome::List { outcome })) => {
+            if let Some(listed) = &outcome.listed {
+                draft.note(PrivateEntry::ToolsListed { listed: listed.clone() });
+            }
+            outcome.problems.clone()
+        }
+        _ => {
+            let unlisted = draft.state.summary.attributes.agent.mcp.iter().filter(|server| !server.listed);
+            let problem = |server: &McpFact| ErrorBody {
+                kind: ErrorKind::McpConnectionFailed { mcp_server_name: server.server.clone() },
+                message: "no worker that asks MCP servers answers".to_owned(),
+                retry_status: RetryStatus::Retrying,
+            };
+            unlisted.map(problem).collect()
+        }
+    };
+    for error in problems {
+        draft.emit(EventBody::SessionError { error });
+    }
+}
+
 fn close_provision(draft: &mut Draft<'_>, closing: &Closing) {
     draft.closed(&closing.activity, closing.how.clone());
     let reason = match (&closing.how, &closing.outcome) {
-        (Closed::Finished, Some(Outcome::Provision { outcome: ProvisionOutcome::Ready { hand } })) => {
-            return draft.note(PrivateEntry::HandProvisioned { hand: hand.clone() });
+        (Closed::Finished, Some(Outcome::Provision { outcome: ProvisionOutcome::Ready { hand, problems } })) => {
+            draft.note(PrivateEntry::HandProvisioned { hand: hand.clone() });
+            for error in problems {
+                draft.emit(EventBody::SessionError { error: error.clone() });
+            }
+            return;
         }
         (Closed::Finished, Some(Outcome::Provision { outcome: ProvisionOutcome::Failed { failure } })) => {
             failure.message.clone()
@@ -133,11 +165,12 @@ fn close_provision(draft: &mut Draft<'_>, closing: &Closing) {
         _ => "provisioning was cancelled".to_owned(),
     };
     for pending in draft.state.pending.clone() {
-        if let Op::Execute { call } = pending.op
+        if pending.op.needs_hand()
+            && let Op::Execute { call } = pending.op
             && !pending.dispatched
         {
             draft.closed(&pending.activity, Closed::Failed { message: "no hand".to_owned() });
-            draft.tool_error(&call.tool_use_id, format!("no sandbox could be provisioned: {reason}"));
+            draft.tool_error(&call, format!("no sandbox could be provisioned: {reason}"));
         }
     }
 }
@@ -219,7 +252,16 @@ fn begin_turn(draft: &mut Draft<'_>) -> bool {
     if draft.state.summary.status != Status::Running {
         draft.running();
     }
+    list_tools(draft);
     true
+}
+
+/// Servers that were not reached are asked again whenever the session begins to work.
+fn list_tools(draft: &mut Draft<'_>) {
+    if draft.state.summary.attributes.agent.mcp.iter().any(|server| !server.listed) {
+        let activity = format!("list-{}", draft.state.summary.n);
+        draft.note(PrivateEntry::Listing { activity });
+    }
 }
 
 fn take_inputs(draft: &mut Draft<'_>) {
@@ -335,9 +377,9 @@ fn can_be_done(draft: &Draft<'_>, step: &Step) -> Result<(), String> {
 fn refuse(draft: &mut Draft<'_>, chosen: &[String]) {
     for call in draft.state.calls.clone().iter().filter(|call| chosen.contains(&call.tool_use_id)) {
         if let Some(refused) = &call.refused {
-            draft.tool_error(&call.tool_use_id, refused);
+            draft.tool_error(call, refused);
         } else if call.permission == Permission::Deny {
-            draft.tool_error(&call.tool_use_id, format!("Permission to use {} was denied.", call.name));
+            draft.tool_error(call, format!("Permission to use {} was denied.", call.name));
         }
     }
 }

@@ -13,7 +13,7 @@ use domain::{
     Commit, Committed, EventBody, PrivateEntry, Take,
     commit::Closed,
     committed::ActivityResult,
-    outcome::{CollectOutcome, ModelDigest, ProvisionOutcome, SealOutcome, ToolDigest},
+    outcome::{CollectOutcome, ListOutcome, ModelDigest, ProvisionOutcome, SealOutcome, ToolDigest},
     session::Mail,
 };
 use serde::de::DeserializeOwned;
@@ -127,6 +127,10 @@ fn outcome(op: &Op, activity: &str, result: Option<&ActivityResult>) -> Result<O
         Op::Provision { .. } => {
             let outcome: ProvisionOutcome = read(activity, &result()?.rest)?;
             Outcome::Provision { outcome }
+        }
+        Op::ListTools {} => {
+            let outcome: ListOutcome = read(activity, &result()?.rest)?;
+            Outcome::List { outcome }
         }
         Op::Seal { .. } => {
             let outcome: SealOutcome = read(activity, &result()?.rest)?;

@@ -11,6 +11,8 @@ mod flat;
 mod forks;
 mod harnesses;
 mod kills;
+mod mcp;
+mod repositories;
 mod rollouts;
 mod session;
 mod traces;

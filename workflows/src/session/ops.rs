@@ -3,11 +3,14 @@
 use super::SessionWorkflow;
 use crate::contract::{Brain, Hands};
 use domain::{
-    agent::StrategyRef,
+    agent::{StrategyRef, ToolKind},
     commit::Closed,
     limits,
     model::Purpose,
-    session::{ExecuteInput, HandInput, HandRef, ModelInput, ProvisionInput, SealInput, queue},
+    outcome::Call,
+    session::{
+        ExecuteInput, HandInput, HandRef, ListInput, McpCallInput, ModelInput, ProvisionInput, SealInput, queue,
+    },
 };
 use futures::future::LocalBoxFuture;
 use harness::{
@@ -111,6 +114,23 @@ fn start<'a>(
             let request = Request { span_id, slice, strategy, suffix: &[], purpose: Purpose::Summary };
             call_model(ctx, state, activity, request)
         }
+        Op::Execute { call: call @ Call { kind: ToolKind::Mcp { server, tool }, .. } } => {
+            let input = McpCallInput {
+                session_id: state.session_id.clone(),
+                server: server.clone(),
+                tool: tool.clone(),
+                call: call.clone(),
+                turn_event,
+            };
+            let mut options = activity.options(
+                queue::HANDS,
+                limits::EXECUTE_TIMEOUT_MS,
+                ActivityCancellationType::WaitCancellationCompleted,
+            );
+            options.schedule_to_start_timeout = Some(state.summary.attributes.tuning.host_wait());
+            let call = ctx.execute_activity(Hands::call_mcp, input, options);
+            Box::pin(async move { Ok(Outcome::Tool { digest: call.await.map_err(closed)?.digest }) })
+        }
         Op::Execute { call } => {
             // Started when the hand is there.
             let hand = state.summary.hand.clone()?;
@@ -139,6 +159,21 @@ fn start<'a>(
                 activity.options(queue::HANDS, limits::PROVISION_TIMEOUT_MS, ActivityCancellationType::TryCancel);
             let call = ctx.execute_activity(Hands::provision, input, options);
             Box::pin(async move { Ok(Outcome::Provision { outcome: call.await.map_err(closed)? }) })
+        }
+        Op::ListTools {} => {
+            let agent = &state.summary.attributes.agent;
+            let unlisted = agent.mcp.iter().filter(|server| !server.listed);
+            let input = ListInput {
+                session_id: state.session_id.clone(),
+                snapshot: agent.snapshot.clone(),
+                servers: unlisted.map(|server| server.server.clone()).collect(),
+                turn_event,
+            };
+            let mut options =
+                activity.options(queue::HANDS, limits::LIST_TIMEOUT_MS, ActivityCancellationType::TryCancel);
+            options.schedule_to_start_timeout = Some(state.summary.attributes.tuning.host_wait());
+            let call = ctx.execute_activity(Hands::list_tools, input, options);
+            Box::pin(async move { Ok(Outcome::List { outcome: call.await.map_err(closed)? }) })
         }
         Op::Seal { run_id } => {
             let input = SealInput {

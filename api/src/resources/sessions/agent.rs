@@ -1,7 +1,9 @@
 //! From an agent as clients see it to what a session keeps of it: the snapshot that model requests are built from, and
 //! the facts that decisions need.
 
-use domain::agent::{self, AgentFacts, ModelParams, Policy, ToolFact, ToolKind, ToolSpec};
+use domain::agent::{
+    self, AgentFacts, McpFact, McpToolset, ModelParams, Policy, ToolConfig, ToolFact, ToolKind, ToolSpec,
+};
 use domain::content::BlobRef;
 use harness::context;
 use harness::whatif::OtherModel;
@@ -54,9 +56,6 @@ pub fn other_model(id: &str) -> OtherModel {
 
 /// Stores the snapshot and says what decisions need to know of it.
 pub async fn keep(app: &App, agent: &AgentSnapshot) -> Result<AgentFacts> {
-    if !agent.mcp_servers.is_empty() || agent.tools.iter().any(|tool| matches!(tool, Tool::McpToolset(_))) {
-        return Err(ApiError::not_built("sessions of agents with MCP servers"));
-    }
     if !agent.skills.is_empty() {
         return Err(ApiError::not_built("sessions of agents with skills"));
     }
@@ -68,7 +67,9 @@ pub async fn keep(app: &App, agent: &AgentSnapshot) -> Result<AgentFacts> {
         model: model_params(agent, size.max_tokens),
         system: agent.system.clone(),
         tools,
+        mcp: toolsets(agent),
     };
+    let mcp = snapshot.mcp.iter().map(|toolset| McpFact { server: toolset.server.clone(), listed: false }).collect();
     Ok(AgentFacts {
         agent_id: agent.id.clone(),
         version: agent.version,
@@ -77,6 +78,7 @@ pub async fn keep(app: &App, agent: &AgentSnapshot) -> Result<AgentFacts> {
         window_tokens: size.window_tokens,
         max_tokens: size.max_tokens,
         tools: facts,
+        mcp,
         strategy: context::default_strategy(),
         shims_off: Vec::new(),
         snapshot: blobs::put_json(&*app.blobs, &snapshot).await?,
@@ -128,11 +130,31 @@ fn specs(agent: &AgentSnapshot, builtin: &[BuiltinTool]) -> Vec<ToolSpec> {
                 kind: ToolKind::Custom,
                 policy: Policy::AlwaysAllow,
             }),
-            // Refused by `keep`: what a server offers is known only once it was asked.
+            // What a server offers is known only once it was asked.
             Tool::McpToolset(_) => {}
         }
     }
     specs
+}
+
+/// Toolsets with the servers that they open. A server without a toolset is never asked.
+fn toolsets(agent: &AgentSnapshot) -> Vec<McpToolset> {
+    let toolset = |tool: &Tool| {
+        let Tool::McpToolset(toolset) = tool else { return None };
+        let server = agent.mcp_servers.iter().find(|server| server.name == toolset.mcp_server_name)?;
+        let default = &toolset.default_config;
+        let tools = toolset.configs.iter().map(|config| {
+            let (enabled, policy) = (config.enabled, policy(config.permission_policy));
+            (config.name.clone(), ToolConfig { enabled, policy })
+        });
+        Some(McpToolset {
+            server: server.name.clone(),
+            url: server.url.clone(),
+            default: ToolConfig { enabled: default.enabled, policy: policy(default.permission_policy) },
+            tools: tools.collect(),
+        })
+    };
+    agent.tools.iter().filter_map(toolset).collect()
 }
 
 fn policy(policy: PermissionPolicy) -> Policy {

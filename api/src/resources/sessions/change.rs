@@ -14,7 +14,7 @@ use store::{Batch, Durability};
 
 use super::current::{self, Current};
 use super::object::Session;
-use super::{agent, create, row};
+use super::{agent, create, mcp, row};
 use crate::app::App;
 use crate::body::{JsonBody, Patch};
 use crate::error::{ApiError, Result};
@@ -63,12 +63,12 @@ pub async fn update(
     if body.budget != Patch::Keep {
         return Err(ApiError::field("budget", "a session that was created without a budget can have none"));
     }
-    let (_, current) = apply(&app, &id, async |current| Ok((changes(&app, body, current).await?, ()))).await?;
+    let (_, current) = apply(&app, &id, async |current| Ok((changes(&app, &id, body, current).await?, ()))).await?;
     Ok(Json(Session::of(&app, &row, current).await?))
 }
 
 /// What of the body differs from the session as it is.
-async fn changes(app: &App, body: UpdateSession, current: &Current) -> Result<Edit> {
+async fn changes(app: &App, id: &str, body: UpdateSession, current: &Current) -> Result<Edit> {
     let attributes = &current.summary.attributes;
     let mut edit = Edit::default();
     match body.title {
@@ -85,12 +85,12 @@ async fn changes(app: &App, body: UpdateSession, current: &Current) -> Result<Ed
         edit.metadata = Some(patched).filter(|patched| *patched != attributes.metadata);
     }
     if let Some(param) = body.agent.not_null("agent")? {
-        edit.agent = changed_agent(app, param, current).await?;
+        edit.agent = changed_agent(app, id, param, current).await?;
     }
     Ok(edit)
 }
 
-async fn changed_agent(app: &App, param: AgentParam, current: &Current) -> Result<Option<AgentChange>> {
+async fn changed_agent(app: &App, id: &str, param: AgentParam, current: &Current) -> Result<Option<AgentChange>> {
     if !current.status.is_idle() {
         let message = format!("the session is {}: its agent can be changed while it is idle", current.status.public());
         return Err(ApiError::field("agent", message));
@@ -107,6 +107,8 @@ async fn changed_agent(app: &App, param: AgentParam, current: &Current) -> Resul
     let facts = AgentFacts { strategy, shims_off, ..agent::keep(app, &changed).await? };
     let mut public = Content::Inline { value: serde_json::to_value(&changed).map_err(ApiError::internal)? };
     blobs::offload_json(&*app.blobs, &mut public, INLINE_BYTES_MAX).await?;
+    // Before the session knows of them: a server that is known and not used does no harm.
+    mcp::change(app, id, &facts, &current.summary.attributes).await?;
     Ok(Some(AgentChange { facts, public }))
 }
 

@@ -19,7 +19,9 @@ use store::{Batch, Digest, Durability};
 use tracing::Span;
 
 use super::current::Current;
+use super::mcp::{self, McpPolicy};
 use super::object::Session;
+use super::repositories;
 use super::row::{self, CreationRow, Projection, SessionRow};
 use super::uploads::{self, ResourceParam, Upload};
 use super::{agent, catch_up, moment};
@@ -167,14 +169,23 @@ async fn plan(app: &App, body: CreateSession) -> Result<Plan> {
     let events = post::accept(app, bodies, created_at).await?;
     let agent = agent::keep(app, &agent).await?;
     let agent = AgentFacts { strategy: strategy.unwrap_or(agent.strategy), shims_off, ..agent };
-    let policy = egress::policy(&environment.config).map(|policy| Policy { variables, ..policy });
+    let attached = uploads.iter().map(|upload| upload.resource.clone()).collect::<Vec<Resource>>();
+    let repositories = repositories::reached(&id, &attached);
+    let McpPolicy { mcp_servers, mcp_hosts } = mcp::policy(app, &agent, &vault_ids).await?;
+    let policy = egress::policy(&environment.config).map(|policy| Policy {
+        variables,
+        repositories,
+        mcp_servers,
+        mcp_hosts,
+        ..policy
+    });
     let attributes = Attributes {
         title,
         metadata,
         environment_id,
         self_hosted,
         vault_ids,
-        resources: uploads.iter().map(|upload| upload.resource.clone()).collect::<Vec<Resource>>(),
+        resources: attached,
         agent,
         tuning: app.tuning,
     };
@@ -206,9 +217,17 @@ fn check_vaults(ids: Vec<String>) -> Result<Vec<String>> {
 
 async fn begin(app: &App, plan: Plan, fingerprint: &Fingerprint) -> Result<(SessionRow, Current)> {
     let (row, summary) = reserve(app, &plan, fingerprint).await?;
-    let Plan { id, created_at, attributes, events, policy, .. } = plan;
+    let Plan { id, created_at, attributes, events, policy, uploads, .. } = plan;
     let (harness, status) = (summary.harness.clone(), status_of(&events));
-    if let Err(error) = egress::open(app, &id, policy).await {
+    let opened = async {
+        for Upload { resource, token, .. } in uploads {
+            if let Some(token) = token {
+                repositories::keep_token(app, &id, &resource.id, token).await?;
+            }
+        }
+        egress::open(app, &id, policy).await
+    };
+    if let Err(error) = opened.await {
         super::end::forget(app, &id).await?;
         return Err(error);
     }

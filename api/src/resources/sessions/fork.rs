@@ -8,7 +8,7 @@ use axum::extract::{Path, State};
 use domain::agent::{AgentFacts, HarnessRef, StrategyRef};
 use domain::commit::Fork;
 use domain::egress::Policy;
-use domain::session::{Attributes, Origin, ResourceKind, SessionInput};
+use domain::session::{Attributes, Origin, Resource, SessionInput};
 use domain::{Status, ids as derived};
 use harness::SessionState;
 use harness::context;
@@ -24,9 +24,10 @@ use store::{Batch, Digest, Durability};
 use tracing::Span;
 
 use super::current::Current;
+use super::mcp::{self, McpPolicy};
 use super::object::Session;
 use super::row::{self, Projection, SessionRow};
-use super::{agent, create, moment};
+use super::{agent, create, moment, repositories};
 use crate::app::App;
 use crate::body::JsonBody;
 use crate::egress;
@@ -71,6 +72,8 @@ struct Plan {
     shared: usize,
     needed: BTreeSet<Digest>,
     policy: Option<Policy>,
+    /// What the parent had, in the fork's order.
+    resources: Vec<Resource>,
 }
 
 pub async fn fork(
@@ -120,7 +123,8 @@ async fn plan(app: &App, parent: &str, body: ForkSession) -> Result<Plan> {
     let commits = commits.iter().map(|committed| (**committed).clone()).collect();
     let state = state_after(before, commits).map_err(ApiError::internal)?;
     let id = ids::new(ids::SESSION);
-    let (attributes, policy) = attributes(app, &state, &body).await?;
+    let (attributes, policy) = attributes(app, &id, &state, &body).await?;
+    let resources = state.summary.attributes.resources.clone();
     let harness = harness(app, &state, body.harness.as_deref()).await?;
     let created_at = moment(app.clock.now());
     let fork = Fork { parent: parent.to_owned(), session_id: id.clone(), created_at, attributes, harness };
@@ -133,16 +137,21 @@ async fn plan(app: &App, parent: &str, body: ForkSession) -> Result<Plan> {
     state.summary.manifest = Some(listed);
     needed.summary(&state.summary);
     for resource in &state.summary.attributes.resources {
-        let (ResourceKind::File { blob, .. } | ResourceKind::GitBundle { blob }) = &resource.kind;
-        needed.blob(blob);
+        resource.kind.blob().into_iter().for_each(|blob| needed.blob(blob));
     }
     needed.resolve(&*app.blobs).await?;
     let is_harness_named = body.harness.is_some();
-    Ok(Plan { fork, state, is_harness_named, shared: manifest.segments.len(), needed: needed.blobs, policy })
+    let (shared, needed) = (manifest.segments.len(), needed.blobs);
+    Ok(Plan { fork, state, is_harness_named, shared, needed, policy, resources })
 }
 
 /// The parent's, with what was asked for otherwise.
-async fn attributes(app: &App, state: &SessionState, body: &ForkSession) -> Result<(Attributes, Option<Policy>)> {
+async fn attributes(
+    app: &App,
+    id: &str,
+    state: &SessionState,
+    body: &ForkSession,
+) -> Result<(Attributes, Option<Policy>)> {
     let mut attributes = state.summary.attributes.clone();
     let environment_id = body.environment_id.as_ref().unwrap_or(&attributes.environment_id).clone();
     let environment = environments::resolve(app, &environment_id).await?;
@@ -167,7 +176,15 @@ async fn attributes(app: &App, state: &SessionState, body: &ForkSession) -> Resu
         resource.id = derived::derive(ids::RESOURCE, &[&state.session_id, &resource.id]);
     }
     let variables = vaults::variables(app, &attributes.vault_ids).await?;
-    let policy = egress::policy(&environment.config).map(|policy| Policy { variables, ..policy });
+    let repositories = repositories::reached(id, &attributes.resources);
+    let McpPolicy { mcp_servers, mcp_hosts } = mcp::policy(app, &attributes.agent, &attributes.vault_ids).await?;
+    let policy = egress::policy(&environment.config).map(|policy| Policy {
+        variables,
+        repositories,
+        mcp_servers,
+        mcp_hosts,
+        ..policy
+    });
     Ok((attributes, policy))
 }
 
@@ -182,13 +199,14 @@ async fn harness(app: &App, state: &SessionState, named: Option<&str>) -> Result
 }
 
 async fn begin(app: &App, plan: Plan) -> Result<(SessionRow, Current)> {
-    let Plan { fork, state, is_harness_named, shared, needed, policy } = plan;
+    let Plan { fork, state, is_harness_named, shared, needed, policy, resources } = plan;
     let id = &fork.session_id;
     // What its parent holds is shared with it below.
     let named = is_harness_named.then_some(&fork.harness);
     let row = reserve(app, &fork, &state, named, shared, needed).await?;
     let begun = async {
         share(app, &fork.parent, id).await?;
+        repositories::copy_tokens(app, (&fork.parent, &resources), (id, &fork.attributes.resources)).await?;
         egress::open(app, id, policy).await
     };
     if let Err(error) = begun.await {

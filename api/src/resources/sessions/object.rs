@@ -1,6 +1,6 @@
 //! The session as clients see it.
 
-use domain::session::{Resource, ResourceKind};
+use domain::session::{Checkout, Resource, ResourceKind};
 use domain::{Status, Time};
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
@@ -63,6 +63,13 @@ pub struct PublicResource {
     kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     file_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checkout: Option<Checkout>,
+    /// Ours.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    push: Vec<String>,
     mount_path: String,
     created_at: Time,
     updated_at: Time,
@@ -70,17 +77,23 @@ pub struct PublicResource {
 
 impl From<&Resource> for PublicResource {
     fn from(resource: &Resource) -> Self {
-        let (kind, file_id) = match &resource.kind {
-            ResourceKind::File { file_id, .. } => ("file", Some(file_id.clone())),
-            ResourceKind::GitBundle { .. } => ("git_bundle", None),
-        };
-        Self {
+        let shown = Self {
             id: resource.id.clone(),
-            kind,
-            file_id,
+            kind: "git_bundle",
+            file_id: None,
+            url: None,
+            checkout: None,
+            push: Vec::new(),
             mount_path: resource.mount_path.clone(),
             created_at: resource.created_at,
             updated_at: resource.created_at,
+        };
+        match resource.kind.clone() {
+            ResourceKind::GitBundle { .. } => shown,
+            ResourceKind::File { file_id, .. } => Self { kind: "file", file_id: Some(file_id), ..shown },
+            ResourceKind::GithubRepository { url, checkout, push, .. } => {
+                Self { kind: "github_repository", url: Some(url), checkout, push, ..shown }
+            }
         }
     }
 }

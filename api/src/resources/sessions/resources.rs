@@ -1,13 +1,17 @@
-//! The files of a session's hand: listed, added and taken away while the session lives.
+//! What a session's hand is made from: listed, added and taken away while the session lives.
 
 use axum::Json;
 use axum::extract::{Path, State};
+use domain::egress::Secret;
 use domain::session::{Resource as Mounted, ResourceKind};
+use schemars::JsonSchema;
+use serde::Deserialize;
 use store::catalog::Error as CatalogError;
 use store::{Batch, Durability};
 
 use super::change::{self, Edit};
 use super::object::PublicResource;
+use super::repositories;
 use super::row;
 use super::uploads::{self, ResourceParam};
 use crate::app::App;
@@ -80,16 +84,37 @@ async fn add(
     Ok(Json(PublicResource::from(&added[0])))
 }
 
-/// Only repositories have a token to rotate, and there are none yet.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Rotate {
+    authorization_token: Secret,
+}
+
+/// Another token for a repository, from the next request on that git makes.
 async fn rotate(
     State(app): State<App>,
     Path((id, resource_id)): Path<(String, String)>,
+    JsonBody(body): JsonBody<Rotate>,
 ) -> Result<Json<PublicResource>> {
     let resources = resources(&app, &id).await?;
-    match resources.iter().any(|resource| resource.id == resource_id) {
-        true => Err(ApiError::invalid("only the token of a github_repository can be changed")),
-        false => Err(missing(&resource_id)),
+    let resource = resources.iter().find(|resource| resource.id == resource_id);
+    let resource = resource.ok_or_else(|| missing(&resource_id))?;
+    match &resource.kind {
+        ResourceKind::GithubRepository { authorized: true, .. } => {}
+        ResourceKind::GithubRepository { .. } => {
+            let message = "the session was made without a token for this repository, and reads it as anybody can";
+            return Err(ApiError::invalid(message));
+        }
+        _ => return Err(ApiError::invalid("only the token of a github_repository can be changed")),
     }
+    let token = repositories::check_token(body.authorization_token)?;
+    // What has ended keeps no secret.
+    let row = row::find(&app, &id).await?;
+    if row.archived_at.is_some() {
+        return Err(ApiError::invalid("the session is archived"));
+    }
+    repositories::keep_token(&app, &id, &resource_id, token).await?;
+    Ok(Json(resource.into()))
 }
 
 async fn remove(State(app): State<App>, Path((id, resource_id)): Path<(String, String)>) -> Result<Json<Deleted>> {
@@ -101,6 +126,9 @@ async fn remove(State(app): State<App>, Path((id, resource_id)): Path<(String, S
         Ok((Edit { resources: Some(resources), ..Edit::default() }, removed))
     })
     .await?;
+    if let ResourceKind::GithubRepository { authorized: true, .. } = &removed.kind {
+        repositories::drop_token(&app, &id, &resource_id).await?;
+    }
     if let ResourceKind::File { file_id, .. } = &removed.kind
         && let Some(read) = app.catalog.row::<FileRow>(file_id).await?
     {

@@ -1,10 +1,11 @@
-//! What a session brings into its hand: files that were uploaded, and a repository as a git bundle.
+//! What a session brings into its hand: files that were uploaded, a repository as a git bundle, and repositories by URL.
 //!
 //! A file becomes the session's own copy under a new id; the bytes stay the same blob.
 
 use std::collections::BTreeSet;
 
 use domain::content::BlobRef;
+use domain::egress::Secret;
 use domain::session::{Resource, ResourceKind};
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -13,6 +14,7 @@ use serde::de::IgnoredAny;
 use store::{Batch, Digest};
 
 use super::moment;
+use super::repositories::{self, Described, RepositoryParam};
 use crate::app::App;
 use crate::error::{ApiError, Result};
 use crate::ids;
@@ -21,7 +23,7 @@ use crate::resources::files::{self, FileRow};
 
 pub const RESOURCES_MAX: usize = 500;
 const UPLOADS: &str = "/mnt/session/uploads";
-const WORKSPACE: &str = "/workspace";
+pub const WORKSPACE: &str = "/workspace";
 const PATH_BYTES_MAX: usize = 1024;
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -30,8 +32,7 @@ pub enum ResourceParam {
     File(FileParam),
     /// Ours: an uploaded bundle, cloned inside the sandbox.
     GitBundle(FileParam),
-    #[schemars(skip)]
-    GithubRepository(IgnoredAny),
+    GithubRepository(RepositoryParam),
     #[schemars(skip)]
     MemoryStore(IgnoredAny),
 }
@@ -44,11 +45,18 @@ pub struct FileParam {
     mount_path: Option<String>,
 }
 
-/// A resource, and the rows that come with it.
+/// A resource, and what comes with it.
 pub struct Upload {
     pub resource: Resource,
+    lent: Option<Lent>,
+    /// For egress alone.
+    pub token: Option<Secret>,
+}
+
+/// The bytes of an uploaded file.
+struct Lent {
     digest: Digest,
-    /// The file that was named, and lends its bytes.
+    /// The file that was named.
     from: String,
     copy: Option<FileRow>,
 }
@@ -56,8 +64,9 @@ pub struct Upload {
 impl Upload {
     /// Adds the session's own file, if it is one; only while the one that it comes from still has its bytes.
     pub fn keep(&self, batch: Batch) -> Batch {
-        let batch = references::require(batch, self.digest, &self.from);
-        match &self.copy {
+        let Some(Lent { digest, from, copy }) = &self.lent else { return batch };
+        let batch = references::require(batch, *digest, from);
+        match copy {
             Some(copy) => files::insert(batch, copy),
             None => batch,
         }
@@ -65,7 +74,7 @@ impl Upload {
 
     /// The blob that the session itself has to keep, where no file does.
     pub fn blob(&self) -> Option<Digest> {
-        self.copy.is_none().then_some(self.digest)
+        self.lent.as_ref().filter(|lent| lent.copy.is_none()).map(|lent| lent.digest)
     }
 }
 
@@ -86,12 +95,31 @@ pub async fn resolve(
     for (n, param) in params.into_iter().enumerate() {
         let at = format!("resources[{n}]");
         let upload = one(app, session_id, param, &at, now).await?;
-        if !paths.insert(upload.resource.mount_path.clone()) {
+        let url = |resource: &Resource| match &resource.kind {
+            ResourceKind::GithubRepository { url, .. } => {
+                Some(url.trim_end_matches('/').trim_end_matches(".git").to_owned())
+            }
+            _ => None,
+        };
+        let own = url(&upload.resource);
+        if own.is_some() && uploads.iter().any(|other: &Upload| url(&other.resource) == own) {
+            return Err(ApiError::field(format!("{at}.url"), "another resource is the same repository"));
+        }
+        let path = &upload.resource.mount_path;
+        let is_clone = !matches!(upload.resource.kind, ResourceKind::File { .. });
+        // A clone needs a folder that nothing else is in.
+        if !paths.insert(path.clone()) || is_clone && paths.iter().any(|other| is_below(other, path)) {
             return Err(ApiError::field(format!("{at}.mount_path"), "another resource is mounted there"));
         }
         uploads.push(upload);
     }
     Ok(uploads)
+}
+
+/// Whether one of them lies in the other.
+fn is_below(one: &str, other: &str) -> bool {
+    let below = |path: &str, above: &str| path.strip_prefix(above).is_some_and(|rest| rest.starts_with('/'));
+    below(one, other) || below(other, one)
 }
 
 async fn one(app: &App, session_id: &str, param: ResourceParam, at: &str, now: Timestamp) -> Result<Upload> {
@@ -104,7 +132,11 @@ async fn one(app: &App, session_id: &str, param: ResourceParam, at: &str, now: T
             let path = mount_path.map_or_else(|| Ok(WORKSPACE.to_owned()), |path| workspace_path(&path, at))?;
             (file_id, path, true)
         }
-        ResourceParam::GithubRepository(_) => return Err(ApiError::not_built(format!("{at}: github_repository"))),
+        ResourceParam::GithubRepository(param) => {
+            let Described { kind, mount_path, token } = repositories::describe(app, param, at)?;
+            let resource = Resource { id: ids::new(ids::RESOURCE), kind, mount_path, created_at: moment(now) };
+            return Ok(Upload { resource, lent: None, token });
+        }
         ResourceParam::MemoryStore(_) => return Err(ApiError::not_built(format!("{at}: memory_store"))),
     };
     let file = files::load(app, &file_id).await?;
@@ -115,7 +147,7 @@ async fn one(app: &App, session_id: &str, param: ResourceParam, at: &str, now: T
         None => ResourceKind::GitBundle { blob },
     };
     let resource = Resource { id: ids::new(ids::RESOURCE), kind, mount_path, created_at: moment(now) };
-    Ok(Upload { resource, digest: file.digest, from: file_id, copy })
+    Ok(Upload { resource, lent: Some(Lent { digest: file.digest, from: file_id, copy }), token: None })
 }
 
 /// Any absolute path, rooted under the folder of uploads unless it lies there already.
@@ -125,7 +157,7 @@ fn upload_path(path: &str, at: &str) -> Result<String> {
     Ok(if inside { path.to_owned() } else { format!("{UPLOADS}{path}") })
 }
 
-fn workspace_path(path: &str, at: &str) -> Result<String> {
+pub fn workspace_path(path: &str, at: &str) -> Result<String> {
     check_path(path, at)?;
     let inside = path.strip_prefix(WORKSPACE).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     match inside {

@@ -10,7 +10,7 @@ mod secrets;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use domain::egress::{Variable, credential_headers};
+use domain::egress::{CredentialId, Refresh, Variable, credential_headers};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use store::catalog::Error as CatalogError;
@@ -189,6 +189,37 @@ async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<Json<D
             written => return Ok(written.map(|()| deleted(id, "vault_deleted"))?),
         }
     }
+}
+
+/// A credential for an MCP server.
+pub struct ForServer {
+    url: String,
+    pub token: CredentialId,
+    pub refresh: Option<Refresh>,
+}
+
+impl ForServer {
+    /// Exactly the URL, however it is written.
+    pub fn is_for(&self, url: &str) -> bool {
+        self.url == auth::normal(url)
+    }
+}
+
+/// All of these vaults, in their order. What is archived is passed over: it was checked when the session was made.
+pub async fn for_servers(app: &App, ids: &[String]) -> Result<Vec<ForServer>> {
+    let mut found = Vec::new();
+    for id in ids {
+        for credential in all(app, id).await?.into_iter().map(|read| read.row) {
+            let Some(url) = credential.auth.server_url().filter(|_| credential.archived_at.is_none()) else { continue };
+            let part = |part: Part| part.of(id, &credential.id);
+            found.push(ForServer {
+                url: auth::normal(url),
+                token: part(Part::Value),
+                refresh: credential.auth.refreshed_by(part(Part::RefreshToken), part(Part::ClientSecret)),
+            });
+        }
+    }
+    Ok(found)
 }
 
 async fn find(app: &App, id: &str) -> Result<Versioned<VaultRow>> {

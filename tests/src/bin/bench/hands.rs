@@ -65,8 +65,8 @@ async fn first_token(workplace: &Workplace, text: &str, eager: Option<(&Local, u
             resources: Vec::new(),
             turn_event: None,
         };
-        let hand = provider.provision(&input).await.map_err(|failure| anyhow::anyhow!("{failure:?}"))?;
-        made = Some((provider, hand));
+        let provisioned = provider.provision(&input).await.map_err(|failure| anyhow::anyhow!("{failure:?}"))?;
+        made = Some((provider, provisioned.hand));
     }
     session.message(text).await?;
     let token = session.events.next("event_delta").await?.saturating_sub(started);

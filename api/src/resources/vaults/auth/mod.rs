@@ -3,6 +3,7 @@
 mod check;
 mod param;
 
+use domain::egress::{self, ClientAuth, CredentialId};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -112,13 +113,38 @@ impl Auth {
         Some(host.map(|host| (secret_name.as_str(), host.as_str())).ok_or_else(|| ApiError::not_built(what)))
     }
 
+    /// The MCP server that it is for.
+    pub fn server_url(&self) -> Option<&str> {
+        match self {
+            Auth::McpOauth { mcp_server_url, .. } | Auth::StaticBearer { mcp_server_url } => Some(mcp_server_url),
+            Auth::EnvironmentVariable { .. } => None,
+        }
+    }
+
+    /// How egress gets another access token, where there is a way.
+    pub fn refreshed_by(&self, refresh_token: CredentialId, secret: CredentialId) -> Option<egress::Refresh> {
+        let Auth::McpOauth { refresh: Some(refresh), .. } = self else { return None };
+        Some(egress::Refresh {
+            token_endpoint: refresh.token_endpoint.clone(),
+            client_id: refresh.client_id.clone(),
+            client: match refresh.token_endpoint_auth {
+                EndpointAuth::None {} => ClientAuth::None {},
+                EndpointAuth::ClientSecretBasic {} => ClientAuth::Basic { secret },
+                EndpointAuth::ClientSecretPost {} => ClientAuth::Post { secret },
+            },
+            refresh_token,
+            resource: refresh.resource.clone(),
+            scope: refresh.scope.clone(),
+        })
+    }
+
     pub fn has_refresh(&self) -> bool {
         matches!(self, Auth::McpOauth { refresh: Some(_), .. })
     }
 }
 
 /// A URL as it is compared: scheme and host in lower case, without a default port and without a slash at the end.
-fn normal(url: &str) -> String {
+pub fn normal(url: &str) -> String {
     let Ok(uri) = url.parse::<http::Uri>() else { return url.to_owned() };
     let scheme = uri.scheme_str().unwrap_or_default().to_ascii_lowercase();
     let host = uri.host().unwrap_or_default().to_ascii_lowercase();

@@ -1,0 +1,54 @@
+//! An MCP server that nobody here wrote: FastMCP, which lets in who shows its token.
+//!
+//! The python that has it comes from `STEADYHAND_MCP_PYTHON`, which `scripts/test` sets.
+
+use crate::process::Process;
+use anyhow::{Context as _, ensure};
+use std::{
+    io::{BufRead as _, BufReader},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+pub const PYTHON: &str = "STEADYHAND_MCP_PYTHON";
+
+/// One that listens; it ends when this is dropped.
+pub struct McpServer {
+    pub addr: SocketAddr,
+    _process: Process,
+    /// A line a call of `count`.
+    counter: PathBuf,
+}
+
+impl McpServer {
+    /// At an address of its own, or at this one. Whoever comes has to show the token, if there is one.
+    pub async fn start(dir: &Path, at: Option<SocketAddr>, token: Option<&str>) -> anyhow::Result<Self> {
+        let python = std::env::var_os(PYTHON).with_context(|| format!("{PYTHON} is not set: run scripts/test"))?;
+        let port = at.map_or(0, |addr| addr.port());
+        let counter = dir.join(format!("counter-{port}"));
+        let mut command = Command::new(python);
+        command.args(["-c", SERVER, &port.to_string()]).arg(&counter).arg(token.unwrap_or_default());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let (process, stdout) = Process::start("MCP server", &mut command)?;
+        let line = tokio::task::spawn_blocking(move || {
+            let mut line = String::new();
+            BufReader::new(stdout.context("its output is piped")?).read_line(&mut line)?;
+            anyhow::Ok(line)
+        });
+        let line = line.await??;
+        ensure!(!line.is_empty(), "the MCP server does not start: see what {PYTHON} says to `import fastmcp`");
+        Ok(McpServer { addr: SocketAddr::new([127, 0, 0, 1].into(), line.trim().parse()?), _process: process, counter })
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}/mcp", self.addr)
+    }
+
+    /// How often `count` took effect.
+    pub fn count(&self) -> usize {
+        std::fs::read_to_string(&self.counter).map_or(0, |text| text.lines().count())
+    }
+}
+
+const SERVER: &str = include_str!("mcp/server.py");
