@@ -230,6 +230,7 @@ pub enum Request {
         id: CredentialId,
         secret: Secret,
     },
+    /// One that is not there is as good as deleted.
     DeleteCredential {
         id: CredentialId,
     },

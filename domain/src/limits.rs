@@ -63,13 +63,17 @@ pub const DECIDE_TIMEOUT_MS: u64 = 10_000;
 /// Longest tool timeout (600 s) and the 60 s that are added to it.
 pub const EXECUTE_TIMEOUT_MS: u64 = (600 + 60) * 1_000;
 
+/// Milliseconds that one call of an MCP server may take: as long as any tool. Its activity has
+/// [`EXECUTE_TIMEOUT_MS`], for connecting and reporting too; whoever passes the call on waits a little longer.
+pub const MCP_CALL_TIMEOUT_MS: u64 = 600 * 1_000;
+
 /// Milliseconds within which the one host that has a hand has to take a call. Its worker is back sooner after a restart; a
 /// call that it does not take twice in a row is lost, and its hand with it.
 pub const HOST_WAIT_MS: u64 = 30_000;
 
-/// Cloning a repository and copying files into a hand, milliseconds.
-/// Asking all of an agent's MCP servers which tools they have; each has less.
+/// Milliseconds for asking all of an agent's MCP servers which tools they have; each has less.
 pub const LIST_TIMEOUT_MS: u64 = 2 * 60 * 1_000;
+/// Cloning a repository and copying files into a hand, milliseconds.
 pub const PROVISION_TIMEOUT_MS: u64 = 10 * 60 * 1_000;
 
 /// Reading one run and writing its segments, milliseconds.

@@ -104,6 +104,10 @@ impl Sessions {
     pub fn set_mcp_servers(&self, id: &str, mcp_servers: Vec<McpServer>, mcp_hosts: Vec<String>) -> Result<(), Error> {
         check_id(id)?;
         let known = self.session(id).ok_or_else(|| Error::Unknown(id.to_owned()))?;
+        if known.policy.mcp_servers == mcp_servers && known.policy.mcp_hosts == mcp_hosts {
+            // Nothing is cut that may go on.
+            return Ok(());
+        }
         self.set(id, Policy { mcp_servers, mcp_hosts, ..known.policy.clone() })
     }
 

@@ -36,7 +36,7 @@ pub async fn send(proxy: &Proxy, session: &Session, request: Request<Incoming>) 
     parts.uri = origin_form(&uri);
     let answer = upstream::send(
         proxy,
-        session,
+        upstream::Until::policy_of(session),
         &to,
         tls,
         Request::from_parts(parts, idle::bounded(body, SILENCE_MAX, u64::MAX)),

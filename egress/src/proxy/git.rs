@@ -104,7 +104,7 @@ pub async fn send(proxy: &Proxy, session: &Session, request: Request<Incoming>) 
         _ => streamed(request.into_body()),
     };
     let upstream = upstream.body(body).map_err(|_| Refusal::bad("the request cannot be passed on"))?;
-    let answer = upstream::send(proxy, session, &to, place.tls, upstream).await?;
+    let answer = upstream::send(proxy, upstream::Until::policy_of(session), &to, place.tls, upstream).await?;
     if let Some(id) = credential {
         proxy.used(session, id, &to.host, asked.service.name(), answer.status());
     }

@@ -5,10 +5,12 @@ use super::{Body, Proxy, Refusal, Session, redact, refresh, upstream};
 use crate::idle;
 use bytes::Bytes;
 use domain::egress::McpServer;
+use domain::limits::MCP_CALL_TIMEOUT_MS;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
+use std::sync::Arc;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
@@ -16,8 +18,10 @@ use zeroize::Zeroizing;
 const REQUEST_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// What a server may say in answer to one request, and on one stream.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// A server answers within the time that a call may take, and the one who called is the first to lose patience.
+pub const ANSWER_WITHIN: Duration = Duration::from_millis(MCP_CALL_TIMEOUT_MS + 30_000);
 /// A server that says nothing for so long has nothing to say any more.
-const SILENCE_MAX: Duration = Duration::from_secs(600);
+const SILENCE_MAX: Duration = ANSWER_WITHIN;
 /// What of a request goes on, and what of an answer comes back.
 const PASSED: [HeaderName; 5] = [
     ACCEPT,
@@ -30,8 +34,8 @@ const PASSED_BACK: [HeaderName; 2] = [CONTENT_TYPE, HeaderName::from_static("mcp
 
 /// `name` is the server's in the session's agent.
 pub async fn send(
-    proxy: &Proxy,
-    session: &Session,
+    proxy: &Arc<Proxy>,
+    session: &Arc<Session>,
     name: &str,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Refusal> {
@@ -49,7 +53,7 @@ pub async fn send(
         return passed_back(session, first);
     }
     // Nothing was done: the server did not know who asks.
-    refresh::refresh(proxy, session, server, &first.token).await?;
+    refresh::refresh(proxy, session, server, first.token.as_deref().map(String::as_str)).await?;
     passed_back(session, attempt(proxy, session, server, &parts.method, &parts.headers, body).await?)
 }
 
@@ -88,7 +92,8 @@ async fn attempt(
     }
     let body = Full::new(body).map_err(|never| match never {}).boxed_unsync();
     let request = request.body(body).map_err(|_| Refusal::bad("the request cannot be passed on"))?;
-    let answer = upstream::send(proxy, session, &to, place.tls, request).await?;
+    let until = upstream::Until { over: session.over.clone(), answer_within: ANSWER_WITHIN };
+    let answer = upstream::send(proxy, until, &to, place.tls, request).await?;
     if let Some(id) = &server.credential {
         proxy.used(session, id, &to.host, "mcp", answer.status());
     }

@@ -14,7 +14,7 @@ mod upstream;
 
 use crate::audit::{Audit, Entry};
 use crate::resolve::{self, Denied, Guard};
-use crate::vault::Vault;
+use crate::vault::{Opened, Vault};
 use bytes::Bytes;
 use domain::egress::{CredentialId, Policy, read_mcp_path};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
@@ -188,8 +188,8 @@ pub async fn serve_calls(
 }
 
 async fn call(
-    proxy: &Proxy,
-    session: &Session,
+    proxy: &Arc<Proxy>,
+    session: &Arc<Session>,
     server: &str,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Refusal> {
@@ -263,7 +263,12 @@ fn target(request: &Request<Incoming>) -> (String, u16) {
 impl Proxy {
     /// A secret on its way to where it belongs.
     fn secret(&self, id: &CredentialId) -> Result<Zeroizing<String>, Refusal> {
-        self.vault.open_secret(id).map_err(|error| {
+        self.entry(id).map(|opened| opened.secret)
+    }
+
+    /// The same, for who means to replace it.
+    fn entry(&self, id: &CredentialId) -> Result<Opened, Refusal> {
+        self.vault.open_entry(id).map_err(|error| {
             tracing::warn!(error = &error as &dyn std::error::Error, "credential not opened");
             Refusal::denied("its credential is not there any more")
         })

@@ -48,11 +48,18 @@ struct Stored {
     credentials: BTreeMap<String, Sealed>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 struct Sealed {
     version: u64,
     secret: String,
+}
+
+/// A secret, and the entry that it was read from.
+pub(crate) struct Opened {
+    pub secret: Zeroizing<String>,
+    /// Sealed anew with each put, so no other entry is like it: not even one of the same version, after a deletion.
+    entry: Sealed,
 }
 
 pub struct Vault {
@@ -74,9 +81,7 @@ impl Vault {
 
     /// Keep a secret under a new version, which it gives back.
     pub fn put(&self, id: &CredentialId, secret: &str) -> Result<u64, Error> {
-        if secret.len() > SECRET_BYTES_MAX {
-            return Err(Error::TooLong(SECRET_BYTES_MAX));
-        }
+        check_length(secret)?;
         let path = self.path(id)?;
         let _writing = self.writing.lock().expect("no holder panics");
         let (mut stored, data_key) = match self.read(&path)? {
@@ -99,10 +104,26 @@ impl Vault {
             }
         };
         let version = stored.credentials.get(&id.credential).map_or(1, |sealed| sealed.version + 1);
-        let secret = BASE64.encode(seal::seal(&data_key, secret.as_bytes(), bound_name(id, version).as_bytes()));
-        stored.credentials.insert(id.credential.clone(), Sealed { version, secret });
+        stored.credentials.insert(id.credential.clone(), Sealed::new(&data_key, id, version, secret));
         write(&path, &stored)?;
         Ok(version)
+    }
+
+    /// Keep a secret in the place of one that was read before. Gives back its version, and none where that one is not
+    /// there any more: what was deleted stays so, and what somebody put since then is newer.
+    pub(crate) fn replace(&self, id: &CredentialId, before: &Opened, secret: &str) -> Result<Option<u64>, Error> {
+        check_length(secret)?;
+        let path = self.path(id)?;
+        let _writing = self.writing.lock().expect("no holder panics");
+        let Some(mut stored) = self.read(&path)? else { return Ok(None) };
+        let data_key = self.data_key(&stored, &id.vault, &path)?;
+        let Some(entry) = stored.credentials.get_mut(&id.credential).filter(|entry| **entry == before.entry) else {
+            return Ok(None);
+        };
+        let version = entry.version + 1;
+        *entry = Sealed::new(&data_key, id, version, secret);
+        write(&path, &stored)?;
+        Ok(Some(version))
     }
 
     pub fn delete(&self, id: &CredentialId) -> Result<(), Error> {
@@ -132,6 +153,11 @@ impl Vault {
 
     /// The secret, for the proxy in this process and nobody else.
     pub(crate) fn open_secret(&self, id: &CredentialId) -> Result<Zeroizing<String>, Error> {
+        self.open_entry(id).map(|opened| opened.secret)
+    }
+
+    /// The same, for who means to replace it.
+    pub(crate) fn open_entry(&self, id: &CredentialId) -> Result<Opened, Error> {
         let path = self.path(id)?;
         let stored = self.read(&path)?.ok_or(Error::Unknown)?;
         let sealed = stored.credentials.get(&id.credential).ok_or(Error::Unknown)?;
@@ -140,7 +166,7 @@ impl Vault {
         let secret = seal::open(&data_key, &bytes, bound_name(id, sealed.version).as_bytes());
         let secret = secret.ok_or_else(|| Error::Sealed(path.clone()))?;
         let text = std::str::from_utf8(&secret).map_err(|_| Error::Format(path))?;
-        Ok(Zeroizing::new(text.to_owned()))
+        Ok(Opened { secret: Zeroizing::new(text.to_owned()), entry: sealed.clone() })
     }
 
     pub fn holds(&self, id: &CredentialId) -> bool {
@@ -192,6 +218,17 @@ impl Vault {
             Err(e) => Err(Error::Io(path.to_owned(), e)),
         }
     }
+}
+
+impl Sealed {
+    fn new(data_key: &seal::Key, id: &CredentialId, version: u64, secret: &str) -> Self {
+        let sealed = seal::seal(data_key, secret.as_bytes(), bound_name(id, version).as_bytes());
+        Self { version, secret: BASE64.encode(sealed) }
+    }
+}
+
+fn check_length(secret: &str) -> Result<(), Error> {
+    if secret.len() > SECRET_BYTES_MAX { Err(Error::TooLong(SECRET_BYTES_MAX)) } else { Ok(()) }
 }
 
 fn check_name(name: &str) -> Result<(), Error> {
@@ -271,6 +308,39 @@ mod tests {
         assert!(!store.holds(&id("v", "a")));
         assert_eq!(&*store.open_secret(&id("w", "b")).unwrap(), "CANARY");
         assert!(matches!(store.remove("../w"), Err(Error::Name(_))));
+    }
+
+    #[test]
+    fn a_secret_is_replaced_only_where_it_is_the_one_that_was_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = vault(dir.path(), 1, &[]);
+        let (one, other) = (id("v", "a"), id("v", "b"));
+        store.put(&one, "first").unwrap();
+        store.put(&other, "untouched").unwrap();
+        let first = store.open_entry(&one).unwrap();
+        assert_eq!(store.replace(&one, &first, "second").unwrap(), Some(2));
+        assert_eq!(&*store.open_secret(&one).unwrap(), "second");
+        // Somebody was faster.
+        assert_eq!(store.replace(&one, &first, "late").unwrap(), None);
+        let second = store.open_entry(&one).unwrap();
+        store.delete(&one).unwrap();
+        assert_eq!(store.replace(&one, &second, "back from the dead").unwrap(), None);
+        assert!(!store.holds(&one) && store.holds(&other));
+        // Another one under the name, as often written as the one that was read.
+        store.put(&one, "new").unwrap();
+        store.put(&one, "newer").unwrap();
+        assert_eq!(store.replace(&one, &second, "late").unwrap(), None);
+        assert_eq!(&*store.open_secret(&one).unwrap(), "newer");
+        // A new master key changes no entry.
+        let newer = store.open_entry(&one).unwrap();
+        let rekeyed = vault(dir.path(), 2, &[1]);
+        rekeyed.rotate().unwrap();
+        assert_eq!(rekeyed.replace(&one, &newer, "newest").unwrap(), Some(3));
+        store.remove("v").unwrap();
+        assert_eq!(rekeyed.replace(&one, &newer, "late").unwrap(), None);
+        assert!(!rekeyed.holds(&one));
+        let long = "x".repeat(SECRET_BYTES_MAX + 1);
+        assert!(matches!(rekeyed.replace(&one, &newer, &long), Err(Error::TooLong(_))));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use std::sync::{Arc, Mutex};
 use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 
 const FRESH: &str = "CANARY-fresh-token";
 
@@ -124,43 +125,159 @@ fn a_sandbox_cannot_call_them() {
     assert!(seen.lock().unwrap().is_empty());
 }
 
+/// A session whose server takes no token but a refreshed one.
+struct Stale {
+    world: World,
+    asked: Arc<Mutex<String>>,
+    seen: servers::Seen,
+    forms: servers::Seen,
+    policy: Policy,
+}
+
+impl Stale {
+    fn new(gate: Arc<servers::Gate>) -> Self {
+        let runtime = Runtime::new().unwrap();
+        let asked = Arc::new(Mutex::new("expired since".to_owned()));
+        let (addr, seen) = servers::bearer(&runtime, Arc::clone(&asked));
+        let (endpoint, forms) = servers::tokens(&runtime, Arc::clone(&asked), "first", FRESH, gate);
+        let world = World::new(runtime, &[addr, endpoint]);
+        let refresh = Refresh {
+            token_endpoint: format!("http://auth.test:{}/token", endpoint.port()),
+            client_id: "us&them".into(),
+            client: ClientAuth::Basic { secret: world.put("client", "s/cret") },
+            refresh_token: world.put("refresh", "first"),
+            resource: None,
+            scope: Some("a b".into()),
+        };
+        let url = format!("http://mcp.test:{}/mcp", addr.port());
+        let docs = server("docs", url, Some(world.put("access", "CANARY-stale")));
+        let policy = open(vec![McpServer { refresh: Some(refresh), ..docs }]);
+        world.policy(policy.clone());
+        Self { world, asked, seen, forms, policy }
+    }
+
+    /// A call that is under way.
+    fn call(&self) -> JoinHandle<Answer> {
+        let socket = self.world.path("sockets").join(CALLS_SOCKET);
+        self.world.runtime.spawn(call(socket, mcp_path(SESSION, "docs")))
+    }
+
+    fn answer(&self, call: JoinHandle<Answer>) -> Answer {
+        self.world.runtime.block_on(call).unwrap()
+    }
+
+    /// What was sent to the token endpoint since the last time.
+    fn asked_for(&self) -> Vec<String> {
+        let forms = std::mem::take(&mut *self.forms.lock().unwrap());
+        forms
+            .iter()
+            .filter_map(|form| Some(form.split_once("refresh_token=")?.1.split_once('&')?.0.to_owned()))
+            .collect()
+    }
+
+    fn delete(&self, credential: &str) {
+        let id = CredentialId { vault: "vlt_1".into(), credential: credential.into() };
+        assert_eq!(self.world.ask(Request::DeleteCredential { id }), Reply::Done);
+    }
+
+    fn holds(&self, credential: &str) -> bool {
+        let id = CredentialId { vault: "vlt_1".into(), credential: credential.into() };
+        self.world.ask(Request::ValidateCredential { id }) == Reply::Valid { valid: true }
+    }
+}
+
 #[test]
 fn a_token_that_is_refused_is_refreshed_once_whoever_asks() {
-    let runtime = Runtime::new().unwrap();
-    let asked = Arc::new(Mutex::new("expired since".to_owned()));
-    let (addr, seen) = servers::bearer(&runtime, Arc::clone(&asked));
-    let (endpoint, forms) = servers::tokens(&runtime, Arc::clone(&asked), "first", FRESH);
-    let world = World::new(runtime, &[addr, endpoint]);
-    let refresh = Refresh {
-        token_endpoint: format!("http://auth.test:{}/token", endpoint.port()),
-        client_id: "us&them".into(),
-        client: ClientAuth::Basic { secret: world.put("client", "s/cret") },
-        refresh_token: world.put("refresh", "first"),
-        resource: None,
-        scope: Some("a b".into()),
-    };
-    let url = format!("http://mcp.test:{}/mcp", addr.port());
-    let docs = server("docs", url, Some(world.put("access", "CANARY-stale")));
-    world.policy(open(vec![McpServer { refresh: Some(refresh), ..docs }]));
-    let socket = world.path("sockets").join(CALLS_SOCKET);
-    let answers = world.runtime.block_on(async {
-        let calls: Vec<_> = (0..8).map(|_| tokio::spawn(call(socket.clone(), mcp_path(SESSION, "docs")))).collect();
-        let mut answers = Vec::new();
-        for call in calls {
-            answers.push(call.await.unwrap());
-        }
-        answers
-    });
+    let stale = Stale::new(servers::Gate::open());
+    let calls: Vec<_> = (0..8).map(|_| stale.call()).collect();
+    let answers: Vec<_> = calls.into_iter().map(|call| stale.answer(call)).collect();
     assert!(answers.iter().all(|answer| answer.status == StatusCode::OK && !answer.text.contains("CANARY")));
-    let forms = std::mem::take(&mut *forms.lock().unwrap());
+    let forms = std::mem::take(&mut *stale.forms.lock().unwrap());
     // `us%26them:s%2Fcret`
     let expected = r#"Some("Basic dXMlMjZ0aGVtOnMlMkZjcmV0") grant_type=refresh_token&refresh_token=first&scope=a%20b"#;
     assert_eq!(forms, [expected]);
 
     // What came with it is used the next time, and where that does not help the caller hears that he is not let in.
-    "never".clone_into(&mut asked.lock().unwrap());
-    let refused = ask(&world, "docs");
+    "never".clone_into(&mut stale.asked.lock().unwrap());
+    let refused = ask(&stale.world, "docs");
     assert_eq!((refused.status, refused.challenge.as_deref()), (StatusCode::UNAUTHORIZED, Some("Bearer")));
-    assert!(seen.lock().unwrap().iter().any(|head| head.contains(FRESH)));
-    assert!(!world.audit().contains("CANARY"));
+    assert_eq!(stale.asked_for(), ["second"]);
+    assert!(stale.seen.lock().unwrap().iter().any(|head| head.contains(FRESH)));
+    assert!(!stale.world.audit().contains("CANARY"));
+}
+
+#[test]
+fn a_refresh_comes_to_its_end_though_nobody_waits_for_it() {
+    type Interrupt = fn(&Stale, JoinHandle<Answer>);
+    let interruptions: [(&str, Interrupt); 4] = [
+        ("the caller goes", |_, call| call.abort()),
+        ("another policy", |stale, call| {
+            stale.world.policy(Policy { mcp_hosts: vec!["a.test".into()], ..stale.policy.clone() });
+            assert_eq!(stale.answer(call).status, StatusCode::SERVICE_UNAVAILABLE);
+        }),
+        ("other servers", |stale, call| {
+            let change = Request::SetMcpServers { session_id: SESSION.into(), mcp_servers: vec![], mcp_hosts: vec![] };
+            assert_eq!(stale.world.ask(change), Reply::Done);
+            assert_eq!(stale.answer(call).status, StatusCode::SERVICE_UNAVAILABLE);
+        }),
+        ("the session's end", |stale, call| {
+            assert_eq!(stale.world.ask(Request::DropSession { session_id: SESSION.into() }), Reply::Done);
+            assert_eq!(stale.answer(call).status, StatusCode::SERVICE_UNAVAILABLE);
+        }),
+    ];
+    for (why, interrupt) in interruptions {
+        let gate = servers::Gate::closed();
+        let stale = Stale::new(Arc::clone(&gate));
+        let call = stale.call();
+        stale.world.runtime.block_on(gate.asked());
+        interrupt(&stale, call);
+        stale.world.policy(stale.policy.clone());
+        let next = stale.call();
+        gate.let_one_pass();
+        assert_eq!(stale.answer(next).status, StatusCode::OK, "{why}");
+        assert_eq!(stale.asked_for(), ["first"], "{why}");
+    }
+}
+
+#[test]
+fn a_refresh_brings_nothing_back_and_takes_the_place_of_nothing_newer() {
+    let held = |meanwhile: fn(&Stale)| {
+        let gate = servers::Gate::closed();
+        let stale = Stale::new(Arc::clone(&gate));
+        let call = stale.call();
+        stale.world.runtime.block_on(gate.asked());
+        meanwhile(&stale);
+        gate.let_one_pass();
+        let answer = stale.answer(call);
+        stale.forms.lock().unwrap().clear();
+        (stale, answer, gate)
+    };
+    let (stale, answer, _) = held(|stale| ["access", "refresh", "client"].into_iter().for_each(|it| stale.delete(it)));
+    assert_eq!(answer.status, StatusCode::FORBIDDEN);
+    assert!(!stale.holds("access") && !stale.holds("refresh"));
+
+    // Versions are counted from one again.
+    let (stale, answer, gate) = held(|stale| {
+        for (credential, secret) in [("access", "CANARY-put-since"), ("refresh", "put-since")] {
+            stale.delete(credential);
+            stale.world.put(credential, secret);
+        }
+        "CANARY-put-since".clone_into(&mut stale.asked.lock().unwrap());
+    });
+    assert_eq!(answer.status, StatusCode::OK);
+    "never".clone_into(&mut stale.asked.lock().unwrap());
+    gate.let_one_pass();
+    assert_eq!(ask(&stale.world, "docs").status, StatusCode::UNAUTHORIZED);
+    assert_eq!(stale.asked_for(), ["put-since"]);
+
+    // Each part for itself: the refresh token that was used is of no use any more.
+    let (stale, answer, gate) = held(|stale| {
+        stale.world.put("access", "CANARY-put-since");
+        "CANARY-put-since".clone_into(&mut stale.asked.lock().unwrap());
+    });
+    assert_eq!(answer.status, StatusCode::OK);
+    "never".clone_into(&mut stale.asked.lock().unwrap());
+    gate.let_one_pass();
+    assert_eq!(ask(&stale.world, "docs").status, StatusCode::UNAUTHORIZED);
+    assert_eq!(stale.asked_for(), ["second"]);
 }

@@ -12,11 +12,13 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio::runtime::Runtime;
+use tokio::sync::Semaphore;
 
 type Answer = Response<Full<Bytes>>;
 
@@ -109,24 +111,58 @@ pub fn bearer(runtime: &Runtime, token: Arc<Mutex<String>>) -> (SocketAddr, Seen
     (addr, seen)
 }
 
-/// OAuth's token endpoint: gives out `next` for the refresh token `first`, once, and has it asked for from then on.
+/// Holds an endpoint between what it does and what it says of it.
+pub struct Gate {
+    asked: Semaphore,
+    open: Semaphore,
+}
+
+impl Gate {
+    pub fn open() -> Arc<Self> {
+        Arc::new(Self { asked: Semaphore::new(0), open: Semaphore::new(Semaphore::MAX_PERMITS) })
+    }
+
+    pub fn closed() -> Arc<Self> {
+        Arc::new(Self { asked: Semaphore::new(0), open: Semaphore::new(0) })
+    }
+
+    /// Comes back when somebody is held.
+    pub async fn asked(&self) {
+        self.asked.acquire().await.unwrap().forget();
+    }
+
+    pub fn let_one_pass(&self) {
+        self.open.add_permits(1);
+    }
+
+    async fn pass(&self) {
+        self.asked.add_permits(1);
+        self.open.acquire().await.unwrap().forget();
+    }
+}
+
+/// OAuth's token endpoint: gives out `next` for the refresh token `first`, once, and has it asked for from then on, whether
+/// or not somebody hears of it.
 pub fn tokens(
     runtime: &Runtime,
     asked: Arc<Mutex<String>>,
     first: &'static str,
     next: &'static str,
+    gate: Arc<Gate>,
 ) -> (SocketAddr, Seen) {
     let seen = Seen::default();
     let requests = Arc::clone(&seen);
+    let used = Arc::new(AtomicBool::new(false));
     let addr = serve(runtime, move |request: Request<Incoming>| {
-        let (asked, requests) = (Arc::clone(&asked), Arc::clone(&requests));
+        let (asked, requests, used, gate) =
+            (Arc::clone(&asked), Arc::clone(&requests), Arc::clone(&used), Arc::clone(&gate));
         async move {
             let authorization = request.headers().get("authorization").map(|value| value.to_str().unwrap().to_owned());
             let body = request.into_body().collect().await.unwrap().to_bytes();
             let form = String::from_utf8(body.to_vec()).unwrap();
             requests.lock().unwrap().push(format!("{authorization:?} {form}"));
             let mut response = Response::new(Full::default());
-            if form.contains(&format!("refresh_token={first}&")) {
+            if form.contains(&format!("refresh_token={first}&")) && !used.swap(true, Ordering::Relaxed) {
                 next.clone_into(&mut asked.lock().unwrap());
                 let tokens =
                     format!("{{\"access_token\": \"{next}\", \"refresh_token\": \"second\", \"expires_in\": 60}}");
@@ -134,6 +170,7 @@ pub fn tokens(
             } else {
                 *response.status_mut() = StatusCode::BAD_REQUEST;
             }
+            gate.pass().await;
             response
         }
     });
