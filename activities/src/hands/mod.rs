@@ -132,6 +132,25 @@ impl HandsActivities {
         self.provider.cancel(&input.hand, &id).await;
         Ok(execute.await)
     }
+
+    /// Nothing at the other end knows a call again: it is made by the first attempt or by none.
+    async fn call_once(
+        &self,
+        input: &McpCallInput,
+        attempt: u32,
+        interrupted: impl Future<Output = ()>,
+    ) -> Result<Executed, log::blobs::Error> {
+        let McpCallInput { session_id, server, tool, call, .. } = input;
+        // Before anything else: as long as this fails, no attempt has called anybody.
+        let arguments = self.input(call).await?;
+        if attempt > 1 {
+            return Ok(mcp::lost("the worker that may have made the call is gone"));
+        }
+        tokio::select! {
+            executed = self.mcp.call(session_id, server, tool, arguments) => Ok(executed),
+            () = interrupted => Ok(mcp::lost("the call was interrupted")),
+        }
+    }
 }
 
 #[activities]
@@ -230,17 +249,7 @@ impl HandsActivities {
             tool_use_id,
             error_type = Empty,
         );
-        let calling = async {
-            // Nothing at the other end knows a call again: it is made once, by whoever came first.
-            if attempt > 1 {
-                return Ok(mcp::lost("the worker that made the call is gone"));
-            }
-            let arguments = self.input(call).await?;
-            tokio::select! {
-                executed = self.mcp.call(session_id, server, tool, arguments) => Ok::<_, log::blobs::Error>(executed),
-                () = ctx.cancelled() => Ok(mcp::lost("the call was interrupted")),
-            }
-        };
+        let calling = self.call_once(&input, attempt, ctx.cancelled());
         let executed = beating(&ctx, calling).instrument(span.clone()).await?;
         if executed.is_error {
             span.record("error_type", if executed.lost { "lost" } else { "tool_error" });
@@ -312,3 +321,6 @@ async fn outcome(
 pub fn tools() -> impl Iterator<Item = (&'static str, &'static str, Value)> {
     hand::tools::TOOLS.iter().map(|tool| (tool.name, tool.description, (tool.schema)()))
 }
+
+#[cfg(test)]
+mod tests;
