@@ -1,11 +1,12 @@
 //! The api's side of egress: sessions' policies go there before their workflow starts, and go away with them.
 
 use async_trait::async_trait;
-use domain::egress::{Networking, Policy, Reply, Request};
+use domain::egress::{Networking, Policy, Reply, Repository, Request, Variable};
 
 use crate::app::App;
 use crate::error::{ApiError, Result};
 use crate::resources::environments::config::{self, Config};
+use crate::resources::sessions::mcp::McpPolicy;
 
 /// Whoever has the socket of egress. Nothing secret ever comes back over it.
 #[async_trait]
@@ -16,21 +17,31 @@ pub trait Egress: Send + Sync {
     fn may_go_unencrypted(&self, authority: &str) -> bool;
 }
 
-/// What a session of this environment may reach; none where its tools run elsewhere.
-pub fn policy(config: &Config) -> Option<Policy> {
-    let Config::Cloud { networking, .. } = config else { return None };
-    let networking = match networking.clone() {
-        config::Networking::Unrestricted => Networking::Unrestricted,
-        config::Networking::Limited { allowed_hosts, allow_mcp_servers, allow_package_managers } => {
-            Networking::Limited { allowed_hosts, allow_mcp_servers, allow_package_managers }
+/// What a session of this environment may reach.
+pub fn policy(config: &Config, variables: Vec<Variable>, repositories: Vec<Repository>, mcp: McpPolicy) -> Policy {
+    let McpPolicy { mcp_servers, mcp_hosts } = mcp;
+    match config {
+        Config::Cloud { networking, .. } => {
+            let networking = match networking.clone() {
+                config::Networking::Unrestricted => Networking::Unrestricted,
+                config::Networking::Limited { allowed_hosts, allow_mcp_servers, allow_package_managers } => {
+                    Networking::Limited { allowed_hosts, allow_mcp_servers, allow_package_managers }
+                }
+            };
+            Policy { networking, mcp_hosts, repositories, variables, mcp_servers }
         }
-    };
-    Some(Policy { networking, ..Policy::default() })
+        // Its tools run elsewhere, and reach what they reach there. MCP servers are called from here all the same.
+        Config::SelfHosted {} => {
+            let networking =
+                Networking::Limited { allowed_hosts: vec![], allow_mcp_servers: true, allow_package_managers: false };
+            Policy { networking, mcp_hosts, mcp_servers, ..Policy::default() }
+        }
+    }
 }
 
 /// Has the policy in force, or refuses: a session whose policy nobody enforces does not start.
-pub async fn open(app: &App, session_id: &str, policy: Option<Policy>) -> Result<()> {
-    let (Some(egress), Some(policy)) = (&app.egress, policy) else { return Ok(()) };
+pub async fn open(app: &App, session_id: &str, policy: Policy) -> Result<()> {
+    let Some(egress) = &app.egress else { return Ok(()) };
     match egress.ask(Request::SetPolicy { session_id: session_id.to_owned(), policy }).await {
         Ok(Reply::Done) => Ok(()),
         Ok(reply) => {
@@ -44,12 +55,19 @@ pub async fn open(app: &App, session_id: &str, policy: Option<Policy>) -> Result
     }
 }
 
-/// The session has ended. What cannot be told now is harmless: a policy without sandboxes lets nobody out.
-pub async fn close(app: &App, session_id: &str) {
-    let Some(egress) = &app.egress else { return };
+/// The session has ended: its policy goes, and with it the secrets that were its own. It has not ended for good before this
+/// is done.
+pub async fn close(app: &App, session_id: &str) -> Result<()> {
+    let Some(egress) = &app.egress else { return Ok(()) };
     match egress.ask(Request::DropSession { session_id: session_id.to_owned() }).await {
-        Ok(Reply::Done) => {}
-        Ok(reply) => tracing::warn!(session_id, ?reply, "policy not dropped"),
-        Err(error) => tracing::warn!(session_id, error = &error as &dyn std::error::Error, "policy not dropped"),
+        Ok(Reply::Done) => Ok(()),
+        Ok(reply) => {
+            tracing::error!(session_id, ?reply, "policy not dropped");
+            Err(ApiError::unavailable("the session's secrets could not be removed: try again"))
+        }
+        Err(error) => {
+            tracing::warn!(session_id, error = &error as &dyn std::error::Error, "egress not reached");
+            Err(ApiError::unavailable("the session's secrets cannot be removed right now: try again"))
+        }
     }
 }

@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use domain::egress::{CredentialId, Repository};
+use domain::session::signal;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::vaults::Safe;
+use super::story::Story;
+use super::vaults::{Hold, Safe};
 use super::{Api, id};
+use crate::resources::sessions::catch_up::catch_up;
 
 const TOKEN: &str = "CANARY-token";
 
@@ -112,4 +116,85 @@ async fn what_is_no_repository_is_refused_and_nothing_is_kept_of_it() {
     let body = json!({"agent": agent, "environment_id": environment, "resources": listed});
     api.post("/v1/sessions", &body).await.ok();
     assert!(safe.held().is_empty());
+}
+
+/// A session with one repository and its token: its story, and the paths of both.
+async fn with_token(api: &Api) -> (Story, String, String) {
+    let session = api.session(json!({"resources": [repository("app", json!({"authorization_token": TOKEN}))]})).await;
+    let path = format!("/v1/sessions/{}", id(&session));
+    let resource = format!("{path}/resources/{}", id(&session["resources"][0]));
+    (Story::of(&api.engine, &id(&session)), path, resource)
+}
+
+/// Ends the session when it is told to, as a brain would.
+fn ends(api: &Api, mut story: Story) -> tokio::task::JoinHandle<()> {
+    let engine = api.engine.clone();
+    tokio::spawn(async move {
+        engine.signaled(&story.session_id, signal::CLOSE, 1).await;
+        story.terminate();
+    })
+}
+
+#[tokio::test]
+async fn no_token_outlives_its_session() {
+    let (api, safe) = opened().await;
+    for fails in [&safe.is_gone, &safe.is_full] {
+        let (_, path, _) = with_token(&api).await;
+        *fails.lock() = true;
+        api.delete(&path).await.ok();
+        api.get(&path).await.refused(404, "not_found_error");
+        catch_up(&api.app, Timestamp::MAX).await.unwrap();
+        assert_eq!(safe.held(), [TOKEN]);
+        *fails.lock() = false;
+        catch_up(&api.app, Timestamp::MAX).await.unwrap();
+        assert!(safe.held().is_empty());
+
+        let (story, path, _) = with_token(&api).await;
+        *fails.lock() = true;
+        let ended = ends(&api, story);
+        api.act(&format!("{path}/archive")).await.refused(503, "api_error");
+        ended.await.unwrap();
+        assert_eq!(api.get(&path).await.ok()["archived_at"], Value::Null);
+        *fails.lock() = false;
+        assert!(api.act(&format!("{path}/archive")).await.ok()["archived_at"].is_string());
+        assert!(safe.held().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_resource_is_there_until_its_token_is_gone() {
+    let (api, safe) = opened().await;
+    let (_, _, resource) = with_token(&api).await;
+    *safe.is_full.lock() = true;
+    api.delete(&resource).await.refused(503, "api_error");
+    api.get(&resource).await.ok();
+    *safe.is_full.lock() = false;
+    api.delete(&resource).await.ok();
+    api.get(&resource).await.refused(404, "not_found_error");
+    assert!(safe.held().is_empty());
+}
+
+#[tokio::test]
+async fn a_token_that_comes_as_the_session_ends_is_not_kept() {
+    for deleted in [false, true] {
+        let (api, safe) = opened().await;
+        let (story, path, resource) = with_token(&api).await;
+        let hold = Hold::new();
+        *safe.hold.lock() = Some(hold.clone());
+        let body = json!({"authorization_token": "CANARY-late"});
+        let (rotated, ()) = tokio::join!(api.post(&resource, &body), async {
+            hold.came.acquire().await.unwrap().forget();
+            if deleted {
+                api.delete(&path).await.ok();
+            } else {
+                let ended = ends(&api, story);
+                api.act(&format!("{path}/archive")).await.ok();
+                ended.await.unwrap();
+            }
+            assert!(safe.held().is_empty());
+            hold.goes.add_permits(1);
+        });
+        assert!(rotated.invalid().contains("ended"));
+        assert!(safe.held().is_empty());
+    }
 }

@@ -26,8 +26,14 @@ use crate::{App, Options};
 impl Api {
     /// As after a restart: the same stores and engine, and nobody remembers anything.
     async fn restarted(&self) -> App {
+        self.restarted_with(|_| {}).await
+    }
+
+    pub(super) async fn restarted_with(&self, change: impl FnOnce(&mut Options)) -> App {
         let at = self.engine.connect().await;
-        App::open(self.app.catalog.clone(), self.app.blobs.clone(), at, Options::default()).await.unwrap()
+        let mut options = Options::default();
+        change(&mut options);
+        App::open(self.app.catalog.clone(), self.app.blobs.clone(), at, options).await.unwrap()
     }
 }
 

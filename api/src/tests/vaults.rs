@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use domain::egress::{CredentialId, McpServer, Policy, Reply, Request};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio::sync::{Notify, Semaphore};
 
 use super::{Api, id};
 use crate::egress::Egress;
@@ -18,7 +19,24 @@ pub(super) struct Safe {
     pub(super) policies: Mutex<Vec<Policy>>,
     /// Of agents that were changed, by session.
     pub(super) servers: Mutex<Vec<(String, Vec<McpServer>)>>,
-    is_gone: Mutex<bool>,
+    changed: Notify,
+    pub(super) is_gone: Mutex<bool>,
+    /// Whether it can write nothing, and says so.
+    pub(super) is_full: Mutex<bool>,
+    /// Holds whoever puts a secret.
+    pub(super) hold: Mutex<Option<Arc<Hold>>>,
+}
+
+/// Somebody comes, waits, and is let go.
+pub(super) struct Hold {
+    pub(super) came: Semaphore,
+    pub(super) goes: Semaphore,
+}
+
+impl Hold {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { came: Semaphore::new(0), goes: Semaphore::new(0) })
+    }
 }
 
 #[async_trait]
@@ -27,18 +45,31 @@ impl Egress for Safe {
         if *self.is_gone.lock() {
             return Err(std::io::Error::other("no egress"));
         }
+        let hold = self.hold.lock().clone().filter(|_| matches!(request, Request::PutCredential { .. }));
+        if let Some(hold) = hold {
+            hold.came.add_permits(1);
+            hold.goes.acquire().await.unwrap().forget();
+        }
+        if *self.is_full.lock() && !matches!(request, Request::ValidateCredential { .. }) {
+            return Ok(Reply::Refused { message: "read or write /vault".to_owned() });
+        }
         let mut secrets = self.secrets.lock();
         Ok(match request {
             Request::PutCredential { id, secret } => {
                 secrets.insert(id, secret.0);
                 Reply::Done
             }
-            Request::DeleteCredential { id } => match secrets.remove(&id) {
-                Some(_) => Reply::Done,
-                None => Reply::Refused { message: "find the credential".to_owned() },
-            },
+            Request::DeleteCredential { id } => {
+                secrets.remove(&id);
+                Reply::Done
+            }
+            Request::DropSession { session_id } => {
+                secrets.retain(|id, _| id.vault != session_id);
+                Reply::Done
+            }
             Request::SetMcpServers { session_id, mcp_servers, .. } => {
                 self.servers.lock().push((session_id, mcp_servers));
+                self.changed.notify_waiters();
                 Reply::Done
             }
             Request::CopyCredential { from, to } => match secrets.get(&from).cloned() {
@@ -65,6 +96,18 @@ impl Egress for Safe {
 impl Safe {
     pub(super) fn held(&self) -> Vec<String> {
         self.secrets.lock().values().cloned().collect()
+    }
+
+    /// Name and host of the servers that were told so often, once they were.
+    pub(super) async fn told(&self, times: usize) -> Vec<(String, String)> {
+        loop {
+            let changed = self.changed.notified();
+            if let Some((_, servers)) = self.servers.lock().get(times - 1) {
+                let host = |url: &str| url.trim_start_matches("https://").to_owned();
+                return servers.iter().map(|server| (server.name.clone(), host(&server.url))).collect();
+            }
+            changed.await;
+        }
     }
 }
 
@@ -210,6 +253,10 @@ async fn nothing_is_said_to_be_purged_that_is_not() {
     }
     assert_eq!(api.get(&one).await.ok()["archived_at"], Value::Null);
     *safe.is_gone.lock() = false;
+    // It answers, and what it was asked for is not done.
+    *safe.is_full.lock() = true;
+    api.act(&format!("{one}/archive")).await.refused(503, "api_error");
+    *safe.is_full.lock() = false;
     // The vault was closed; archiving it again finishes what was begun.
     api.act(&format!("{vault}/archive")).await.ok();
     assert!(safe.held().is_empty() && api.get(&one).await.ok()["archived_at"].is_string());

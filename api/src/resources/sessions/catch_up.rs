@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use store::{Direction, Durability, KeyRange};
 
 use super::end;
+use super::mcp;
 use super::row::{self, ReadTo, SessionRow};
 use crate::app::App;
 use crate::error::{ApiError, Result};
@@ -64,7 +65,8 @@ pub async fn settle(app: &App, row: &SessionRow) -> Result<()> {
         if !is_kept {
             return Err(ApiError::unavailable("the row of a session could not be written"));
         }
-        app.follower.follow(&row.id);
+        let followed = app.follower.follow(&row.id);
+        mcp::settle_again(app, &row.id, &*followed.fresh().await?);
     }
     // A request that was taken when the service was killed may not have come to asking for a worker.
     if let Some(known) = row.projection.as_ref().filter(|_| row.archived_at.is_none())

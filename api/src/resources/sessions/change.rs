@@ -63,12 +63,12 @@ pub async fn update(
     if body.budget != Patch::Keep {
         return Err(ApiError::field("budget", "a session that was created without a budget can have none"));
     }
-    let (_, current) = apply(&app, &id, async |current| Ok((changes(&app, &id, body, current).await?, ()))).await?;
+    let (_, current) = apply(&app, &id, async |current| Ok((changes(&app, body, current).await?, ()))).await?;
     Ok(Json(Session::of(&app, &row, current).await?))
 }
 
 /// What of the body differs from the session as it is.
-async fn changes(app: &App, id: &str, body: UpdateSession, current: &Current) -> Result<Edit> {
+async fn changes(app: &App, body: UpdateSession, current: &Current) -> Result<Edit> {
     let attributes = &current.summary.attributes;
     let mut edit = Edit::default();
     match body.title {
@@ -85,12 +85,12 @@ async fn changes(app: &App, id: &str, body: UpdateSession, current: &Current) ->
         edit.metadata = Some(patched).filter(|patched| *patched != attributes.metadata);
     }
     if let Some(param) = body.agent.not_null("agent")? {
-        edit.agent = changed_agent(app, id, param, current).await?;
+        edit.agent = changed_agent(app, param, current).await?;
     }
     Ok(edit)
 }
 
-async fn changed_agent(app: &App, id: &str, param: AgentParam, current: &Current) -> Result<Option<AgentChange>> {
+async fn changed_agent(app: &App, param: AgentParam, current: &Current) -> Result<Option<AgentChange>> {
     if !current.status.is_idle() {
         let message = format!("the session is {}: its agent can be changed while it is idle", current.status.public());
         return Err(ApiError::field("agent", message));
@@ -107,8 +107,6 @@ async fn changed_agent(app: &App, id: &str, param: AgentParam, current: &Current
     let facts = AgentFacts { strategy, shims_off, ..agent::keep(app, &changed).await? };
     let mut public = Content::Inline { value: serde_json::to_value(&changed).map_err(ApiError::internal)? };
     blobs::offload_json(&*app.blobs, &mut public, INLINE_BYTES_MAX).await?;
-    // Before the session knows of them: a server that is known and not used does no harm.
-    mcp::change(app, id, &facts, &current.summary.attributes).await?;
     Ok(Some(AgentChange { facts, public }))
 }
 
@@ -150,12 +148,24 @@ pub async fn apply<T>(
             return Ok((told, current));
         }
         keep(app, id, &edit).await?;
+        let announced = match &edit.agent {
+            Some(agent) => mcp::announce(app, id, &agent.facts, &current.summary.attributes).await?,
+            None => None,
+        };
         let Edit { title, metadata, agent, resources, strategy } = edit;
         let change = Change { id: ids::new(ids::CHANGE), title, metadata, agent, resources, strategy };
         match app.gateway.signal(id, signal::CHANGE, &change, &change.id).await {
             Ok(()) => {}
             Err(gateway::Error::NotFound { .. }) => return Err(ended()),
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                if let Some(announced) = announced {
+                    announced.withdraw(app, id).await;
+                }
+                return Err(error.into());
+            }
+        }
+        if let Some(announced) = announced {
+            announced.settle(app, id);
         }
         let status = current.status;
         current::apply(&mut current.summary.attributes, &change, status);
@@ -165,7 +175,7 @@ pub async fn apply<T>(
     Ok(told)
 }
 
-fn ended() -> ApiError {
+pub fn ended() -> ApiError {
     ApiError::invalid("the session has ended and cannot be changed")
 }
 

@@ -35,7 +35,7 @@ pub async fn archive(State(app): State<App>, Path(id): Path<String>) -> Result<J
     check_rests(&app, &id, "archived").await?;
     close(&app, &id).await?;
     queue::end(&app, &id).await?;
-    egress::close(&app, &id).await;
+    egress::close(&app, &id).await?;
     let now = app.clock.now();
     let archived = row::change(&*app.catalog, &id, Durability::Synced, |row, batch| {
         let archived_at = row.archived_at.or(Some(now));
@@ -152,10 +152,11 @@ fn holds_hand(log: &SessionLog) -> bool {
     !log.is_closed() && log.summary().is_some_and(|summary| summary.hand.is_some())
 }
 
-/// Removes the rows of a session: its files, what it needs of blobs, and then its own.
+/// Removes what is left of a session: its secrets, its files, what it needs of blobs, and last its row, by which all of that
+/// is found again where something fails.
 pub async fn forget(app: &App, id: &str) -> Result<()> {
     app.forget(id);
-    egress::close(app, id).await;
+    egress::close(app, id).await?;
     queue::forget(app, id).await?;
     loop {
         let blobs = row::referred(&*app.catalog, id, STRIDE).await?;

@@ -24,7 +24,7 @@ use store::{Batch, Digest, Durability};
 use tracing::Span;
 
 use super::current::Current;
-use super::mcp::{self, McpPolicy};
+use super::mcp;
 use super::object::Session;
 use super::row::{self, Projection, SessionRow};
 use super::{agent, create, moment, repositories};
@@ -70,7 +70,7 @@ struct Plan {
     is_harness_named: bool,
     shared: usize,
     needed: BTreeSet<Digest>,
-    policy: Option<Policy>,
+    policy: Policy,
     /// What the parent had, in the fork's order.
     resources: Vec<Resource>,
 }
@@ -145,12 +145,7 @@ async fn plan(app: &App, parent: &str, body: ForkSession) -> Result<Plan> {
 }
 
 /// The parent's, with what was asked for otherwise.
-async fn attributes(
-    app: &App,
-    id: &str,
-    state: &SessionState,
-    body: &ForkSession,
-) -> Result<(Attributes, Option<Policy>)> {
+async fn attributes(app: &App, id: &str, state: &SessionState, body: &ForkSession) -> Result<(Attributes, Policy)> {
     let mut attributes = state.summary.attributes.clone();
     let environment_id = body.environment_id.as_ref().unwrap_or(&attributes.environment_id).clone();
     let environment = environments::resolve(app, &environment_id).await?;
@@ -176,14 +171,8 @@ async fn attributes(
     }
     let variables = vaults::variables(app, &attributes.vault_ids).await?;
     let repositories = repositories::reached(id, &attributes.resources);
-    let McpPolicy { mcp_servers, mcp_hosts } = mcp::policy(app, &attributes.agent, &attributes.vault_ids).await?;
-    let policy = egress::policy(&environment.config).map(|policy| Policy {
-        variables,
-        repositories,
-        mcp_servers,
-        mcp_hosts,
-        ..policy
-    });
+    let servers = mcp::policy(app, &attributes.agent, &attributes.vault_ids).await?;
+    let policy = egress::policy(&environment.config, variables, repositories, servers);
     Ok((attributes, policy))
 }
 

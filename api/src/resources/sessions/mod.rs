@@ -8,7 +8,7 @@ pub mod current;
 mod end;
 mod fork;
 mod list;
-mod mcp;
+pub mod mcp;
 pub mod object;
 mod repositories;
 pub mod resources;

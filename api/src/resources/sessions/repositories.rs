@@ -48,9 +48,8 @@ pub fn describe(app: &App, param: RepositoryParam, at: &str) -> Result<Described
     })?;
     let name = check_url(&url, |authority| egress.may_go_unencrypted(authority))
         .map_err(|problem| ApiError::field(format!("{at}.url"), problem))?;
-    if token.as_ref().is_some_and(|token| !is_token(&token.0)) {
-        let problem = "must be 1 to 8,192 visible ASCII characters";
-        return Err(ApiError::field(format!("{at}.authorization_token"), problem));
+    if let Some(token) = &token {
+        check_token(token, format!("{at}.authorization_token"))?;
     }
     if checkout.as_ref().is_some_and(|checkout| !is_checkout(checkout)) {
         let problem = "must name a branch, or a commit by its 40 or 64 hexadecimal digits";
@@ -105,18 +104,23 @@ pub async fn keep_token(app: &App, session_id: &str, resource_id: &str, token: S
     }
 }
 
-/// The token that somebody wants used from now on.
-pub fn check_token(token: Secret) -> Result<Secret> {
-    match is_token(&token.0) {
-        true => Ok(token),
-        false => Err(ApiError::field("authorization_token", "must be 1 to 8,192 visible ASCII characters")),
+/// A token that somebody wants used, given in the field `at`.
+pub fn check_token(token: &Secret, at: impl std::fmt::Display) -> Result<()> {
+    match (1..=TOKEN_BYTES_MAX).contains(&token.0.len()) && token.0.bytes().all(|b| b.is_ascii_graphic()) {
+        true => Ok(()),
+        false => Err(ApiError::field(at, "must be 1 to 8,192 visible ASCII characters")),
     }
 }
 
 /// The resource was taken away: its repository is reached with its token no more.
 pub async fn drop_token(app: &App, session_id: &str, resource_id: &str) -> Result<()> {
-    // One that is gone already is as good as dropped.
-    ask(app, Request::DeleteCredential { id: credential(session_id, resource_id) }).await.map(drop)
+    match ask(app, Request::DeleteCredential { id: credential(session_id, resource_id) }).await? {
+        Reply::Done => Ok(()),
+        reply => {
+            tracing::error!(session_id, resource_id, ?reply, "token not dropped");
+            Err(ApiError::unavailable("the token could not be removed: try again"))
+        }
+    }
 }
 
 /// A fork goes on with its parent's tokens, as far as the parent still has them; without one the fork's log will say what
@@ -166,10 +170,6 @@ fn check_url(url: &str, may_go_unencrypted: impl Fn(&str) -> bool) -> std::resul
     let name = path.rsplit('/').next().unwrap_or_default();
     let name = name.strip_suffix(".git").unwrap_or(name);
     if name.is_empty() { Err(SHAPE) } else { Ok(name.to_owned()) }
-}
-
-fn is_token(token: &str) -> bool {
-    (1..=TOKEN_BYTES_MAX).contains(&token.len()) && token.bytes().all(|b| b.is_ascii_graphic())
 }
 
 fn is_checkout(checkout: &Checkout) -> bool {

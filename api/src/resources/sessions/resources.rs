@@ -12,7 +12,7 @@ use store::{Batch, Durability};
 use super::change::{self, Edit};
 use super::object::PublicResource;
 use super::repositories;
-use super::row;
+use super::row::{self, SessionRow};
 use super::uploads::{self, ResourceParam};
 use crate::app::App;
 use crate::body::JsonBody;
@@ -107,14 +107,24 @@ async fn rotate(
         }
         _ => return Err(ApiError::invalid("only the token of a github_repository can be changed")),
     }
-    let token = repositories::check_token(body.authorization_token)?;
-    // What has ended keeps no secret.
-    let row = row::find(&app, &id).await?;
-    if row.archived_at.is_some() {
-        return Err(ApiError::invalid("the session is archived"));
+    repositories::check_token(&body.authorization_token, "authorization_token")?;
+    if !lives(&app, &id).await? {
+        return Err(change::ended());
     }
-    repositories::keep_token(&app, &id, &resource_id, token).await?;
+    repositories::keep_token(&app, &id, &resource_id, body.authorization_token).await?;
+    if !lives(&app, &id).await? {
+        // Its secrets may have gone before this one came.
+        repositories::drop_token(&app, &id, &resource_id).await?;
+        return Err(change::ended());
+    }
     Ok(Json(resource.into()))
+}
+
+/// What has ended keeps no secret: it is deleted, or told to end, before its secrets go.
+async fn lives(app: &App, id: &str) -> Result<bool> {
+    let row = app.catalog.row::<SessionRow>(id).await?.map(|read| read.row);
+    let is_there = row.is_some_and(|row| row.is_there() && row.archived_at.is_none());
+    Ok(is_there && !super::read(app, id).await?.is_over())
 }
 
 async fn remove(State(app): State<App>, Path((id, resource_id)): Path<(String, String)>) -> Result<Json<Deleted>> {
@@ -123,12 +133,13 @@ async fn remove(State(app): State<App>, Path((id, resource_id)): Path<(String, S
         let (removed, resources): (Vec<_>, Vec<_>) =
             current.summary.attributes.resources.iter().cloned().partition(|resource| resource.id == resource_id);
         let removed = removed.into_iter().next().ok_or_else(|| missing(&resource_id))?;
+        if let ResourceKind::GithubRepository { authorized: true, .. } = &removed.kind {
+            // As long as this fails the resource is there, and can be taken away again.
+            repositories::drop_token(&app, &id, &resource_id).await?;
+        }
         Ok((Edit { resources: Some(resources), ..Edit::default() }, removed))
     })
     .await?;
-    if let ResourceKind::GithubRepository { authorized: true, .. } = &removed.kind {
-        repositories::drop_token(&app, &id, &resource_id).await?;
-    }
     if let ResourceKind::File { file_id, .. } = &removed.kind
         && let Some(read) = app.catalog.row::<FileRow>(file_id).await?
     {

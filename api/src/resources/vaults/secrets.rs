@@ -67,12 +67,12 @@ pub async fn put(app: &App, vault_id: &str, credential_id: &str, secrets: Secret
 pub async fn purge(app: &App, vault_id: &str, credential_id: &str) -> Result<()> {
     for part in Part::ALL {
         let id = part.of(vault_id, credential_id);
-        if ask(app, Request::DeleteCredential { id }).await? == Reply::Done {
-            continue;
-        }
-        if holds(app, vault_id, credential_id, part).await? {
-            tracing::error!(credential_id, "secret not removed");
-            return Err(ApiError::unavailable("the secret could not be removed: try again"));
+        match ask(app, Request::DeleteCredential { id }).await? {
+            Reply::Done => {}
+            reply => {
+                tracing::error!(credential_id, ?reply, "secret not removed");
+                return Err(ApiError::unavailable("the secret could not be removed: try again"));
+            }
         }
     }
     Ok(())
