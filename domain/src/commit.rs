@@ -6,7 +6,7 @@ use crate::{
     agent::{HarnessRef, StrategyRef},
     content::BlobRef,
     outcome::Listed,
-    session::{Attributes, HandRef},
+    session::{Attributes, HandRef, Workspace},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -154,6 +154,21 @@ pub enum PrivateEntry {
     /// They said so: from here on the agent has these.
     ToolsListed {
         listed: Listed,
+    },
+    /// The session rests and its hand with it: unless it is needed before, it is parked then.
+    Resting {
+        activity: String,
+        until: Time,
+    },
+    /// What is in the hand is being kept, so that it can be let go.
+    Parking {
+        activity: String,
+    },
+    /// The workspace is kept: the hand is let go by an activity of this name, and the next use has a new one.
+    HandParked {
+        hand: HandRef,
+        workspace: Workspace,
+        release: String,
     },
     /// The hand is given up for good.
     Releasing {

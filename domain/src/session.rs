@@ -114,6 +114,9 @@ pub struct Tuning {
     /// Milliseconds within which a hand's host has to take a call. 0: `limits::HOST_WAIT_MS`.
     #[serde(default)]
     pub host_wait_ms: u64,
+    /// Milliseconds at rest after which a session's hand is parked. 0: never.
+    #[serde(default)]
+    pub park_after_ms: u64,
 }
 
 impl Tuning {
@@ -279,6 +282,25 @@ pub struct HandRef {
     pub epoch: u64,
 }
 
+/// What was kept of a hand, so that another one can go on from it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workspace {
+    /// A JSON array of [`OutputFile`]: the pieces of an archive, in order. Nobody but a sandbox opens it.
+    pub listing: BlobRef,
+    /// Where the repository in it began, so that its diff can be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<WorkspaceStart>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkspaceStart {
+    /// The repository's folder inside the sandbox.
+    pub dir: String,
+    /// A commit id; none in a repository that was empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+}
+
 /// Input of `call_model`: names hashes and positions, never a message list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelInput {
@@ -313,6 +335,9 @@ pub struct ExecuteInput {
     pub session_id: String,
     pub hand: HandRef,
     pub call: Call,
+    /// The hand goes on from a parked one, and the model has not been told what that means.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restored: bool,
     /// What the turn began with ([`crate::Summary::began`]): for traces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub turn_event: Option<String>,
@@ -352,12 +377,15 @@ pub struct ProvisionInput {
     pub hand: String,
     pub environment_id: String,
     pub resources: Vec<Resource>,
+    /// Of a hand that was parked: the new one begins with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<Workspace>,
     /// What the turn began with ([`crate::Summary::began`]): for traces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub turn_event: Option<String>,
 }
 
-/// Input of `collect` and `release`.
+/// Input of `collect`, `park` and `release`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HandInput {
     pub session_id: String,

@@ -10,7 +10,7 @@ use domain::{
     event::Confirmation,
     ids,
     limits::VIEW_RESULT_HEAD_BYTES,
-    outcome::{CollectOutcome, ListOutcome, ModelDigest, ProvisionOutcome, SealOutcome, ToolDigest},
+    outcome::{CollectOutcome, ListOutcome, ModelDigest, ParkOutcome, ProvisionOutcome, SealOutcome, ToolDigest},
     session::{Change, Close, Mail, Swap},
 };
 use serde::{Deserialize, Serialize};
@@ -129,6 +129,9 @@ pub enum Outcome {
     },
     Collect {
         outcome: CollectOutcome,
+    },
+    Park {
+        outcome: ParkOutcome,
     },
     /// A timer fired, or an activity that returns nothing is done.
     Done {},

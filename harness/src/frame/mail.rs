@@ -86,7 +86,13 @@ fn stop(draft: &mut Draft<'_>) {
                 draft.tool_error(call, INTERRUPTED);
             }
             Op::Execute { .. } if !pending.cancelling => dying.push(pending.activity),
-            Op::Execute { .. } | Op::Seal { .. } | Op::Collect {} | Op::Release {} => {}
+            Op::Execute { .. }
+            | Op::Seal { .. }
+            | Op::Collect {}
+            | Op::Rest { .. }
+            | Op::Park {}
+            | Op::Discard { .. }
+            | Op::Release {} => {}
         }
     }
     if !dying.is_empty() {
