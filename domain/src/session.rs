@@ -41,6 +41,8 @@ pub mod signal {
     pub const EVENTS: &str = "events";
     pub const CHANGE: &str = "change";
     pub const SWAP: &str = "swap";
+    pub const GIVE: &str = "give";
+    pub const HANDED: &str = "handed";
     pub const CLOSE: &str = "close";
 }
 
@@ -198,6 +200,8 @@ pub enum Mail {
     Event { event: Event },
     Change { change: Change },
     Swap { swap: Swap },
+    Give { give: Give },
+    Handed { handed: Handed },
     Close { close: Close },
 }
 
@@ -208,6 +212,8 @@ impl Mail {
             Mail::Event { event } => &event.id,
             Mail::Change { change } => &change.id,
             Mail::Swap { swap } => &swap.id,
+            Mail::Give { give } => &give.id,
+            Mail::Handed { handed } => &handed.id,
             Mail::Close { close } => &close.id,
         }
     }
@@ -266,6 +272,28 @@ pub struct AgentChange {
 pub struct Swap {
     pub id: String,
     pub harness: HarnessRef,
+}
+
+/// Signal `give`: what is in the hand goes to another session, when this one rests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Give {
+    pub id: String,
+    /// The other session.
+    pub to: String,
+}
+
+/// Signal `handed`, from one session to another: what was in a hand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handed {
+    pub id: String,
+    /// The session that had it.
+    pub from: String,
+    /// The hand that it was in.
+    pub hand: String,
+    pub workspace: Workspace,
+    /// It comes back, as it was not taken.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub returned: bool,
 }
 
 /// Signal `close`: release the hands and end the workflow.

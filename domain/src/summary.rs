@@ -206,6 +206,10 @@ impl Summary {
                 self.hand = None;
                 self.parked = Some(Parked { hand: hand.hand.clone(), workspace: workspace.clone(), at: now });
             }
+            PrivateEntry::HandGiven { .. } => self.parked = None,
+            PrivateEntry::HandTaken { handed } | PrivateEntry::HandBack { handed } => {
+                self.parked = Some(Parked { hand: handed.hand.clone(), workspace: handed.workspace.clone(), at: now });
+            }
             PrivateEntry::Resting { activity, .. } | PrivateEntry::Parking { activity } => {
                 self.parking = Some(activity.clone());
             }

@@ -27,7 +27,7 @@ use domain::{
     outcome::{
         BlockDigest, Call, CollectOutcome, ListOutcome, Listed, ModelDigest, ParkOutcome, ProvisionOutcome, ToolDigest,
     },
-    session::{Attributes, Change, Close, HandRef, LogEntry, Mail, Swap, Tuning, Workspace},
+    session::{Attributes, Change, Close, Give, HandRef, Handed, LogEntry, Mail, Swap, Tuning, Workspace},
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -186,6 +186,20 @@ impl Session {
 
     pub fn change(&mut self, change: Change) {
         self.mailbox.push(Mail::Change { change });
+    }
+
+    /// To a session that is not part of this.
+    pub fn give(&mut self) {
+        let id = self.fresh_id();
+        self.mailbox.push(Mail::Give { give: Give { id, to: "sesn_other".to_owned() } });
+    }
+
+    /// From a session that is not part of this.
+    pub fn handed(&mut self, returned: bool) {
+        let listing = BlobRef { blob: "3".repeat(64), bytes: 0 };
+        let (id, hand) = (self.fresh_id(), "hand_other".to_owned());
+        let workspace = Workspace { listing, start: None };
+        self.mailbox.push(Mail::Handed { handed: Handed { id, from: "sesn_other".to_owned(), hand, workspace, returned } });
     }
 
     pub fn swap(&mut self, harness: HarnessRef) {

@@ -18,7 +18,7 @@ use domain::{
     limits::SEEN_EVENT_IDS_MAX,
     model::Range,
     outcome::{Call, ModelDigest, ToolDigest},
-    session::{Attributes, HandRef, Swap},
+    session::{Attributes, Give, HandRef, Handed, Swap},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -54,6 +54,9 @@ pub struct SessionState {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub restored: bool,
     pub swap: Option<Swap>,
+    /// What is in the hand goes to another session as soon as it is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub giving: Option<Give>,
     pub closing: bool,
     /// Ids of mail taken lately, so that a redelivered signal changes nothing.
     pub seen: VecDeque<String>,
@@ -122,6 +125,11 @@ pub enum Op {
     Discard {
         hand: HandRef,
     },
+    /// Another session is told what it has now.
+    Hand {
+        to: String,
+        handed: Handed,
+    },
     Release {},
 }
 
@@ -146,7 +154,13 @@ impl Op {
     pub fn holds_turn(&self) -> bool {
         !matches!(
             self,
-            Op::Seal { .. } | Op::Collect {} | Op::Rest { .. } | Op::Park {} | Op::Discard { .. } | Op::Release {}
+            Op::Seal { .. }
+                | Op::Collect {}
+                | Op::Rest { .. }
+                | Op::Park {}
+                | Op::Discard { .. }
+                | Op::Hand { .. }
+                | Op::Release {}
         )
     }
 }
@@ -196,6 +210,7 @@ impl SessionState {
             uncollected: false,
             restored: false,
             swap: None,
+            giving: None,
             closing: false,
             seen: VecDeque::new(),
             turn_strategy: None,
@@ -216,7 +231,7 @@ impl SessionState {
             (pending.cancelling, pending.dispatched) = (false, false);
         }
         (self.tries, self.uncollected, self.swap, self.closing) = (0, false, None, false);
-        (self.turn_strategy, self.restored) = (None, false);
+        (self.turn_strategy, self.restored, self.giving) = (None, false, None);
         self.summary = Summary {
             last_time: self.summary.last_time,
             n: self.summary.n,
@@ -328,7 +343,11 @@ impl SessionState {
             // The refusal is an inline result that follows.
             Waiting::Confirmation { .. } | Waiting::Interrupt { .. } => {}
             Waiting::Answer { digest, .. } => self.answered(digest.clone()),
-            Waiting::Change { .. } | Waiting::Swap { .. } | Waiting::Close { .. } => {}
+            Waiting::Change { .. }
+            | Waiting::Swap { .. }
+            | Waiting::Give { .. }
+            | Waiting::Handed { .. }
+            | Waiting::Close { .. } => {}
         }
     }
 
@@ -409,6 +428,16 @@ impl SessionState {
                     self.turn_strategy = Some(change.strategy.clone());
                 }
             }
+            PrivateEntry::Giving { give } => self.giving = Some(give.clone()),
+            PrivateEntry::NotGiven { .. } => self.giving = None,
+            PrivateEntry::HandGiven { to, handed, activity } => {
+                self.giving = None;
+                self.start(activity.clone(), Op::Hand { to: to.clone(), handed: handed.clone() });
+            }
+            PrivateEntry::HandRefused { handed, activity: Some(activity) } => {
+                let returned = Handed { returned: true, ..handed.clone() };
+                self.start(activity.clone(), Op::Hand { to: handed.from.clone(), handed: returned });
+            }
             // What was given to no hand yet needs another one.
             PrivateEntry::HandLost { .. } => {
                 if self.pending.iter().any(|pending| pending.op.needs_hand() && !pending.dispatched) {
@@ -418,6 +447,9 @@ impl SessionState {
             // In the summary.
             PrivateEntry::Changed { .. }
             | PrivateEntry::HandProvisioned { .. }
+            | PrivateEntry::HandBack { .. }
+            | PrivateEntry::HandTaken { .. }
+            | PrivateEntry::HandRefused { activity: None, .. }
             | PrivateEntry::HandReleased { .. }
             | PrivateEntry::RunSealed { .. }
             | PrivateEntry::ToolsListed { .. }

@@ -105,7 +105,8 @@ impl Needed {
                 self.json(&agent.public);
             }
             Mail::Swap { swap } => self.harness(&swap.harness),
-            Mail::Change { .. } | Mail::Close { .. } => {}
+            Mail::Handed { handed } => self.workspace(&handed.workspace),
+            Mail::Change { .. } | Mail::Give { .. } | Mail::Close { .. } => {}
         }
     }
 

@@ -105,8 +105,8 @@ pub trait Provider: Send + Sync {
 }
 
 /// What a model has to know before it relies on what it remembers.
-const RESTORED: &str = "[The sandbox was put away while the session rested, and a new one begins with what was in it: \
-    /workspace and /mnt/session/outputs are as they were; processes, shell variables, /tmp and the home folder are not.]";
+const RESTORED: &str = "[This sandbox begins with what was in an earlier one: /workspace and /mnt/session/outputs are as they \
+    were left; processes, shell variables, /tmp and the home folder are not.]";
 
 /// The activities of a hand worker.
 pub struct HandsActivities {

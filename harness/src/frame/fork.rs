@@ -28,6 +28,7 @@ pub fn begin(draft: &mut Draft<'_>) {
             | Op::Rest { .. }
             | Op::Park {}
             | Op::Discard { .. }
+            | Op::Hand { .. }
             | Op::Release {} => {}
         }
     }

@@ -93,6 +93,8 @@ fn act(lot: &mut Lot, session: &mut Session, gone: &mut Vec<(String, Op)>) {
             session.interrupt();
         }
         3 if lot.one_in(20) => session.close(),
+        3 if lot.one_in(6) => session.give(),
+        3 if lot.one_in(6) => session.handed(lot.one_in(3)),
         3 if lot.one_in(10) => session.swap(HARNESSES[lot.below(HARNESSES.len())].reference()),
         4 | 5 => {
             let uses = open_uses(&session.log);
@@ -150,7 +152,7 @@ fn complete(lot: &mut Lot, session: &mut Session, activity: &str, op: &Op) {
                 session.hand_is_ready(activity, hand);
             }
         }
-        Op::Timer { .. } | Op::Rest { .. } | Op::Discard { .. } | Op::Release {} => {
+        Op::Timer { .. } | Op::Rest { .. } | Op::Discard { .. } | Op::Hand { .. } | Op::Release {} => {
             session.finish(activity, Ok(crate::Outcome::Done {}));
         }
         Op::Park {} => match lot.below(3) {
@@ -180,7 +182,12 @@ fn finish(session: &mut Session) {
             Op::ListTools {} => session.tools_listed(&activity, true),
             Op::Collect {} => session.collected(&activity),
             Op::Park {} => session.parked(&activity),
-            Op::Timer { .. } | Op::Rest { .. } | Op::Discard { .. } | Op::Release {} | Op::Seal { .. } => {
+            Op::Timer { .. }
+            | Op::Rest { .. }
+            | Op::Discard { .. }
+            | Op::Hand { .. }
+            | Op::Release {}
+            | Op::Seal { .. } => {
                 session.finish(&activity, Ok(crate::Outcome::Done {}));
             }
         }

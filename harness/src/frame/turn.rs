@@ -72,6 +72,7 @@ pub fn close(draft: &mut Draft<'_>, closing: &Closing) {
         }
         Op::Rest { .. } => rest::over(draft, closing),
         Op::Park {} => rest::parked(draft, closing),
+        Op::Hand { handed, .. } => rest::sent(draft, closing, handed),
         Op::Discard { .. } => draft.closed(activity, closing.how.clone()),
         Op::Release {} => {
             draft.closed(activity, closing.how.clone());

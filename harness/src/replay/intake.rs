@@ -146,7 +146,7 @@ fn outcome(op: &Op, activity: &str, result: Option<&ActivityResult>) -> Result<O
             let outcome: ParkOutcome = read(activity, &result()?.rest)?;
             Outcome::Park { outcome }
         }
-        Op::Timer { .. } | Op::Rest { .. } | Op::Discard { .. } | Op::Release {} => Outcome::Done {},
+        Op::Timer { .. } | Op::Rest { .. } | Op::Discard { .. } | Op::Hand { .. } | Op::Release {} => Outcome::Done {},
     })
 }
 

@@ -274,6 +274,7 @@ impl Trial {
             | Op::Rest { .. }
             | Op::Park {}
             | Op::Discard { .. }
+            | Op::Hand { .. }
             | Op::Seal { .. }
             | Op::Timer { .. }
             | Op::CallModel { .. }

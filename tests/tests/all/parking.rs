@@ -1,11 +1,11 @@
 //! A hand at rest is put away and comes back with what was in its workspace: with a real sandbox, on both engines, and when its
-//! worker dies in the middle of it.
+//! worker dies in the middle of it. And what is in a hand goes to another session.
 
 use activities::model::scripted::{Script, serve};
 use anyhow::{Context as _, ensure};
 use domain::fault::{Fault, Point};
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{path::Path, time::Duration};
 use steadyhand_tests::{
     client::{Client, LoggedEvent, Mark},
@@ -23,7 +23,7 @@ const SCRIPT: &str = r#"
 version = 1
 [[rules]]
 when = { turn = 1, results = 0 }
-answer = [{ tool = "bash", input = { command = "mkdir -p deep/er && echo kept > deep/er/file && ln -s deep link && chmod 771 deep && echo out > /mnt/session/outputs/result && export LOST=1 && touch /tmp/lost && (sleep 600 &) && echo made" } }]
+answer = [{ tool = "bash", input = { command = "mkdir -p deep/er && git init -q repo && git -C repo commit -q --allow-empty -m first && echo kept > deep/er/file && ln -s deep link && chmod 771 deep && echo out > /mnt/session/outputs/result && export LOST=1 && touch /tmp/lost && (sleep 600 &) && echo made" } }]
 [[rules]]
 when = { turn = 2, results = 0 }
 answer = [{ tool = "bash", input = { command = "cat link/er/file; stat -c %a deep; cat /mnt/session/outputs/result; echo \"${LOST:-unset}\"; ls /tmp; set -- /proc/[0-9]*; echo $#" } }]
@@ -31,10 +31,16 @@ answer = [{ tool = "bash", input = { command = "cat link/er/file; stat -c %a dee
 when = { turn = 2, results = 1 }
 answer = [{ tool = "bash", input = { command = "pwd" } }]
 [[rules]]
+when = { user_contains = "take over", results = 0 }
+answer = [{ tool = "bash", input = { command = "cat deep/er/file; git -C repo log --format=%s" } }]
+[[rules]]
+when = { user_contains = "what is left", results = 0 }
+answer = [{ tool = "bash", input = { command = "ls" } }]
+[[rules]]
 answer = [{ text = "done" }]
 "#;
 
-const RESTORED: &str = "[The sandbox was put away while the session rested";
+const RESTORED: &str = "[This sandbox begins with what was in an earlier one";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hand_at_rest_is_put_away_and_comes_back_embedded() -> anyhow::Result<()> {
@@ -126,4 +132,76 @@ async fn gone(service: &Service) -> anyhow::Result<()> {
         }
     };
     tokio::time::timeout(PATIENCE, going).await.context("the hand is not put away")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hand_goes_to_another_session_embedded() -> anyhow::Result<()> {
+    handed_over(None).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hand_goes_to_another_session_on_temporal() -> anyhow::Result<()> {
+    let temporal = Temporal::start(None)?;
+    handed_over(Some(&temporal)).await
+}
+
+async fn handed_over(temporal: Option<&Temporal>) -> anyhow::Result<()> {
+    let model = serve(TcpListener::bind("127.0.0.1:0").await?, Script::from_toml(SCRIPT, Path::new("parking.toml"))?)?;
+    let temporal = temporal.map(|temporal| (temporal.addr, "default".to_owned()));
+    let service = Service::start(Options { temporal, ..Options::new(model.url()) }).await?;
+    hand_over(&service).await.with_context(|| service.logs())?;
+    service.stop().await.map(drop)
+}
+
+async fn hand_over(service: &Service) -> anyhow::Result<()> {
+    let client = service.client();
+    let (from, to) = (client.session().await?, client.session().await?);
+    ensure!(transfer(&client, &from, &to).await?.0 == 400, "it has none to give");
+    client.send(&from, "make it", Mark::RetryCount).await?;
+    at_rest(&client, &from, 1).await?;
+    let old = hands(&client, &from).await?;
+    let [(old_hand, state)] = &old[..] else { anyhow::bail!("{old:?}") };
+    ensure!(state == "running", "{old:?}");
+
+    let (status, answer) = transfer(&client, &from, &to).await?;
+    ensure!(status == 200 && answer["type"] == "hand_transfer" && answer["to_session_id"] == to, "{status}: {answer}");
+    let arriving = async {
+        loop {
+            let hands = hands(&client, &to).await?;
+            if hands == [(old_hand.clone(), "parked".to_owned())] {
+                return anyhow::Ok(());
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, arriving).await.context("it does not arrive")??;
+    gone(service).await?;
+    ensure!(hands(&client, &from).await?.is_empty(), "the first one has it no more");
+
+    client.send(&to, "take over", Mark::RetryCount).await?;
+    let taken = results(&at_rest(&client, &to, 1).await?);
+    ensure!(taken[0].starts_with("kept\nfirst\n[This sandbox begins with"), "{taken:?}");
+    client.send(&from, "what is left", Mark::RetryCount).await?;
+    let left = results(&at_rest(&client, &from, 2).await?);
+    ensure!(left[1] == "(no output)", "a new one, with nothing of the other: {left:?}");
+    let (status, answer) = transfer(&client, &from, &to).await?;
+    ensure!(status == 400 && answer.to_string().contains("has a hand of its own"), "{status}: {answer}");
+    let (new, own) = (hands(&client, &to).await?, hands(&client, &from).await?);
+    ensure!(new[0].0 != *old_hand && new[0].0 != own[0].0, "each has its own: {new:?} {own:?}");
+    Ok(())
+}
+
+async fn transfer(client: &Client, from: &str, to: &str) -> anyhow::Result<(u16, Value)> {
+    let body = json!({"from_session_id": from, "to_session_id": to});
+    let answer = client.request(Method::POST, "/v1/hands/transfer").json(&body).send().await?;
+    Ok((answer.status().as_u16(), answer.json().await?))
+}
+
+/// Ids and states of a session's hands.
+async fn hands(client: &Client, session: &str) -> anyhow::Result<Vec<(String, String)>> {
+    let listed = client.request(Method::GET, &format!("/v1/hands?session_id={session}")).send().await?;
+    let listed: Value = listed.error_for_status()?.json().await?;
+    let text = |hand: &Value, field: &str| hand[field].as_str().unwrap_or_default().to_owned();
+    let hands = listed["data"].as_array().context("hands are listed")?;
+    Ok(hands.iter().map(|hand| (text(hand, "id"), text(hand, "state"))).collect())
 }

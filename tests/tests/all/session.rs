@@ -185,7 +185,7 @@ async fn a_hand_at_rest_is_parked_and_the_next_call_has_what_was_in_it(on: On) -
     assert_eq!(counts.map(|count| count.load(Ordering::SeqCst)), [2, 1, 2]);
     let results = tool_results(&bed.entries(&mut log).await?);
     assert_eq!(results[0], ("ran ls".to_owned(), false));
-    assert!(results[1].0.starts_with("ran ls[The sandbox was put away"), "{results:?}");
+    assert!(results[1].0.starts_with("ran ls[This sandbox begins"), "{results:?}");
     bed.end().await
 }
 

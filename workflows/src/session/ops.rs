@@ -23,7 +23,7 @@ use std::{
     time::Duration,
 };
 use temporalio_workflow::{
-    ActivityCancellationType, ActivityExecutionError, ActivityOptions, TimeoutType, TimerOptions, TimerResult,
+    ActivityCancellationType, ActivityExecutionError, ActivityOptions, SignalWorkflowOptions, TimeoutType, TimerOptions, TimerResult,
     WorkflowCancellationToken, WorkflowContext,
 };
 
@@ -210,6 +210,19 @@ fn start<'a>(
         }
         Op::Discard { hand } => release(ctx, activity, input_of(state, hand.clone(), turn_event)),
         Op::Release {} => release(ctx, activity, hand_input(state, turn_event)?),
+        Op::Hand { to, handed } => {
+            let sent = ctx.external_workflow(to, None).signal(
+                SessionWorkflow::handed,
+                handed.clone(),
+                SignalWorkflowOptions::default(),
+            );
+            Box::pin(async move {
+                match sent.await {
+                    Ok(()) => Ok(Outcome::Done {}),
+                    Err(error) => Err(Closed::Failed { message: error.to_string() }),
+                }
+            })
+        }
         Op::Timer { until } | Op::Rest { until } => {
             let now = ctx.workflow_time().map_or(*until, super::to_time);
             let mut options = TimerOptions::from(Duration::from_millis(until.since(now)));

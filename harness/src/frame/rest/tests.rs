@@ -7,7 +7,7 @@ use crate::{
     replay::{With, replay},
     state::Op,
 };
-use domain::{Failure, agent::HarnessRef, failure::FailureKind, outcome::ParkOutcome};
+use domain::{Failure, agent::HarnessRef, commit::Closed, failure::FailureKind, outcome::ParkOutcome};
 
 const AFTER_MS: u64 = 1_000;
 
@@ -50,6 +50,7 @@ fn flying(session: &Session) -> Vec<&'static str> {
         Op::Provision { .. } => "provision",
         Op::Execute { .. } => "execute",
         Op::CallModel { .. } => "model",
+        Op::Hand { .. } => "hand",
         other => panic!("{other:?}"),
     };
     session.flying.iter().map(|(_, op)| name(op)).collect()
@@ -177,4 +178,91 @@ fn sessions_without_a_hand_or_of_earlier_releases_do_not_rest() {
     session.model_answers(&model, "hello", &[]);
     session.settle();
     assert!(session.flying.is_empty(), "there is nothing to park");
+}
+
+/// Whom `op` tells what.
+fn telling(session: &Session) -> (String, domain::session::Handed) {
+    match session.flying.iter().find(|(_, op)| matches!(op, Op::Hand { .. })) {
+        Some((_, Op::Hand { to, handed })) => (to.clone(), handed.clone()),
+        _ => panic!("nobody is told: {:?}", session.flying),
+    }
+}
+
+fn end_telling(session: &mut Session, how: Result<crate::Outcome, Closed>) {
+    let activity = session.flying.iter().find(|(_, op)| matches!(op, Op::Hand { .. })).expect("it is told").0.clone();
+    session.finish(&activity, how);
+    session.settle();
+}
+
+#[test]
+fn a_hand_is_kept_before_another_session_is_told_of_it() {
+    let mut session = rested();
+    let hand = session.state.summary.hand.clone().expect("it has one");
+    session.give();
+    session.settle();
+    assert_eq!(flying(&session), ["park"], "nobody waits for the end of the rest");
+    let park = the(&session, "park");
+    session.parked(&park);
+    session.settle();
+    end(&mut session, "discard");
+    let (to, handed) = telling(&session);
+    assert_eq!((to.as_str(), &handed.hand, handed.returned), ("sesn_other", &hand.hand, false));
+    end_telling(&mut session, Ok(crate::Outcome::Done {}));
+    assert!(session.flying.is_empty() && session.state.summary.parked.is_none() && session.state.giving.is_none());
+    check_replay(&session);
+}
+
+#[test]
+fn a_hand_that_nobody_takes_is_the_sessions_again() {
+    let mut session = rested();
+    end(&mut session, "rest");
+    let park = the(&session, "park");
+    session.parked(&park);
+    session.settle();
+    end(&mut session, "discard");
+    session.give();
+    session.settle();
+    end_telling(&mut session, Err(Closed::Failed { message: "it is over".to_owned() }));
+    assert!(session.state.summary.parked.is_some());
+    check_replay(&session);
+}
+
+#[test]
+fn without_a_hand_or_with_one_that_cannot_be_kept_nothing_is_given() {
+    let mut session = Session::new(kit::attributes(), registry::default_harness());
+    session.give();
+    session.settle();
+    assert!(session.flying.is_empty() && session.state.giving.is_none() && !session.is_due());
+    check_replay(&session);
+    let mut session = rested();
+    session.give();
+    session.settle();
+    let park = the(&session, "park");
+    let failure = Failure::transient(FailureKind::Internal, "no room");
+    session.park_ends(&park, ParkOutcome::Kept { failure });
+    session.settle();
+    assert!(session.state.summary.hand.is_some() && session.state.giving.is_none(), "it is still there");
+    assert!(session.flying.is_empty(), "and not tried for ever: {:?}", session.flying);
+    check_replay(&session);
+}
+
+#[test]
+fn a_session_without_a_hand_takes_what_comes_and_one_with_a_hand_sends_it_back_once() {
+    let mut session = Session::new(kit::attributes(), registry::default_harness());
+    session.handed(false);
+    session.settle();
+    assert_eq!(session.state.summary.parked.as_ref().map(|parked| parked.hand.as_str()), Some("hand_other"));
+    session.message("go");
+    session.settle();
+    use_hand(&mut session);
+    assert!(session.state.summary.hand.is_some() && session.state.summary.parked.is_none());
+    session.handed(false);
+    session.settle();
+    let (to, handed) = telling(&session);
+    assert!(to == "sesn_other" && handed.returned);
+    end_telling(&mut session, Err(Closed::Failed { message: "it is over".to_owned() }));
+    session.handed(true);
+    session.settle();
+    assert!(session.flying.is_empty(), "it goes back and forth: {:?}", session.flying);
+    check_replay(&session);
 }
