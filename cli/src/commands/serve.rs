@@ -295,7 +295,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             children.push(supervised(child, closing.clone()).await?);
         }
         if let Some(hands) = hands {
-            children.push(tokio::spawn(hands.reap(rpc, settings.namespace.clone(), closing.clone())));
+            children.push(tokio::spawn(hands.reap(rpc, settings.namespace.clone(), app.clone(), closing.clone())));
         }
     }
     let outside = match (&engine, settings.offer) {
