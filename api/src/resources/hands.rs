@@ -3,6 +3,7 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
+use domain::Time;
 use domain::session::{Give, signal};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -98,7 +99,7 @@ async fn parked(app: &App, session_id: &str) -> Result<Option<Object>> {
         mode: None,
         epoch: None,
         running_calls: Vec::new(),
-        idle_seconds: app.clock.now().since(parked.at) / 1000,
+        idle_seconds: Time::from_ms(app.clock.now().as_millisecond()).since(parked.at) / 1000,
         lease_seconds: None,
         layers_off: Vec::new(),
     }))

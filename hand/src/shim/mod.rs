@@ -102,7 +102,9 @@ pub fn run(dir: &Path) -> Result<(), Error> {
         if let Some(start) = &start {
             journal.note("start", start)?;
         }
-        journal.note("failed_clones", &failed)?;
+        if !failed.is_empty() {
+            journal.note("failed_clones", &failed)?;
+        }
         journal.note("prepared", &true)?;
     }
     let failed_clones = journal.noted("failed_clones")?.unwrap_or_default();
