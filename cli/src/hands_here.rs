@@ -82,13 +82,7 @@ impl HandsHere {
     }
 
     /// At once and then again and again, until `closing` turns true.
-    pub async fn reap(
-        self,
-        engine: Rpc,
-        namespace: String,
-        holders: impl Holders,
-        mut closing: watch::Receiver<bool>,
-    ) {
+    pub async fn reap(self, engine: Rpc, namespace: String, holders: impl Holders, mut closing: watch::Receiver<bool>) {
         let idle = Idle { over: ORPHAN_IDLE_SECONDS, unheld: UNHELD_IDLE_SECONDS };
         loop {
             if let Err(error) = self.reap_once(&engine, &namespace, &holders, idle).await {
@@ -101,13 +95,7 @@ impl HandsHere {
         }
     }
 
-    async fn reap_once(
-        &self,
-        engine: &Rpc,
-        namespace: &str,
-        holders: &impl Holders,
-        idle: Idle,
-    ) -> io::Result<()> {
+    async fn reap_once(&self, engine: &Rpc, namespace: &str, holders: &impl Holders, idle: Idle) -> io::Result<()> {
         for (found, owner) in self.own().await? {
             let (hand_id, session_id) = (&found.hand_id, &owner.session_id);
             let is_busy = found.status.as_ref().is_some_and(|status| !status.running.is_empty());

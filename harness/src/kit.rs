@@ -199,7 +199,8 @@ impl Session {
         let listing = BlobRef { blob: "3".repeat(64), bytes: 0 };
         let (id, hand) = (self.fresh_id(), "hand_other".to_owned());
         let workspace = Workspace { listing, start: None };
-        self.mailbox.push(Mail::Handed { handed: Handed { id, from: "sesn_other".to_owned(), hand, workspace, returned } });
+        self.mailbox
+            .push(Mail::Handed { handed: Handed { id, from: "sesn_other".to_owned(), hand, workspace, returned } });
     }
 
     pub fn swap(&mut self, harness: HarnessRef) {

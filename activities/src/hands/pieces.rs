@@ -99,7 +99,8 @@ mod tests {
             let archive: Vec<u8> = (0..bytes).map(|at| (at % 251) as u8).collect();
             let (mut cutter, pieces) = cutter();
             let written = archive.clone();
-            let writing = tokio::task::spawn_blocking(move || cutter.write_all(&written).and_then(|()| cutter.finish()));
+            let writing =
+                tokio::task::spawn_blocking(move || cutter.write_all(&written).and_then(|()| cutter.finish()));
             let blobs = MemoryBlobs::new();
             let listing = keep(&blobs, pieces).await.unwrap();
             writing.await.unwrap().unwrap();

@@ -160,8 +160,10 @@ impl Bait {
     fn put_into(&self, attack: &mut Attack, api: &str) -> anyhow::Result<()> {
         let port = self.port.local_addr()?.port();
         let (_, api) = api.rsplit_once(':').context("an address has a port")?;
-        attack.command =
-            attack.command.replace("in 22 80 443", &format!("in {port} {api} 22 80 443")).replace("'dbus'", &format!("'{}'", self.name));
+        attack.command = attack
+            .command
+            .replace("in 22 80 443", &format!("in {port} {api} 22 80 443"))
+            .replace("'dbus'", &format!("'{}'", self.name));
         Ok(())
     }
 }

@@ -105,11 +105,7 @@ fn is_possible(victim: Victim, state: Journal) -> bool {
     victim != Egress || !matches!(state, Nothing | Told)
 }
 
-async fn matrix(
-    engine: &str,
-    cells: Vec<(Victim, Journal)>,
-    temporal: Option<SocketAddr>,
-) -> anyhow::Result<()> {
+async fn matrix(engine: &str, cells: Vec<(Victim, Journal)>, temporal: Option<SocketAddr>) -> anyhow::Result<()> {
     let (count, slots) = (cells.len(), Arc::new(Semaphore::new(CELLS_AT_ONCE)));
     let mut running = JoinSet::new();
     for (at, (victim, state)) in cells.into_iter().enumerate() {
@@ -220,7 +216,11 @@ async fn disturbed(service: &mut Service, victim: Victim, state: Journal, model:
     let result = events.iter().find(|event| event.kind == "agent.tool_result").context("the call has a result")?;
     let (text, is_error) = (result.text(), result.rest["is_error"] == true);
     ensure!((text.starts_with("lost:"), is_error) == (lost, lost), "the log says {text:?}");
-    ensure!(told(model, 1).as_deref() == Some(text.as_str()), "the model was told {:?}, the log {text:?}", told(model, 1));
+    ensure!(
+        told(model, 1).as_deref() == Some(text.as_str()),
+        "the model was told {:?}, the log {text:?}",
+        told(model, 1)
+    );
     Ok(lost)
 }
 

@@ -23,8 +23,8 @@ use std::{
     time::Duration,
 };
 use temporalio_workflow::{
-    ActivityCancellationType, ActivityExecutionError, ActivityOptions, SignalWorkflowOptions, TimeoutType, TimerOptions, TimerResult,
-    WorkflowCancellationToken, WorkflowContext,
+    ActivityCancellationType, ActivityExecutionError, ActivityOptions, SignalWorkflowOptions, TimeoutType,
+    TimerOptions, TimerResult, WorkflowCancellationToken, WorkflowContext,
 };
 
 /// How an operation ended: its outcome, or what became of it.

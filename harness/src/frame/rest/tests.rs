@@ -93,7 +93,9 @@ fn a_hand_at_rest_is_kept_then_let_go_and_the_next_call_has_one_that_begins_with
     let model = the(&session, "model");
     session.model_answers(&model, "", &["bash"]);
     session.settle();
-    let Some((provision, Op::Provision { hand })) = session.flying.last().cloned() else { panic!("{:?}", session.flying) };
+    let Some((provision, Op::Provision { hand })) = session.flying.last().cloned() else {
+        panic!("{:?}", session.flying)
+    };
     assert_ne!(hand, parked.hand, "the old one is fenced off by its name");
     session.hand_is_ready(&provision, &hand);
     session.settle();

@@ -218,7 +218,11 @@ pub async fn flood() -> anyhow::Result<Vec<Metric>> {
 }
 
 async fn flood_through(provider: &Local, hand: &HandRef, fleet: &Fleet) -> anyhow::Result<Vec<Metric>> {
-    let call = |id: &str, command: String| ToolCall { id: id.to_owned(), name: "bash".to_owned(), input: json!({"command": command}) };
+    let call = |id: &str, command: String| ToolCall {
+        id: id.to_owned(),
+        name: "bash".to_owned(),
+        input: json!({"command": command}),
+    };
     provider.execute(hand, call("warm", "true".to_owned())).await;
     // From here on the peak is counted anew.
     std::fs::write("/proc/self/clear_refs", "5")?;
