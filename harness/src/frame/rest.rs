@@ -36,7 +36,8 @@ pub fn over(draft: &mut Draft<'_>, closing: &Closing) {
     draft.closed(&closing.activity, closing.how.clone());
     let state = &draft.state;
     let is_asked = |op: &Op| op.needs_hand() || matches!(op, Op::Collect {} | Op::Release {});
-    let is_used = draft.has_input() || state.pending.iter().any(|pending| is_asked(&pending.op));
+    // Mail that this commit leaves waiting is not in the log, so nothing may go by it.
+    let is_used = state.pending.iter().any(|pending| is_asked(&pending.op));
     if closing.how == Closed::Finished && state.summary.status.is_idle() && state.has_hand() && !is_used {
         let activity = format!("park-{}", state.summary.n);
         draft.note(PrivateEntry::Parking { activity });

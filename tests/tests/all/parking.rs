@@ -22,13 +22,13 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 const SCRIPT: &str = r#"
 version = 1
 [[rules]]
-when = { turn = 1, results = 0 }
+when = { user_contains = "make it", results = 0 }
 answer = [{ tool = "bash", input = { command = "mkdir -p deep/er && git init -q repo && git -C repo commit -q --allow-empty -m first && echo kept > deep/er/file && ln -s deep link && chmod 771 deep && echo out > /mnt/session/outputs/result && export LOST=1 && touch /tmp/lost && (sleep 600 &) && echo made" } }]
 [[rules]]
-when = { turn = 2, results = 0 }
+when = { user_contains = "again", results = 0 }
 answer = [{ tool = "bash", input = { command = "cat link/er/file; stat -c %a deep; cat /mnt/session/outputs/result; echo \"${LOST:-unset}\"; ls /tmp; set -- /proc/[0-9]*; echo $#" } }]
 [[rules]]
-when = { turn = 2, results = 1 }
+when = { user_contains = "again", results = 1 }
 answer = [{ tool = "bash", input = { command = "pwd" } }]
 [[rules]]
 when = { user_contains = "take over", results = 0 }
