@@ -1,5 +1,5 @@
 use super::*;
-use crate::{kit::Session, registry, state::Op};
+use crate::{intake::Waiting, kit::Session, registry, state::Op};
 
 fn own(wanted: &HarnessRef) -> Option<Box<dyn Ask>> {
     registry::find(wanted).map(|found| Box::new(found) as Box<dyn Ask>)
@@ -46,6 +46,61 @@ fn a_recording_survives_being_written_down() {
     let written = serde_json::to_string(&session.recording()).unwrap();
     let read: Recording = serde_json::from_str(&written).unwrap();
     assert_eq!(replay(&read, With::Own(&mut own)).unwrap().divergence, None);
+}
+
+/// Builds before this one began the turn behind a swap in the swap's own commit, and asked the harness that was on its way out.
+#[test]
+fn a_swap_that_an_earlier_build_recorded_decides_the_same_again() {
+    let reference = |name| registry::named(name, 1).expect("it is in this build").reference();
+    let mut session = Session::new(crate::kit::attributes(), reference("plan-act"));
+    session.message("one");
+    session.settle();
+    let (activity, _) = session.flying.first().cloned().expect("it asks the model");
+    session.swap(reference("loop"));
+    session.message("two");
+    session.model_answers(&activity, "PLAN COMPLETE", &[]);
+    session.settle();
+    while session.state.summary.turn < 2 {
+        let (activity, _) = session.flying.first().cloned().expect("it asks the model");
+        session.model_answers(&activity, "PLAN COMPLETE", &[]);
+        session.settle();
+    }
+    let new = session.recording();
+    let is_swap = |committed: &Committed| private_names(&committed.commit).any(|name| name == "swapped");
+    let at = new.commits.iter().position(is_swap).expect("it was swapped");
+    assert_eq!(new.commits[at].commit.step, Step::Continue {}, "this build only swaps");
+
+    // The two commits of this build as the one of that build.
+    let mut before = None;
+    walk(&new, |state, intake, committed| {
+        before = before.take().or_else(|| is_swap(committed).then(|| (state.clone(), intake.clone())));
+        Ok(())
+    })
+    .unwrap();
+    let (state, mut intake) = before.expect("it was walked over");
+    let mail: Vec<Mail> = new.commits[at..].iter().flat_map(|committed| committed.mail.clone()).collect();
+    intake.mail = mail.iter().map(Waiting::of).collect();
+    let mut recorded = new.commits[at].commit.clone();
+    recorded.takes.push(Take::Private { entry: PrivateEntry::TurnBegun {} });
+    let mut leaving = registry::named("plan-act", 1).unwrap();
+    let commit = frame::decide_again(&state, &intake, &mut leaving, &recorded);
+    assert_eq!(private_names(&commit).collect::<Vec<_>>(), ["swapped", "turn_begun"]);
+    assert!(matches!(&commit.step, Step::CallModel { suffix, .. } if suffix.len() == 1), "by the harness that leaves");
+    let position = new.commits[at].position;
+    let mut old = new.clone();
+    old.commits.truncate(at);
+    old.commits.push(Committed { commit, position, mail, results: Vec::new() });
+
+    let report = replay(&old, With::Own(&mut own)).unwrap();
+    assert_eq!((report.divergence, report.commits), (None, at as u64 + 1));
+    assert_eq!(replay(&new, With::Own(&mut own)).unwrap().divergence, None);
+}
+
+fn private_names(commit: &Commit) -> impl Iterator<Item = String> {
+    commit.takes.iter().filter_map(|take| match take {
+        Take::Private { entry } => Some(private_name(entry)),
+        _ => None,
+    })
 }
 
 #[test]
@@ -175,6 +230,7 @@ fn a_fork_at_any_commit_rests_and_replays() {
                 created_at: domain::Time::from_ms(9_000),
                 attributes,
                 harness: first,
+                goes_on: false,
             };
             let mut forked = Session::of(state.forked(fork), whole.clone(), end);
             forked.settle();

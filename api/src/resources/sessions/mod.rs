@@ -25,6 +25,7 @@ use serde_json::Value;
 
 pub use self::agent::{BuiltinTool, other_model};
 use self::current::Current;
+pub use self::fork::onward::go_on;
 use self::object::Session;
 pub use self::rows::{DIFF, SessionRows};
 use crate::app::App;
