@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
 use crate::error::{ApiError, Kind, Result};
+use crate::numbers::Signed;
 
 /// The largest JSON body, in bytes.
 pub const BODY_BYTES_MAX: usize = 32_000_000;
@@ -46,7 +47,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for SecretBody<T> {
         let JsonBody(value) = JsonBody::<serde_json::Value>::from_request(request, state).await?;
         // Not even where: a path has the client's own names of fields in it.
         let problem = "the body is not what it has to be: a field is missing, unknown, or of another type";
-        serde_json::from_value(value).map(SecretBody).map_err(|_| ApiError::invalid(problem))
+        T::deserialize(Signed(value)).map(SecretBody).map_err(|_| ApiError::invalid(problem))
     }
 }
 
@@ -77,7 +78,7 @@ pub(crate) fn too_large(bytes_max: usize) -> ApiError {
 /// Parses a body; the error says where in it the problem is.
 pub fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+    let value = serde_path_to_error::deserialize(Signed(&mut deserializer)).map_err(|error| {
         let path = error.path().to_string();
         let error = error.into_inner();
         match error.classify() {
@@ -92,13 +93,6 @@ pub fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
 
 fn not_json(error: serde_json::Error) -> ApiError {
     ApiError::invalid(format!("the body is not valid JSON: {error}"))
-}
-
-/// For fields inside of a tagged enum that are, or have, tagged enums themselves. What serde sets aside while it looks for
-/// the outer tag lets the number of a variant pass for the inner one; what is read as JSON first does not.
-pub fn tagged<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<T, D::Error> {
-    let value = serde_json::Value::deserialize(deserializer)?;
-    serde_json::from_value(value).map_err(serde::de::Error::custom)
 }
 
 /// A field of an update: omitted, null, or a value.
@@ -193,10 +187,7 @@ mod tests {
     #[serde(tag = "type", rename_all = "snake_case")]
     enum Shape {
         Dot {},
-        Within {
-            #[serde(deserialize_with = "tagged")]
-            shape: Box<Shape>,
-        },
+        Within { shape: Box<Shape> },
     }
 
     #[test]
@@ -206,8 +197,15 @@ mod tests {
             panic!("it is within");
         };
         assert!(matches!(*inner, Shape::Dot {}));
-        for wrong in [r#"{"type":0}"#, r#"{"type":"within","shape":{"type":0}}"#] {
+        for wrong in [
+            r#"{"type":0}"#,
+            r#"{"type":"within","shape":{"type":0}}"#,
+            r#"{"shape":{"type":"dot"},"type":1}"#,
+            r#"{"type":"within","shape":{"type":"within","shape":{"type":0}}}"#,
+        ] {
             assert_eq!(shape(wrong).unwrap_err().kind(), Kind::InvalidRequest, "{wrong}");
+            let value = serde_json::from_str::<serde_json::Value>(wrong).unwrap();
+            assert!(Shape::deserialize(Signed(value)).is_err(), "{wrong}");
         }
     }
 

@@ -17,6 +17,7 @@ pub mod ids;
 pub mod listing;
 pub mod media;
 pub mod metadata;
+mod numbers;
 pub mod openapi;
 pub mod operation;
 pub mod page;

@@ -70,15 +70,19 @@ impl Param {
     pub fn spelled(&self) -> Vec<(String, Value)> {
         let name = self.name;
         match &self.kind {
-            // Empty counts as omitted.
-            Kind::One(schema) => vec![(name.to_owned(), json!({"anyOf": [schema, {"const": ""}]}))],
+            Kind::One(schema) => vec![(name.to_owned(), or_empty(schema))],
             Kind::Many(item) => vec![(format!("{name}[]"), json!({"type": "array", "items": item}))],
             Kind::Times => {
-                let time = json!({"type": "string", "anyOf": [{"format": "date-time"}, {"const": ""}]});
+                let time = or_empty(&json!({"type": "string", "format": "date-time"}));
                 OPERATORS.map(|operator| (format!("{name}[{operator}]"), time.clone())).into()
             }
         }
     }
+}
+
+/// Empty counts as omitted.
+fn or_empty(schema: &Value) -> Value {
+    json!({"anyOf": [schema, {"const": ""}]})
 }
 
 /// What the route declares. In the extensions of every request.

@@ -2,7 +2,7 @@
 
 use crate::{
     error::{Code, Hint},
-    forward::Forwarder,
+    forward::{Forwarder, cluster_host},
     grpc::RawClient,
 };
 use bytes::Bytes;
@@ -65,7 +65,7 @@ async fn overridden(service: CallbackBasedGrpcService, identity: &str) -> anyhow
 
 /// A Temporal cluster.
 pub async fn cluster(address: &str, identity: &str) -> anyhow::Result<Connection> {
-    let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+    let url = format!("http://{}", cluster_host(address)?);
     let hint = "is it running, and is HOST:PORT that of its frontend (usually port 7233)?";
     let problem = format!("reach Temporal at {address}");
     let url = Url::parse(&url).hint(Code::Usage, problem.clone(), hint)?;

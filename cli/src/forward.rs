@@ -5,10 +5,10 @@
 //! worker's to repeat, which SDKs do.
 
 use crate::{
-    error::{Code, Hint},
+    error::{Code, Hint, failed},
     grpc::RawClient,
 };
-use http::HeaderMap;
+use http::{HeaderMap, header};
 use std::time::Duration;
 use tokio::{net::TcpStream, sync::Mutex, time::timeout};
 use tonic::Status;
@@ -26,7 +26,7 @@ pub struct Forwarder {
 impl Forwarder {
     /// Connects, so that a wrong address is said at once.
     pub async fn new(address: &str) -> anyhow::Result<Self> {
-        let host = address.split_once("://").map_or(address, |(_, host)| host).trim_end_matches('/');
+        let host = cluster_host(address)?;
         let client = connect(host).await.hint(
             Code::Unreachable,
             format!("reach Temporal at {address}"),
@@ -37,7 +37,10 @@ impl Forwarder {
 
     /// The message in, the answer's message out.
     pub async fn call(&self, service: &str, rpc: &str, headers: &HeaderMap, message: &[u8]) -> Result<Vec<u8>, Status> {
-        let (_, answer) = self.usable().await?.call(service, rpc, headers, message).await?;
+        // It says who a worker is to this process, and nothing to the cluster.
+        let mut headers = headers.clone();
+        headers.remove(header::AUTHORIZATION);
+        let (_, answer) = self.usable().await?.call(service, rpc, &headers, message).await?;
         Ok(answer.to_vec())
     }
 
@@ -53,6 +56,19 @@ impl Forwarder {
     }
 }
 
+/// `host:port` of a cluster's frontend that is given with a scheme or without.
+pub fn cluster_host(address: &str) -> anyhow::Result<&str> {
+    let (scheme, host) = address.split_once("://").unwrap_or(("http", address));
+    if scheme != "http" {
+        return Err(failed(
+            Code::Usage,
+            format!("reach Temporal at {address}: {scheme} is not spoken"),
+            "give HOST:PORT; a cluster that wants TLS is reached through a proxy on this machine that adds it",
+        ));
+    }
+    Ok(host.trim_end_matches('/'))
+}
+
 async fn connect(host: &str) -> anyhow::Result<RawClient> {
     let stream = timeout(CONNECT_TIME_MAX, TcpStream::connect(host)).await??;
     stream.set_nodelay(true)?;
@@ -62,7 +78,10 @@ async fn connect(host: &str) -> anyhow::Result<RawClient> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
+    use engine::serve::{Callee, accept, connection};
     use engine::{Engine, Options, Store};
+    use http::HeaderValue;
     use std::net::SocketAddr;
     use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
     use tonic::Code;
@@ -100,6 +119,45 @@ mod tests {
         let found = ask(&forwarder).await;
         assert!(found.is_ok() || ask(&forwarder).await.is_ok(), "{found:?}");
         ask(&forwarder).await.unwrap();
+    }
+
+    /// A cluster that answers each call with the authorization that came with it.
+    struct Echo;
+
+    impl Callee for Echo {
+        fn admit(&self, _: &HeaderMap) -> Result<(), Status> {
+            Ok(())
+        }
+
+        async fn call(&self, _: &str, _: &str, headers: &HeaderMap, _: Bytes) -> Result<Vec<u8>, Status> {
+            let shown = headers.get(header::AUTHORIZATION).map_or(&b"nothing"[..], HeaderValue::as_bytes);
+            Ok([shown, headers.get("temporal-namespace").map_or(&b""[..], HeaderValue::as_bytes)].concat())
+        }
+    }
+
+    #[tokio::test]
+    async fn who_a_worker_is_here_is_not_told_to_the_cluster() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        tokio::spawn(accept(listener, std::future::pending(), |io, closing| connection(Echo, io, closing.begun())));
+        let mut headers = HeaderMap::new();
+        headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer of a role"));
+        headers.insert("temporal-namespace", HeaderValue::from_static("-default"));
+        let forwarder = Forwarder::new(&addr.to_string()).await.unwrap();
+        let told = forwarder.call("service", "rpc", &headers, b"").await.unwrap();
+        assert_eq!(String::from_utf8(told).unwrap(), "nothing-default");
+    }
+
+    #[test]
+    fn a_cluster_is_reached_in_plaintext_or_not_at_all() {
+        for (address, expected) in [
+            ("localhost:7233", Some("localhost:7233")),
+            ("http://localhost:7233/", Some("localhost:7233")),
+            ("https://cloud:7233", None),
+            ("unix:///tmp/x", None),
+        ] {
+            assert_eq!(cluster_host(address).ok(), expected, "{address}");
+        }
     }
 
     #[tokio::test]

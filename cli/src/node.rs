@@ -11,6 +11,7 @@ mod tests;
 use crate::connect::Rpc;
 use bytes::Bytes;
 use domain::delta::Delta;
+use engine::serve::{Callee, connection};
 use hand::Bounds;
 use http::HeaderMap;
 use std::{collections::BTreeMap, sync::Arc};
@@ -126,12 +127,7 @@ impl Node {
 
     /// Serves one connection; `peer` is given when the connection itself says who it is.
     pub async fn serve(self, stream: UnixStream, peer: Option<Peer>) {
-        let connected = self.connected(peer);
-        let call = move |service: String, rpc: String, headers: HeaderMap, body: Bytes| {
-            let connected = connected.clone();
-            async move { connected.call(&service, &rpc, headers, body).await }
-        };
-        engine::serve::connection(call, stream).await;
+        connection(self.connected(peer), stream, std::future::pending()).await;
     }
 
     /// What one connection is offered.
@@ -147,25 +143,22 @@ impl Node {
         bounds: &Bounds,
         service: &str,
         rpc: &str,
-        headers: HeaderMap,
+        headers: &HeaderMap,
         body: Bytes,
     ) -> Result<Vec<u8>, Status> {
-        let role = match role {
-            Some(role) => role,
-            None => self.role_of(&headers).ok_or_else(|| Status::unauthenticated("no or unknown role token"))?,
-        };
+        let role = self.role(role, headers)?;
         if !role.allows(service, rpc) {
             return Err(Status::permission_denied(format!("a {} worker may not call {rpc}", role.name())));
         }
         if service != SERVICE && role == Role::Hand {
             bounds.check(rpc, &body)?;
-            let reply = self.engine.call(service, rpc, &headers, body.clone()).await?;
+            let reply = self.engine.call(service, rpc, headers, body.clone()).await?;
             bounds.done(rpc, &body, &reply)?;
             return Ok(reply);
         }
         if service != SERVICE {
             brain::check(&self.namespace, rpc, &body)?;
-            return self.engine.call(service, rpc, &headers, body).await;
+            return self.engine.call(service, rpc, headers, body).await;
         }
         if rpc == PUBLISH_DELTA {
             let delta = serde_json::from_slice(&body).map_err(|error| Status::invalid_argument(error.to_string()))?;
@@ -179,6 +172,10 @@ impl Node {
         }
     }
 
+    fn role(&self, role: Option<Role>, headers: &HeaderMap) -> Result<Role, Status> {
+        role.or_else(|| self.role_of(headers)).ok_or_else(|| Status::unauthenticated("no or unknown role token"))
+    }
+
     fn role_of(&self, headers: &HeaderMap) -> Option<Role> {
         let shown = bearer(headers)?;
         self.tokens.iter().find(|(token, _)| same(shown, token)).map(|(_, role)| *role)
@@ -186,15 +183,18 @@ impl Node {
 }
 
 /// One connection, with what its worker was handed on it.
-#[derive(Clone)]
 pub struct Connected {
     node: Node,
     role: Option<Role>,
     bounds: Arc<Bounds>,
 }
 
-impl Connected {
-    pub async fn call(&self, service: &str, rpc: &str, headers: HeaderMap, body: Bytes) -> Result<Vec<u8>, Status> {
+impl Callee for Connected {
+    fn admit(&self, headers: &HeaderMap) -> Result<(), Status> {
+        self.node.role(self.role, headers).map(drop)
+    }
+
+    async fn call(&self, service: &str, rpc: &str, headers: &HeaderMap, body: Bytes) -> Result<Vec<u8>, Status> {
         self.node.call(self.role, &self.bounds, service, rpc, headers, body).await
     }
 }

@@ -16,14 +16,15 @@ use crate::{
 use access::{Access, Exposure};
 use clap::Args;
 use engine::Engine;
+use engine::serve::{Closing, accept};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
-    task::{JoinHandle, JoinSet},
+    task::JoinHandle,
 };
 use tokio_rustls::TlsAcceptor;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 /// Whoever has not shown by then that it speaks TLS is somebody else.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -94,7 +95,7 @@ impl Offer {
         engine: Engine,
         node: Node,
         key: String,
-        closing: watch::Receiver<bool>,
+        mut closing: watch::Receiver<bool>,
     ) -> anyhow::Result<(SocketAddr, JoinHandle<()>)> {
         let listener = TcpListener::bind(self.addr).await.hint(
             Code::Failed,
@@ -104,40 +105,19 @@ impl Offer {
         let addr = listener.local_addr()?;
         info!(%addr, tls = self.tls.is_some(), keys = self.wants_keys, "engine offered to other programs");
         let access = if self.wants_keys { Access::by_key(engine, node, key) } else { Access::Everybody(engine) };
-        Ok((addr, tokio::spawn(accept(listener, self.tls, access, closing))))
-    }
-}
-
-/// Connections that are open when it closes end once their calls are answered, which the engine's shutdown makes polls do.
-async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, access: Access, mut closing: watch::Receiver<bool>) {
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            _ = closing.wait_for(|closing| *closing) => break,
-            accepted = listener.accept() => accepted,
-            Some(_) = connections.join_next() => continue,
+        let tls = self.tls;
+        let serve = move |stream, closing| connection(stream, tls.clone(), access.clone(), closing);
+        let shutdown = async move {
+            let _closed = closing.wait_for(|closing| *closing).await;
         };
-        match accepted {
-            Ok((stream, _)) => {
-                connections.spawn(connection(stream, tls.clone(), access.clone()));
-            }
-            Err(error) => {
-                // Out of file descriptors, most likely: taking a breath lets some connections end.
-                warn!(error = &error as &dyn std::error::Error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
+        Ok((addr, tokio::spawn(accept(listener, shutdown, serve))))
     }
-    connections.shutdown().await;
 }
 
-async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, access: Access) {
-    if let Err(error) = stream.set_nodelay(true) {
-        debug!(error = &error as &dyn std::error::Error, "connection without nodelay");
-    }
-    let Some(tls) = tls else { return access.serve(stream).await };
+async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, access: Access, closing: Closing) {
+    let Some(tls) = tls else { return access.serve(stream, closing.begun()).await };
     match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
-        Ok(Ok(stream)) => access.serve(stream).await,
+        Ok(Ok(stream)) => access.serve(stream, closing.begun()).await,
         Ok(Err(error)) => debug!(error = &error as &dyn std::error::Error, "a client was not let in"),
         Err(_) => debug!("a client said nothing"),
     }

@@ -10,6 +10,7 @@ pub mod audit;
 pub mod calls;
 pub mod control;
 mod idle;
+mod knock;
 mod own;
 mod policy;
 pub mod proxy;

@@ -3,6 +3,7 @@
 //! A policy is written down before it counts. One that cannot be understood or kept leaves the session with nothing.
 
 use crate::audit::Entry;
+use crate::knock;
 use crate::proxy::{self, Proxy, Session, git_route};
 use domain::egress::{CLIENT, Client, McpServer, Policy, SOCKET};
 use serde::Serialize;
@@ -13,14 +14,11 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 use tokio::net::UnixListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 /// Connections of one session at a time.
 const CONNECTIONS: usize = 128;
-/// Before the next try where none could be accepted.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
 #[derive(thiserror::Error, Debug)]
 pub enum Error {
@@ -149,7 +147,13 @@ impl Sessions {
             let listener = self.listen(id)?;
             let (sender, receiver) = watch::channel(session);
             let uids = self.places.uids.clone();
-            let listening = tokio::spawn(accept(Arc::clone(&self.proxy), listener, receiver, uids));
+            let proxy = Arc::clone(&self.proxy);
+            let listening = tokio::spawn(knock::accept(
+                listener,
+                CONNECTIONS,
+                move |uid| uids.contains(&uid),
+                move |stream| Some(proxy::serve(Arc::clone(&proxy), Arc::clone(&receiver.borrow()), stream)),
+            ));
             open.insert(id.to_owned(), Open { session: sender, listening });
         }
         drop(open);
@@ -183,37 +187,6 @@ pub fn bind(folder: &Path, name: &str) -> Result<UnixListener, Error> {
     let dir = File::open(folder).map_err(|e| Error::Io(folder.to_owned(), e))?;
     let short = PathBuf::from(format!("/proc/self/fd/{}/{name}", dir.as_raw_fd()));
     UnixListener::bind(short).map_err(|e| Error::Io(folder.join(name), e))
-}
-
-async fn accept(
-    proxy: Arc<Proxy>,
-    listener: UnixListener,
-    session: watch::Receiver<Arc<Session>>,
-    uids: std::ops::RangeInclusive<u32>,
-) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let own = rustix::process::geteuid().as_raw();
-    loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "connection out of a sandbox not accepted");
-                // Out of descriptors, most likely: some are given back meanwhile.
-                tokio::time::sleep(ACCEPT_AGAIN).await;
-                continue;
-            }
-        };
-        let known = stream.peer_cred().is_ok_and(|peer| peer.uid() == own || uids.contains(&peer.uid()));
-        if !known {
-            continue;
-        }
-        let (proxy, session) = (Arc::clone(&proxy), Arc::clone(&session.borrow()));
-        tokio::spawn(async move {
-            proxy::serve(proxy, session, stream).await;
-            drop(place);
-        });
-    }
 }
 
 /// What a policy must be to be enforced as it was meant.

@@ -70,8 +70,11 @@ pub struct Limits {
     pub blob_bytes_max: usize,
     /// Bytes of a memo.
     pub memo_bytes_max: usize,
-    /// Events in one page of history, and executions in one page of a list.
-    pub page_max: usize,
+    /// Events in one page of history. Large, because the SDK reads all of a run before it replays it, and moves everything
+    /// that it has with each page: the time goes up with the square of the pages.
+    pub history_page_max: usize,
+    /// Bytes of history after which a page ends: well under the 4 MiB that gRPC clients take by default.
+    pub history_page_bytes: usize,
     /// Bytes of an identifier (workflow id, type, task queue, ...).
     pub id_bytes_max: usize,
     /// How long a poll for a task waits, in nanoseconds.
@@ -109,7 +112,8 @@ impl Default for Limits {
             pending_cancels_max: 2_000,
             blob_bytes_max: 2 * MIB as usize,
             memo_bytes_max: 2 * MIB as usize,
-            page_max: 256,
+            history_page_max: 4_096,
+            history_page_bytes: 2 * MIB as usize,
             id_bytes_max: 1_000,
             task_poll_ns: 60 * SECOND,
             history_poll_ns: 20 * SECOND,

@@ -1,7 +1,7 @@
 //! A small HTTP client for tests: sends, lists and waits. It follows a service that is killed and started again.
 
 use crate::long;
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use futures::StreamExt as _;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -83,6 +83,22 @@ impl Client {
             bail!("POST {path}: {status}: {text}");
         }
         Ok(serde_json::from_str::<Made>(&text)?.id)
+    }
+
+    /// The status and the body, which is JSON whatever the status.
+    pub async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<(StatusCode, Value)> {
+        let request = self.request(method, path);
+        let answer = if let Some(body) = body { request.json(body) } else { request }.send().await?;
+        let (status, text) = (answer.status(), answer.text().await?);
+        let value = serde_json::from_str(&text).with_context(|| format!("{path}: {status}: {text}"))?;
+        Ok((status, value))
+    }
+
+    /// The same where nothing but 200 will do.
+    pub async fn ok(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let (status, value) = self.call(method, path, body).await?;
+        ensure!(status == StatusCode::OK, "{path}: {status}: {value}");
+        Ok(value)
     }
 
     pub async fn delete(&self, session: &str) -> anyhow::Result<()> {

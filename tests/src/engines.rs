@@ -13,6 +13,30 @@ use std::{
 
 pub const TEMPORAL_BIN: &str = "STEADYHAND_TEMPORAL_BIN";
 
+/// Scenarios of a whole service, each once on the embedded engine and once on Temporal. They are told which: `false`, `true`.
+#[macro_export]
+macro_rules! on_each_engine {
+    ($($scenario:ident),* $(,)?) => {
+        mod embedded {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $scenario() -> anyhow::Result<()> {
+                super::$scenario(false).await
+            })*
+        }
+        mod temporal {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $scenario() -> anyhow::Result<()> {
+                super::$scenario(true).await
+            })*
+        }
+    };
+}
+
+/// A Temporal server for a scenario, or none for the embedded engine.
+pub fn engine(is_temporal: bool) -> anyhow::Result<Option<Temporal>> {
+    is_temporal.then(|| Temporal::start(None)).transpose()
+}
+
 /// A Temporal dev server on a free port, killed when dropped.
 pub struct Temporal {
     process: Child,

@@ -312,6 +312,11 @@ impl Service {
         counters.map(|text| text.map_or(0, |text| text.lines().count())).sum()
     }
 
+    /// A result whose error tells what its processes logged.
+    pub fn with_logs<T>(&self, result: anyhow::Result<T>) -> anyhow::Result<T> {
+        result.map_err(|error| error.context(self.logs()))
+    }
+
     /// The last lines that its processes logged: what to read when a test failed.
     pub fn logs(&self) -> String {
         let mut logs = String::new();

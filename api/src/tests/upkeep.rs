@@ -40,18 +40,10 @@ async fn unseen_turn(api: &Api, story: &mut Story) -> Digest {
     digest
 }
 
-/// Activities that ended and that no commit names yet: what each left in blobs.
-async fn unnamed_results(api: &Api, session_id: &str) -> BTreeSet<Digest> {
-    let put = async |bytes: String| {
-        let bytes_len = bytes.len() as u64;
-        let digest = api.app.blobs.put(bytes.into()).await.unwrap();
-        (digest, BlobRef { blob: digest.to_string(), bytes: bytes_len })
-    };
-    let (segment_digest, segment) = put("a segment".into()).await;
-    let run_id = "run-0".to_owned();
-    let segment = Segment {
-        run_id,
-        blob: segment,
+fn first_run(blob: BlobRef) -> Segment {
+    Segment {
+        run_id: "run-0".to_owned(),
+        blob,
         key_id: 0,
         from: 0,
         to: 0,
@@ -60,8 +52,19 @@ async fn unnamed_results(api: &Api, session_id: &str) -> BTreeSet<Digest> {
         cut: None,
         state: None,
         shared: false,
+    }
+}
+
+/// Activities that ended and that no commit names yet: what each left in blobs.
+async fn unnamed_results(api: &Api, session_id: &str) -> BTreeSet<Digest> {
+    let put = async |bytes: String| {
+        let bytes_len = bytes.len() as u64;
+        let digest = api.app.blobs.put(bytes.into()).await.unwrap();
+        (digest, BlobRef { blob: digest.to_string(), bytes: bytes_len })
     };
-    let manifest = Manifest { session_id: session_id.into(), segments: vec![segment], ..Manifest::default() };
+    let (segment_digest, segment) = put("a segment".into()).await;
+    let manifest =
+        Manifest { session_id: session_id.into(), segments: vec![first_run(segment)], ..Manifest::default() };
     let (manifest_digest, manifest) = put(serde_json::to_string(&manifest).unwrap()).await;
     let (diff_digest, diff) = put("a diff".into()).await;
     let files = [OutputFile { path: OutputFile::DIFF.into(), blob: diff }];
@@ -131,19 +134,7 @@ async fn the_history_of_a_sealed_run_stays_while_its_segment_cannot_be_read() {
     let (story, _) = begun(&api, json!({})).await;
     let bytes = "a segment";
     let blob = BlobRef { blob: Digest::of(bytes.as_bytes()).to_string(), bytes: bytes.len() as u64 };
-    let run_id = "run-0".to_owned();
-    let segment = Segment {
-        run_id,
-        blob,
-        key_id: 0,
-        from: 0,
-        to: 0,
-        frames: Vec::new(),
-        index: None,
-        cut: None,
-        state: None,
-        shared: false,
-    };
+    let segment = first_run(blob);
     let now = Timestamp::now();
     let batch = sealed_runs::insert(Batch::new(), &story.session_id, &segment, now);
     api.app.catalog.write(batch, Durability::Synced).await.unwrap();

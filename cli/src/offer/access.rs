@@ -2,12 +2,15 @@
 
 use crate::{
     error::{Code, failed},
-    node::{Node, bearer, same},
+    node::{Connected, Node, bearer, same},
 };
+use bytes::Bytes;
 use engine::Engine;
+use engine::serve::{Callee, connection};
 use http::HeaderMap;
 use std::{net::SocketAddr, sync::Arc};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tonic::Status;
 
 /// Who is let in.
 #[derive(Clone)]
@@ -23,32 +26,43 @@ impl Access {
         Access::ByKey { engine, node, key: key.into() }
     }
 
-    /// Serves one connection until its peer goes away.
-    pub async fn serve<Io>(self, io: Io)
+    /// Serves one connection until its peer goes away, or `closing` resolves.
+    pub async fn serve<Io>(self, io: Io, closing: impl Future<Output = ()>)
     where
         Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (engine, node, key) = match self {
-            Access::Everybody(engine) => {
-                let call = move |service: String, rpc: String, headers: HeaderMap, body| {
-                    let engine = engine.clone();
-                    async move { engine.call(&service, &rpc, &headers, body).await }
-                };
-                return engine::serve::connection(call, io).await;
+        match self {
+            Access::Everybody(engine) => connection(engine, io, closing).await,
+            Access::ByKey { engine, node, key } => {
+                connection(KeyHolder { engine, worker: node.connected(None), key }, io, closing).await;
             }
-            Access::ByKey { engine, node, key } => (engine, node, key),
-        };
-        let worker = node.connected(None);
-        let call = move |service: String, rpc: String, headers: HeaderMap, body| {
-            let (engine, worker, key) = (engine.clone(), worker.clone(), key.clone());
-            async move {
-                match bearer(&headers) {
-                    Some(token) if same(token, &key) => engine.call(&service, &rpc, &headers, body).await,
-                    _ => worker.call(&service, &rpc, headers, body).await,
-                }
-            }
-        };
-        engine::serve::connection(call, io).await;
+        }
+    }
+}
+
+/// Whoever has a key, on one connection.
+struct KeyHolder {
+    engine: Engine,
+    worker: Connected,
+    key: Arc<str>,
+}
+
+impl KeyHolder {
+    fn may_everything(&self, headers: &HeaderMap) -> bool {
+        bearer(headers).is_some_and(|token| same(token, &self.key))
+    }
+}
+
+impl Callee for KeyHolder {
+    fn admit(&self, headers: &HeaderMap) -> Result<(), Status> {
+        if self.may_everything(headers) { Ok(()) } else { self.worker.admit(headers) }
+    }
+
+    async fn call(&self, service: &str, rpc: &str, headers: &HeaderMap, message: Bytes) -> Result<Vec<u8>, Status> {
+        if self.may_everything(headers) {
+            return self.engine.call(service, rpc, headers, message).await;
+        }
+        self.worker.call(service, rpc, headers, message).await
     }
 }
 

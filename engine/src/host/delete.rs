@@ -27,6 +27,8 @@ impl Host {
             Ok(()) | Err(Error::Refused(Refusal::Closed)) => {}
             Err(error) => return Err(error),
         }
+        // An end that is decided and not yet written is nothing that can be told.
+        self.sync().await?;
         // Its parent hears of its end, and its children end with it, before nobody knows of it any more.
         self.settle(slot)?;
         let done = {
@@ -37,7 +39,7 @@ impl Host {
             let state = &run.state;
             let started_at = Time(state.started_at);
             let mut batch = Batch::default();
-            for space in [Space::History, Space::Signal] {
+            for space in [Space::History, Space::Signal, Space::Errand] {
                 for (key, _) in self.store.scan(space, Range::prefix(slot.key.to_vec()))? {
                     batch.remove(space, key);
                 }

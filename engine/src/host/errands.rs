@@ -3,7 +3,7 @@
 //! for all, one errand after the other. An entry goes in the write that does what it stands for.
 
 use super::pair::{Asked, lock_both};
-use super::{Change, Error, Host, Slot, create, record};
+use super::{Change, Error, Host, Most, Slot, create, record};
 use crate::core::cancel::RequestCancel;
 use crate::core::child::{self, Ended};
 use crate::core::errand::{self, Errand, Settled, What};
@@ -328,7 +328,7 @@ impl Host {
 
     /// The event that made a run owe something.
     fn event(&self, slot: &Slot, errand: Errand) -> Result<HistoryEvent, Error> {
-        let events = self.history(&slot.key, errand.event_id, errand.event_id + 1, 1)?;
+        let events = self.history(&slot.key, errand.event_id, errand.event_id + 1, Most::events(1))?;
         events.into_iter().next().ok_or_else(|| disagrees(slot, errand))
     }
 }

@@ -58,9 +58,9 @@ impl Host {
         Ok(Some(Run { state, signal_ids }))
     }
 
-    /// Events `from..to` of a run, at most `limit`.
-    pub fn history(&self, run: &RunKey, from: i64, to: i64, limit: usize) -> Result<Vec<HistoryEvent>, Error> {
-        read(&*self.store, run, from, to, limit)
+    /// Events `from..to` of a run, at most so many; none only where there is none.
+    pub fn history(&self, run: &RunKey, from: i64, to: i64, most: Most) -> Result<Vec<HistoryEvent>, Error> {
+        read(&*self.store, run, from, to, most)
     }
 
     /// At most `limit` events before `before`, newest first.
@@ -89,10 +89,25 @@ impl Host {
     }
 }
 
-/// Events `from..to` of a run as `store` has them, at most `limit`.
-pub fn read(store: &dyn Reads, run: &RunKey, from: i64, to: i64, limit: usize) -> Result<Vec<HistoryEvent>, Error> {
+/// How much is read in one go.
+#[derive(Clone, Copy, Debug)]
+pub struct Most {
+    pub events: usize,
+    /// Of stored batches of events: whoever reads stops after the one that reaches it.
+    pub bytes: usize,
+}
+
+impl Most {
+    pub fn events(events: usize) -> Most {
+        Most { events, bytes: usize::MAX }
+    }
+}
+
+/// Events `from..to` of a run as `store` has them, at most so many.
+pub fn read(store: &dyn Reads, run: &RunKey, from: i64, to: i64, most: Most) -> Result<Vec<HistoryEvent>, Error> {
+    let limit = most.events;
     let mut events = Vec::new();
-    let mut next = from;
+    let (mut next, mut bytes_read) = (from, 0);
     // The batch that holds `from` may begin before it.
     let mut range =
         Range { from: keys::history(run, 0), to: keys::history(run, from + 1), order: Order::Descending, limit: 1 };
@@ -102,6 +117,9 @@ pub fn read(store: &dyn Reads, run: &RunKey, from: i64, to: i64, limit: usize) -
             break;
         }
         for (_, bytes) in &batches {
+            if bytes_read >= most.bytes {
+                return Ok(events);
+            }
             let history = decode(run, bytes)?;
             for event in history.events {
                 if event.event_id >= next && event.event_id < to && events.len() < limit {
@@ -109,6 +127,8 @@ pub fn read(store: &dyn Reads, run: &RunKey, from: i64, to: i64, limit: usize) -
                     events.push(event);
                 }
             }
+            // The first batch may have nothing but events before.
+            bytes_read += if events.is_empty() { 0 } else { bytes.len() };
         }
         range = Range {
             from: keys::history(run, next),

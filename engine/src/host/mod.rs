@@ -24,6 +24,7 @@ pub use recovery::recovered;
 pub use slot::{Seen, Slot};
 pub use updates::{Stage, Unanswered, Until, UpdateError};
 
+pub use history::Most;
 pub(crate) use history::read as read_history;
 
 use crate::clock::Clock;
@@ -253,7 +254,7 @@ impl Host {
         if let Some(started) = slot.beginning() {
             return Ok(started);
         }
-        let first = history::read(&*self.store, &slot.key, 1, 2, 1)?.into_iter().next();
+        let first = history::read(&*self.store, &slot.key, 1, 2, Most::events(1))?.into_iter().next();
         match first.and_then(|event| event.attributes) {
             Some(Attributes::WorkflowExecutionStartedEventAttributes(started)) => Ok(started),
             _ => Err(Error::NoRun),

@@ -10,7 +10,8 @@ use crate::pb::command::v1::{
     Command, ContinueAsNewWorkflowExecutionCommandAttributes, StartChildWorkflowExecutionCommandAttributes, command,
 };
 use crate::pb::common::v1::{RetryPolicy, WorkflowExecution, WorkflowType};
-use crate::pb::enums::v1::{WorkflowExecutionStatus, WorkflowIdConflictPolicy};
+use crate::pb::enums::v1::{EventType, WorkflowExecutionStatus, WorkflowIdConflictPolicy};
+use crate::pb::history::v1::HistoryEvent;
 use crate::pb::taskqueue::v1::TaskQueue;
 use crate::store::committer::Commits;
 use crate::store::suite::Breaking;
@@ -207,6 +208,58 @@ fn unattended_over(store: Arc<dyn Storage>, clock: &SimulatedClock) -> (Arc<Host
     let (committer, commits) = Committer::unattended(store.clone());
     let settings = Settings { clock: Arc::new(clock.clone()), limits: Limits::default(), cached_runs_max: 10, seed: 7 };
     (Arc::new(Host::new(store, Some(committer), settings)), commits)
+}
+
+/// Writes what is to be written until a future is done; whatever else runs goes on meanwhile.
+async fn written<T>(future: impl Future<Output = T>, commits: &mut Commits) -> T {
+    let mut future = Box::pin(future);
+    loop {
+        if let Poll::Ready(done) = futures::poll!(&mut future) {
+            return done;
+        }
+        tokio::task::yield_now().await;
+        commits.turn();
+    }
+}
+
+#[tokio::test]
+async fn a_child_that_is_deleted_before_its_end_is_on_disk_has_told_its_parent() {
+    let (host, mut commits) = unattended(&SimulatedClock::new(NOW));
+    let errands = tokio::spawn(host.clone().run_errands());
+    let parent = written(parent(&host), &mut commits).await;
+    let mut seen = parent.watch();
+    written(seen.wait_for(|seen| seen.next_event_id > 6), &mut commits).await.expect("its child is started");
+    host.close();
+    errands.await.expect("nobody but the deletion does errands");
+    let execution = WorkflowExecution { workflow_id: "child".into(), run_id: String::new() };
+    let child = host.resolve("default", &execution).expect("is there");
+    let end = command::Attributes::CompleteWorkflowExecutionCommandAttributes(Default::default());
+    let _unwritten = complete(&host, &child, 1, vec![end]);
+    written(host.delete(&child), &mut commits).await.expect("is deleted");
+    written(host.sync(), &mut commits).await.expect("is written");
+    let told = host.history(&parent.key, 7, i64::MAX, Most::events(1)).expect("reads");
+    let told: Vec<_> = told.iter().map(HistoryEvent::event_type).collect();
+    assert_eq!(told, [EventType::ChildWorkflowExecutionCompleted]);
+    let report = crate::verify::verify(&*host.snapshot().expect("a snapshot")).expect("reads");
+    assert_eq!((report.open_runs, report.problems), (1, vec![]));
+}
+
+#[tokio::test]
+async fn a_page_of_history_ends_with_its_events_or_its_bytes_and_is_never_empty() {
+    let (host, mut commits) = unattended(&SimulatedClock::new(NOW));
+    let parent = written(parent(&host), &mut commits).await;
+    let page = |from, to, events, bytes| {
+        let page = host.history(&parent.key, from, to, Most { events, bytes }).expect("reads");
+        page.iter().map(|event| event.event_id).collect::<Vec<_>>()
+    };
+    // The batches: the start with its task, that the task was taken, and what it decided.
+    assert_eq!(page(1, i64::MAX, usize::MAX, usize::MAX), [1, 2, 3, 4, 5]);
+    assert_eq!(page(1, i64::MAX, 1, usize::MAX), [1]);
+    assert_eq!(page(1, i64::MAX, usize::MAX, 1), [1, 2]);
+    assert_eq!(page(2, i64::MAX, usize::MAX, 1), [2]);
+    assert_eq!(page(3, i64::MAX, usize::MAX, 1), [3]);
+    assert_eq!(page(4, 5, usize::MAX, 1), [4]);
+    assert_eq!(page(6, i64::MAX, usize::MAX, 1), [0i64; 0]);
 }
 
 /// Polls a start once, and again when what waits is written.

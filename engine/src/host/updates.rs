@@ -1,7 +1,7 @@
 //! Updates on their way: who asked, and how far each request has come. In memory only: what a workflow accepted is in
 //! its history, and a request that was not accepted when the engine stops is asked again by its client.
 
-use super::{Error, Host, Slot};
+use super::{Error, Host, Most, Slot};
 use crate::core::state::Run;
 use crate::core::update::{self, Deliver, News};
 use crate::pb::history::v1::history_event::Attributes;
@@ -175,7 +175,7 @@ impl Host {
     }
 
     fn outcome(&self, slot: &Slot, event_id: i64) -> Result<Outcome, Error> {
-        let event = self.history(&slot.key, event_id, event_id + 1, 1)?.pop();
+        let event = self.history(&slot.key, event_id, event_id + 1, Most::events(1))?.pop();
         match event.and_then(|event| event.attributes) {
             Some(Attributes::WorkflowExecutionUpdateCompletedEventAttributes(a)) => Ok(a.outcome.unwrap_or_default()),
             _ => Err(Error::NoRun),

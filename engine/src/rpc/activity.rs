@@ -7,7 +7,7 @@ use super::{Call, Reply};
 use crate::core::activity::{ActivityRef, Canceled, Complete, Fail, Heartbeat, Start};
 use crate::core::state::Activity;
 use crate::dispatch::{Kind, QueueKey, What};
-use crate::host::{self, Slot};
+use crate::host::{self, Most, Slot};
 use crate::pb::common::v1::{ActivityType, Payloads, WorkflowExecution, WorkflowType};
 use crate::pb::failure::v1::Failure;
 use crate::pb::history::v1::ActivityTaskScheduledEventAttributes;
@@ -81,7 +81,7 @@ pub fn response(call: &Call, slot: &Slot, activity: &Activity) -> Reply<PollActi
 }
 
 fn scheduled(call: &Call, slot: &Slot, event_id: i64) -> Reply<ActivityTaskScheduledEventAttributes> {
-    let event = call.host.history(&slot.key, event_id, event_id + 1, 1)?.pop();
+    let event = call.host.history(&slot.key, event_id, event_id + 1, Most::events(1))?.pop();
     match event.and_then(|event| event.attributes) {
         Some(Attributes::ActivityTaskScheduledEventAttributes(attributes)) => Ok(attributes),
         _ => Err(tonic::Status::data_loss("the event that scheduled the activity is missing")),

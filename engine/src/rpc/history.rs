@@ -2,13 +2,16 @@
 
 use super::token::HistoryToken;
 use super::{Call, Reply, workflow_task};
-use crate::host::{self, Slot};
+use crate::host::{self, Most, Slot};
 use crate::pb::enums::v1::HistoryEventFilterType;
 use crate::pb::history::v1::History;
 use crate::pb::workflowservice::v1::*;
 use crate::store::keys;
 use prost::Message;
 use std::sync::Arc;
+
+/// Events in one page that is read backwards, which people do.
+const REVERSE_PAGE_MAX: usize = 256;
 
 pub async fn get(call: Call, r: GetWorkflowExecutionHistoryRequest) -> Reply<GetWorkflowExecutionHistoryResponse> {
     let namespace = call.namespace(&r.namespace)?;
@@ -49,7 +52,7 @@ async fn close_event(call: &Call, slot: &Arc<Slot>, token: HistoryToken, wait: b
         return Ok((History::default(), wait.then_some(token)));
     }
     let last = seen.next_event_id - 1;
-    Ok((History { events: call.host.history(&slot.key, last, last + 1, 1)? }, None))
+    Ok((History { events: call.host.history(&slot.key, last, last + 1, Most::events(1))? }, None))
 }
 
 /// The events that follow the token.
@@ -68,8 +71,8 @@ async fn page(
         return Err(host::Error::NoRun.into());
     }
     let end = if is_bounded { token.end_event_id } else { seen.next_event_id };
-    let limit = page_size(call, r.maximum_page_size);
-    let mut events = call.host.history(&slot.key, token.next_event_id, end, limit)?;
+    let most = Most { events: page_size(r.maximum_page_size, call.host.limits.history_page_max), ..largest_page(call) };
+    let mut events = call.host.history(&slot.key, token.next_event_id, end, most)?;
     let next = events.last().map_or(token.next_event_id, |event| event.event_id + 1);
     if next < end && !events.is_empty() {
         return Ok((History { events }, Some(HistoryToken { next_event_id: next, ..token })));
@@ -100,7 +103,7 @@ pub async fn get_reverse(
     }
     let slot = call.host.resolve(namespace, &execution)?;
     let before = before.unwrap_or_else(|| slot.seen().next_event_id);
-    let events = call.host.history_reverse(&slot.key, before, page_size(&call, r.maximum_page_size))?;
+    let events = call.host.history_reverse(&slot.key, before, page_size(r.maximum_page_size, REVERSE_PAGE_MAX))?;
     let oldest = events.last().map_or(1, |event| event.event_id);
     let next_page_token = match oldest {
         1 => Vec::new(),
@@ -110,8 +113,12 @@ pub async fn get_reverse(
     Ok(GetWorkflowExecutionHistoryReverseResponse { history: Some(History { events }), next_page_token })
 }
 
-fn page_size(call: &Call, asked: i32) -> usize {
-    let max = call.host.limits.page_max;
+/// What a page of history has at most.
+pub fn largest_page(call: &Call) -> Most {
+    Most { events: call.host.limits.history_page_max, bytes: call.host.limits.history_page_bytes }
+}
+
+fn page_size(asked: i32, max: usize) -> usize {
     usize::try_from(asked).ok().filter(|asked| *asked > 0).map_or(max, |asked| asked.min(max))
 }
 

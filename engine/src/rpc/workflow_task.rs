@@ -170,8 +170,8 @@ fn first_page(
     page: HistoryToken,
     transient: Vec<crate::pb::history::v1::HistoryEvent>,
 ) -> Reply<(History, Vec<u8>)> {
-    let limit = call.host.limits.page_max;
-    let mut events = call.host.history(&slot.key, page.next_event_id, page.end_event_id, limit)?;
+    let most = super::history::largest_page(call);
+    let mut events = call.host.history(&slot.key, page.next_event_id, page.end_event_id, most)?;
     let next = events.last().map_or(page.next_event_id, |event| event.event_id + 1);
     if next < page.end_event_id && !events.is_empty() {
         return Ok((History { events }, HistoryToken { next_event_id: next, ..page }.encode_to_vec()));

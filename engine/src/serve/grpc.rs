@@ -1,4 +1,4 @@
-//! HTTP/2 connections whose requests are answered by a function.
+//! HTTP/2 connections whose requests are answered by a [`Callee`].
 
 use super::framing::{MESSAGE_BYTES_MAX, respond, unframe};
 use crate::engine::Engine;
@@ -11,85 +11,140 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 use tonic::Status;
-use tracing::{debug, warn};
+use tracing::debug;
 
 /// A peer that does not answer a ping for this long is gone, and its polls with it.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
-/// Serves the engine to whoever connects to `listener`, until `shutdown` resolves. Connections that are open then are
-/// closed once their calls are answered, which `Engine::shutdown` makes polls do.
-pub async fn grpc(engine: Engine, listener: TcpListener, shutdown: impl Future<Output = ()>) {
-    tokio::pin!(shutdown);
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            () = &mut shutdown => break,
-            accepted = listener.accept() => accepted,
-            Some(_) = connections.join_next() => continue,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                if let Err(error) = stream.set_nodelay(true) {
-                    debug!(error = &error as &dyn std::error::Error, "connection without nodelay");
-                }
-                let engine = engine.clone();
-                connections.spawn(connection(
-                    move |service: String, rpc: String, headers: HeaderMap, body: Bytes| {
-                        let engine = engine.clone();
-                        async move { engine.call(&service, &rpc, &headers, body).await }
-                    },
-                    stream,
-                ));
-            }
-            Err(error) => {
-                // Out of file descriptors, most likely: taking a breath lets some connections end.
-                warn!(error = &error as &dyn std::error::Error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
-    }
-    connections.shutdown().await;
+/// Who answers calls.
+pub trait Callee: Send + Sync + 'static {
+    /// Whether the caller is known at all. Asked before any of its message is taken in.
+    fn admit(&self, headers: &HeaderMap) -> Result<(), Status>;
+
+    fn call(
+        &self,
+        service: &str,
+        rpc: &str,
+        headers: &HeaderMap,
+        message: Bytes,
+    ) -> impl Future<Output = Result<Vec<u8>, Status>> + Send;
 }
 
-/// Serves one connection: each request is answered by `call(service, rpc, headers, message)`. Returns when the peer
-/// goes away.
-pub async fn connection<Io, F, Answer>(call: F, io: Io)
+/// Everybody may call everything.
+impl Callee for Engine {
+    fn admit(&self, _: &HeaderMap) -> Result<(), Status> {
+        Ok(())
+    }
+
+    async fn call(&self, service: &str, rpc: &str, headers: &HeaderMap, message: Bytes) -> Result<Vec<u8>, Status> {
+        Engine::call(self, service, rpc, headers, message).await
+    }
+}
+
+/// Serves one connection until its peer goes away, or `closing` resolves and the calls that came before are answered.
+pub async fn connection<Io>(callee: impl Callee, io: Io, closing: impl Future<Output = ()>)
 where
     Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    F: Fn(String, String, HeaderMap, Bytes) -> Answer + Send + Sync + 'static,
-    Answer: Future<Output = Result<Vec<u8>, Status>> + Send + 'static,
 {
-    let call = Arc::new(call);
+    let callee = Arc::new(callee);
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-        let call = call.clone();
-        async move { Ok::<_, Infallible>(respond(answer(&*call, request).await)) }
+        let callee = callee.clone();
+        async move { Ok::<_, Infallible>(respond(answer(&*callee, request).await)) }
     });
-    let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+    let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
-        .serve_connection(TokioIo::new(io), service)
-        .await;
+        .serve_connection(TokioIo::new(io), service);
+    tokio::pin!(serving, closing);
+    let served = tokio::select! {
+        served = &mut serving => served,
+        () = closing => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
     if let Err(error) = served {
         debug!(error = &error as &dyn std::error::Error, "connection ended");
     }
 }
 
-async fn answer<F, Answer>(call: &F, request: Request<Incoming>) -> Result<Vec<u8>, Status>
-where
-    F: Fn(String, String, HeaderMap, Bytes) -> Answer,
-    Answer: Future<Output = Result<Vec<u8>, Status>>,
-{
+async fn answer(callee: &impl Callee, request: Request<Incoming>) -> Result<Vec<u8>, Status> {
     let (head, body) = request.into_parts();
     let path = head.uri.path().trim_start_matches('/');
     let Some((service, rpc)) = path.split_once('/') else {
         return Err(Status::unimplemented(format!("unknown path {path}")));
     };
-    let (service, rpc) = (service.to_owned(), rpc.to_owned());
+    callee.admit(&head.headers)?;
     let body = Limited::new(body, MESSAGE_BYTES_MAX).collect().await;
     let body = body.map_err(|error| Status::resource_exhausted(format!("the request could not be read: {error}")))?;
-    call(service, rpc, head.headers, unframe(body.to_bytes())?).await
+    callee.call(service, rpc, &head.headers, unframe(body.to_bytes())?).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::header::AUTHORIZATION;
+    use http_body_util::{Full, StreamBody};
+    use hyper::body::{Body, Frame};
+    use tokio::sync::Notify;
+    use tonic::Code;
+
+    /// Knows whoever names itself, and answers when it is told to.
+    #[derive(Clone, Default)]
+    struct Slow {
+        called: Arc<Notify>,
+        go_on: Arc<Notify>,
+    }
+
+    impl Callee for Slow {
+        fn admit(&self, headers: &HeaderMap) -> Result<(), Status> {
+            headers.get(AUTHORIZATION).map(drop).ok_or_else(|| Status::unauthenticated("who is there?"))
+        }
+
+        async fn call(&self, _: &str, _: &str, _: &HeaderMap, message: Bytes) -> Result<Vec<u8>, Status> {
+            self.called.notify_one();
+            self.go_on.notified().await;
+            Ok(message.to_vec())
+        }
+    }
+
+    /// The status of a call with this body, and what was answered.
+    async fn ask<B>(io: tokio::io::DuplexStream, request: http::request::Builder, body: B) -> (Option<Code>, Bytes)
+    where
+        B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
+    {
+        let builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        let (mut sender, connection) = builder.handshake(TokioIo::new(io)).await.expect("speaks HTTP/2");
+        tokio::spawn(connection);
+        let request = request.method("POST").uri("http://engine/service/rpc").body(body).expect("a request");
+        let response = sender.send_request(request).await.expect("an answer");
+        let refused = response.headers().get("grpc-status").map(|code| Code::from_bytes(code.as_bytes()));
+        (refused, response.into_body().collect().await.expect("all of it").to_bytes())
+    }
+
+    #[tokio::test]
+    async fn who_is_not_known_is_refused_before_a_message_is_taken_in() {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        tokio::spawn(connection(Slow::default(), theirs, std::future::pending()));
+        let endless = StreamBody::new(futures::stream::pending::<Result<Frame<Bytes>, Infallible>>());
+        assert_eq!(ask(ours, Request::builder(), endless).await.0, Some(Code::Unauthenticated));
+    }
+
+    #[tokio::test]
+    async fn calls_that_are_under_way_are_answered_before_a_connection_ends() {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let (callee, close) = (Slow::default(), Arc::new(Notify::new()));
+        let (slow, closing) = (callee.clone(), close.clone());
+        let serving = tokio::spawn(async move { connection(slow, theirs, closing.notified()).await });
+        let body = Full::new(Bytes::from_static(b"\0\0\0\0\x02hi"));
+        let asking = tokio::spawn(ask(ours, Request::builder().header(AUTHORIZATION, "me"), body));
+        callee.called.notified().await;
+        close.notify_one();
+        tokio::task::yield_now().await;
+        callee.go_on.notify_one();
+        assert_eq!(asking.await.expect("asks"), (None, Bytes::from_static(b"\0\0\0\0\x02hi")));
+        serving.await.expect("ends");
+    }
 }

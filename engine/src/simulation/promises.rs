@@ -3,7 +3,7 @@
 
 use crate::core::ledger::Ledger;
 use crate::core::state::RunState;
-use crate::host::read_history;
+use crate::host::{Most, read_history};
 use crate::pb::common::v1::Payloads;
 use crate::pb::history::v1::HistoryEvent;
 use crate::pb::history::v1::history_event::Attributes;
@@ -125,7 +125,7 @@ impl Promises {
         for (key, state) in store.scan(Space::Run, Range::prefix(Vec::new())).expect("scans") {
             let key = key.try_into().expect("a run's key");
             let run_id = crate::store::keys::run_id(&key);
-            let events = read_history(store, &key, 1, i64::MAX, usize::MAX).expect("reads");
+            let events = read_history(store, &key, 1, i64::MAX, Most::events(usize::MAX)).expect("reads");
             let mut ledger = Ledger::new();
             // A signal that was sent twice may be in two runs of a chain; in one it is known by its request id.
             let mut here = BTreeSet::new();

@@ -85,7 +85,7 @@ impl World {
         self.store.open();
         let (committer, commits) = Committer::unattended(self.store.clone());
         let limits = Limits {
-            page_max: 9,
+            history_page_max: 9,
             suggest_history_events: 200,
             buffered_events_max: 12,
             signals_max: 200,

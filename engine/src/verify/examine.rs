@@ -4,7 +4,7 @@ use super::Report;
 use crate::core::errand::errands;
 use crate::core::ledger::Ledger;
 use crate::core::state::RunState;
-use crate::host::{Error, read_history};
+use crate::host::{Error, Most, read_history};
 use crate::store::keys::{self, RunKey};
 use crate::store::{Range, Reads, Space};
 use crate::time::Time;
@@ -46,7 +46,7 @@ fn run(store: &dyn Reads, key: &[u8], value: &[u8], report: &mut Report) -> Resu
     let mut ledger = Ledger::new();
     let mut bytes = 0;
     loop {
-        let events = read_history(store, &key, ledger.next_event_id(), i64::MAX, CHUNK)?;
+        let events = read_history(store, &key, ledger.next_event_id(), i64::MAX, Most::events(CHUNK))?;
         if events.is_empty() {
             break;
         }

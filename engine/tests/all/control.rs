@@ -53,17 +53,21 @@ async fn queries_see_every_signal_before_them_also_after_the_end() {
 
 #[tokio::test]
 async fn without_a_cache_every_task_and_query_is_replayed_from_the_whole_history() {
-    let engine = open(Options { limits: Limits { page_max: 7, ..Limits::default() }, ..Options::new(Store::Memory) });
-    let client = client(&engine).await;
-    beside_worker(&client, WorkerShape { cached_workflows: 0 }, async {
-        let handle = client.start_workflow(Steps::run, (12, false), options("uncached")).await.expect("starts");
-        assert_eq!(handle.get_result(WorkflowGetResultOptions::default()).await.expect("completes"), 12);
-        let handle = client.start_workflow(Mailbox::run, (), options("asked")).await.expect("starts");
-        handle.signal(Mailbox::post, "a".to_owned(), WorkflowSignalOptions::default()).await.expect("signals");
-        assert_eq!(mail(&client, "asked").await, ["a"]);
-    })
-    .await;
-    engine.shutdown().await;
+    for limits in
+        [Limits { history_page_max: 7, ..Limits::default() }, Limits { history_page_bytes: 600, ..Limits::default() }]
+    {
+        let engine = open(Options { limits, ..Options::new(Store::Memory) });
+        let client = client(&engine).await;
+        beside_worker(&client, WorkerShape { cached_workflows: 0 }, async {
+            let handle = client.start_workflow(Steps::run, (12, false), options("uncached")).await.expect("starts");
+            assert_eq!(handle.get_result(WorkflowGetResultOptions::default()).await.expect("completes"), 12);
+            let handle = client.start_workflow(Mailbox::run, (), options("asked")).await.expect("starts");
+            handle.signal(Mailbox::post, "a".to_owned(), WorkflowSignalOptions::default()).await.expect("signals");
+            assert_eq!(mail(&client, "asked").await, ["a"]);
+        })
+        .await;
+        engine.shutdown().await;
+    }
 }
 
 #[tokio::test]

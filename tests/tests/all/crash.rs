@@ -215,10 +215,8 @@ async fn cell(victim: Victim, moment: Option<Moment>, temporal: Option<(SocketAd
     let options =
         Options { layout, temporal, decisions_per_run: DECISIONS_PER_RUN, fault, ..Options::new(model.url()) };
     let mut service = Service::start(options).await?;
-    let ended = match disturbed(&mut service, victim, moment, &model).await {
-        Ok(ended) => ended,
-        Err(error) => return Err(error.context(service.logs())),
-    };
+    let ended = disturbed(&mut service, victim, moment, &model).await;
+    let ended = service.with_logs(ended)?;
     let dir = service.stop().await?;
     if is_embedded {
         let runs = afterwards::of_engine(dir.path(), &ended.session, &ended.events).await?;

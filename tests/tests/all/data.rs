@@ -41,8 +41,7 @@ async fn what_nobody_needs_goes_and_every_log_reads_on() -> anyhow::Result<()> {
     let options = Options { decisions_per_run: 2, ..Options::new(model_url) };
     let mut service = Service::start(options).await?;
     let client = service.client();
-    let lived = live(&client).await;
-    let (first, second) = lived.map_err(|error| error.context(service.logs()))?;
+    let (first, second) = service.with_logs(live(&client).await)?;
     let told = (client.events(&first).await?, client.events(&second).await?);
 
     // An hour and more later nothing of them is gone but the histories that are in segments too.

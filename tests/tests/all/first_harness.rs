@@ -80,7 +80,7 @@ async fn the_first_harness_is_written_as_the_page_says() -> anyhow::Result<()> {
         }
         anyhow::Ok(said)
     };
-    let said = done.await.map_err(|error| error.context(service.logs()))?;
+    let said = service.with_logs(done.await)?;
     let expected = ["1 passed", "brief@1", "It is small.", "parts: decision"];
     for expected in &expected[..if builds { expected.len() } else { 1 }] {
         ensure!(said.contains(expected), "{expected:?} is not in\n{said}");

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use std::{net::SocketAddr, path::Path, sync::Arc};
 use steadyhand_tests::{
     client::{Client, LoggedEvent, Mark},
-    engines::{Temporal, free_addr},
-    long,
+    engines::engine,
+    long, on_each_engine,
     service::{Layout, Options, Service},
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
@@ -41,17 +41,6 @@ async fn service(temporal: Option<SocketAddr>) -> anyhow::Result<(Service, Serve
     Ok((Service::start(options).await?, model))
 }
 
-async fn call(client: &Client, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
-    let mut request = client.request(method, path);
-    if let Some(body) = body {
-        request = request.json(body);
-    }
-    let answer = request.send().await?;
-    let (status, text) = (answer.status(), answer.text().await?);
-    ensure!(status == StatusCode::OK, "{path}: {status}: {text}");
-    Ok(serde_json::from_str(&text)?)
-}
-
 /// Three turns, the second of which waits for the client's tool on the way.
 async fn parent(client: &Client) -> anyhow::Result<(String, Vec<LoggedEvent>)> {
     let schema = json!({"type": "object", "properties": {"q": {"type": "string"}}});
@@ -70,7 +59,7 @@ async fn parent(client: &Client) -> anyhow::Result<(String, Vec<LoggedEvent>)> {
     let used = events.iter().find(|event| event.kind == "agent.custom_tool_use").context("it asks for the tool")?;
     let result = json!({"type": "user.custom_tool_result", "custom_tool_use_id": used.id,
         "content": [{"type": "text", "text": "found"}]});
-    call(client, Method::POST, &format!("/v1/sessions/{session}/events"), Some(&json!({"events": [result]}))).await?;
+    client.ok(Method::POST, &format!("/v1/sessions/{session}/events"), Some(&json!({"events": [result]}))).await?;
     client.until(&session, idles(3)).await?;
     client.send(&session, "three", Mark::RetryCount).await?;
     Ok((session.clone(), client.until(&session, idles(4)).await?))
@@ -105,15 +94,15 @@ async fn check(client: &Client, parent: &[LoggedEvent], fork: &str, at: usize) -
         let slice = client.slice(fork, from, shared + 2).await?;
         ensure!(slice == events[from..events.len().min(shared + 2)], "positions are those of the one log");
     }
-    let replayed = call(client, Method::GET, &format!("/v1/sessions/{fork}/replay"), None).await?;
+    let replayed = client.ok(Method::GET, &format!("/v1/sessions/{fork}/replay"), None).await?;
     ensure!(replayed["identical"] == true, "at {at}: {replayed:#}");
-    let context = call(client, Method::GET, &format!("/v1/sessions/{fork}/context"), None).await?;
+    let context = client.ok(Method::GET, &format!("/v1/sessions/{fork}/context"), None).await?;
     ensure!(context["is_as_sent"] == true, "at {at}: the request can be made again");
     Ok(())
 }
 
 async fn a_session_can_be_forked_at_every_place(is_temporal: bool) -> anyhow::Result<()> {
-    let temporal = is_temporal.then(|| Temporal::start_at(free_addr()?, None, &[])).transpose()?;
+    let temporal = engine(is_temporal)?;
     let (service, _model) = service(temporal.as_ref().map(|temporal| temporal.addr)).await?;
     let scenario = async {
         let client = service.client();
@@ -134,13 +123,13 @@ async fn a_session_can_be_forked_at_every_place(is_temporal: bool) -> anyhow::Re
         let second = fork(&client, &last, &other).await?;
         client.send(&second, "go on", Mark::RetryCount).await?;
         let own = client.until(&second, |events| ended(events) && events.iter().any(|e| e.text() == "go on")).await?;
-        let shown = call(&client, Method::GET, &format!("/v1/sessions/{second}"), None).await?;
+        let shown = client.ok(Method::GET, &format!("/v1/sessions/{second}"), None).await?;
         ensure!(shown["title"] == "the second", "{shown:#}");
-        let context = call(&client, Method::GET, &format!("/v1/sessions/{second}/context"), None).await?;
+        let context = client.ok(Method::GET, &format!("/v1/sessions/{second}/context"), None).await?;
         ensure!(context["strategy"]["name"] == "window", "{context:#}");
         let third = fork(&client, &second, &json!({"at": events.len() + 2})).await?;
         check(&client, &own, &third, events.len() + 2).await?;
-        let replayed = call(&client, Method::GET, &format!("/v1/sessions/{second}/replay"), None).await?;
+        let replayed = client.ok(Method::GET, &format!("/v1/sessions/{second}/replay"), None).await?;
         ensure!(replayed["identical"] == true, "{replayed:#}");
 
         // What a fork shares outlives the session that it was made from.
@@ -152,7 +141,7 @@ async fn a_session_can_be_forked_at_every_place(is_temporal: bool) -> anyhow::Re
         anyhow::Ok(())
     };
     let checked = scenario.await;
-    checked.map_err(|error| error.context(service.logs()))?;
+    service.with_logs(checked)?;
     let mut service = service;
     service.rest().await?;
     if !is_temporal {
@@ -190,7 +179,7 @@ async fn forker(
 }
 
 async fn the_api_dies_while_forks_are_made(is_temporal: bool) -> anyhow::Result<()> {
-    let temporal = if is_temporal { Some(Temporal::start_at(free_addr()?, None, &[])?) } else { None };
+    let temporal = engine(is_temporal)?;
     let (mut service, _model) = service(temporal.as_ref().map(|temporal| temporal.addr)).await?;
     let scenario = async {
         let client = service.client();
@@ -215,7 +204,7 @@ async fn the_api_dies_while_forks_are_made(is_temporal: bool) -> anyhow::Result<
             ensure!(shared <= *at && own.len() >= shared, "{fork} at {at} shares {shared} events");
         }
         // What nobody was told of is a whole session, or none.
-        let listed = call(&client, Method::GET, "/v1/sessions?limit=100", None).await?;
+        let listed = client.ok(Method::GET, "/v1/sessions?limit=100", None).await?;
         for listed in listed["data"].as_array().context("a page of sessions")? {
             let id = listed["id"].as_str().context("it has an id")?;
             client.events(id).await?;
@@ -224,7 +213,7 @@ async fn the_api_dies_while_forks_are_made(is_temporal: bool) -> anyhow::Result<
         check(&client, &events, last, *at).await
     };
     let checked = scenario.await;
-    checked.map_err(|error| error.context(service.logs()))?;
+    service.with_logs(checked)?;
     service.rest().await?;
     if !is_temporal {
         service.verify().await?;
@@ -232,26 +221,4 @@ async fn the_api_dies_while_forks_are_made(is_temporal: bool) -> anyhow::Result<
     Ok(())
 }
 
-mod embedded {
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_session_can_be_forked_at_every_place() -> anyhow::Result<()> {
-        super::a_session_can_be_forked_at_every_place(false).await
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn the_api_dies_while_forks_are_made() -> anyhow::Result<()> {
-        super::the_api_dies_while_forks_are_made(false).await
-    }
-}
-
-mod temporal {
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_session_can_be_forked_at_every_place() -> anyhow::Result<()> {
-        super::a_session_can_be_forked_at_every_place(true).await
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn the_api_dies_while_forks_are_made() -> anyhow::Result<()> {
-        super::the_api_dies_while_forks_are_made(true).await
-    }
-}
+on_each_engine![a_session_can_be_forked_at_every_place, the_api_dies_while_forks_are_made];

@@ -2,13 +2,14 @@
 
 use activities::model::scripted::{Script, serve};
 use anyhow::{Context as _, ensure};
-use http::{Method, StatusCode};
+use http::Method;
 use serde_json::{Value, json};
 use std::{path::Path, process::Command};
 use steadyhand_tests::{
     client::{Client, LoggedEvent, Mark},
-    engines::{Temporal, free_addr},
+    engines::{engine, free_addr},
     mcp::McpServer,
+    on_each_engine,
     service::{Options, Service},
 };
 use tokio::net::TcpListener;
@@ -34,14 +35,6 @@ ls -A /run/egress /run/egress/..; env""" } }]
 [[rules]]
 answer = [{ text = "Done." }]
 "#;
-
-async fn ask(client: &Client, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
-    let request = client.request(method, path);
-    let answer = if let Some(body) = body { request.json(body) } else { request }.send().await?;
-    let (status, text) = (answer.status(), answer.text().await?);
-    ensure!(status == StatusCode::OK, "{path}: {status}: {text}");
-    Ok(serde_json::from_str(&text)?)
-}
 
 /// Sends a message and waits until the session rests; gives what is new.
 async fn turn(client: &Client, session: &str, text: &str) -> anyhow::Result<Vec<LoggedEvent>> {
@@ -75,7 +68,7 @@ fn error(kind: &str, server: &str) -> (String, String) {
 }
 
 async fn tools_of_mcp_servers_are_offered_asked_about_and_called(is_temporal: bool) -> anyhow::Result<()> {
-    let temporal = is_temporal.then(|| Temporal::start_at(free_addr()?, None, &[])).transpose()?;
+    let temporal = engine(is_temporal)?;
     let dir = tempfile::tempdir()?;
     let (docs, locked) = tokio::try_join!(
         McpServer::start(dir.path(), None, Some(TOKEN)),
@@ -87,12 +80,8 @@ async fn tools_of_mcp_servers_are_offered_asked_about_and_called(is_temporal: bo
     let private_addresses = vec![docs.addr, locked.addr, down];
     let options = Options { private_addresses, temporal: temporal_at, ..Options::new(model.url()) };
     let service = Service::start(options).await?;
-    let scenario = scenario(&service, &docs, &locked, down, dir.path()).await;
-    if let Err(error) = scenario {
-        return Err(error.context(service.logs()));
-    }
-    service.stop().await?;
-    Ok(())
+    service.with_logs(scenario(&service, &docs, &locked, down, dir.path()).await)?;
+    service.stop().await.map(drop)
 }
 
 async fn scenario(
@@ -149,7 +138,7 @@ async fn scenario(
     let before = client.events(&session).await?.len();
     let allowed = json!({"type": "user.tool_confirmation", "tool_use_id": uses[1].id, "result": "allow"});
     let path = format!("/v1/sessions/{session}/events");
-    ask(&client, Method::POST, &path, Some(&json!({"events": [allowed]}))).await?;
+    client.ok(Method::POST, &path, Some(&json!({"events": [allowed]}))).await?;
     let events = rest(&client, &session, before).await?;
     let results = of_kind(&events, "agent.mcp_tool_result");
     ensure!(results.len() == 1 && results[0].rest["mcp_tool_use_id"] == json!(uses[1].id), "{results:?}");
@@ -172,9 +161,9 @@ async fn scenario(
     ensure!(said.starts_with("403\n403\n") && !said.contains("CANARY") && !said.contains(".calls.sock"), "{said}");
 
     // What the model was offered is what the log says, and can be made again.
-    let replayed = ask(&client, Method::GET, &format!("/v1/sessions/{session}/replay"), None).await?;
+    let replayed = client.ok(Method::GET, &format!("/v1/sessions/{session}/replay"), None).await?;
     ensure!(replayed["identical"] == true, "{replayed:#}");
-    let context = ask(&client, Method::GET, &format!("/v1/sessions/{session}/context"), None).await?;
+    let context = client.ok(Method::GET, &format!("/v1/sessions/{session}/context"), None).await?;
     ensure!(context["is_as_sent"] == true, "{context:#}");
     for dir in [service.data_dir(), service.hands_dir()] {
         let found = Command::new("grep").args(["-rla", "CANARY"]).arg(&dir).output()?;
@@ -184,12 +173,4 @@ async fn scenario(
     client.delete(&session).await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn mcp_on_the_embedded_engine() -> anyhow::Result<()> {
-    tools_of_mcp_servers_are_offered_asked_about_and_called(false).await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn mcp_on_temporal() -> anyhow::Result<()> {
-    tools_of_mcp_servers_are_offered_asked_about_and_called(true).await
-}
+on_each_engine![tools_of_mcp_servers_are_offered_asked_about_and_called];

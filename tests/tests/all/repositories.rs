@@ -4,12 +4,13 @@
 use activities::model::scripted::{Script, serve};
 use anyhow::{Context as _, ensure};
 use http::{Method, StatusCode};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::{path::Path, process::Command};
 use steadyhand_tests::{
     client::{Client, LoggedEvent, Mark},
-    engines::{Temporal, free_addr},
+    engines::engine,
     git::Forge,
+    on_each_engine,
     service::{Options, Service},
 };
 use tokio::net::TcpListener;
@@ -39,11 +40,6 @@ answer = [{ tool = "bash", input = { command = "cd /workspace/app && git pull -q
 answer = [{ text = "Done." }]
 "#;
 
-async fn ask(client: &Client, method: Method, path: &str, body: &Value) -> anyhow::Result<(StatusCode, Value)> {
-    let answer = client.request(method, path).json(body).send().await?;
-    Ok((answer.status(), answer.json().await?))
-}
-
 fn result(events: &[LoggedEvent]) -> String {
     events.iter().rfind(|event| event.kind == "agent.tool_result").map(LoggedEvent::text).unwrap_or_default()
 }
@@ -56,7 +52,7 @@ async fn turn(client: &Client, session: &str, text: &str) -> anyhow::Result<Vec<
 }
 
 async fn repositories_are_worked_in_and_their_token_is_nowhere(is_temporal: bool) -> anyhow::Result<()> {
-    let temporal = is_temporal.then(|| Temporal::start_at(free_addr()?, None, &[])).transpose()?;
+    let temporal = engine(is_temporal)?;
     let forge = Forge::start(TOKEN).await?;
     for name in ["acme/app", "acme/private", "acme/branchless"] {
         forge.repository(name)?;
@@ -79,7 +75,7 @@ async fn repositories_are_worked_in_and_their_token_is_nowhere(is_temporal: bool
         {"type": "github_repository", "url": forge.url("acme/branchless"), "authorization_token": TOKEN,
             "mount_path": "/workspace/deep/er", "checkout": {"type": "branch", "name": "none"}},
     ]});
-    let (status, session) = ask(&client, Method::POST, "/v1/sessions", &body).await?;
+    let (status, session) = client.call(Method::POST, "/v1/sessions", Some(&body)).await?;
     ensure!(status == StatusCode::OK, "{session}");
     ensure!(!session.to_string().contains("CANARY"), "{session}");
     let resources = session["resources"].as_array().context("a list")?;
@@ -116,10 +112,10 @@ async fn repositories_are_worked_in_and_their_token_is_nowhere(is_temporal: bool
     forge.ask_for(OTHER_TOKEN);
     ensure!(result(&turn(&client, &session, "pull").await?).contains("does not accept the session's credential"));
     let at = format!("/v1/sessions/{session}/resources/{resource}");
-    let (status, rotated) = ask(&client, Method::POST, &at, &json!({"authorization_token": OTHER_TOKEN})).await?;
+    let (status, rotated) = client.call(Method::POST, &at, Some(&json!({"authorization_token": OTHER_TOKEN}))).await?;
     ensure!(status == StatusCode::OK && !rotated.to_string().contains("CANARY"), "{rotated}");
     ensure!(result(&turn(&client, &session, "pull again").await?).contains("pulled"));
-    let (_, fork) = ask(&client, Method::POST, &format!("/v1/sessions/{session}/fork"), &json!({})).await?;
+    let (_, fork) = client.call(Method::POST, &format!("/v1/sessions/{session}/fork"), Some(&json!({}))).await?;
     let fork = fork["id"].as_str().with_context(|| fork.to_string())?.to_owned();
     let said = result(&turn(&client, &fork, "pull in the fork").await?);
     ensure!(said.contains("pulled"), "{said}");
@@ -149,12 +145,4 @@ fn find(root: &Path, name: &str, folder: &str) -> bool {
     })
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn repositories_on_the_embedded_engine() -> anyhow::Result<()> {
-    repositories_are_worked_in_and_their_token_is_nowhere(false).await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn repositories_on_temporal() -> anyhow::Result<()> {
-    repositories_are_worked_in_and_their_token_is_nowhere(true).await
-}
+on_each_engine![repositories_are_worked_in_and_their_token_is_nowhere];

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use std::{net::SocketAddr, path::Path, time::Duration};
 use steadyhand_tests::{
     client::{Client, LoggedEvent, Mark},
-    engines::{Temporal, free_addr},
-    long,
+    engines::engine,
+    long, on_each_engine,
     service::{Layout, Options, Role, Service},
 };
 use tokio::{net::TcpListener, task::JoinSet};
@@ -64,22 +64,6 @@ impl Ground {
         Ok(Ground { client, agent, environment })
     }
 
-    async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<(StatusCode, Value)> {
-        let mut request = self.client.request(method, path);
-        if let Some(body) = body {
-            request = request.json(body);
-        }
-        let answer = request.send().await?;
-        let (status, text) = (answer.status(), answer.text().await?);
-        Ok((status, serde_json::from_str(&text).unwrap_or_default()))
-    }
-
-    async fn ok(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
-        let (status, value) = self.call(method, path, body).await?;
-        ensure!(status == StatusCode::OK, "{path}: {status}: {value}");
-        Ok(value)
-    }
-
     async fn add(&self, module: Vec<u8>) -> anyhow::Result<()> {
         let answer = self.client.request(Method::POST, "/v1/harnesses").body(module).send().await?;
         ensure!(answer.status() == StatusCode::OK, "{}", answer.text().await?);
@@ -97,7 +81,7 @@ impl Ground {
     }
 
     async fn harness(&self, session: &str) -> anyhow::Result<String> {
-        let recording = self.ok(Method::GET, &format!("/v1/sessions/{session}/recording"), None).await?;
+        let recording = self.client.ok(Method::GET, &format!("/v1/sessions/{session}/recording"), None).await?;
         let mut harness = recording["genesis"]["harness"].clone();
         for take in recording["commits"].as_array().into_iter().flatten().flat_map(|c| c["commit"]["takes"].as_array())
         {
@@ -113,7 +97,7 @@ impl Ground {
     }
 
     async fn look(&self, rollout: &str) -> anyhow::Result<Value> {
-        self.ok(Method::GET, &format!("/v1/harness_rollouts/{rollout}"), None).await
+        self.client.ok(Method::GET, &format!("/v1/harness_rollouts/{rollout}"), None).await
     }
 
     async fn until(&self, rollout: &str, is_it: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
@@ -138,15 +122,6 @@ impl Ground {
 
 fn stop_of(events: &[LoggedEvent]) -> &str {
     events.last().and_then(|event| event.rest["stop_reason"]["type"].as_str()).unwrap_or_default()
-}
-
-/// A Temporal server for a scenario, or none for the embedded engine.
-fn engine(is_temporal: bool) -> anyhow::Result<Option<Temporal>> {
-    is_temporal.then(|| Temporal::start_at(free_addr()?, None, &[])).transpose()
-}
-
-async fn with_logs<T>(service: &Service, result: anyhow::Result<T>) -> anyhow::Result<T> {
-    result.map_err(|error| error.context(service.logs()))
 }
 
 async fn a_harness_that_breaks_recorded_sessions_is_stopped(is_temporal: bool) -> anyhow::Result<()> {
@@ -178,7 +153,7 @@ async fn a_harness_that_breaks_recorded_sessions_is_stopped(is_temporal: bool) -
         ensure!(shown["status"] == "ramping" && shown["gate"]["sessions_differing"] == 4, "{shown:#}");
         anyhow::Ok(())
     };
-    with_logs(&service, scenario.await).await?;
+    service.with_logs(scenario.await)?;
     service.stop().await.map(drop)
 }
 
@@ -194,7 +169,7 @@ async fn one_that_raises_the_error_rate_rolls_back_by_itself(is_temporal: bool) 
             json!({"from": "loop@1", "to": "failing@1", "stages": [10, 100], "gate": {"sessions": 0}, "watch": watch});
         let rollout = ground.rollout(&body).await?;
         ground.until(&rollout, |shown| shown["percent"] == 10).await?;
-        let removed = ground.call(Method::DELETE, "/v1/harnesses/failing@1", None).await?;
+        let removed = ground.client.call(Method::DELETE, "/v1/harnesses/failing@1", None).await?;
         ensure!(removed.0 == StatusCode::CONFLICT, "it is in use: {removed:?}");
         let (mut failed, mut made) = (Vec::new(), 0);
         while ground.look(&rollout).await?["status"] == "ramping" {
@@ -225,7 +200,7 @@ async fn one_that_raises_the_error_rate_rolls_back_by_itself(is_temporal: bool) 
         }
         anyhow::Ok(())
     };
-    with_logs(&service, scenario.await).await?;
+    service.with_logs(scenario.await)?;
     service.stop().await.map(drop)
 }
 
@@ -236,13 +211,13 @@ async fn one_that_is_no_worse_is_promoted_and_live_sessions_come_along(is_tempor
         let ground = Ground::new(&service).await?;
         let (before, ..) = ground.session().await?;
         let rollout = ground.rollout(&promising()).await?;
-        let meeting = ground.call(Method::POST, "/v1/harness_rollouts", Some(&promising())).await?;
+        let meeting = ground.client.call(Method::POST, "/v1/harness_rollouts", Some(&promising())).await?;
         ensure!(meeting.0 == StatusCode::CONFLICT, "one at a time: {meeting:?}");
         ground.until(&rollout, |shown| shown["percent"] == 50).await?;
         let path = |order: &str| format!("/v1/harness_rollouts/{rollout}/{order}");
-        let paused = ground.ok(Method::POST, &path("pause"), None).await?;
+        let paused = ground.client.ok(Method::POST, &path("pause"), None).await?;
         ensure!(paused["paused"] == true && paused["order"]["is_followed"] == true, "{paused:#}");
-        let resumed = ground.ok(Method::POST, &path("resume"), None).await?;
+        let resumed = ground.client.ok(Method::POST, &path("resume"), None).await?;
         ensure!(resumed["paused"] == false, "{resumed:#}");
         let (old, new) = promoted(&ground, &rollout).await?;
         ensure!(old > 0 && new > 0, "both versions were used: {old}, {new}");
@@ -252,18 +227,18 @@ async fn one_that_is_no_worse_is_promoted_and_live_sessions_come_along(is_tempor
         while ground.harness(&before).await? != "loop@2" {
             ticks.tick().await;
         }
-        let late = ground.call(Method::POST, &path("rollback"), None).await?;
+        let late = ground.client.call(Method::POST, &path("rollback"), None).await?;
         ensure!(late.0 == StatusCode::CONFLICT, "it is over: {late:?}");
         // Back again is a rollout in the other direction.
         let back = json!({"from": "loop@2", "to": "loop@1", "stages": [10], "gate": {"strict": false}});
         let rollout = ground.rollout(&back).await?;
         ground.until(&rollout, |shown| shown["status"] == "ramping").await?;
-        ground.ok(Method::POST, &format!("/v1/harness_rollouts/{rollout}/promote"), None).await?;
+        ground.client.ok(Method::POST, &format!("/v1/harness_rollouts/{rollout}/promote"), None).await?;
         let (_, _, harness) = ground.session().await?;
         ensure!(harness == "loop@1", "{harness}");
         anyhow::Ok(())
     };
-    with_logs(&service, scenario.await).await?;
+    service.with_logs(scenario.await)?;
     let (dir, mut service) = (service.data_dir(), service);
     service.rest().await?;
     service.verify().await.with_context(|| dir.display().to_string())
@@ -329,7 +304,7 @@ async fn cell(point: Point, nth: u64, temporal: Option<SocketAddr>) -> anyhow::R
         promoted_after(&ground, &rollout).await
     };
     let ended = ended.await;
-    with_logs(&service, ended).await?;
+    service.with_logs(ended)?;
     service.stop().await.map(drop)
 }
 
@@ -381,7 +356,7 @@ async fn the_api_dies_on_the_way(is_temporal: bool) -> anyhow::Result<()> {
         anyhow::Ok(())
     };
     let ended = scenario.await;
-    with_logs(&service, ended).await?;
+    service.with_logs(ended)?;
     service.rest().await?;
     if !is_temporal {
         service.verify().await?;
@@ -389,24 +364,7 @@ async fn the_api_dies_on_the_way(is_temporal: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-macro_rules! on_both_engines {
-    ($($scenario:ident),* $(,)?) => {
-        mod embedded {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $scenario() -> anyhow::Result<()> {
-                super::$scenario(false).await
-            })*
-        }
-        mod temporal {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $scenario() -> anyhow::Result<()> {
-                super::$scenario(true).await
-            })*
-        }
-    };
-}
-
-on_both_engines![
+on_each_engine![
     a_harness_that_breaks_recorded_sessions_is_stopped,
     one_that_raises_the_error_rate_rolls_back_by_itself,
     one_that_is_no_worse_is_promoted_and_live_sessions_come_along,

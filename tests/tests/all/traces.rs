@@ -53,10 +53,8 @@ async fn a_turn_is_one_trace(layout: Layout, temporal: Option<&Temporal>) -> any
     let options = Options { layout, temporal, ..Options::new(model.url()) };
     let begun = Instant::now();
     let mut service = Service::start_traced(options, Some(collector.url.clone())).await?;
-    let session = match turns(&mut service, &collector).await {
-        Ok(session) => session,
-        Err(error) => return Err(error.context(service.logs())),
-    };
+    let turned = turns(&mut service, &collector).await;
+    let session = service.with_logs(turned)?;
     // What waited is sent at the end.
     service.stop().await?;
     let elapsed = begun.elapsed();

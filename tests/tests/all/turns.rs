@@ -48,10 +48,8 @@ async fn one_turn(calls: usize, temporal: Option<&Temporal>) -> anyhow::Result<(
     let decisions_per_run = (answers / RUNS_MIN).max(1) as u64;
     let mut service = start(&model, decisions_per_run, temporal).await?;
     let begun = Instant::now();
-    let (session, events) = match killed_in_the_middle(&mut service, &model, answers).await {
-        Ok(ended) => ended,
-        Err(error) => return Err(error.context(service.logs())),
-    };
+    let ended = killed_in_the_middle(&mut service, &model, answers).await;
+    let (session, events) = service.with_logs(ended)?;
     let seconds = begun.elapsed().as_secs_f64();
     let results = events.iter().filter(|event| event.kind == "agent.tool_result").count();
     ensure!(results == calls, "{results} results of {calls} calls");

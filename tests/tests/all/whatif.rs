@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use std::{net::SocketAddr, path::Path};
 use steadyhand_tests::{
     client::{Client, LoggedEvent, Mark},
-    engines::{Temporal, free_addr},
-    long,
+    engines::engine,
+    long, on_each_engine,
     service::{Layout, Options, Role, Service},
     transcript::check_log,
 };
@@ -63,10 +63,6 @@ async fn service_of(
     Ok((Service::start(options).await?, model))
 }
 
-fn engine(is_temporal: bool) -> anyhow::Result<Option<Temporal>> {
-    is_temporal.then(|| Temporal::start_at(free_addr()?, None, &[])).transpose()
-}
-
 struct Ground {
     client: Client,
     environment: String,
@@ -77,16 +73,6 @@ impl Ground {
         let client = service.client();
         let environment = client.make("/v1/environments", &json!({"name": "here"})).await?;
         Ok(Ground { client, environment })
-    }
-
-    async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<(StatusCode, Value)> {
-        let mut request = self.client.request(method, path);
-        if let Some(body) = body {
-            request = request.json(body);
-        }
-        let answer = request.send().await?;
-        let (status, text) = (answer.status(), answer.text().await?);
-        Ok((status, serde_json::from_str(&text).unwrap_or_default()))
     }
 
     /// Sessions of a model after two turns.
@@ -109,13 +95,13 @@ impl Ground {
 
     /// Begins a trial and asks until it is over.
     async fn trial(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
-        let (status, mut shown) = self.call(Method::POST, path, Some(body)).await?;
+        let (status, mut shown) = self.client.call(Method::POST, path, Some(body)).await?;
         ensure!(status == StatusCode::OK, "{path}: {status}: {shown}");
         let path = format!("{path}/{}", shown["id"].as_str().context("it has an id")?);
         let asking = async {
             while shown["status"] == "running" {
                 // An answer waits for the end of the trial by itself; without one, the service is on its way back.
-                if let Ok((StatusCode::OK, again)) = self.call(Method::GET, &path, None).await {
+                if let Ok((StatusCode::OK, again)) = self.client.call(Method::GET, &path, None).await {
                     shown = again;
                 }
             }
@@ -129,10 +115,6 @@ impl Ground {
         ensure!(shown["status"] == "done", "{shown:#}");
         Ok(shown["report"].clone())
     }
-}
-
-async fn with_logs<T>(service: &Service, result: anyhow::Result<T>) -> anyhow::Result<T> {
-    result.map_err(|error| error.context(service.logs()))
 }
 
 async fn a_session_is_gone_through_again(is_temporal: bool) -> anyhow::Result<()> {
@@ -184,12 +166,12 @@ async fn a_session_is_gone_through_again(is_temporal: bool) -> anyhow::Result<()
             "{planned:#}"
         );
         let path = format!("/v1/sessions/{session}/whatif");
-        let (status, refused) = ground.call(Method::POST, &path, Some(&json!({"turn": 3}))).await?;
+        let (status, refused) = ground.client.call(Method::POST, &path, Some(&json!({"turn": 3}))).await?;
         ensure!(status == StatusCode::BAD_REQUEST, "{refused:#}");
         ensure!(ground.client.events(session).await? == before, "nothing of it is in the session");
         anyhow::Ok(())
     };
-    with_logs(&service, scenario.await).await?;
+    service.with_logs(scenario.await)?;
     service.rest().await?;
     if !is_temporal {
         service.verify().await?;
@@ -218,7 +200,7 @@ async fn a_shim_is_needed_by_one_model_and_dead_weight_on_another(is_temporal: b
         }
         anyhow::Ok(())
     };
-    with_logs(&service, scenario.await).await?;
+    service.with_logs(scenario.await)?;
     service.stop().await.map(drop)
 }
 
@@ -246,7 +228,7 @@ async fn the_worker_dies_on_the_way(is_temporal: bool) -> anyhow::Result<()> {
             anyhow::Ok(())
         };
         let ended = scenario.await;
-        with_logs(&service, ended).await?;
+        service.with_logs(ended)?;
         service.stop().await?;
     }
     Ok(())
@@ -284,7 +266,7 @@ async fn at_the_first_new_call_a_fork_goes_on(is_temporal: bool) -> anyhow::Resu
         }
         let (before, asked) = (client.events(&session).await?, model.count());
         let path = format!("/v1/sessions/{session}/whatif");
-        let (status, refused) = ground.call(Method::POST, &path, Some(&json!({"turn": 1, "live": true}))).await?;
+        let (status, refused) = client.call(Method::POST, &path, Some(&json!({"turn": 1, "live": true}))).await?;
         ensure!(status == StatusCode::BAD_REQUEST, "it takes a model: {refused:#}");
 
         // As it was so far: it stops where the call is new.
@@ -317,11 +299,7 @@ async fn at_the_first_new_call_a_fork_goes_on(is_temporal: bool) -> anyhow::Resu
         ensure!(said == ["To work.", "Said: two\n", "Gone on."], "its sandbox is its own: {said:?}");
         ensure!(service.effects() == 2, "the recorded call was not made again");
         ensure!(client.events(&session).await? == before, "nothing of it is in the session");
-        let get = |path: String| async move {
-            let (status, shown) = ground.call(Method::GET, &path, None).await?;
-            ensure!(status == StatusCode::OK, "{path}: {status}: {shown}");
-            anyhow::Ok(shown)
-        };
+        let get = |path: String| async move { client.ok(Method::GET, &path, None).await };
         let replayed = get(format!("/v1/sessions/{fork}/replay")).await?;
         ensure!(replayed["identical"] == true, "{replayed:#}");
         for turn in [1, 2] {
@@ -345,7 +323,8 @@ async fn at_the_first_new_call_a_fork_goes_on(is_temporal: bool) -> anyhow::Resu
         ensure!(client.events(fork).await? == events, "it outlives the session that it was made from");
         anyhow::Ok(())
     };
-    with_logs(&service, scenario.await).await?;
+    let ended = scenario.await;
+    service.with_logs(ended)?;
     service.rest().await?;
     if !is_temporal {
         service.verify().await?;
@@ -353,24 +332,7 @@ async fn at_the_first_new_call_a_fork_goes_on(is_temporal: bool) -> anyhow::Resu
     Ok(())
 }
 
-macro_rules! on_both_engines {
-    ($($scenario:ident),* $(,)?) => {
-        mod embedded {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $scenario() -> anyhow::Result<()> {
-                super::$scenario(false).await
-            })*
-        }
-        mod temporal {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $scenario() -> anyhow::Result<()> {
-                super::$scenario(true).await
-            })*
-        }
-    };
-}
-
-on_both_engines![
+on_each_engine![
     a_session_is_gone_through_again,
     a_shim_is_needed_by_one_model_and_dead_weight_on_another,
     at_the_first_new_call_a_fork_goes_on,

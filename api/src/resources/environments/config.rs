@@ -3,7 +3,6 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::body::tagged;
 use crate::error::{ApiError, Result};
 use crate::resources::agents::tools::is_host;
 
@@ -56,7 +55,7 @@ enum PackagesKind {
 #[schemars(rename = "EnvironmentConfigParam")]
 pub(super) enum ConfigParam {
     Cloud {
-        #[serde(default, deserialize_with = "tagged")]
+        #[serde(default)]
         networking: Option<NetworkingParam>,
         #[serde(default)]
         packages: Option<PackagesParam>,

@@ -12,7 +12,6 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use crate::body::tagged;
 use crate::error::{ApiError, Result};
 
 const SYSTEM_BLOCKS_MAX: usize = 1000;
@@ -32,10 +31,7 @@ pub struct Post {
 #[serde(tag = "type", deny_unknown_fields)]
 pub enum EventParam {
     #[serde(rename = "user.message")]
-    UserMessage {
-        #[serde(deserialize_with = "tagged")]
-        content: Vec<BlockParam>,
-    },
+    UserMessage { content: Vec<BlockParam> },
     #[serde(rename = "user.interrupt")]
     UserInterrupt {
         #[serde(default)]
@@ -53,7 +49,7 @@ pub enum EventParam {
     #[serde(rename = "user.custom_tool_result")]
     UserCustomToolResult {
         custom_tool_use_id: String,
-        #[serde(default, deserialize_with = "tagged")]
+        #[serde(default)]
         content: Option<Vec<BlockParam>>,
         #[serde(default)]
         is_error: Option<bool>,
@@ -63,7 +59,7 @@ pub enum EventParam {
     #[serde(rename = "user.tool_result")]
     UserToolResult {
         tool_use_id: String,
-        #[serde(default, deserialize_with = "tagged")]
+        #[serde(default)]
         content: Option<Vec<BlockParam>>,
         #[serde(default)]
         is_error: Option<bool>,
@@ -74,10 +70,7 @@ pub enum EventParam {
     #[schemars(skip)]
     UserDefineOutcome(IgnoredAny),
     #[serde(rename = "system.message")]
-    SystemMessage {
-        #[serde(deserialize_with = "tagged")]
-        content: Vec<BlockParam>,
-    },
+    SystemMessage { content: Vec<BlockParam> },
 }
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]

@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use store::{Batch, Durability};
+use store::{Batch, Digest, Durability};
 
 pub use self::find::{Deciding, Found, deciding, resolve};
 use self::row::HarnessRow;
@@ -231,12 +231,26 @@ async fn keep(app: &App, row: HarnessRow, bytes: bytes::Bytes) -> Result<Harness
 
 /// Gives a session its own hold on a harness that is a module; only while the module is there.
 pub fn hold(batch: Batch, harness: &HarnessRef, session_id: &str) -> Result<Batch> {
-    if registry::find(harness).is_some() {
-        return Ok(batch);
+    Ok(match module(harness)? {
+        Some(digest) => session_row::refer(require(batch, harness)?, digest, session_id),
+        None => batch,
+    })
+}
+
+/// The batch is written only while a harness that is a module is there.
+pub fn require(batch: Batch, harness: &HarnessRef) -> Result<Batch> {
+    Ok(match module(harness)? {
+        Some(digest) => references::require(batch, digest, &owner(&harness.sha256)),
+        None => batch,
+    })
+}
+
+/// The blob of a harness that is not of this build.
+fn module(harness: &HarnessRef) -> Result<Option<Digest>> {
+    match registry::find(harness) {
+        Some(_) => Ok(None),
+        None => harness.sha256.parse().map(Some).map_err(ApiError::internal),
     }
-    let digest = harness.sha256.parse().map_err(ApiError::internal)?;
-    let batch = references::require(batch, digest, &owner(&harness.sha256));
-    Ok(session_row::refer(batch, digest, session_id))
 }
 
 /// What whoever meant to hold a harness is told that was taken away meanwhile.

@@ -30,7 +30,6 @@ use crate::auth::audit::Made;
 use crate::body;
 use crate::egress;
 use crate::error::{ApiError, Result};
-use crate::gateway;
 use crate::ids;
 use crate::media::{Given, Sent};
 use crate::metadata::{self, Metadata};
@@ -236,26 +235,14 @@ async fn begin(app: &App, plan: Plan, fingerprint: &Fingerprint) -> Result<(Sess
     let created_at: Time = moment(created_at);
     let from = Origin::Created { created_at, attributes, harness, events };
     let input = SessionInput { session_id: id.clone(), from };
-    match app.gateway.start(&input).await {
-        Ok(()) => {}
-        // Nobody knows whether it started: the next start of the service finds out.
-        Err(error @ gateway::Error::Unreachable { .. }) => return Err(error.into()),
-        Err(error) => {
-            super::end::forget(app, &id).await?;
-            return Err(error.into());
-        }
-    }
-    let started = row::change(&*app.catalog, &id, Durability::Lazy, |row, batch| {
-        Some((SessionRow { started: true, ..row.clone() }, batch))
-    })
-    .await?;
+    let row = super::start(app, row, &input).await?;
     if let Some(environment_id) = served_by {
         queue::want(app, &id, &environment_id).await?;
     }
     if works {
         app.follower.follow(&id);
     }
-    Ok((started.unwrap_or(row), Current { summary, status, closing: false }))
+    Ok((row, Current { summary, status, closing: false }))
 }
 
 fn status_of(events: &[Event]) -> Status {

@@ -35,7 +35,6 @@ use crate::app::App;
 use crate::body::JsonBody;
 use crate::egress;
 use crate::error::{ApiError, Kind, Result};
-use crate::gateway;
 use crate::ids;
 use crate::metadata::{self, Metadata};
 use crate::resources::agents::snapshot::{self, AgentParam};
@@ -241,22 +240,10 @@ async fn begin(app: &App, plan: Plan) -> Result<(SessionRow, Current)> {
     let summary = state.summary.clone();
     let state: Value = serde_json::to_value(&state).map_err(ApiError::internal)?;
     let input = SessionInput { session_id: id.clone(), from: Origin::Forked { state: Box::new(state) } };
-    match app.gateway.start(&input).await {
-        Ok(()) => {}
-        // Nobody knows whether it started: the next start of the service finds out.
-        Err(error @ gateway::Error::Unreachable { .. }) => return Err(error.into()),
-        Err(error) => {
-            super::end::forget(app, id).await?;
-            return Err(error.into());
-        }
-    }
-    let started = row::change(&*app.catalog, id, Durability::Lazy, |row, batch| {
-        Some((SessionRow { started: true, ..row.clone() }, batch))
-    })
-    .await?;
+    let row = super::start(app, row, &input).await?;
     app.follower.follow(id);
     let status = first_status(&fork, &summary);
-    Ok((started.unwrap_or(row), Current { summary, status, closing: false }))
+    Ok((row, Current { summary, status, closing: false }))
 }
 
 /// Where nothing goes on, its first decision lets it rest.
@@ -274,7 +261,7 @@ async fn reserve(
     state: &SessionState,
     named: Option<&HarnessRef>,
     shared: usize,
-    mut needed: BTreeSet<Digest>,
+    needed: BTreeSet<Digest>,
 ) -> Result<SessionRow> {
     let agent = &fork.attributes.agent;
     let row = SessionRow {
@@ -300,9 +287,7 @@ async fn reserve(
     };
     let mut batch = row::insert(Batch::new(), &row);
     if let Some(named) = named {
-        batch = harnesses::hold(batch, named, &row.id)?;
-        // The hold refers to its module.
-        needed.retain(|digest| digest.to_string() != named.sha256);
+        batch = harnesses::require(batch, named)?;
     }
     for digest in needed {
         batch = row::refer(batch, digest, &row.id);

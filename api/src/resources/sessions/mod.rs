@@ -19,17 +19,21 @@ pub mod uploads;
 
 use axum::Json;
 use axum::extract::{Path, State};
+use domain::session::SessionInput;
 use domain::{Summary, Time};
 use jiff::Timestamp;
 use serde_json::Value;
+use store::Durability;
 
 pub use self::agent::{BuiltinTool, other_model};
 use self::current::Current;
 pub use self::fork::onward::go_on;
 use self::object::Session;
+use self::row::SessionRow;
 pub use self::rows::{DIFF, SessionRows};
 use crate::app::App;
 use crate::error::{ApiError, Result};
+use crate::gateway;
 use crate::operation::{get, post};
 use crate::router::{Resource, Route};
 
@@ -47,6 +51,23 @@ async fn retrieve(State(app): State<App>, Path(id): Path<String>) -> Result<Json
     let row = row::find(&app, &id).await?;
     let current = read(&app, &id).await?;
     Ok(Json(Session::of(&app, &row, current).await?))
+}
+
+/// Starts the workflow of a session whose row is written. If it cannot be started, the session is forgotten.
+async fn start(app: &App, row: SessionRow, input: &SessionInput) -> Result<SessionRow> {
+    match app.gateway.start(input).await {
+        Ok(()) => {}
+        // Nobody knows whether it started: the next start of the service finds out.
+        Err(error @ gateway::Error::Unreachable { .. }) => return Err(error.into()),
+        Err(error) => {
+            end::forget(app, &row.id).await?;
+            return Err(error.into());
+        }
+    }
+    let started = row::change(&*app.catalog, &row.id, Durability::Lazy, |row, batch| {
+        Some((SessionRow { started: true, ..row.clone() }, batch))
+    });
+    Ok(started.await?.unwrap_or(row))
 }
 
 /// The session as its log says, read to its end.

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::check::{check_expiry, check_name, check_text, check_url, keep};
 use super::{Auth, EndpointAuth, InjectionLocation, Networking, Refresh};
-use crate::body::{Patch, tagged};
+use crate::body::Patch;
 use crate::error::{ApiError, Result};
 use crate::resources::vaults::secrets::{Part, Secrets};
 
@@ -19,7 +19,7 @@ pub enum CreateAuth {
         access_token: Secret,
         #[serde(default)]
         expires_at: Option<Timestamp>,
-        #[serde(default, deserialize_with = "tagged")]
+        #[serde(default)]
         refresh: Option<CreateRefresh>,
     },
     StaticBearer {
@@ -29,7 +29,6 @@ pub enum CreateAuth {
     EnvironmentVariable {
         secret_name: String,
         secret_value: Secret,
-        #[serde(deserialize_with = "tagged")]
         networking: Networking,
         #[serde(default)]
         injection_location: Patch<LocationParam>,
@@ -74,7 +73,7 @@ pub enum UpdateAuth {
         access_token: Option<Secret>,
         #[serde(default)]
         expires_at: Patch<Timestamp>,
-        #[serde(default, deserialize_with = "tagged")]
+        #[serde(default)]
         refresh: Option<UpdateRefresh>,
     },
     StaticBearer {
@@ -84,7 +83,7 @@ pub enum UpdateAuth {
     EnvironmentVariable {
         #[serde(default)]
         secret_value: Option<Secret>,
-        #[serde(default, deserialize_with = "tagged")]
+        #[serde(default)]
         networking: Option<Networking>,
         #[serde(default)]
         injection_location: Patch<LocationParam>,
