@@ -151,13 +151,12 @@ fn says(asked: &Asked, text: &str) -> ModelOutcome {
     ModelOutcome { digest, events: vec![domain::Event { id, body, processed_at: None }], private: Some(private) }
 }
 
-/// A model's answer that calls `bash` in a way that no record has.
+/// A model's answer that makes a call.
 fn calls(asked: &Asked, like: &Call) -> ModelOutcome {
     let mut said = says(asked, "let me see");
     if let ModelDigest::Answer { calls, stop_reason, .. } = &mut said.digest {
         *stop_reason = "tool_use".into();
-        let tool_use_id = ids::derive("sevt", &[&asked.activity, "call"]);
-        calls.push(Call { tool_use_id, input_sha256: "00".into(), ..like.clone() });
+        calls.push(Call { tool_use_id: ids::derive("sevt", &[&asked.activity, "call"]), ..like.clone() });
     }
     said
 }
@@ -341,10 +340,16 @@ fn what_is_left_goes_on_in_a_session_of_its_own() {
     let (recording, like) = (session.recording(), first_call(&session));
     let variant = Variant { harness: named("plan-act", 1), ..Variant::default() };
     let input = Input { live: true, ..input(2, variant) };
-    let mut model = |request: &Asked, _: &Value| calls(request, &like);
+    // The first call is in the record; the second one is not.
+    let mut asked = 0;
+    let mut model = |request: &Asked, _: &Value| {
+        asked += 1;
+        let input_sha256 = if asked == 1 { like.input_sha256.clone() } else { "00".into() };
+        calls(request, &Call { input_sha256, ..like.clone() })
+    };
     let (trial, _) = tried(&recording, &input, Some(&mut model));
     let mut report = trial.report(&input);
-    assert_eq!(report.end, End::Call { turn: 2, round: 1, name: "bash".into() });
+    assert_eq!(report.end, End::Call { turn: 2, round: 2, name: "bash".into() });
     let left = trial.left().expect("it ended at a call");
     assert_eq!(left.inputs.len(), 1, "one turn is left");
 
@@ -385,8 +390,8 @@ fn what_is_left_goes_on_in_a_session_of_its_own() {
     let replayed = replay(&whole, With::Own(&mut own)).unwrap();
     assert_eq!((replayed.divergence, replayed.commits), (None, whole.commits.len() as u64));
     report.went_on("sesn_whatif", &whole.commits[shared..], false, None);
-    assert!(matches!(&report.end, End::WentOn { turn: 2, round: 1, waits: false, .. }), "{report:#?}");
-    assert_eq!((report.answered.calls_recorded, report.answered.calls_live), (0, 1));
+    assert!(matches!(&report.end, End::WentOn { turn: 2, round: 2, waits: false, .. }), "{report:#?}");
+    assert_eq!((report.answered.calls_recorded, report.answered.calls_live), (1, 1));
     let tried = report.turns[0].tried.as_ref().expect("the turn was gone through");
     assert!(tried.ended_well(), "{report:#?}");
     assert_eq!(report.answered.requests_live, tried.requests);

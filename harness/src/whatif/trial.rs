@@ -110,7 +110,11 @@ impl Trial {
                 self.decide(&intake, ask);
                 continue;
             }
-            let pending = self.state.pending.iter().find(|pending| !self.is_closed(&pending.activity)).cloned();
+            // A call waits for its hand here too: what is answered before it was given to anybody was not run.
+            let has_hand = self.state.summary.hand.is_some();
+            let is_started = |pending: &&Pending| has_hand || !pending.op.needs_hand();
+            let mut started = self.state.pending.iter().filter(is_started);
+            let pending = started.find(|pending| !self.is_closed(&pending.activity)).cloned();
             match pending {
                 Some(Pending { activity, op: op @ (Op::CallModel { .. } | Op::Compact { .. }), .. }) => {
                     return Need::Request(Box::new(self.asked(activity, op)));
