@@ -21,6 +21,8 @@ pub struct Draft<'a> {
     pub now: Time,
     /// What the session was asking for before this commit, if it was idle for that.
     pub asked: Option<Vec<String>>,
+    /// Builds before this one left a swap to the decision behind the one that ended the turn, whatever caused that.
+    pub swaps_with_end: bool,
     /// As builds before this one had it: a turn began with the swap itself, and the old harness made its first step.
     pub turn_begins_with_swap: bool,
     takes: Vec<Take>,
@@ -38,6 +40,7 @@ impl<'a> Draft<'a> {
             state: state.clone(),
             intake,
             asked,
+            swaps_with_end: true,
             turn_begins_with_swap: false,
             now: intake.now.max(state.summary.last_time),
             takes: Vec::new(),

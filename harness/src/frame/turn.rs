@@ -412,4 +412,8 @@ fn end_turn(draft: &mut Draft<'_>, reason: IdleReason) {
         let activity = format!("collect-{}", draft.state.summary.n);
         draft.note(PrivateEntry::Collecting { activity });
     }
+    // What is still under way ends with a decision, which then swaps. Else the next one may be long in coming.
+    if draft.swaps_with_end && draft.state.pending.is_empty() {
+        apply_swap(draft);
+    }
 }

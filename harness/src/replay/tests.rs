@@ -68,31 +68,42 @@ fn a_swap_that_an_earlier_build_recorded_decides_the_same_again() {
     let new = session.recording();
     let is_swap = |committed: &Committed| private_names(&committed.commit).any(|name| name == "swapped");
     let at = new.commits.iter().position(is_swap).expect("it was swapped");
-    assert_eq!(new.commits[at].commit.step, Step::Continue {}, "this build only swaps");
+    assert!(matches!(new.commits[at].commit.step, Step::Idle { .. }), "this build swaps with the end of the turn");
 
-    // The two commits of this build as the one of that build.
+    // The same as that build: the turn ends, and another decision swaps and begins the next turn.
     let mut before = None;
     walk(&new, |state, intake, committed| {
         before = before.take().or_else(|| is_swap(committed).then(|| (state.clone(), intake.clone())));
         Ok(())
     })
     .unwrap();
-    let (state, mut intake) = before.expect("it was walked over");
-    let mail: Vec<Mail> = new.commits[at..].iter().flat_map(|committed| committed.mail.clone()).collect();
-    intake.mail = mail.iter().map(Waiting::of).collect();
-    let mut recorded = new.commits[at].commit.clone();
-    recorded.takes.push(Take::Private { entry: PrivateEntry::TurnBegun {} });
+    let (mut state, mut intake) = before.expect("it was walked over");
     let mut leaving = registry::named("plan-act", 1).unwrap();
+    let mut old = new.clone();
+    old.commits.truncate(at);
+    let end = &new.commits[at];
+    let mut recorded = end.commit.clone();
+    recorded.takes.retain(|take| !matches!(take, Take::Private { entry: PrivateEntry::Swapped { .. } }));
+    let commit = frame::decide_again(&state, &intake, &mut leaving, &recorded);
+    assert_eq!(commit.takes, recorded.takes, "nothing but the swap is left to the next one");
+    state.apply(&commit, &intake);
+    old.commits.push(Committed { commit, ..end.clone() });
+
+    let position = state.summary.position;
+    let mail: Vec<Mail> = new.commits[at + 1..].iter().flat_map(|committed| committed.mail.clone()).collect();
+    intake.mail = mail.iter().map(Waiting::of).collect();
+    intake.closed.clear();
+    recorded.takes =
+        [PrivateEntry::Swapped { from: reference("plan-act"), to: reference("loop") }, PrivateEntry::TurnBegun {}]
+            .map(|entry| Take::Private { entry })
+            .to_vec();
     let commit = frame::decide_again(&state, &intake, &mut leaving, &recorded);
     assert_eq!(private_names(&commit).collect::<Vec<_>>(), ["swapped", "turn_begun"]);
     assert!(matches!(&commit.step, Step::CallModel { suffix, .. } if suffix.len() == 1), "by the harness that leaves");
-    let position = new.commits[at].position;
-    let mut old = new.clone();
-    old.commits.truncate(at);
     old.commits.push(Committed { commit, position, mail, results: Vec::new() });
 
     let report = replay(&old, With::Own(&mut own)).unwrap();
-    assert_eq!((report.divergence, report.commits), (None, at as u64 + 1));
+    assert_eq!((report.divergence, report.commits), (None, at as u64 + 2));
     assert_eq!(replay(&new, With::Own(&mut own)).unwrap().divergence, None);
 }
 
