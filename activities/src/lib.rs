@@ -17,6 +17,7 @@ pub mod hands;
 pub mod harnesses;
 pub mod log_cache;
 pub mod model;
+mod read_log;
 mod turn;
 mod whatif;
 

@@ -75,6 +75,8 @@ pub enum ToolKind {
     Custom,
     /// Run by an MCP server, which calls it `tool`.
     Mcp { server: String, tool: String },
+    /// Run by a brain worker, which reads the session's own log.
+    Log,
 }
 
 /// `permission_policy` of the API.

@@ -309,7 +309,7 @@ impl Session {
             let (name, input) = ((*name).to_owned(), call.input.clone());
             let body = match call.kind {
                 ToolKind::Custom => EventBody::AgentCustomToolUse { name, input },
-                ToolKind::Builtin => EventBody::AgentToolUse {
+                ToolKind::Builtin | ToolKind::Log => EventBody::AgentToolUse {
                     name,
                     input,
                     evaluated_permission: Some(call.permission),

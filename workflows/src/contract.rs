@@ -4,7 +4,7 @@
 use domain::{
     Commit,
     outcome::{CollectOutcome, ListOutcome, ModelOutcome, ParkOutcome, ProvisionOutcome, SealOutcome, ToolOutcome},
-    session::{ExecuteInput, HandInput, ListInput, McpCallInput, ModelInput, ProvisionInput, SealInput},
+    session::{ExecuteInput, HandInput, ListInput, McpCallInput, ModelInput, ProvisionInput, ReadLogInput, SealInput},
     trial::Tried,
 };
 use harness::{
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use temporalio_common::ActivityError;
 use temporalio_macros::activity_definitions;
 
-pub use brain::{CallModel, Decide, DecideRollout, Gate, Seal, Whatif};
+pub use brain::{CallModel, Decide, DecideRollout, Gate, ReadLog, Seal, Whatif};
 pub use hands::{CallMcp, Collect, Execute, ListTools, Park, Provision, Release};
 
 /// Input of `decide`. Not recorded: the commit that comes back is.
@@ -53,6 +53,12 @@ impl Brain {
     /// Copies a closed run into segments and adds them to the manifest.
     #[activity(name = "seal")]
     pub fn seal(input: SealInput) -> Result<SealOutcome, ActivityError> {
+        unimplemented!()
+    }
+
+    /// One call of the tool that reads the session's own log.
+    #[activity(name = "read_log")]
+    pub fn read_log(input: ReadLogInput) -> Result<ToolOutcome, ActivityError> {
         unimplemented!()
     }
 

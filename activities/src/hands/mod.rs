@@ -313,7 +313,7 @@ impl HandsActivities {
     }
 }
 
-async fn outcome(
+pub(crate) async fn outcome(
     blobs: &dyn Blobs,
     event_id: String,
     call: &Call,
@@ -329,7 +329,9 @@ async fn outcome(
     let (tool_use_id, is_error) = (call.tool_use_id.clone(), Some(executed.is_error));
     let body = match call.kind {
         ToolKind::Mcp { .. } => EventBody::AgentMcpToolResult { mcp_tool_use_id: tool_use_id, content, is_error },
-        ToolKind::Builtin | ToolKind::Custom => EventBody::AgentToolResult { tool_use_id, content, is_error },
+        ToolKind::Builtin | ToolKind::Custom | ToolKind::Log => {
+            EventBody::AgentToolResult { tool_use_id, content, is_error }
+        }
     };
     let mut event = Event { id: event_id, body, processed_at: None };
     log::blobs::offload(blobs, &mut event).await?;

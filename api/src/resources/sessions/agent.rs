@@ -5,8 +5,8 @@ use domain::agent::{
     self, AgentFacts, McpFact, McpToolset, ModelParams, Policy, ToolConfig, ToolFact, ToolKind, ToolSpec,
 };
 use domain::content::BlobRef;
-use harness::context;
 use harness::whatif::OtherModel;
+use harness::{context, own_log};
 use log::blobs;
 use serde::Serialize;
 use serde_json::Value;
@@ -79,7 +79,7 @@ pub async fn keep(app: &App, agent: &AgentSnapshot) -> Result<AgentFacts> {
         max_tokens: size.max_tokens,
         tools: facts,
         mcp,
-        strategy: context::default_strategy(),
+        strategy: agent.strategy.clone().unwrap_or_else(context::default_strategy),
         shims_off: Vec::new(),
         snapshot: blobs::put_json(&*app.blobs, &snapshot).await?,
     })
@@ -129,6 +129,13 @@ fn specs(agent: &AgentSnapshot, builtin: &[BuiltinTool]) -> Vec<ToolSpec> {
                 input_schema: Value::Object(tool.input_schema.clone()),
                 kind: ToolKind::Custom,
                 policy: Policy::AlwaysAllow,
+            }),
+            Tool::SessionLog(tool) => specs.push(ToolSpec {
+                name: own_log::NAME.to_owned(),
+                description: own_log::DESCRIPTION.to_owned(),
+                input_schema: own_log::schema(),
+                kind: ToolKind::Log,
+                policy: policy(tool.permission_policy),
             }),
             // What a server offers is known only once it was asked.
             Tool::McpToolset(_) => {}
