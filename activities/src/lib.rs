@@ -18,6 +18,7 @@ pub mod harnesses;
 pub mod log_cache;
 pub mod model;
 mod turn;
+mod url_sources;
 mod whatif;
 
 pub use brain::BrainActivities;

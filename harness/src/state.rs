@@ -93,7 +93,7 @@ pub enum Op {
         slice: Slice,
         strategy: StrategyRef,
     },
-    /// Waits for a hand while the session has none, unless it is an MCP server's.
+    /// Waits for a hand while the session has none, unless none runs it.
     Execute {
         call: Call,
     },
@@ -126,7 +126,7 @@ pub struct Slice {
 impl Op {
     /// A call that a hand runs.
     pub fn needs_hand(&self) -> bool {
-        matches!(self, Op::Execute { call } if !is_mcp(call))
+        matches!(self, Op::Execute { call } if !is_outside(call))
     }
 
     /// Whether the turn waits for it.
@@ -403,7 +403,7 @@ impl SessionState {
                 self.model_closed(&ModelDigest::Failed { failure });
             }
             (Op::Execute { call }, Closed::Finished, Some(Outcome::Tool { digest })) => {
-                self.uncollected |= !is_mcp(&call);
+                self.uncollected |= !is_outside(&call);
                 self.answered(digest.clone());
             }
             _ => {}
@@ -555,9 +555,9 @@ impl SessionState {
     }
 }
 
-/// Run by an MCP server, and by no hand.
-pub fn is_mcp(call: &Call) -> bool {
-    matches!(call.kind, ToolKind::Mcp { .. })
+/// Made by a hand worker itself, out in the network, and by no hand.
+pub fn is_outside(call: &Call) -> bool {
+    matches!(call.kind, ToolKind::Mcp { .. } | ToolKind::Web)
 }
 
 /// Id of the span that a decision opens with `CallModel` or `Compact`.

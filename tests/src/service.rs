@@ -54,6 +54,8 @@ pub struct Options {
     pub decisions_per_run: u64,
     /// Addresses that sandboxes may reach although they are not public.
     pub private_addresses: Vec<SocketAddr>,
+    /// Where package managers find what they install: `MANAGER=URL`.
+    pub registries: Vec<String>,
     /// Where a process stops itself at its first start.
     pub fault: Option<(Role, Fault)>,
 }
@@ -67,6 +69,7 @@ impl Options {
             model_url,
             decisions_per_run: 0,
             private_addresses: Vec::new(),
+            registries: Vec::new(),
             fault: None,
         }
     }
@@ -151,6 +154,9 @@ impl Service {
         self.traced(&mut command);
         for address in &self.options.private_addresses {
             command.args(["--private-addresses", &address.to_string()]);
+        }
+        if !self.options.registries.is_empty() {
+            command.args(["--package-registries", &self.options.registries.join(",")]);
         }
         if let Some((addr, namespace)) = &self.options.temporal {
             command.args(["--temporal", &addr.to_string(), "--namespace", namespace]);

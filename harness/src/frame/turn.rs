@@ -4,7 +4,7 @@ use super::{Ask, draft::Draft, mail, views::Views};
 use crate::{
     context,
     intake::{Closing, Outcome},
-    state::{Blocker, Op, is_mcp, span_start_id},
+    state::{Blocker, Op, is_outside, span_start_id},
     view::Decision,
 };
 use domain::{
@@ -35,7 +35,7 @@ pub fn close(draft: &mut Draft<'_>, closing: &Closing) {
                     return;
                 }
                 (Closed::Cancelled, _) => "the call was cancelled before its worker confirmed its end",
-                _ if is_mcp(call) => "no worker that calls MCP servers answers",
+                _ if is_outside(call) => "no worker that makes such calls answers",
                 _ => "the machine that has the sandbox does not answer",
             };
             draft.closed(activity, closing.how.clone());
@@ -43,7 +43,7 @@ pub fn close(draft: &mut Draft<'_>, closing: &Closing) {
                 call,
                 format!("lost: {lost}. It may or may not have taken effect; check before running it again."),
             );
-            if matches!(closing.how, Closed::Failed { .. }) && !is_mcp(call) {
+            if matches!(closing.how, Closed::Failed { .. }) && !is_outside(call) {
                 hand_lost(draft, "its host does not answer");
             }
         }

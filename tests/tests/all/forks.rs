@@ -36,6 +36,7 @@ async fn service(temporal: Option<SocketAddr>) -> anyhow::Result<(Service, Serve
         // Low, so that places fall into sealed runs, into the last one, and between them.
         decisions_per_run: 2,
         private_addresses: vec![],
+        registries: vec![],
         fault: None,
     };
     Ok((Service::start(options).await?, model))

@@ -1,6 +1,7 @@
 //! All black-box tests, one binary. Every scenario about sessions runs on both engines.
 
 mod arrows;
+mod canary;
 mod connections;
 mod crash;
 mod data;
@@ -12,10 +13,13 @@ mod forks;
 mod harnesses;
 mod kills;
 mod mcp;
+mod mcp_oauth;
+mod packages;
 mod repositories;
 mod rollouts;
 mod session;
 mod traces;
 mod turns;
 mod users;
+mod web;
 mod whatif;

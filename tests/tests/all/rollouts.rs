@@ -33,6 +33,7 @@ async fn service(fault: Option<Fault>, temporal: Option<SocketAddr>) -> anyhow::
         // Low, so that rollouts and sessions continue as new on the way.
         decisions_per_run: 3,
         private_addresses: vec![],
+        registries: vec![],
         fault: fault.map(|fault| (Role::Brain, fault)),
     };
     Ok((Service::start(options).await?, model))

@@ -53,6 +53,7 @@ async fn who_takes_over_a_child_of_a_service_that_is_root_finds_nothing_of_it() 
         model_url: model.url(),
         decisions_per_run: 0,
         private_addresses: vec![],
+        registries: vec![],
         fault: None,
     };
     let service = Service::start(options).await?;

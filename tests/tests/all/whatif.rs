@@ -49,6 +49,7 @@ async fn service(fault: Option<Fault>, temporal: Option<SocketAddr>) -> anyhow::
         // Low, so that what is gone through was sealed in part.
         decisions_per_run: 3,
         private_addresses: vec![],
+        registries: vec![],
         fault: fault.map(|fault| (Role::Brain, fault)),
     };
     Ok((Service::start(options).await?, model))
