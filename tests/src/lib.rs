@@ -14,4 +14,5 @@ pub mod mcp;
 pub mod process;
 pub mod registry;
 pub mod service;
+pub mod shims;
 pub mod transcript;

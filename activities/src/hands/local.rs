@@ -1,6 +1,6 @@
 //! The local provider: bubblewrap sandboxes on this machine, through `hand::local` and a shim's socket.
 
-use super::{Executed, Provider, Provisioned, ToolCall, packages, repositories};
+use super::{Executed, Provider, Provisioned, ToolCall, packages, pieces, repositories};
 use async_trait::async_trait;
 use domain::{
     Failure,
@@ -8,15 +8,16 @@ use domain::{
     egress::{CLIENT, Client},
     event::ErrorBody,
     failure::FailureKind,
+    fault::{self, Fault, Point},
     packages::{Manager, Packages},
-    session::{HandRef, OutputFile, ProvisionInput, Resource, ResourceKind},
+    session::{HandRef, OutputFile, ProvisionInput, Resource, ResourceKind, Workspace, WorkspaceStart},
 };
 use hand::{
     client,
     hands::Hands,
     local,
     protocol::{Refusal, Settled, State, ToolResult},
-    spec::{CloneOf, Egress, FileResource, Owner, Repo, Spec},
+    spec::{CloneOf, Egress, FileResource, Owner, Repo, Restore, Spec, Start, Stop, StopAt},
 };
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use store::Blobs;
@@ -75,8 +76,14 @@ impl Local {
     ) -> Result<(Spec, Option<ErrorBody>), Failure> {
         let mut spec = self.hands.spec(&input.hand);
         spec.owner = Some(Owner { host: self.host.clone(), session_id: input.session_id.clone() });
+        spec.stop = fault::armed().and_then(stop);
         for resource in &input.resources {
             self.stage(&mut spec, resource, staging).await?;
+        }
+        if let Some(workspace) = &input.restore {
+            spec.resources.restore = Some(self.restore(workspace, staging).await?);
+            // It is in the workspace.
+            spec.resources.repo = None;
         }
         let mut problem = None;
         if let Some((egress, packages)) = self.way_out(&input.session_id).await? {
@@ -108,6 +115,16 @@ impl Local {
         let variable = |(manager, url): (Manager, String)| Some((manager.registry_variable()?.to_owned(), url));
         let registries = registries.into_iter().filter_map(variable).collect();
         Ok(Some((Egress { dir, variables, repositories, registries }, packages)))
+    }
+
+    /// Puts an archive where the launcher can read it.
+    async fn restore(&self, workspace: &Workspace, staging: &std::path::Path) -> Result<Restore, Failure> {
+        let archive = staging.join("workspace.tar");
+        let fetched = pieces::fetch(&*self.blobs, workspace, &archive).await;
+        fetched.map_err(|error| Failure::transient(FailureKind::Internal, hand::error_chain(&error)))?;
+        let start = workspace.start.clone();
+        let start = start.map(|WorkspaceStart { dir, commit }| Start { dir: dir.into(), commit });
+        Ok(Restore { archive, start })
     }
 
     /// Copies a resource's bytes out of the blobs to where the launcher can read them.
@@ -173,6 +190,8 @@ enum Error {
     Revive(#[source] local::Error),
     #[error("keep what the hand gave")]
     Blob(#[source] log::blobs::Error),
+    #[error(transparent)]
+    Pieces(#[from] pieces::Error),
     #[error("talk to the hand: the thread panicked")]
     Panicked,
 }
@@ -246,6 +265,25 @@ impl Provider for Local {
         Ok(Some(files))
     }
 
+    async fn park(&self, hand: &HandRef) -> Result<Option<Workspace>, Failure> {
+        let packed = match self.ask(hand, |client, epoch| client.snapshot(epoch)).await {
+            Ok(packed) => packed,
+            Err(Error::Revive(_)) => return Ok(None),
+            Err(error) => return Err(error.into_failure()),
+        };
+        let (mut cutter, pieces) = pieces::cutter();
+        let socket = self.hands.reference(&hand.hand, hand.epoch).socket;
+        let read = spawn_blocking(move || {
+            client::Client::connect(&socket)?.blob(&packed.sha256, &mut cutter)?;
+            cutter.finish().map_err(|error| client::Error::Broken(error.into()))
+        });
+        let listing = pieces::keep(&*self.blobs, pieces).await.map_err(|error| Error::from(error).into_failure())?;
+        // Only now is it known that they were all.
+        read.await.unwrap_or(Err(client::Error::Unexpected)).map_err(|error| Error::from(error).into_failure())?;
+        let start = packed.start.map(|Start { dir, commit }| WorkspaceStart { dir: dir.display().to_string(), commit });
+        Ok(Some(Workspace { listing, start }))
+    }
+
     async fn release(&self, hand: &HandRef) -> Result<(), Failure> {
         let (hands, hand_id, epoch) = (self.hands.clone(), hand.hand.clone(), hand.epoch);
         match spawn_blocking(move || hands.release(&hand_id, epoch)).await {
@@ -254,6 +292,17 @@ impl Provider for Local {
             Err(_) => Err(Error::Panicked.into_failure()),
         }
     }
+}
+
+/// Where the shim has to stop itself, as this process was told to.
+fn stop(Fault { point, nth }: Fault) -> Option<Stop> {
+    let at = match point {
+        Point::CallBegun => StopAt::Begun,
+        Point::CallEnded => StopAt::Ended,
+        Point::CallRecorded => StopAt::Recorded,
+        _ => return None,
+    };
+    Some(Stop { at, nth })
 }
 
 fn executed(settled: Settled) -> Executed {

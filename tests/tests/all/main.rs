@@ -1,6 +1,8 @@
 //! All black-box tests, one binary. Every scenario about sessions runs on both engines.
 
 mod arrows;
+mod attacks;
+mod bad_inputs;
 mod canary;
 mod connections;
 mod crash;
@@ -10,11 +12,13 @@ mod endings;
 mod first_harness;
 mod flat;
 mod forks;
+mod hand_kills;
 mod harnesses;
 mod kills;
 mod mcp;
 mod mcp_oauth;
 mod packages;
+mod parking;
 mod repositories;
 mod rollouts;
 mod session;
