@@ -1,12 +1,12 @@
 //! The api's side of egress: sessions' policies go there before their workflow starts, and go away with them.
 
 use async_trait::async_trait;
-use domain::egress::{Networking, Policy, Reply, Repository, Request, Variable};
+use domain::egress::{Networking, Policy, Reply, Request};
+use domain::packages::{Manager, Registries};
 
 use crate::app::App;
 use crate::error::{ApiError, Result};
 use crate::resources::environments::config::{self, Config};
-use crate::resources::sessions::mcp::McpPolicy;
 
 /// Whoever has the socket of egress. Nothing secret ever comes back over it.
 #[async_trait]
@@ -15,33 +15,43 @@ pub trait Egress: Send + Sync {
 
     /// Whether the operator lists this `HOST:PORT` as one that is reached without TLS.
     fn may_go_unencrypted(&self, authority: &str) -> bool;
+
+    /// Where package managers of sandboxes find what they install, as far as the operator says so.
+    fn registries(&self) -> Registries;
 }
 
-/// What a session of this environment may reach.
-pub fn policy(config: &Config, variables: Vec<Variable>, repositories: Vec<Repository>, mcp: McpPolicy) -> Policy {
-    let McpPolicy { mcp_servers, mcp_hosts } = mcp;
-    match config {
-        Config::Cloud { networking, .. } => {
-            let networking = match networking.clone() {
-                config::Networking::Unrestricted => Networking::Unrestricted,
-                config::Networking::Limited { allowed_hosts, allow_mcp_servers, allow_package_managers } => {
-                    Networking::Limited { allowed_hosts, allow_mcp_servers, allow_package_managers }
-                }
-            };
-            Policy { networking, mcp_hosts, repositories, variables, mcp_servers }
-        }
-        // Its tools run elsewhere, and reach what they reach there. MCP servers are called from here all the same.
-        Config::SelfHosted {} => {
-            let networking =
-                Networking::Limited { allowed_hosts: vec![], allow_mcp_servers: true, allow_package_managers: false };
-            Policy { networking, mcp_hosts, mcp_servers, ..Policy::default() }
-        }
+/// What a session of this environment may reach, and what is installed for it; none where nothing is reached for it.
+pub fn policy(app: &App, config: &Config) -> Result<Option<Policy>> {
+    let Config::Cloud { networking, packages } = config else {
+        // Its hands are elsewhere; what the service itself calls for it is not: that, and nothing else.
+        let networking =
+            Networking::Limited { allowed_hosts: vec![], allow_mcp_servers: true, allow_package_managers: false };
+        return Ok(app.egress.as_ref().map(|_| Policy { networking, ..Policy::default() }));
+    };
+    let packages = packages.wanted();
+    if packages.contains_key(&Manager::Apt) {
+        return Err(ApiError::not_built("sessions in environments with apt packages"));
     }
+    let Some(egress) = &app.egress else {
+        return match packages.is_empty() {
+            true => Ok(None),
+            false => {
+                Err(ApiError::not_built("packages of an environment where the service has no sandboxes of its own"))
+            }
+        };
+    };
+    let networking = match networking.clone() {
+        config::Networking::Unrestricted => Networking::Unrestricted,
+        config::Networking::Limited { allowed_hosts, allow_mcp_servers, allow_package_managers } => {
+            Networking::Limited { allowed_hosts, allow_mcp_servers, allow_package_managers }
+        }
+    };
+    Ok(Some(Policy { networking, packages, registries: egress.registries(), ..Policy::default() }))
 }
 
 /// Has the policy in force, or refuses: a session whose policy nobody enforces does not start.
-pub async fn open(app: &App, session_id: &str, policy: Policy) -> Result<()> {
-    let Some(egress) = &app.egress else { return Ok(()) };
+pub async fn open(app: &App, session_id: &str, policy: Option<Policy>) -> Result<()> {
+    let (Some(egress), Some(policy)) = (&app.egress, policy) else { return Ok(()) };
     match egress.ask(Request::SetPolicy { session_id: session_id.to_owned(), policy }).await {
         Ok(Reply::Done) => Ok(()),
         Ok(reply) => {

@@ -25,6 +25,10 @@ impl Provider for NoHands {
         unreachable!("an MCP server needs no hand")
     }
 
+    async fn park(&self, _: &HandRef) -> Result<Option<Workspace>, Failure> {
+        unreachable!("an MCP server needs no hand")
+    }
+
     async fn release(&self, _: &HandRef) -> Result<(), Failure> {
         unreachable!("an MCP server needs no hand")
     }

@@ -99,7 +99,8 @@ fn the_credential_goes_to_exactly_its_url_and_comes_back_in_nothing() {
     world.policy(Policy { networking, mcp_servers: servers(), mcp_hosts, ..Policy::default() });
     assert_eq!(ask(&world, "docs").status, StatusCode::OK);
     // An agent that has others now.
-    let change = Request::SetMcpServers { session_id: SESSION.into(), mcp_servers: vec![], mcp_hosts: vec![] };
+    let change =
+        Request::SetMcpServers { session_id: SESSION.into(), mcp_servers: vec![], mcp_hosts: vec![], web: None };
     assert_eq!(world.egress().answer(change), Reply::Done);
     assert_eq!(ask(&world, "docs").status, StatusCode::GONE);
     assert!(!world.audit().contains("CANARY"));
@@ -216,7 +217,12 @@ fn a_refresh_comes_to_its_end_though_nobody_waits_for_it() {
             assert_eq!(stale.answer(call).status, StatusCode::SERVICE_UNAVAILABLE);
         }),
         ("other servers", |stale, call| {
-            let change = Request::SetMcpServers { session_id: SESSION.into(), mcp_servers: vec![], mcp_hosts: vec![] };
+            let change = Request::SetMcpServers {
+                session_id: SESSION.into(),
+                mcp_servers: vec![],
+                mcp_hosts: vec![],
+                web: None,
+            };
             assert_eq!(stale.world.ask(change), Reply::Done);
             assert_eq!(stale.answer(call).status, StatusCode::SERVICE_UNAVAILABLE);
         }),

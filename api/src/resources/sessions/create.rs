@@ -19,7 +19,7 @@ use store::{Batch, Digest, Durability};
 use tracing::Span;
 
 use super::current::Current;
-use super::mcp;
+use super::mcp::{self, McpPolicy};
 use super::object::Session;
 use super::repositories;
 use super::row::{self, CreationRow, Projection, SessionRow};
@@ -86,8 +86,8 @@ struct Plan {
     events: Vec<Event>,
     /// The one that was asked for; without it the service chooses.
     harness: Option<HarnessRef>,
-    /// What it may reach.
-    policy: Policy,
+    /// What its sandboxes may reach.
+    policy: Option<Policy>,
 }
 
 pub async fn create(State(app): State<App>, given: Given<Json<CreateSession>>) -> Result<Sent<Json<Session>>> {
@@ -170,8 +170,15 @@ async fn plan(app: &App, body: CreateSession) -> Result<Plan> {
     let agent = AgentFacts { strategy: strategy.unwrap_or(agent.strategy), shims_off, ..agent };
     let attached = uploads.iter().map(|upload| upload.resource.clone()).collect::<Vec<Resource>>();
     let repositories = repositories::reached(&id, &attached);
-    let servers = mcp::policy(app, &agent, &vault_ids).await?;
-    let policy = egress::policy(&environment.config, variables, repositories, servers);
+    let McpPolicy { mcp_servers, mcp_hosts, web } = mcp::policy(app, &agent, &vault_ids).await?;
+    let policy = egress::policy(app, &environment.config)?.map(|policy| Policy {
+        variables,
+        repositories,
+        mcp_servers,
+        mcp_hosts,
+        web,
+        ..policy
+    });
     let attributes = Attributes {
         title,
         metadata,

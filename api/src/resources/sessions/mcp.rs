@@ -1,11 +1,11 @@
-//! What egress has to know of the MCP servers of a session's agent: which URLs, and which credentials of the session's vaults
-//! belong to them.
+//! What egress has to know of the MCP servers of a session's agent (which URLs, and which credentials of the session's vaults
+//! belong to them), and of the pages that it may fetch.
 //!
 //! Whether a session takes a change of its agent is seen in its log alone. Until then egress knows the servers of both agents,
 //! so that neither the change nor its loss leaves a session with servers that cannot be called.
 
-use domain::agent::{AgentFacts, AgentSnapshot};
-use domain::egress::{McpServer, Reply, Request};
+use domain::agent::{AgentFacts, AgentSnapshot, ToolKind};
+use domain::egress::{Domains, McpServer, Reply, Request};
 use domain::session::{Attributes, Mail};
 use http::Uri;
 use log::follow::Followed;
@@ -22,16 +22,24 @@ use crate::resources::vaults;
 pub struct McpPolicy {
     pub mcp_servers: Vec<McpServer>,
     pub mcp_hosts: Vec<String>,
+    /// Where pages may be fetched from; none where the agent does not fetch any.
+    pub web: Option<Domains>,
+}
+
+/// Whether egress has to know anything of this agent.
+fn reaches_out(agent: &AgentFacts) -> bool {
+    !agent.mcp.is_empty() || agent.tools.iter().any(|tool| tool.kind == ToolKind::Web)
 }
 
 /// The first vault with a credential for exactly a server's URL wins; without one it is asked as anybody could ask it.
 pub async fn policy(app: &App, agent: &AgentFacts, vault_ids: &[String]) -> Result<McpPolicy> {
-    if agent.mcp.is_empty() {
+    if !reaches_out(agent) {
         return Ok(McpPolicy::default());
     }
     let snapshot: AgentSnapshot = blobs::get_json(&*app.blobs, &agent.snapshot).await?;
     let credentials = vaults::for_servers(app, vault_ids).await?;
-    let mut policy = McpPolicy::default();
+    let web = snapshot.web_fetch.map(|settings| settings.domains);
+    let mut policy = McpPolicy { web, ..McpPolicy::default() };
     for toolset in snapshot.mcp {
         let found = credentials.iter().find(|credential| credential.is_for(&toolset.url));
         policy.mcp_hosts.extend(authority(&toolset.url));
@@ -56,12 +64,14 @@ impl McpPolicy {
                 self.mcp_hosts.push(host);
             }
         }
+        self.web = self.web.or(others.web);
         self
     }
 
-    /// Whether each of `others` is called as it should be.
+    /// Whether each of `others` is called as it should be, and the pages fetched.
     fn serves(&self, others: &Self) -> bool {
         others.mcp_servers.iter().all(|server| self.mcp_servers.contains(server))
+            && (others.web.is_none() || others.web == self.web)
     }
 }
 
@@ -79,7 +89,7 @@ pub async fn announce(
     next: &AgentFacts,
     before: &Attributes,
 ) -> Result<Option<Announced>> {
-    if app.egress.is_none() || (next.mcp.is_empty() && before.agent.mcp.is_empty()) {
+    if app.egress.is_none() || !(reaches_out(next) || reaches_out(&before.agent)) {
         return Ok(None);
     }
     let next = policy(app, next, &before.vault_ids).await?;
@@ -109,8 +119,8 @@ impl Announced {
 
 /// A service that was started anew knows of no change that was announced before: as if nothing were told to egress.
 pub fn settle_again(app: &App, session_id: &str, log: &SessionLog) {
-    let has_servers = log.summary().is_some_and(|summary| !summary.attributes.agent.mcp.is_empty());
-    if app.egress.is_some() && !log.is_closed() && (has_servers || changes_agent(log)) {
+    let reaches_out = log.summary().is_some_and(|summary| reaches_out(&summary.attributes.agent));
+    if app.egress.is_some() && !log.is_closed() && (reaches_out || changes_agent(log)) {
         settle(app, session_id, Some(McpPolicy::default()));
     }
 }
@@ -166,8 +176,8 @@ fn changes_agent(log: &SessionLog) -> bool {
 
 async fn tell(app: &App, session_id: &str, policy: McpPolicy) -> Result<()> {
     let Some(egress) = app.egress.as_deref() else { return Ok(()) };
-    let McpPolicy { mcp_servers, mcp_hosts } = policy;
-    let request = Request::SetMcpServers { session_id: session_id.to_owned(), mcp_servers, mcp_hosts };
+    let McpPolicy { mcp_servers, mcp_hosts, web } = policy;
+    let request = Request::SetMcpServers { session_id: session_id.to_owned(), mcp_servers, mcp_hosts, web };
     match egress.ask(request).await {
         Ok(Reply::Done) => Ok(()),
         Ok(reply) => {
