@@ -21,6 +21,7 @@ pub mod protocol;
 mod removal;
 pub mod sandbox;
 pub mod shim;
+mod shown;
 mod socket;
 pub mod spec;
 pub mod tools;
