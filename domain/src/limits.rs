@@ -72,6 +72,9 @@ pub const LIST_TIMEOUT_MS: u64 = 2 * 60 * 1_000;
 /// Cloning a repository and copying files into a hand, milliseconds.
 pub const PROVISION_TIMEOUT_MS: u64 = 10 * 60 * 1_000;
 
+/// Milliseconds at rest after which a session's hand is parked, unless the operator says otherwise: before its lease ends.
+pub const PARK_AFTER_MS: u64 = 10 * 60 * 1_000;
+
 /// Reading a slice of the own log, milliseconds: a run and some frames.
 pub const READ_LOG_TIMEOUT_MS: u64 = 2 * 60 * 1_000;
 

@@ -53,10 +53,9 @@ async fn service(fault: Option<Fault>, temporal: Option<SocketAddr>) -> anyhow::
     let options = Options {
         layout: Layout::Split,
         temporal: temporal.map(|addr| (addr, "default".to_owned())),
-        model_url: model.url(),
         decisions_per_run: 6,
-        private_addresses: vec![],
         fault: fault.map(|fault| (Role::Brain, fault)),
+        ..Options::new(model.url())
     };
     let old = std::env::var_os("STEADYHAND_OLD").map(Into::into);
     Ok((Service::start_old(options, old).await?, model))
