@@ -80,7 +80,7 @@ class Shop:
             worker.wait(10)
 
 
-def finished(session: Session, results: int, seconds: float = 50) -> list[Any]:
+def finished(session: Session, results: int, seconds: float = 75) -> list[Any]:
     """The events, once that many results are there and the session rests without asking for more."""
 
     def is_over(events: list[Any]) -> bool:
