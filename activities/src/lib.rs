@@ -19,6 +19,7 @@ pub mod log_cache;
 pub mod model;
 mod read_log;
 mod turn;
+mod url_sources;
 mod whatif;
 
 pub use brain::BrainActivities;

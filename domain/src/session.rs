@@ -409,6 +409,18 @@ pub struct McpCallInput {
     pub turn_event: Option<String>,
 }
 
+/// Input of `fetch_page`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PageInput {
+    pub session_id: String,
+    /// The agent as it is, which says how much of a page it may see.
+    pub snapshot: BlobRef,
+    pub call: Call,
+    /// What the turn began with ([`crate::Summary::began`]): for traces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn_event: Option<String>,
+}
+
 /// Input of `provision`: the recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProvisionInput {

@@ -633,9 +633,9 @@ impl SessionState {
     }
 }
 
-/// Run by a hand: not by an MCP server, and not by whoever reads the log.
+/// Run by a hand: not by an MCP server, nor by the worker that reads the log or fetches a page.
 pub fn is_hands(call: &Call) -> bool {
-    !matches!(call.kind, ToolKind::Mcp { .. } | ToolKind::Log)
+    !matches!(call.kind, ToolKind::Mcp { .. } | ToolKind::Log | ToolKind::Web)
 }
 
 /// Id of the span that a decision opens with `CallModel` or `Compact`.

@@ -57,6 +57,8 @@ pub struct Options {
     pub decisions_per_run: u64,
     /// Addresses that sandboxes may reach although they are not public.
     pub private_addresses: Vec<SocketAddr>,
+    /// Where package managers find what they install: `MANAGER=URL`.
+    pub registries: Vec<String>,
     /// Seconds at rest after which a hand is parked; none: as the service has it.
     pub park_after_s: Option<u64>,
     /// The user that everything runs as; none: whoever runs the test.
@@ -76,6 +78,7 @@ impl Options {
             model_url,
             decisions_per_run: 0,
             private_addresses: Vec::new(),
+            registries: Vec::new(),
             park_after_s: None,
             uid: None,
             environment: Vec::new(),
@@ -202,6 +205,9 @@ impl Service {
         }
         for address in &self.options.private_addresses {
             command.args(["--private-addresses", &address.to_string()]);
+        }
+        if !self.options.registries.is_empty() {
+            command.args(["--package-registries", &self.options.registries.join(",")]);
         }
         if let Some((addr, namespace)) = &self.options.temporal {
             command.args(["--temporal", &addr.to_string(), "--namespace", namespace]);

@@ -90,7 +90,7 @@ impl<'a> Draft<'a> {
         let (tool_use_id, content, is_error) = (call.tool_use_id.clone(), Content::text(text), Some(true));
         self.emit(match call.kind {
             ToolKind::Mcp { .. } => EventBody::AgentMcpToolResult { mcp_tool_use_id: tool_use_id, content, is_error },
-            ToolKind::Builtin | ToolKind::Custom | ToolKind::Log => {
+            ToolKind::Builtin | ToolKind::Custom | ToolKind::Log | ToolKind::Web => {
                 EventBody::AgentToolResult { tool_use_id, content, is_error }
             }
         });

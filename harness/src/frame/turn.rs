@@ -38,6 +38,7 @@ pub fn close(draft: &mut Draft<'_>, closing: &Closing) {
                 _ => match call.kind {
                     ToolKind::Mcp { .. } => "no worker that calls MCP servers answers",
                     ToolKind::Log => "no worker that reads the log answers",
+                    ToolKind::Web => "no worker that fetches pages answers",
                     ToolKind::Builtin | ToolKind::Custom => "the machine that has the sandbox does not answer",
                 },
             };

@@ -75,7 +75,10 @@ fn kind(activity: &PendingActivityInfo) -> &str {
 }
 
 fn holds_turn(activity: &PendingActivityInfo) -> bool {
-    matches!(kind(activity), "call_model" | "execute" | "provision" | "list_tools" | "call_mcp" | "read_log")
+    matches!(
+        kind(activity),
+        "call_model" | "execute" | "provision" | "list_tools" | "call_mcp" | "read_log" | "fetch_page"
+    )
 }
 
 async fn on_activity(app: &App, id: &str, activity: &PendingActivityInfo, mut evidence: Vec<String>) -> Result<Why> {

@@ -201,12 +201,13 @@ async fn attributes(
     }
     let variables = vaults::variables(app, &attributes.vault_ids).await?;
     let repositories = repositories::reached(id, &attributes.resources);
-    let McpPolicy { mcp_servers, mcp_hosts } = mcp::policy(app, &attributes.agent, &attributes.vault_ids).await?;
-    let policy = egress::policy(&environment.config).map(|policy| Policy {
+    let McpPolicy { mcp_servers, mcp_hosts, web } = mcp::policy(app, &attributes.agent, &attributes.vault_ids).await?;
+    let policy = egress::policy(app, &environment.config)?.map(|policy| Policy {
         variables,
         repositories,
         mcp_servers,
         mcp_hosts,
+        web,
         ..policy
     });
     Ok((attributes, policy))

@@ -16,7 +16,7 @@ pub use self::custom::CustomTool;
 pub use self::mcp::{McpServer, McpToolset};
 pub use self::own_log::LogTool;
 pub use self::toolset::{AgentToolset, BUILT_IN, ToolConfig};
-pub(crate) use self::web::is_host;
+pub(crate) use self::web::{WEB_FETCH, is_host};
 use crate::error::{ApiError, Result};
 
 /// The most tools of one agent, over all of its toolsets.
