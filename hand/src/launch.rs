@@ -13,6 +13,7 @@ use crate::image;
 use crate::limits;
 use crate::link::inside;
 use crate::probe;
+use crate::shown;
 use crate::protocol::{Layer, Need};
 use crate::sandbox::{cgroup, landlock};
 use crate::shelf;
@@ -104,7 +105,8 @@ fn try_launch(spec: Spec) -> Result<HandRef, Error> {
     if let Some(hand) = live(&folder) {
         return Ok(hand);
     }
-    let mut layers = probe::promised();
+    let is_shown = shown::is_noted(&spec.hands_dir);
+    let mut layers = if is_shown { probe::promised() } else { probe::required() };
     if layers.iter().any(|layer| !layer.on) {
         layers.retain(|layer| !layer.on);
         return Err(Error::Layers(layers));
@@ -151,10 +153,13 @@ fn try_launch(spec: Spec) -> Result<HandRef, Error> {
     folder::replace(&folder.plan(), &text).map_err(|e| Error::Make(folder.plan(), e))?;
     readable(&folder.plan(), 0o640, uid)?;
     if let Err(error) = start_shim(&folder, &plan) {
-        // Only now is it worth the time to find out whether a sandbox can start here at all.
+        // It may be that none starts here any more.
         let off: Vec<_> = probe::required().into_iter().filter(|layer| !layer.on).collect();
         cgroup::remove(&cgroup_name);
         return Err(if off.is_empty() { error } else { Error::Layers(off) });
+    }
+    if !is_shown {
+        shown::note(&plan.spec.hands_dir);
     }
     // What they were made from is in the workspace now; what cannot be removed goes with the folder.
     for name in [inside::BUNDLE, inside::ARCHIVE] {

@@ -22,6 +22,7 @@ mod removal;
 pub mod sandbox;
 pub mod shelf;
 pub mod shim;
+mod shown;
 mod socket;
 pub mod spec;
 pub mod tools;

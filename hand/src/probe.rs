@@ -21,8 +21,7 @@ pub fn probe() -> Vec<Layer> {
     layers
 }
 
-/// The layers without which no hand starts, as they are once one has: a sandbox that is put up has them all, and trying them
-/// before would take as long as putting it up.
+/// The layers without which no hand starts, where one has: a sandbox that is put up has them all.
 pub fn promised() -> Vec<Layer> {
     match bwrap() {
         Some(bwrap) => vec![on("bubblewrap", bwrap.display().to_string()), namespaces_on(), system_calls()],

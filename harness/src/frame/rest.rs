@@ -21,11 +21,9 @@ pub fn settle(draft: &mut Draft<'_>) {
         Some(activity) if !is_idle || draft.has_swapped() => draft.closed(&activity, Closed::Cancelled),
         Some(_) => {}
         None => {
-            let after_ms = state.summary.attributes.tuning.park_after_ms;
-            if is_idle && !draft.was_idle && after_ms > 0 && state.has_hand() {
-                let activity = format!("rest-{}", state.summary.n);
-                let until = draft.now.plus_ms(after_ms);
-                draft.note(PrivateEntry::Resting { activity, until });
+            let is_parked_ever = state.summary.attributes.tuning.park_after_ms > 0;
+            if is_idle && !draft.was_idle && is_parked_ever && state.has_hand() {
+                rest(draft);
             }
         }
     }
@@ -38,10 +36,21 @@ pub fn over(draft: &mut Draft<'_>, closing: &Closing) {
     let is_asked = |op: &Op| op.needs_hand() || matches!(op, Op::Collect {} | Op::Release {});
     // Mail that this commit leaves waiting is not in the log, so nothing may go by it.
     let is_used = state.pending.iter().any(|pending| is_asked(&pending.op));
-    if closing.how == Closed::Finished && state.summary.status.is_idle() && state.has_hand() && !is_used {
-        let activity = format!("park-{}", state.summary.n);
-        draft.note(PrivateEntry::Parking { activity });
+    if closing.how != Closed::Finished || !state.summary.status.is_idle() || !state.has_hand() {
+        return;
     }
+    if is_used {
+        // It has not rested.
+        return rest(draft);
+    }
+    let activity = format!("park-{}", state.summary.n);
+    draft.note(PrivateEntry::Parking { activity });
+}
+
+fn rest(draft: &mut Draft<'_>) {
+    let after_ms = draft.state.summary.attributes.tuning.park_after_ms;
+    let (activity, until) = (format!("rest-{}", draft.state.summary.n), draft.now.plus_ms(after_ms));
+    draft.note(PrivateEntry::Resting { activity, until });
 }
 
 /// A hand that cannot be parked stays until its lease ends.

@@ -35,8 +35,10 @@ const EVENTS_PER_RUN: u64 = 4_000;
 const WARM_UP: usize = 8;
 const TURNS: usize = 12;
 const COLD: usize = 3;
-/// How much more a turn may cost.
+/// How much more a turn may cost; and what a worker may read that has never seen the session. Then it reads two frames instead of
+/// one, and the list of runs, which grows by some 300 bytes with each of them.
 const TOLERANCE: f64 = 1.1;
+const TOLERANCE_COLD: f64 = 1.3;
 /// From so many turns on medians of times say something on a machine that has other things to do.
 const TURNS_TO_TELL_TIME: usize = 100;
 
@@ -181,12 +183,12 @@ async fn a_turn_costs_the_same_on_a_long_log(on: On) -> anyhow::Result<()> {
             costs.push(followed.turn(&bed).await?);
         }
     }
-    for (name, costs) in [("warm", &warm), ("cold", &cold)] {
+    for (name, costs, tolerance) in [("warm", &warm, TOLERANCE), ("cold", &cold, TOLERANCE_COLD)] {
         for (what, of) in [("read", (|cost: &Cost| cost.read) as fn(&Cost) -> u64), ("stored", |cost| cost.stored)] {
             let [short, long] = [median(&costs[0], of), median(&costs[1], of)];
             println!("figures: {name}, {what}: {short} and {long} bytes");
             ensure!(
-                long as f64 <= short as f64 * TOLERANCE,
+                long as f64 <= short as f64 * tolerance,
                 "{name}: a turn on {LONG} events {what} {long} bytes, one on {SHORT} {short}"
             );
         }

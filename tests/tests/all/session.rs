@@ -174,7 +174,9 @@ async fn a_hand_at_rest_is_parked_and_the_next_call_has_what_was_in_it(on: On) -
     bed.start("s1", vec![message("m1", "go")]).await?;
     let parked_after = |turns: u64| {
         move |log: &SessionLog| {
-            let parked = |summary: &domain::Summary| summary.turn == turns && summary.parked.is_some();
+            let parked = |summary: &domain::Summary| {
+                summary.turn == turns && summary.status == Status::Idle && summary.parked.is_some()
+            };
             log.summary().is_some_and(parked)
         }
     };

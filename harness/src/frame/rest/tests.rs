@@ -51,6 +51,7 @@ fn flying(session: &Session) -> Vec<&'static str> {
         Op::Execute { .. } => "execute",
         Op::CallModel { .. } => "model",
         Op::Hand { .. } => "hand",
+        Op::Collect {} => "collect",
         other => panic!("{other:?}"),
     };
     session.flying.iter().map(|(_, op)| name(op)).collect()
@@ -103,6 +104,35 @@ fn a_hand_at_rest_is_kept_then_let_go_and_the_next_call_has_one_that_begins_with
     use_hand(&mut session);
     assert!(!session.state.restored, "once");
     assert_eq!(flying(&session), ["rest"]);
+    check_replay(&session);
+}
+
+#[test]
+fn a_hand_that_is_still_asked_has_not_rested() {
+    let mut attributes = kit::attributes();
+    attributes.tuning.park_after_ms = AFTER_MS;
+    let mut session = Session::new(attributes, registry::default_harness());
+    session.message("go");
+    session.settle();
+    let model = the(&session, "model");
+    session.model_answers(&model, "", &["bash"]);
+    session.settle();
+    let Some((provision, Op::Provision { hand })) = session.flying.last().cloned() else { panic!("no hand is made") };
+    session.hand_is_ready(&provision, &hand);
+    session.settle();
+    let Some((execute, Op::Execute { call })) = session.flying.last().cloned() else { panic!("no call runs") };
+    session.tool_returns(&execute, &call, "output", false);
+    session.settle();
+    let model = the(&session, "model");
+    session.model_answers(&model, "done", &[]);
+    session.settle();
+    let collect = session.flying.iter().find(|(_, op)| *op == Op::Collect {}).expect("it is collected").0.clone();
+    end(&mut session, "rest");
+    assert!(!session.flying.iter().any(|(_, op)| *op == Op::Park {}), "{:?}", session.flying);
+    session.collected(&collect);
+    session.settle();
+    end(&mut session, "rest");
+    assert_eq!(flying(&session), ["park"]);
     check_replay(&session);
 }
 
