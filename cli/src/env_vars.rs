@@ -27,6 +27,8 @@ pub const MODEL_SCRIPT: &str = "STEADYHAND_MODEL_SCRIPT";
 pub const HANDS_DIR: &str = "STEADYHAND_HANDS_DIR";
 /// Addresses that are not public, for sandboxes whose environment names them.
 pub const PRIVATE_ADDRESSES: &str = "STEADYHAND_PRIVATE_ADDRESSES";
+/// Where package managers of sandboxes find what they install.
+pub const PACKAGE_REGISTRIES: &str = "STEADYHAND_PACKAGE_REGISTRIES";
 pub const HANDS: &str = "STEADYHAND_HANDS";
 /// What to do where a layer of a sandbox is missing.
 pub const HANDS_MODE: &str = "STEADYHAND_HANDS_MODE";
@@ -41,6 +43,7 @@ pub const VAULT_KEY_COMMAND: &str = "STEADYHAND_VAULT_KEY_COMMAND";
 pub const VAULT_OLD_KEY_FILE: &str = "STEADYHAND_VAULT_OLD_KEY_FILE";
 pub const CREATES_PER_MINUTE: &str = "STEADYHAND_CREATES_PER_MINUTE";
 pub const READS_PER_MINUTE: &str = "STEADYHAND_READS_PER_MINUTE";
+pub const PARK_AFTER: &str = "STEADYHAND_PARK_AFTER";
 pub const DECISIONS_PER_RUN: &str = "STEADYHAND_DECISIONS_PER_RUN";
 /// For tests: `POINT[:N]` stops the process (SIGSTOP) at the n-th passage of a point of `domain::fault`, so that
 /// whoever started it can kill it, or another process, right there. Children do not inherit it.

@@ -59,9 +59,15 @@ pub struct Spec {
     /// The way out; none: there is none.
     #[serde(default)]
     pub egress: Option<Egress>,
+    /// Packages beside those of the machine; none: there are no others.
+    #[serde(default)]
+    pub shelf: Option<Shelf>,
     /// Whose it is, for those who list hands. Nothing here goes by it.
     #[serde(default)]
     pub owner: Option<Owner>,
+    /// Where the shim stops itself, for tests of what becomes of a call when somebody dies then.
+    #[serde(default)]
+    pub stop: Option<Stop>,
     /// The lesser user on whose behalf the hand is made: files must be his, and he may talk to it. None: whoever launches.
     #[serde(default)]
     pub client: Option<u32>,
@@ -80,7 +86,9 @@ impl Spec {
             limits: Limits::default(),
             resources: Resources::default(),
             egress: None,
+            shelf: None,
             owner: None,
+            stop: None,
             client: None,
         }
     }
@@ -119,6 +127,26 @@ pub struct Owner {
     pub session_id: String,
 }
 
+/// The n-th passage of a moment, counted from 1.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Stop {
+    pub at: StopAt,
+    pub nth: u64,
+}
+
+/// Moments of a call, each between two things that a crash must not tear apart.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum StopAt {
+    /// The journal knows of the call; nothing was started.
+    Begun,
+    /// The call is over; the journal does not know.
+    Ended,
+    /// The result is in the journal; nobody was told.
+    Recorded,
+}
+
 /// A proxy outside, and what the sandbox has to know to use it. Holds nothing that is secret.
 #[derive(Serialize, Deserialize, Clone, Debug, Default)]
 #[serde(deny_unknown_fields)]
@@ -132,6 +160,19 @@ pub struct Egress {
     /// Repositories: the beginning of the URL that the agent knows, and the proxy's path for it.
     #[serde(default)]
     pub repositories: Vec<(String, String)>,
+    /// Where package managers find what they install, by the environment variable that tells them.
+    #[serde(default)]
+    pub registries: BTreeMap<String, String>,
+}
+
+/// What of /opt/packages a hand may do; by the name of the [shelf](crate::shelf), which is like a hand's id.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Shelf {
+    /// Fill it, to be kept when the hand has ended.
+    Fill(String),
+    /// Read one that was kept.
+    Read(String),
 }
 
 /// What is put into the sandbox before the first call.

@@ -18,7 +18,7 @@ use domain::{
     limits::SEEN_EVENT_IDS_MAX,
     model::Range,
     outcome::{Call, ModelDigest, ToolDigest},
-    session::{Attributes, Swap},
+    session::{Attributes, Give, HandRef, Handed, Swap},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -50,7 +50,13 @@ pub struct SessionState {
     pub hands: u64,
     /// A hand worked since the last collection.
     pub uncollected: bool,
+    /// The hand goes on from a parked one, and no call of it has ended yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restored: bool,
     pub swap: Option<Swap>,
+    /// What is in the hand goes to another session as soon as it is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub giving: Option<Give>,
     pub closing: bool,
     /// Ids of mail taken lately, so that a redelivered signal changes nothing.
     pub seen: VecDeque<String>,
@@ -93,7 +99,7 @@ pub enum Op {
         slice: Slice,
         strategy: StrategyRef,
     },
-    /// Waits for a hand while the session has none, unless it is an MCP server's.
+    /// Waits for a hand while the session has none, if a hand runs it.
     Execute {
         call: Call,
     },
@@ -109,6 +115,21 @@ pub enum Op {
         run_id: String,
     },
     Collect {},
+    /// Nothing is done with the hand until then.
+    Rest {
+        until: Time,
+    },
+    /// Calls wait until it is over.
+    Park {},
+    /// A parked hand is let go; the session has nothing to do with it any more.
+    Discard {
+        hand: HandRef,
+    },
+    /// Another session is told what it has now.
+    Hand {
+        to: String,
+        handed: Handed,
+    },
     Release {},
 }
 
@@ -126,12 +147,21 @@ pub struct Slice {
 impl Op {
     /// A call that a hand runs.
     pub fn needs_hand(&self) -> bool {
-        matches!(self, Op::Execute { call } if !is_mcp(call))
+        matches!(self, Op::Execute { call } if is_hands(call))
     }
 
     /// Whether the turn waits for it.
     pub fn holds_turn(&self) -> bool {
-        !matches!(self, Op::Seal { .. } | Op::Collect {} | Op::Release {})
+        !matches!(
+            self,
+            Op::Seal { .. }
+                | Op::Collect {}
+                | Op::Rest { .. }
+                | Op::Park {}
+                | Op::Discard { .. }
+                | Op::Hand { .. }
+                | Op::Release {}
+        )
     }
 }
 
@@ -178,7 +208,9 @@ impl SessionState {
             marks: Marks::default(),
             hands: 0,
             uncollected: false,
+            restored: false,
             swap: None,
+            giving: None,
             closing: false,
             seen: VecDeque::new(),
             turn_strategy: None,
@@ -186,10 +218,11 @@ impl SessionState {
         }
     }
 
-    /// The state with which a session begins that goes on from here. What is under way is the other session's, and so are
-    /// its hand, what it used and what it was asked to become; the first decision says so in the log.
+    /// The state with which a session begins that goes on from here. Its hand, what it used and what it was asked to become are the
+    /// other session's, and so is what is under way, unless that is to go on here; the first decision says so in the log.
+    /// Forked again in the same way, it stays as it is.
     pub fn forked(mut self, fork: Fork) -> Self {
-        let Fork { session_id, created_at, attributes, harness, .. } = fork.clone();
+        let Fork { session_id, created_at, attributes, harness, goes_on, .. } = fork.clone();
         if self.summary.harness.name != harness.name {
             self.memo = None;
         }
@@ -198,8 +231,11 @@ impl SessionState {
         for pending in &mut self.pending {
             (pending.cancelling, pending.dispatched) = (false, false);
         }
-        (self.tries, self.uncollected, self.swap, self.closing) = (0, false, None, false);
-        self.turn_strategy = None;
+        (self.uncollected, self.swap, self.closing) = (false, None, false);
+        (self.restored, self.giving) = (false, None);
+        if !goes_on {
+            (self.tries, self.turn_strategy) = (0, None);
+        }
         self.summary = Summary {
             last_time: self.summary.last_time,
             n: self.summary.n,
@@ -210,13 +246,16 @@ impl SessionState {
                 // What ended it did not end the fork.
                 Status::Terminated => Status::Idle,
                 // Nobody is asked for anything here: the first decision closes what was asked for.
-                Status::RequiresAction => Status::Running,
+                Status::RequiresAction if !goes_on => Status::Running,
                 other => other,
             },
             running_since: self.summary.running_since.map(|_| created_at),
             ..Summary::created(created_at, attributes, harness)
         };
         self.fork = Some(fork);
+        if goes_on {
+            self.provision_if_needed(self.summary.n);
+        }
         self
     }
 
@@ -242,6 +281,11 @@ impl SessionState {
         self.summary.status == Status::Running && !self.is_busy() && self.blocked.is_empty()
     }
 
+    /// There is a hand, and calls can be given to it.
+    pub fn has_hand(&self) -> bool {
+        self.summary.hand.is_some() && !self.pending.iter().any(|pending| pending.op == Op::Park {})
+    }
+
     pub fn pending(&self, activity: &str) -> Option<&Pending> {
         self.pending.iter().find(|pending| pending.activity == activity)
     }
@@ -252,7 +296,7 @@ impl SessionState {
             self.take(take, commit.now, intake);
         }
         self.step(&commit.step, commit.n, commit.now);
-        let has_hand = self.summary.hand.is_some();
+        let has_hand = self.has_hand();
         for pending in self.pending.iter_mut().filter(|pending| matches!(pending.op, Op::Execute { .. })) {
             pending.dispatched |= has_hand || !pending.op.needs_hand();
         }
@@ -271,6 +315,7 @@ impl SessionState {
             }
         }
         let harness = self.summary.harness.name.clone();
+        let was_parked = self.summary.parked.is_some();
         self.summary.take(take, now, |id| match intake.mail(id) {
             Some(Waiting::Change { change }) => Some(change),
             _ => None,
@@ -282,7 +327,10 @@ impl SessionState {
                 }
             }
             Take::Inline { event, .. } => self.inline(&event.body),
-            Take::Private { entry } => self.private(entry, &harness, intake),
+            Take::Private { entry } => {
+                self.restored |= was_parked && matches!(entry, PrivateEntry::HandProvisioned { .. });
+                self.private(entry, &harness, intake);
+            }
             Take::Accepted { ignored: true, .. } | Take::Result { .. } => {}
         }
     }
@@ -302,7 +350,11 @@ impl SessionState {
             // The refusal is an inline result that follows.
             Waiting::Confirmation { .. } | Waiting::Interrupt { .. } => {}
             Waiting::Answer { digest, .. } => self.answered(digest.clone()),
-            Waiting::Change { .. } | Waiting::Swap { .. } | Waiting::Close { .. } => {}
+            Waiting::Change { .. }
+            | Waiting::Swap { .. }
+            | Waiting::Give { .. }
+            | Waiting::Handed { .. }
+            | Waiting::Close { .. } => {}
         }
     }
 
@@ -366,6 +418,13 @@ impl SessionState {
                 self.uncollected = false;
                 self.start(activity.clone(), Op::Collect {});
             }
+            PrivateEntry::Resting { activity, until } => self.start(activity.clone(), Op::Rest { until: *until }),
+            PrivateEntry::Parking { activity } => self.start(activity.clone(), Op::Park {}),
+            PrivateEntry::HandParked { hand, release, .. } => {
+                self.start(release.clone(), Op::Discard { hand: hand.clone() });
+                // Calls may have come meanwhile.
+                self.provision_if_needed(self.summary.n);
+            }
             PrivateEntry::Listing { activity } => self.start(activity.clone(), Op::ListTools {}),
             PrivateEntry::Releasing { activity } => self.start(activity.clone(), Op::Release {}),
             PrivateEntry::Forked { .. } => self.fork = None,
@@ -376,10 +435,28 @@ impl SessionState {
                     self.turn_strategy = Some(change.strategy.clone());
                 }
             }
+            PrivateEntry::Giving { give } => self.giving = Some(give.clone()),
+            PrivateEntry::NotGiven { .. } => self.giving = None,
+            PrivateEntry::HandGiven { to, handed, activity } => {
+                self.giving = None;
+                self.start(activity.clone(), Op::Hand { to: to.clone(), handed: handed.clone() });
+            }
+            PrivateEntry::HandRefused { handed, activity: Some(activity) } => {
+                let returned = Handed { returned: true, ..handed.clone() };
+                self.start(activity.clone(), Op::Hand { to: handed.from.clone(), handed: returned });
+            }
+            // What was given to no hand yet needs another one.
+            PrivateEntry::HandLost { .. } => {
+                if self.pending.iter().any(|pending| pending.op.needs_hand() && !pending.dispatched) {
+                    self.provision(self.summary.n);
+                }
+            }
             // In the summary.
             PrivateEntry::Changed { .. }
             | PrivateEntry::HandProvisioned { .. }
-            | PrivateEntry::HandLost { .. }
+            | PrivateEntry::HandBack { .. }
+            | PrivateEntry::HandTaken { .. }
+            | PrivateEntry::HandRefused { activity: None, .. }
             | PrivateEntry::HandReleased { .. }
             | PrivateEntry::RunSealed { .. }
             | PrivateEntry::ToolsListed { .. }
@@ -403,7 +480,8 @@ impl SessionState {
                 self.model_closed(&ModelDigest::Failed { failure });
             }
             (Op::Execute { call }, Closed::Finished, Some(Outcome::Tool { digest })) => {
-                self.uncollected |= !is_mcp(&call);
+                self.uncollected |= is_hands(&call);
+                self.restored &= !is_hands(&call);
                 self.answered(digest.clone());
             }
             _ => {}
@@ -555,9 +633,9 @@ impl SessionState {
     }
 }
 
-/// Run by an MCP server, and by no hand.
-pub fn is_mcp(call: &Call) -> bool {
-    matches!(call.kind, ToolKind::Mcp { .. })
+/// Run by a hand: not by an MCP server, nor by the worker that reads the log or fetches a page.
+pub fn is_hands(call: &Call) -> bool {
+    !matches!(call.kind, ToolKind::Mcp { .. } | ToolKind::Log | ToolKind::Web)
 }
 
 /// Id of the span that a decision opens with `CallModel` or `Compact`.

@@ -3,8 +3,11 @@
 
 use domain::{
     Commit,
-    outcome::{CollectOutcome, ListOutcome, ModelOutcome, ProvisionOutcome, SealOutcome, ToolOutcome},
-    session::{ExecuteInput, HandInput, ListInput, McpCallInput, ModelInput, ProvisionInput, SealInput},
+    outcome::{CollectOutcome, ListOutcome, ModelOutcome, ParkOutcome, ProvisionOutcome, SealOutcome, ToolOutcome},
+    session::{
+        ExecuteInput, HandInput, ListInput, McpCallInput, ModelInput, PageInput, ProvisionInput, ReadLogInput,
+        SealInput,
+    },
     trial::Tried,
 };
 use harness::{
@@ -16,8 +19,8 @@ use serde::{Deserialize, Serialize};
 use temporalio_common::ActivityError;
 use temporalio_macros::activity_definitions;
 
-pub use brain::{CallModel, Decide, DecideRollout, Gate, Seal, Whatif};
-pub use hands::{CallMcp, Collect, Execute, ListTools, Provision, Release};
+pub use brain::{CallModel, Decide, DecideRollout, Gate, ReadLog, Seal, Whatif};
+pub use hands::{CallMcp, Collect, Execute, FetchPage, ListTools, Park, Provision, Release};
 
 /// Input of `decide`. Not recorded: the commit that comes back is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -53,6 +56,12 @@ impl Brain {
     /// Copies a closed run into segments and adds them to the manifest.
     #[activity(name = "seal")]
     pub fn seal(input: SealInput) -> Result<SealOutcome, ActivityError> {
+        unimplemented!()
+    }
+
+    /// One call of the tool that reads the session's own log.
+    #[activity(name = "read_log")]
+    pub fn read_log(input: ReadLogInput) -> Result<ToolOutcome, ActivityError> {
         unimplemented!()
     }
 
@@ -97,6 +106,12 @@ impl Hands {
         unimplemented!()
     }
 
+    /// One page of the web, as the model is shown it. Fetched again if its worker is lost.
+    #[activity(name = "fetch_page")]
+    pub fn fetch_page(input: PageInput) -> Result<ToolOutcome, ActivityError> {
+        unimplemented!()
+    }
+
     /// One tool call, at most once.
     #[activity(name = "execute")]
     pub fn execute(input: ExecuteInput) -> Result<ToolOutcome, ActivityError> {
@@ -106,6 +121,12 @@ impl Hands {
     /// Output files and the diff, into blobs.
     #[activity(name = "collect")]
     pub fn collect(input: HandInput) -> Result<CollectOutcome, ActivityError> {
+        unimplemented!()
+    }
+
+    /// Keeps what is in a hand, and leaves the hand as it is.
+    #[activity(name = "park")]
+    pub fn park(input: HandInput) -> Result<ParkOutcome, ActivityError> {
         unimplemented!()
     }
 

@@ -1,20 +1,23 @@
 //! The local provider: bubblewrap sandboxes on this machine, through `hand::local` and a shim's socket.
 
-use super::{Executed, Provider, Provisioned, ToolCall, repositories};
+use super::{Executed, Provider, Provisioned, ToolCall, packages, pieces, repositories};
 use async_trait::async_trait;
 use domain::{
     Failure,
     content::Block,
     egress::{CLIENT, Client},
+    event::ErrorBody,
     failure::FailureKind,
-    session::{HandRef, OutputFile, ProvisionInput, Resource, ResourceKind},
+    fault::{self, Fault, Point},
+    packages::{Manager, Packages},
+    session::{HandRef, OutputFile, ProvisionInput, Resource, ResourceKind, Workspace, WorkspaceStart},
 };
 use hand::{
     client,
     hands::Hands,
     local,
     protocol::{Refusal, Settled, State, ToolResult},
-    spec::{CloneOf, Egress, FileResource, Owner, Repo, Spec},
+    spec::{CloneOf, Egress, FileResource, Owner, Repo, Restore, Spec, Start, Stop, StopAt},
 };
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use store::Blobs;
@@ -26,8 +29,9 @@ const UPLOADS: &str = "/mnt/session/uploads";
 const WORKSPACE: &str = "/workspace";
 
 pub struct Local {
-    host: String,
-    hands: Hands,
+    pub(super) host: String,
+    pub(super) hands: Hands,
+    pub(super) filling: packages::Filling,
     blobs: Arc<dyn Blobs>,
     /// Sockets of sessions, one folder each; none where there is no egress.
     ways_out: Option<PathBuf>,
@@ -36,7 +40,7 @@ pub struct Local {
 impl Local {
     /// `host` names this machine in task queues.
     pub fn new(host: impl Into<String>, hands: Hands, blobs: Arc<dyn Blobs>) -> Self {
-        Local { host: host.into(), hands, blobs, ways_out: None }
+        Local { host: host.into(), hands, filling: packages::Filling::default(), blobs, ways_out: None }
     }
 
     /// Sandboxes of sessions that have a folder there get a way out.
@@ -64,22 +68,40 @@ impl Local {
         asked.await.unwrap_or(Err(Error::Panicked))
     }
 
-    async fn spec(&self, input: &ProvisionInput, staging: &std::path::Path) -> Result<Spec, Failure> {
+    /// The recipe, and what of it cannot be had.
+    async fn spec(
+        &self,
+        input: &ProvisionInput,
+        staging: &std::path::Path,
+    ) -> Result<(Spec, Option<ErrorBody>), Failure> {
         let mut spec = self.hands.spec(&input.hand);
         spec.owner = Some(Owner { host: self.host.clone(), session_id: input.session_id.clone() });
+        spec.stop = fault::armed().and_then(stop);
         for resource in &input.resources {
             self.stage(&mut spec, resource, staging).await?;
         }
-        spec.egress = self.way_out(&input.session_id).await?;
+        if let Some(workspace) = &input.restore {
+            spec.resources.restore = Some(self.restore(workspace, staging).await?);
+            // It is in the workspace.
+            spec.resources.repo = None;
+        }
+        let mut problem = None;
+        if let Some((egress, packages)) = self.way_out(&input.session_id).await? {
+            match packages::shelf(self, input, &egress, &packages).await? {
+                Ok(shelf) => spec.shelf = shelf,
+                Err(error) => problem = Some(error),
+            }
+            spec.egress = Some(egress);
+        }
         if spec.egress.is_none() && !spec.resources.clones.is_empty() {
             let message = "repositories are cloned through egress, and this service runs without";
             return Err(Failure::permanent(FailureKind::Request, message));
         }
-        Ok(spec)
+        Ok((spec, problem))
     }
 
     /// What egress has put there for the session. Without it the sandbox has no network at all.
-    async fn way_out(&self, session_id: &str) -> Result<Option<Egress>, Failure> {
+    async fn way_out(&self, session_id: &str) -> Result<Option<(Egress, Packages)>, Failure> {
         let Some(dir) = self.ways_out.as_ref().map(|ways_out| ways_out.join(session_id)) else { return Ok(None) };
         let internal = |error: &dyn std::error::Error| {
             Failure::transient(FailureKind::Internal, format!("find the way out: {}", hand::error_chain(error)))
@@ -88,8 +110,21 @@ impl Local {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             read => read.map_err(|error| internal(&error))?,
         };
-        let Client { variables, repositories } = serde_json::from_slice(&bytes).map_err(|error| internal(&error))?;
-        Ok(Some(Egress { dir, variables, repositories }))
+        let client: Client = serde_json::from_slice(&bytes).map_err(|error| internal(&error))?;
+        let Client { variables, repositories, packages, registries } = client;
+        let variable = |(manager, url): (Manager, String)| Some((manager.registry_variable()?.to_owned(), url));
+        let registries = registries.into_iter().filter_map(variable).collect();
+        Ok(Some((Egress { dir, variables, repositories, registries }, packages)))
+    }
+
+    /// Puts an archive where the launcher can read it.
+    async fn restore(&self, workspace: &Workspace, staging: &std::path::Path) -> Result<Restore, Failure> {
+        let archive = staging.join("workspace.tar");
+        let fetched = pieces::fetch(&*self.blobs, workspace, &archive).await;
+        fetched.map_err(|error| Failure::transient(FailureKind::Internal, hand::error_chain(&error)))?;
+        let start = workspace.start.clone();
+        let start = start.map(|WorkspaceStart { dir, commit }| Start { dir: dir.into(), commit });
+        Ok(Restore { archive, start })
     }
 
     /// Copies a resource's bytes out of the blobs to where the launcher can read them.
@@ -121,6 +156,20 @@ impl Local {
         Ok(())
     }
 
+    /// Makes the hand of this recipe, or finds it.
+    pub(super) async fn make(&self, spec: Spec) -> Result<HandRef, Failure> {
+        let hands = self.hands.clone();
+        let made = spawn_blocking(move || hands.provision(spec)).await;
+        match made.unwrap_or_else(|_| Err(local::Error::Failed("the thread panicked".to_owned()))) {
+            Ok(hand) => Ok(HandRef { hand: hand.hand_id, host: self.host.clone(), epoch: hand.epoch }),
+            // This machine will not do better next time: the model is told, with what an operator has to do.
+            Err(error @ local::Error::Refused(_)) => {
+                Err(Failure::permanent(FailureKind::Request, hand::error_chain(&error)))
+            }
+            Err(error) => Err(Failure::transient(FailureKind::Internal, hand::error_chain(&error))),
+        }
+    }
+
     async fn blob(&self, hand: &HandRef, sha256: String) -> Result<domain::content::BlobRef, Failure> {
         let bytes = self
             .ask(hand, move |client, _| {
@@ -141,6 +190,8 @@ enum Error {
     Revive(#[source] local::Error),
     #[error("keep what the hand gave")]
     Blob(#[source] log::blobs::Error),
+    #[error(transparent)]
+    Pieces(#[from] pieces::Error),
     #[error("talk to the hand: the thread panicked")]
     Panicked,
 }
@@ -158,26 +209,15 @@ impl Provider for Local {
             |error: &dyn std::error::Error| Failure::transient(FailureKind::Internal, hand::error_chain(error));
         let staging =
             tempfile::Builder::new().prefix("steadyhand-staging-").tempdir().map_err(|error| internal(&error))?;
-        let spec = self.spec(input, staging.path()).await?;
-        let hands = self.hands.clone();
+        let (spec, problem) = self.spec(input, staging.path()).await?;
         let has_clones = !spec.resources.clones.is_empty();
-        let made = spawn_blocking(move || hands.provision(spec)).await.map_err(|error| internal(&error))?;
-        match made {
-            Ok(hand) => {
-                let hand = HandRef { hand: hand.hand_id, host: self.host.clone(), epoch: hand.epoch };
-                if !has_clones {
-                    return Ok(hand.into());
-                }
-                let status = self.ask(&hand, |client, _| client.status()).await.map_err(Error::into_failure)?;
-                let problems = status.failed_clones.iter().map(repositories::problem).collect();
-                Ok(Provisioned { hand, problems })
-            }
-            // This machine will not do better next time: the model is told, with what an operator has to do.
-            Err(error @ local::Error::Refused(_)) => {
-                Err(Failure::permanent(FailureKind::Request, hand::error_chain(&error)))
-            }
-            Err(error) => Err(internal(&error)),
+        let hand = self.make(spec).await?;
+        let mut problems = Vec::from_iter(problem);
+        if has_clones {
+            let status = self.ask(&hand, |client, _| client.status()).await.map_err(Error::into_failure)?;
+            problems.extend(status.failed_clones.iter().map(repositories::problem));
         }
+        Ok(Provisioned { hand, problems })
     }
 
     async fn execute(&self, hand: &HandRef, call: ToolCall) -> Executed {
@@ -225,6 +265,25 @@ impl Provider for Local {
         Ok(Some(files))
     }
 
+    async fn park(&self, hand: &HandRef) -> Result<Option<Workspace>, Failure> {
+        let packed = match self.ask(hand, |client, epoch| client.snapshot(epoch)).await {
+            Ok(packed) => packed,
+            Err(Error::Revive(_)) => return Ok(None),
+            Err(error) => return Err(error.into_failure()),
+        };
+        let (mut cutter, pieces) = pieces::cutter();
+        let socket = self.hands.reference(&hand.hand, hand.epoch).socket;
+        let read = spawn_blocking(move || {
+            client::Client::connect(&socket)?.blob(&packed.sha256, &mut cutter)?;
+            cutter.finish().map_err(|error| client::Error::Broken(error.into()))
+        });
+        let listing = pieces::keep(&*self.blobs, pieces).await.map_err(|error| Error::from(error).into_failure())?;
+        // Only now is it known that they were all.
+        read.await.unwrap_or(Err(client::Error::Unexpected)).map_err(|error| Error::from(error).into_failure())?;
+        let start = packed.start.map(|Start { dir, commit }| WorkspaceStart { dir: dir.display().to_string(), commit });
+        Ok(Some(Workspace { listing, start }))
+    }
+
     async fn release(&self, hand: &HandRef) -> Result<(), Failure> {
         let (hands, hand_id, epoch) = (self.hands.clone(), hand.hand.clone(), hand.epoch);
         match spawn_blocking(move || hands.release(&hand_id, epoch)).await {
@@ -233,6 +292,17 @@ impl Provider for Local {
             Err(_) => Err(Error::Panicked.into_failure()),
         }
     }
+}
+
+/// Where the shim has to stop itself, as this process was told to.
+fn stop(Fault { point, nth }: Fault) -> Option<Stop> {
+    let at = match point {
+        Point::CallBegun => StopAt::Begun,
+        Point::CallEnded => StopAt::Ended,
+        Point::CallRecorded => StopAt::Recorded,
+        _ => return None,
+    };
+    Some(Stop { at, nth })
 }
 
 fn executed(settled: Settled) -> Executed {

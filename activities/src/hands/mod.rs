@@ -5,7 +5,10 @@
 
 mod local;
 mod mcp;
+mod packages;
+mod pieces;
 mod repositories;
+pub mod web;
 
 pub use local::Local;
 pub use mcp::McpServers;
@@ -14,14 +17,16 @@ use crate::beat::beating;
 use async_trait::async_trait;
 use domain::{
     Content, Event, EventBody, Failure,
-    agent::ToolKind,
+    agent::{AgentSnapshot, ToolKind},
     content::{Block, Json},
     event::ErrorBody,
     fault::{self, Point},
     ids,
     limits::VIEW_RESULT_HEAD_BYTES,
-    outcome::{Call, CollectOutcome, ListOutcome, ProvisionOutcome, ToolDigest, ToolOutcome},
-    session::{ExecuteInput, HandInput, HandRef, ListInput, McpCallInput, OutputFile, ProvisionInput},
+    outcome::{Call, CollectOutcome, ListOutcome, ParkOutcome, ProvisionOutcome, ToolDigest, ToolOutcome},
+    session::{
+        ExecuteInput, HandInput, HandRef, ListInput, McpCallInput, OutputFile, PageInput, ProvisionInput, Workspace,
+    },
 };
 use serde_json::Value;
 use std::sync::Arc;
@@ -95,9 +100,17 @@ pub trait Provider: Send + Sync {
     /// Files and the diff that the hand holds; `None` where the hand is gone.
     async fn collect(&self, hand: &HandRef) -> Result<Option<Vec<OutputFile>>, Failure>;
 
+    /// Keeps what is in the hand, so that another one can begin with it; `None` where the hand is gone. The hand stays as it
+    /// is, but that nothing may run in it meanwhile.
+    async fn park(&self, hand: &HandRef) -> Result<Option<Workspace>, Failure>;
+
     /// Ends a hand and removes everything of it.
     async fn release(&self, hand: &HandRef) -> Result<(), Failure>;
 }
+
+/// What a model has to know before it relies on what it remembers.
+const RESTORED: &str = "[This sandbox begins with what was in an earlier one: /workspace and /mnt/session/outputs are as they \
+    were left; processes, shell variables, /tmp and the home folder are not.]";
 
 /// The activities of a hand worker.
 pub struct HandsActivities {
@@ -169,7 +182,7 @@ impl HandsActivities {
     ) -> Result<ToolOutcome, ActivityError> {
         let info = ctx.info();
         let (activity_id, attempt) = (info.activity_id.clone(), info.attempt);
-        let ExecuteInput { session_id, hand: HandRef { hand: hand_id, .. }, call, turn_event } = &input;
+        let ExecuteInput { session_id, hand: HandRef { hand: hand_id, .. }, call, turn_event, .. } = &input;
         let span = info_span!(
             "execute",
             session_id,
@@ -182,12 +195,15 @@ impl HandsActivities {
             error_type = Empty,
         );
         fault::pass(Point::ExecuteDispatched);
-        let executed = beating(&ctx, self.run(&ctx, &input)).instrument(span.clone()).await?;
+        let mut executed = beating(&ctx, self.run(&ctx, &input)).instrument(span.clone()).await?;
         fault::pass(Point::ToolFinished);
         if executed.is_error {
             span.record("error_type", if executed.lost { "lost" } else { "tool_error" });
         }
         drop(span);
+        if input.restored {
+            executed.content.push(Block::text(RESTORED));
+        }
         // The same for every attempt: what the journal gives back is the same event.
         let id = ids::derive(ids::prefix::EVENT, &[&input.session_id, &input.call.tool_use_id, "result"]);
         Ok(outcome(&*self.blobs, id, &input.call, executed).await?)
@@ -250,6 +266,44 @@ impl HandsActivities {
         Ok(outcome(&*self.blobs, id, call, executed).await?)
     }
 
+    #[activity(definition = contract::FetchPage)]
+    pub async fn fetch_page(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        input: PageInput,
+    ) -> Result<ToolOutcome, ActivityError> {
+        let info = ctx.info();
+        let (activity_id, attempt) = (info.activity_id.clone(), info.attempt);
+        let PageInput { session_id, snapshot, call, turn_event } = &input;
+        let tool_use_id = &call.tool_use_id;
+        let span = info_span!(
+            "fetch_page",
+            session_id,
+            turn_event,
+            activity = activity_id,
+            attempt,
+            tool = call.name,
+            tool_use_id,
+            error_type = Empty,
+        );
+        let fetching = async {
+            let agent: AgentSnapshot = log::blobs::get_json(&*self.blobs, snapshot).await?;
+            let asked = self.input(call).await?;
+            let settings = agent.web_fetch.unwrap_or_default();
+            tokio::select! {
+                executed = web::fetch(self.mcp.sockets(), session_id, &asked, &settings) => Ok::<_, log::blobs::Error>(executed),
+                () = ctx.cancelled() => Ok(Executed::error("unavailable: the call was interrupted")),
+            }
+        };
+        let executed = beating(&ctx, fetching).instrument(span.clone()).await?;
+        if executed.is_error {
+            span.record("error_type", "tool_error");
+        }
+        drop(span);
+        let id = ids::derive(ids::prefix::EVENT, &[session_id, tool_use_id, "result"]);
+        Ok(outcome(&*self.blobs, id, call, executed).await?)
+    }
+
     #[activity(definition = contract::Collect)]
     pub async fn collect(
         self: Arc<Self>,
@@ -272,6 +326,22 @@ impl HandsActivities {
         Ok(CollectOutcome { listing: is_new.then_some(listing) })
     }
 
+    #[activity(definition = contract::Park)]
+    pub async fn park(self: Arc<Self>, ctx: ActivityContext, input: HandInput) -> Result<ParkOutcome, ActivityError> {
+        let HandInput { session_id, hand: HandRef { hand: hand_id, .. }, turn_event, .. } = &input;
+        let span = info_span!("park", session_id, hand_id, turn_event, error_type = Empty);
+        let kept = beating(&ctx, self.provider.park(&input.hand)).instrument(span.clone()).await;
+        fault::pass(Point::HandKept);
+        Ok(match kept {
+            Ok(Some(workspace)) => ParkOutcome::Parked { workspace },
+            Ok(None) => ParkOutcome::Gone {},
+            Err(failure) => {
+                span.record("error_type", "not_parked");
+                ParkOutcome::Kept { failure }
+            }
+        })
+    }
+
     #[activity(definition = contract::Release)]
     pub async fn release(self: Arc<Self>, ctx: ActivityContext, input: HandInput) -> Result<(), ActivityError> {
         let HandInput { session_id, hand: HandRef { hand: hand_id, .. }, turn_event, .. } = &input;
@@ -285,7 +355,7 @@ impl HandsActivities {
     }
 }
 
-async fn outcome(
+pub(crate) async fn outcome(
     blobs: &dyn Blobs,
     event_id: String,
     call: &Call,
@@ -301,7 +371,9 @@ async fn outcome(
     let (tool_use_id, is_error) = (call.tool_use_id.clone(), Some(executed.is_error));
     let body = match call.kind {
         ToolKind::Mcp { .. } => EventBody::AgentMcpToolResult { mcp_tool_use_id: tool_use_id, content, is_error },
-        ToolKind::Builtin | ToolKind::Custom => EventBody::AgentToolResult { tool_use_id, content, is_error },
+        ToolKind::Builtin | ToolKind::Custom | ToolKind::Log | ToolKind::Web => {
+            EventBody::AgentToolResult { tool_use_id, content, is_error }
+        }
     };
     let mut event = Event { id: event_id, body, processed_at: None };
     log::blobs::offload(blobs, &mut event).await?;

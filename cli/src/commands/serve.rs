@@ -12,16 +12,18 @@ use crate::{
     hands_here::HandsHere,
     node::{self, Node},
     offer::{Offer, OfferArgs},
-    output, remote,
+    output,
+    registries::{Registry, registries},
+    remote,
     supervisor::{self, Child},
     telemetry::{self, Collector},
     vault_keys::{VaultArgs, VaultKeys},
     way_out::WayOut,
 };
-use activities::{BrainActivities, Deltas};
+use activities::{BrainActivities, Deltas, hands::web};
 use api::{App, auth::limits::Rates, resources::sessions::BuiltinTool};
 use clap::Args;
-use domain::{delta::Delta, session::Tuning};
+use domain::{delta::Delta, limits, packages::Registries, session::Tuning};
 use egress::address::Listed;
 use engine::Engine;
 use hand::{hands::By, spec::Mode};
@@ -78,6 +80,9 @@ pub struct Serve {
     /// ADDRESS:PORT or a network like 10.0.0.0/8
     #[arg(long, env = env_vars::PRIVATE_ADDRESSES, value_name = "LIST", value_delimiter = ',')]
     private_addresses: Option<Vec<String>>,
+    /// Where package managers of sandboxes find what they install: pip=URL, npm=URL, go=URL
+    #[arg(long, env = env_vars::PACKAGE_REGISTRIES, value_name = "LIST", value_delimiter = ',')]
+    package_registries: Option<Vec<Registry>>,
     /// Whether to run a hand worker [default: true]
     #[arg(long, env = env_vars::HANDS, value_name = "BOOL")]
     hands: Option<bool>,
@@ -91,6 +96,9 @@ pub struct Serve {
     /// User of egress where the service is root [default: 60999]
     #[arg(long, env = env_vars::EGRESS_UID, value_name = "UID", hide_short_help = true)]
     egress_uid: Option<u32>,
+    /// Seconds that a session rests before its sandbox is put away and its workspace kept; 0: never [default: 600]
+    #[arg(long, env = env_vars::PARK_AFTER, value_name = "SECONDS", hide_short_help = true)]
+    park_after: Option<u64>,
     #[command(flatten)]
     vault: VaultArgs,
     /// Calls a minute that create something, for an organization [default: no limit]
@@ -121,6 +129,7 @@ struct Settings {
     users: Users,
     vault: VaultKeys,
     private_addresses: Vec<String>,
+    registries: Registries,
     rates: Rates,
     tuning: Tuning,
     collector: Option<Collector>,
@@ -179,12 +188,17 @@ impl Serve {
             }
             .keys()?,
             private_addresses: private_addresses(self.private_addresses.or(file.private_addresses))?,
+            registries: registries(self.package_registries.or(file.package_registries).unwrap_or_default())?,
             rates: Rates {
                 creates: self.creates_per_minute.or(file.creates_per_minute).filter(|calls| *calls > 0),
                 reads: self.reads_per_minute.or(file.reads_per_minute).filter(|calls| *calls > 0),
             },
             tuning: Tuning {
                 decisions_per_run: self.decisions_per_run.or(file.decisions_per_run).unwrap_or(0),
+                park_after_ms: match self.park_after.or(file.park_after) {
+                    Some(seconds) => seconds.saturating_mul(1_000),
+                    None => limits::PARK_AFTER_MS,
+                },
                 ..Tuning::default()
             },
             collector: self.traces.collector()?.or(file.otlp_endpoint),
@@ -233,6 +247,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             &host(data.root())?,
             settings.users.egress,
             settings.private_addresses.clone(),
+            settings.registries.clone(),
         )?
     } else {
         None
@@ -248,7 +263,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         api::Engine { connection: connection.clone(), namespace: settings.namespace.clone() },
         api::Options {
             admin_key: Some(admin_key),
-            builtin_tools: builtin_tools(),
+            builtin_tools: builtin_tools(way_out.is_some()),
             tuning: settings.tuning,
             rates: settings.rates,
             delete_sealed_runs: engine.is_some(),
@@ -288,7 +303,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             children.push(supervised(child, closing.clone()).await?);
         }
         if let Some(hands) = hands {
-            children.push(tokio::spawn(hands.reap(rpc, settings.namespace.clone(), closing.clone())));
+            children.push(tokio::spawn(hands.reap(rpc, settings.namespace.clone(), app.clone(), closing.clone())));
         }
     }
     let outside = match (&engine, settings.offer) {
@@ -451,9 +466,11 @@ fn host(root: &Path) -> anyhow::Result<String> {
     }
 }
 
-/// The tools of a hand, as the model is told of them.
-fn builtin_tools() -> Arc<[BuiltinTool]> {
+/// The tools of a hand, as the model is told of them, and those that are made through egress.
+fn builtin_tools(has_egress: bool) -> Arc<[BuiltinTool]> {
+    let page = has_egress.then(|| (web::NAME, web::DESCRIPTION, web::schema()));
     activities::hands::tools()
+        .chain(page)
         .map(|(name, description, input_schema)| BuiltinTool {
             name: name.to_owned(),
             description: description.to_owned(),

@@ -222,6 +222,16 @@ fn without_user_namespaces_there_is_no_hand_but_a_reason() {
     assert_eq!(layers.iter().map(|layer| layer.name.as_str()).collect::<Vec<_>>(), ["namespaces"]);
     assert!(layers[0].why.contains("bwrap") && layers[0].fix.contains("user namespaces"), "{said}");
     assert_eq!(hand.sh("ls hands/inner"), "launch.lock\n", "nothing was started");
+
+    // It could once, and one that starts shows no longer that the next one does.
+    let inner = Spec { mode: Mode::Dev, ..Spec::new("later", "/workspace/hands", "/workspace/program") };
+    hand.tool("write", json!({"file_path": "spec.json", "content": serde_json::to_string(&inner).unwrap()}));
+    std::fs::copy(hands.hands_dir().join(".shown"), hand.file("workspace/shown")).unwrap();
+    let said = hand.sh("cp shown hands/.shown; ./program launch <spec.json");
+    let launched: hand::launch::Launched = serde_json::from_str(&said).unwrap();
+    let hand::launch::Launched::Refused { layers } = launched else { panic!("{said}") };
+    assert_eq!(layers.iter().map(|layer| layer.name.as_str()).collect::<Vec<_>>(), ["namespaces"]);
+    assert!(hand.sh("ls hands/later").contains("plan.json"), "it was tried: the trial before was left out");
 }
 
 #[test]

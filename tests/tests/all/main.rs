@@ -1,6 +1,9 @@
 //! All black-box tests, one binary. Every scenario about sessions runs on both engines.
 
 mod arrows;
+mod attacks;
+mod bad_inputs;
+mod canary;
 mod connections;
 mod crash;
 mod data;
@@ -9,13 +12,20 @@ mod endings;
 mod first_harness;
 mod flat;
 mod forks;
+mod hand_kills;
 mod harnesses;
 mod kills;
 mod mcp;
+mod mcp_oauth;
+mod own_log;
+mod packages;
+mod parking;
 mod repositories;
 mod rollouts;
 mod session;
+mod swaps;
 mod traces;
 mod turns;
 mod users;
+mod web;
 mod whatif;
