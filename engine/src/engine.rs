@@ -122,6 +122,7 @@ fn parts(
 ) -> Result<(Arc<Host>, Arc<Namespaces>), Error> {
     let Options { clock, limits, cached_runs_max, seed, namespaces, .. } = options;
     let host = Arc::new(Host::new(store, committer, Settings { clock, limits, cached_runs_max, seed }));
+    host.load_deployments().map_err(|source| Error::Read(source.into()))?;
     let stored = host.stored_namespaces().map_err(|source| Error::Read(source.into()))?;
     let configured = namespaces.into_iter().map(|name| (name, String::new()));
     let names: Vec<_> = configured.chain(stored).collect();

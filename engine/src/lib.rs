@@ -11,6 +11,7 @@
 
 pub mod clock;
 pub mod core;
+mod deployments;
 mod dispatch;
 mod engine;
 mod host;

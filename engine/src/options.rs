@@ -91,6 +91,14 @@ pub struct Limits {
     pub in_flight_updates_max: usize,
     /// Updates that one run accepts.
     pub updates_max: usize,
+    /// Living workers of one namespace that are listed.
+    pub workers_max: usize,
+    /// Deployments of workers in one namespace.
+    pub deployments_max: usize,
+    /// Versions of one deployment.
+    pub deployment_versions_max: usize,
+    /// Task queues that workers of one version poll.
+    pub version_queues_max: usize,
 }
 
 const SECOND: i64 = 1_000_000_000;
@@ -122,6 +130,10 @@ impl Default for Limits {
             buffered_queries_max: 1_000,
             in_flight_updates_max: 10,
             updates_max: 2_000,
+            workers_max: 10_000,
+            deployments_max: 1_000,
+            deployment_versions_max: 100,
+            version_queues_max: 1_000,
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use super::retry::{self, Verdict};
 use super::state::Activity;
+use super::versioning::{self, Poller, Version};
 use super::{Input, Refusal, Tx, Work, ids, workflow_task};
 use crate::pb::common::v1::Payloads;
 use crate::pb::enums::v1::RetryState;
@@ -51,23 +52,31 @@ pub struct Start {
     pub scheduled_event_id: i64,
     pub attempt: i32,
     pub identity: String,
+    pub poller: Poller,
 }
 
 impl Input for Start {
-    type Reply = Activity;
+    /// None: the run goes to the worker's version first, and the activity comes again then.
+    type Reply = Option<Activity>;
 
-    fn apply(self, tx: &mut Tx<'_>) -> Result<Activity, Refusal> {
+    fn apply(self, tx: &mut Tx<'_>) -> Result<Option<Activity>, Refusal> {
         let waiting = tx.state.activities.get(&self.scheduled_event_id);
         let is_open = tx.state.is_open();
         if !is_open || waiting.is_none_or(|a| a.attempt != self.attempt || a.is_started() || !a.queued) {
             return Err(Refusal::ActivityNotFound);
         }
-        Ok(start(tx, self.scheduled_event_id, self.identity))
+        if tx.state.is_in_transition() {
+            return Err(Refusal::ActivityNotFound); // it is queued again at the end of the transition
+        }
+        if versioning::moves_before(tx, &self.poller) {
+            return Ok(None);
+        }
+        Ok(Some(start(tx, self.scheduled_event_id, self.identity, self.poller.version)))
     }
 }
 
 /// Starts a pending activity; it must exist.
-pub fn start(tx: &mut Tx<'_>, scheduled_event_id: i64, identity: String) -> Activity {
+pub fn start(tx: &mut Tx<'_>, scheduled_event_id: i64, identity: String, version: Option<Version>) -> Activity {
     let now = tx.now().0;
     let request_id = ids::request(tx.state);
     let activity = tx.state.activities.get_mut(&scheduled_event_id).expect("a pending activity");
@@ -75,6 +84,7 @@ pub fn start(tx: &mut Tx<'_>, scheduled_event_id: i64, identity: String) -> Acti
     activity.started_by = identity;
     activity.request_id = request_id;
     activity.last_heartbeat_at = 0;
+    activity.version = version;
     activity.queued = false;
     activity.clone()
 }
@@ -103,6 +113,13 @@ pub fn put_in_queue(tx: &mut Tx<'_>, scheduled_event_id: i64) {
     activity.queued = true;
     let (queue, attempt) = (activity.task_queue.clone(), activity.attempt);
     tx.effects.work.push(Work::Activity { queue, scheduled_event_id, attempt });
+}
+
+/// Hands those attempts to their queues again that stand there: what is right for the run has changed.
+pub fn requeue(tx: &mut Tx<'_>) {
+    let waiting = tx.state.activities.values().filter(|activity| activity.queued && !activity.is_started());
+    let waiting: Vec<i64> = waiting.map(|activity| activity.scheduled_event_id).collect();
+    waiting.into_iter().for_each(|id| put_in_queue(tx, id));
 }
 
 /// The worker is alive and may have news; tells it whether its cancellation is asked for.

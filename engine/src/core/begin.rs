@@ -3,7 +3,7 @@
 
 use super::signal::{self, Signal};
 use super::state::{Parent, Run, RunState};
-use super::{At, Effects, Tx, deadline, workflow_task};
+use super::{At, Effects, Tx, deadline, versioning, workflow_task};
 use crate::pb::enums::v1::{TaskQueueKind, WorkflowExecutionStatus};
 use crate::pb::history::v1::WorkflowExecutionStartedEventAttributes;
 use crate::pb::history::v1::history_event::Attributes;
@@ -73,6 +73,7 @@ pub fn begin(begin: Begin, at: &At<'_>) -> (Run, Effects) {
         initiated_event_id: started.parent_initiated_event_id,
     });
     state.root = started.root_workflow_execution.clone();
+    state.versioning = versioning::begun(&started);
 
     let no_signals = HashSet::new();
     let mut tx = Tx { state: &mut state, at, effects: Effects::default(), signal_ids: &no_signals };

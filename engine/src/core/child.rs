@@ -5,6 +5,7 @@
 use super::command::{CommandError, Outcome, id_within, payloads_within, with_values};
 use super::external::{bound, same_namespace};
 use super::state::Child;
+use super::versioning::{self, Heir};
 use super::{Input, Refusal, Tx, begin, ids, retry, workflow_task};
 use crate::pb::command::v1::StartChildWorkflowExecutionCommandAttributes;
 use crate::pb::common::v1::{Memo, SearchAttributes, WorkflowExecution, WorkflowType};
@@ -133,13 +134,15 @@ fn check(tx: &Tx<'_>, command: &StartChildWorkflowExecutionCommandAttributes) ->
     bound(pending, limits.pending_children_max, Cause::PendingChildWorkflowsLimitExceeded, "child workflow executions")
 }
 
-/// The first event of a child of the run `parent`, for the event of the parent that initiated it.
+/// The first event of a child of the run `parent`, for the event of the parent that initiated it. `in_version`: workers
+/// of the parent's version take workflow tasks from the child's queue.
 pub fn started(
     parent: &super::state::RunState,
     initiated_event_id: i64,
     initiated: StartChildWorkflowExecutionInitiatedEventAttributes,
+    in_version: bool,
 ) -> WorkflowExecutionStartedEventAttributes {
-    WorkflowExecutionStartedEventAttributes {
+    let mut started = WorkflowExecutionStartedEventAttributes {
         workflow_id: initiated.workflow_id,
         workflow_type: initiated.workflow_type,
         parent_workflow_namespace: parent.namespace.clone(),
@@ -158,7 +161,9 @@ pub fn started(
         header: initiated.header,
         priority: initiated.priority,
         ..Default::default()
-    }
+    };
+    versioning::pass_on(parent, Heir::Child, in_version, &mut started);
+    started
 }
 
 /// The child was started, or could not be.

@@ -4,6 +4,7 @@
 use super::begin::{Begin, begin};
 use super::command::{CommandError, payloads_within};
 use super::retry::{self, Verdict};
+use super::versioning::{self, Heir};
 use super::{Tx, ids, terminate, workflow_task};
 use crate::pb::command::v1::{
     CancelWorkflowExecutionCommandAttributes, CompleteWorkflowExecutionCommandAttributes,
@@ -11,8 +12,8 @@ use crate::pb::command::v1::{
 };
 use crate::pb::common::v1::{WorkflowExecution, WorkflowType};
 use crate::pb::enums::v1::{
-    ContinueAsNewInitiator, ParentClosePolicy, RetryState, TaskQueueKind, TimeoutType, WorkflowExecutionStatus,
-    WorkflowTaskFailedCause,
+    ContinueAsNewInitiator, ContinueAsNewVersioningBehavior as Initially, ParentClosePolicy, RetryState, TaskQueueKind,
+    TimeoutType, WorkflowExecutionStatus, WorkflowTaskFailedCause,
 };
 use crate::pb::failure::v1::failure::FailureInfo;
 use crate::pb::failure::v1::{Failure, TimeoutFailureInfo};
@@ -24,6 +25,7 @@ use crate::pb::history::v1::{
 };
 use crate::pb::taskqueue::v1::TaskQueue;
 use crate::time::{Time, duration, nanos};
+use std::collections::BTreeSet;
 
 /// Writes the closing event and drops everything that was pending.
 pub fn close(tx: &mut Tx<'_>, status: WorkflowExecutionStatus, attributes: Attributes) {
@@ -143,13 +145,14 @@ fn retry_run(tx: &mut Tx<'_>, failure: &Failure) -> (RetryState, Option<Begin>) 
         Verdict::Retry(wait) => wait,
     };
     let original = tx.at.started.cloned().unwrap_or_default();
-    let started = WorkflowExecutionStartedEventAttributes {
+    let mut started = WorkflowExecutionStartedEventAttributes {
         initiator: ContinueAsNewInitiator::Retry as i32,
         continued_failure: Some(failure.clone()),
         attempt: tx.state.attempt + 1,
         first_workflow_task_backoff: duration(wait),
-        ..original
+        ..original.clone()
     };
+    versioning::pass_on(tx.state, Heir::Retry(Box::new(original)), true, &mut started);
     (RetryState::InProgress, Some(next_run(tx, started)))
 }
 
@@ -157,6 +160,7 @@ pub fn continue_as_new(
     tx: &mut Tx<'_>,
     command: ContinueAsNewWorkflowExecutionCommandAttributes,
     completed_event_id: i64,
+    queues: &BTreeSet<String>,
 ) -> Result<(), CommandError> {
     let cause = WorkflowTaskFailedCause::BadContinueAsNewAttributes;
     payloads_within(command.input.as_ref(), tx.at.limits, cause, "ContinueAsNew input exceeds size limit.")?;
@@ -183,29 +187,31 @@ pub fn continue_as_new(
         0 => ContinueAsNewInitiator::Workflow as i32,
         given => given,
     };
-    let begin = next_run(
-        tx,
-        WorkflowExecutionStartedEventAttributes {
-            workflow_type: Some(workflow_type.clone()),
-            task_queue: Some(task_queue.clone()),
-            input: command.input.clone(),
-            workflow_execution_timeout: (tx.state.execution_timeout > 0)
-                .then(|| duration(tx.state.execution_timeout))
-                .flatten(),
-            workflow_run_timeout: duration(run_timeout),
-            workflow_task_timeout: duration(task_timeout),
-            initiator,
-            continued_failure: command.failure.clone(),
-            last_completion_result: command.last_completion_result.clone(),
-            retry_policy: command.retry_policy.or_else(|| tx.state.retry_policy.clone()),
-            attempt: 1,
-            first_workflow_task_backoff: backoff,
-            memo: memo.clone(),
-            search_attributes: search_attributes.clone(),
-            header: command.header.clone(),
-            ..Default::default()
-        },
-    );
+    let mut started = WorkflowExecutionStartedEventAttributes {
+        workflow_type: Some(workflow_type.clone()),
+        task_queue: Some(task_queue.clone()),
+        input: command.input.clone(),
+        workflow_execution_timeout: (tx.state.execution_timeout > 0)
+            .then(|| duration(tx.state.execution_timeout))
+            .flatten(),
+        workflow_run_timeout: duration(run_timeout),
+        workflow_task_timeout: duration(task_timeout),
+        initiator,
+        continued_failure: command.failure.clone(),
+        last_completion_result: command.last_completion_result.clone(),
+        retry_policy: command.retry_policy.or_else(|| tx.state.retry_policy.clone()),
+        attempt: 1,
+        first_workflow_task_backoff: backoff,
+        memo: memo.clone(),
+        search_attributes: search_attributes.clone(),
+        header: command.header.clone(),
+        ..Default::default()
+    };
+    let in_version = task_queue.name == tx.state.task_queue || queues.contains(&task_queue.name);
+    let initially = Initially::try_from(command.initial_versioning_behavior).unwrap_or_default();
+    let heir = Heir::ContinueAsNew(initially);
+    versioning::pass_on(tx.state, heir, in_version, &mut started);
+    let begin = next_run(tx, started);
     close(
         tx,
         WorkflowExecutionStatus::ContinuedAsNew,

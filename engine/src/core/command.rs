@@ -22,7 +22,7 @@ use crate::pb::sdk::v1::UserMetadata;
 use crate::pb::taskqueue::v1::TaskQueue;
 use crate::time::{duration, nanos};
 use prost::Message;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// Why a command is not acceptable.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub struct Outcome {
     pub news: bool,
     /// Workflow ids of children that this task starts: it may not cancel them too.
     pub children: HashSet<String>,
+    /// Where workers of the version that has the run take workflow tasks.
+    pub queues: BTreeSet<String>,
 }
 
 /// Performs one command. `completed_event_id` is the event that all of them refer to.
@@ -90,7 +92,7 @@ pub fn perform(
             Ok(())
         }
         Command::ContinueAsNewWorkflowExecutionCommandAttributes(c) => {
-            close::continue_as_new(tx, c, completed_event_id)
+            close::continue_as_new(tx, c, completed_event_id, &outcome.queues)
         }
         other => {
             Err(CommandError::new(Cause::FeatureDisabled, format!("{} is not supported by this server", name(&other))))

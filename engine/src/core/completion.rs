@@ -4,6 +4,7 @@
 use super::command::{self, CommandError, Outcome};
 use super::state::{Activity, Sticky, WorkflowTask};
 use super::update::Messages;
+use super::versioning::{self, Worker};
 use super::workflow_task::{self, Started, TaskRef};
 use super::{Effects, Input, Refusal, Tx, activity, server_failure};
 use crate::pb::command::v1::Command;
@@ -29,6 +30,7 @@ pub struct Complete {
     pub force_new_task: bool,
     pub sdk_metadata: Option<WorkflowTaskCompletedMetadata>,
     pub metering_metadata: Option<MeteringMetadata>,
+    pub worker: Worker,
 }
 
 /// What became of the completion.
@@ -94,14 +96,20 @@ fn complete(tx: &mut Tx<'_>, completion: Complete, task: &WorkflowTask) -> Resul
             identity: completion.identity.clone(),
             sdk_metadata: completion.sdk_metadata,
             metering_metadata: completion.metering_metadata,
+            worker_deployment_name: completion.worker.deployment.clone(),
+            deployment_version: completion.worker.version.as_ref().map(versioning::Version::wire),
+            versioning_behavior: completion.worker.behavior as i32,
             ..Default::default()
         }));
     tx.state.task = None;
     tx.state.task_attempt = 1;
     tx.state.previous_started_event_id = started_event_id;
-    tx.state.sticky = completion.sticky;
+    versioning::completed(tx, &completion.worker);
+    // A run that goes to another version is not left with this worker.
+    let leaves = versioning::leaves(tx.state, &completion.worker);
+    tx.state.sticky = completion.sticky.filter(|_| !leaves);
 
-    let mut outcome = Outcome::default();
+    let mut outcome = Outcome { queues: completion.worker.queues, ..Default::default() };
     let mut messages = Messages::new(completion.messages);
     for command in completion.commands {
         if !tx.state.is_open() {
@@ -122,19 +130,34 @@ fn complete(tx: &mut Tx<'_>, completion: Complete, task: &WorkflowTask) -> Resul
     if !tx.state.is_open() {
         return Ok(Completed::Accepted { next: None, eager: Vec::new() });
     }
-    let eager = start_eager(tx, outcome.eager, &completion.identity);
-    if !tx.state.buffered.is_empty() || outcome.news || completion.force_new_task {
+    let eager = match leaves {
+        true => queue_instead(tx, outcome.eager),
+        false => start_eager(tx, outcome.eager, completion.worker.version, &completion.identity),
+    };
+    let has_news = !tx.state.buffered.is_empty() || outcome.news || tx.state.is_in_transition();
+    if has_news || completion.force_new_task {
         let heartbeat_since = completion.force_new_task.then_some(Time(task.original_scheduled_at));
         workflow_task::schedule(tx, heartbeat_since);
     }
-    let next = (completion.return_new_task && tx.state.task.is_some()).then(|| {
+    let next = (completion.return_new_task && tx.state.task.is_some() && !leaves).then(|| {
         tx.effects.work.retain(|work| !matches!(work, super::Work::WorkflowTask { .. }));
         workflow_task::start(tx, completion.identity)
     });
     Ok(Completed::Accepted { next, eager })
 }
 
-fn start_eager(tx: &mut Tx<'_>, scheduled: Vec<i64>, identity: &str) -> Vec<Activity> {
+fn start_eager(
+    tx: &mut Tx<'_>,
+    scheduled: Vec<i64>,
+    worker: Option<versioning::Version>,
+    identity: &str,
+) -> Vec<Activity> {
     let pending: Vec<i64> = scheduled.into_iter().filter(|id| tx.state.activities.contains_key(id)).collect();
-    pending.into_iter().map(|id| activity::start(tx, id, identity.to_owned())).collect()
+    pending.into_iter().map(|id| activity::start(tx, id, identity.to_owned(), worker.clone())).collect()
+}
+
+/// Activities that the worker wanted to run itself, and may not.
+fn queue_instead(tx: &mut Tx<'_>, scheduled: Vec<i64>) -> Vec<Activity> {
+    scheduled.into_iter().for_each(|id| activity::put_in_queue(tx, id));
+    Vec::new()
 }

@@ -24,6 +24,7 @@ pub mod state;
 pub mod terminate;
 pub mod timer;
 pub mod update;
+pub mod versioning;
 pub mod workflow_task;
 
 #[cfg(test)]
@@ -93,6 +94,8 @@ pub enum Refusal {
     OtherParent,
     #[error("signal limit of the run is reached")]
     TooManySignals,
+    #[error("run is not pinned to a version")]
+    NotPinned,
     #[error("{0}")]
     Invalid(String),
 }

@@ -1,6 +1,7 @@
 //! The mutable state of one run: what the rules need to decide, and nothing that history already holds at length
 //! (inputs and results stay there). It is stored as one protobuf blob and written anew with every transition.
 
+use super::versioning::{Version, Versioning};
 use crate::pb::common::v1::{Memo, Payloads, RetryPolicy, SearchAttributes, WorkflowExecution};
 use crate::pb::enums::v1::{ParentClosePolicy, WorkflowExecutionStatus};
 use crate::pb::failure::v1::Failure;
@@ -126,6 +127,12 @@ pub struct RunState {
     /// It is closed, and its parent has not been told.
     #[prost(bool, tag = "45")]
     pub owes_parent: bool,
+    /// None while no versioned worker and no override had to do with it.
+    #[prost(message, optional, tag = "46")]
+    pub versioning: Option<Versioning>,
+    /// The deployment that the worker named that completed the last workflow task.
+    #[prost(string, tag = "47")]
+    pub deployment_name: String,
 }
 
 /// The one workflow task that a run may have.
@@ -160,6 +167,9 @@ pub struct WorkflowTask {
     pub history_bytes: i64,
     #[prost(int32, repeated, tag = "13")]
     pub suggest_reasons: Vec<i32>,
+    /// It tells a pinned run that its task queue goes to another version.
+    #[prost(bool, tag = "14")]
+    pub target_changed: bool,
 }
 
 /// Where the worker that holds this run in its cache polls.
@@ -220,6 +230,9 @@ pub struct Activity {
     pub cancel_requested_event_id: i64,
     #[prost(int64, tag = "21")]
     pub last_attempt_completed_at: i64,
+    /// The version of the worker that took it last.
+    #[prost(message, optional, tag = "22")]
+    pub version: Option<Version>,
 }
 
 /// An update that the workflow accepted.

@@ -1,6 +1,7 @@
 //! The rules of a run as tables, each named after the rule of the server that it keeps.
 
 mod families;
+mod versions;
 
 use super::activity::{self, ActivityRef};
 use super::begin::{Begin, begin};
@@ -12,6 +13,7 @@ use super::signal::Signal;
 use super::state::{Run, Sticky};
 use super::terminate::Terminate;
 use super::update::{Deliver, News};
+use super::versioning::{Poller, Worker};
 use super::workflow_task::{self, Started, TaskRef};
 use super::{At, Effects, Input, Refusal, Work, apply};
 use crate::options::Limits;
@@ -80,7 +82,8 @@ impl Bench {
     fn start(&mut self) -> Started {
         let stamp = self.run.state.task.as_ref().expect("a task").stamp;
         let from_sticky = self.run.state.sticky.is_some();
-        self.apply(workflow_task::Start { stamp, identity: "worker".into(), from_sticky }).expect("starts")
+        self.apply(workflow_task::Start { stamp, identity: "worker".into(), from_sticky, poller: Poller::default() })
+            .expect("starts")
     }
 
     fn complete(&mut self, started: &Started, commands: Vec<C>) -> Result<Completed, Refusal> {
@@ -104,6 +107,7 @@ impl Bench {
             force_new_task: false,
             sdk_metadata: None,
             metering_metadata: None,
+            worker: Worker::default(),
         };
         shape(&mut complete);
         self.apply(complete)
@@ -143,7 +147,8 @@ impl Bench {
     fn start_activity(&mut self) -> ActivityRef {
         let pending = self.run.state.activities.values().find(|a| a.queued).expect("a queued activity").clone();
         let (scheduled_event_id, attempt) = (pending.scheduled_event_id, pending.attempt);
-        self.apply(activity::Start { scheduled_event_id, attempt, identity: "hand".into() }).expect("starts");
+        self.apply(activity::Start { scheduled_event_id, attempt, identity: "hand".into(), poller: Poller::default() })
+            .expect("starts");
         ActivityRef::Attempt { scheduled_event_id, attempt }
     }
 
@@ -350,7 +355,8 @@ fn rule_6_every_field_of_a_token_is_checked() {
     }
     bench.complete(&started, vec![]).expect("the right one completes");
     assert_eq!(bench.complete(&started, vec![]), Err(Refusal::WorkflowTaskNotFound), "once");
-    let stale = workflow_task::Start { stamp: 1, identity: String::new(), from_sticky: false };
+    let stale =
+        workflow_task::Start { stamp: 1, identity: String::new(), from_sticky: false, poller: Poller::default() };
     assert_eq!(bench.apply(stale), Err(Refusal::WorkflowTaskNotFound));
 }
 

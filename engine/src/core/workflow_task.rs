@@ -2,6 +2,7 @@
 //! scheduled and started events exist only in what the worker is sent, until one of them completes.
 
 use super::state::WorkflowTask;
+use super::versioning::{self, Poller};
 use super::{Input, Refusal, Tx, Work, history, ids, server_failure};
 use crate::pb::enums::v1::{SuggestContinueAsNewReason, TaskQueueKind, TimeoutType, WorkflowTaskFailedCause};
 use crate::pb::failure::v1::Failure;
@@ -93,6 +94,7 @@ fn started_attributes(task: &WorkflowTask, scheduled_event_id: i64) -> Attribute
         suggest_continue_as_new: !task.suggest_reasons.is_empty(),
         suggest_continue_as_new_reasons: task.suggest_reasons.clone(),
         history_size_bytes: task.history_bytes,
+        target_worker_deployment_version_changed: task.target_changed,
         ..Default::default()
     })
 }
@@ -103,6 +105,7 @@ pub struct Start {
     pub identity: String,
     /// Taken from the sticky queue: the worker may have the run in its cache.
     pub from_sticky: bool,
+    pub poller: Poller,
 }
 
 /// A started task, as a worker must be told of it.
@@ -124,6 +127,8 @@ impl Input for Start {
         if !tx.state.is_open() || current.is_none_or(|task| task.stamp != self.stamp || task.started_event_id != 0) {
             return Err(Refusal::WorkflowTaskNotFound);
         }
+        versioning::meet(tx, &self.poller)?;
+        versioning::notice(tx, &self.poller.target);
         if !self.from_sticky {
             tx.state.sticky = None;
         }
@@ -147,6 +152,7 @@ pub fn start(tx: &mut Tx<'_>, identity: String) -> Started {
     task.sticky = false;
     task.history_bytes = tx.state.history_bytes;
     task.suggest_reasons = suggestions(tx);
+    task.target_changed = versioning::is_notified(tx.state);
     task.started_event_id = if task.attempt == 1 {
         tx.append(started_attributes(&task, task.scheduled_event_id))
     } else {
@@ -318,19 +324,25 @@ impl Input for ForgetSticky {
 
     fn apply(self, tx: &mut Tx<'_>) -> Result<(), Refusal> {
         tx.state.sticky = None;
-        let waiting = tx.state.task.as_ref().is_some_and(|task| task.sticky && task.started_event_id == 0);
-        if waiting && tx.state.is_open() {
-            let stamp = tx.state.task_stamp + 1;
-            tx.state.task_stamp = stamp;
-            let queue = tx.state.task_queue.clone();
-            if let Some(task) = &mut tx.state.task {
-                task.sticky = false;
-                task.stamp = stamp;
-            }
-            tx.effects.work.push(Work::WorkflowTask { normal_queue: queue.clone(), queue, sticky: false, stamp });
+        if tx.state.task.as_ref().is_some_and(|task| task.sticky) {
+            requeue(tx);
         }
         Ok(())
     }
+}
+
+/// Puts a task that no worker has into the queue of everybody, in place of wherever it stands.
+pub fn requeue(tx: &mut Tx<'_>) {
+    if !tx.state.is_open() {
+        return;
+    }
+    let Some(task) = tx.state.task.as_mut().filter(|task| task.started_event_id == 0) else { return };
+    tx.state.task_stamp += 1;
+    let stamp = tx.state.task_stamp;
+    task.sticky = false;
+    task.stamp = stamp;
+    let queue = tx.state.task_queue.clone();
+    tx.effects.work.push(Work::WorkflowTask { normal_queue: queue.clone(), queue, sticky: false, stamp });
 }
 
 /// The poll that took the task went away before the worker had it. Ends that attempt at once instead of after its

@@ -6,22 +6,26 @@ mod queue;
 
 use crate::clock::Clock;
 use crate::core::Work;
+use crate::core::versioning::{Route, Version};
+use crate::deployments::Deployments;
 use crate::store::keys::RunKey;
 use crate::time::Time;
 use parking_lot::Mutex;
 use queue::Queue;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Notify;
 
 /// A sticky queue that nobody polled for this long has lost its worker.
 const STICKY_WINDOW_NS: i64 = 10_000_000_000;
+/// A queue to which no task came for this long is not in use.
+const IN_USE_NS: i64 = 30_000_000_000;
 /// Workers that said goodbye and may still have polls on the way.
 const SHUT_WORKERS_MAX: usize = 1_000;
 
 /// Which kind of queue: names of different kinds have nothing to do with each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     Workflow,
     /// Workflow tasks for one worker's cache.
@@ -29,11 +33,13 @@ pub enum Kind {
     Activity,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QueueKey {
     pub namespace: String,
     pub name: String,
     pub kind: Kind,
+    /// Whose workers take from it; none: workers without a version, and sticky queues, which are one worker's anyway.
+    pub version: Option<Version>,
 }
 
 /// An entry of a queue.
@@ -41,6 +47,9 @@ pub struct QueueKey {
 pub struct Task {
     pub run: RunKey,
     pub what: What,
+    /// The task queue that it was meant for, whichever worker gets it.
+    pub queue: String,
+    pub route: Route,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,10 +63,20 @@ pub enum What {
 pub struct Queues {
     queues: Mutex<HashMap<QueueKey, Arc<Queue>>>,
     workers: Mutex<ShutWorkers>,
+    /// Where tasks go whose workers have versions.
+    pub deployments: Deployments,
     /// A worker or the engine said goodbye: every poll looks whether it is meant.
     goodbye: Notify,
     closed: AtomicBool,
     clock: Arc<dyn Clock>,
+}
+
+/// A task queue as others see it.
+#[derive(Default)]
+pub struct Described {
+    pub waiting: usize,
+    /// Identity, last time, version.
+    pub pollers: Vec<(String, Time, Option<Version>)>,
 }
 
 #[derive(Default)]
@@ -71,6 +90,7 @@ impl Queues {
         Queues {
             queues: Mutex::default(),
             workers: Mutex::default(),
+            deployments: Deployments::default(),
             goodbye: Notify::new(),
             closed: AtomicBool::new(false),
             clock,
@@ -78,25 +98,62 @@ impl Queues {
     }
 
     /// Puts what a transition left to do into its queue.
-    pub fn push(&self, namespace: &str, run: RunKey, work: Work) {
+    pub fn push(&self, namespace: &str, run: RunKey, work: Work, route: Route) {
         match work {
             Work::WorkflowTask { queue, sticky, normal_queue, stamp } => {
-                let task = Task { run, what: What::WorkflowTask { stamp } };
-                self.push_workflow(namespace, sticky.then_some(queue), normal_queue, task);
+                let task = Task { run, what: What::WorkflowTask { stamp }, queue: normal_queue, route };
+                self.push_workflow(namespace, sticky.then_some(queue), task);
             }
             Work::Activity { queue, scheduled_event_id, attempt } => {
-                let key = QueueKey { namespace: namespace.to_owned(), name: queue, kind: Kind::Activity };
                 let what = What::Activity { scheduled_event_id, attempt };
-                self.queue(key).push(Task { run, what });
+                self.push_activity(namespace, Task { run, what, queue, route });
             }
         }
     }
 
-    /// Puts a task onto the sticky queue if its worker lives, otherwise onto the normal one.
-    pub fn push_workflow(&self, namespace: &str, sticky: Option<String>, normal: String, task: Task) {
-        let key = |name, kind| QueueKey { namespace: namespace.to_owned(), name, kind };
-        let alive = sticky.map(|name| key(name, Kind::Sticky)).filter(|key| self.has_poller(key));
-        self.queue(alive.unwrap_or_else(|| key(normal, Kind::Workflow))).push(task);
+    /// Puts a task onto the sticky queue if its worker lives and the run does not go to another version, otherwise onto
+    /// the normal one.
+    pub fn push_workflow(&self, namespace: &str, sticky: Option<String>, task: Task) {
+        // Held until the task stands in its queue: what is put there by an old routing is there before it changes.
+        let deployments = self.deployments.read();
+        let version = deployments.worker_of(namespace, &task.queue, false, &task.route);
+        let stays = version.is_none() || version == task.route.on;
+        let key = |name, kind, version| QueueKey { namespace: namespace.to_owned(), name, kind, version };
+        let alive = sticky.filter(|_| stays).map(|name| key(name, Kind::Sticky, None));
+        let alive = alive.filter(|key| self.has_poller(key));
+        self.queue(alive.unwrap_or_else(|| key(task.queue.clone(), Kind::Workflow, version)))
+            .push(task, self.clock.now());
+    }
+
+    fn push_activity(&self, namespace: &str, task: Task) {
+        let deployments = self.deployments.read();
+        let version = deployments.worker_of(namespace, &task.queue, true, &task.route);
+        let (namespace, name) = (namespace.to_owned(), task.queue.clone());
+        self.queue(QueueKey { namespace, name, kind: Kind::Activity, version }).push(task, self.clock.now());
+    }
+
+    /// The routing of a namespace has changed: what waits goes where it belongs now.
+    pub fn reroute(&self, namespace: &str) {
+        let lanes: BTreeMap<_, _> = {
+            let queues = self.queues.lock();
+            let lanes = queues.iter().filter(|(key, queue)| key.namespace == namespace && queue.len() > 0);
+            lanes.map(|(key, queue)| (key.clone(), queue.clone())).collect()
+        };
+        for (key, queue) in lanes {
+            for task in queue.drain() {
+                match key.kind {
+                    Kind::Workflow => self.push_workflow(namespace, None, task),
+                    Kind::Sticky => self.push_workflow(namespace, Some(key.name.clone()), task),
+                    Kind::Activity => self.push_activity(namespace, task),
+                }
+            }
+        }
+    }
+
+    /// Whether tasks wait in a queue, or came a moment ago.
+    pub fn is_in_use(&self, key: &QueueKey) -> bool {
+        let since = Time(self.clock.now().0 - IN_USE_NS);
+        self.queues.lock().get(key).is_some_and(|queue| queue.is_used_since(since))
     }
 
     /// Whether somebody polls this queue, or did a moment ago.
@@ -105,10 +162,18 @@ impl Queues {
         self.queues.lock().get(key).is_some_and(|queue| queue.is_polled_since(since))
     }
 
-    /// How many tasks wait in a queue, and who polls it (identity, last time).
-    pub fn describe(&self, key: &QueueKey) -> (usize, Vec<(String, Time)>) {
-        let queue = self.queues.lock().get(key).cloned();
-        queue.map_or((0, Vec::new()), |queue| (queue.len(), queue.pollers()))
+    /// What waits in a task queue for workers of any version, and who polls it.
+    pub fn describe(&self, namespace: &str, name: &str, kind: Kind) -> Described {
+        let queues = self.queues.lock();
+        let lanes = queues.iter().filter(|(key, _)| key.namespace == namespace && key.name == name && key.kind == kind);
+        let mut described = Described::default();
+        for (key, queue) in lanes {
+            described.waiting += queue.len();
+            let pollers = queue.pollers().into_iter().map(|(identity, at)| (identity, at, key.version.clone()));
+            described.pollers.extend(pollers);
+        }
+        described.pollers.sort();
+        described
     }
 
     /// Waits for a task until `deadline`. `None`: nothing came, the worker is shutting down, or the engine is.
@@ -156,7 +221,8 @@ impl Queues {
                 workers.keys.remove(&oldest);
             }
         }
-        let key = QueueKey { namespace: namespace.to_owned(), name: sticky_queue.to_owned(), kind: Kind::Sticky };
+        let (namespace, name) = (namespace.to_owned(), sticky_queue.to_owned());
+        let key = QueueKey { namespace, name, kind: Kind::Sticky, version: None };
         let sticky = self.queues.lock().remove(&key);
         let stranded = sticky.map(|queue| queue.shut()).unwrap_or_default();
         self.goodbye.notify_waiters();

@@ -5,7 +5,7 @@ use crate::time::Time;
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use tokio::sync::Notify;
 
 /// Identities remembered for a description of the queue.
@@ -14,6 +14,7 @@ const IDENTITIES_MAX: usize = 64;
 #[derive(Default)]
 pub struct Queue {
     tasks: Mutex<VecDeque<Task>>,
+    last_task: AtomicI64,
     news: Notify,
     polls: Mutex<Polls>,
     shut: AtomicBool,
@@ -27,8 +28,9 @@ struct Polls {
 }
 
 impl Queue {
-    pub fn push(&self, task: Task) {
+    pub fn push(&self, task: Task, now: Time) {
         self.tasks.lock().push_back(task);
+        self.last_task.store(now.0, Ordering::Release);
         // A wake-up given to a poll that goes away is passed on to the next.
         self.news.notify_one();
     }
@@ -48,7 +50,16 @@ impl Queue {
     /// Closes the queue and returns what waited in it.
     pub fn shut(&self) -> Vec<Task> {
         self.shut.store(true, Ordering::Release);
+        self.drain()
+    }
+
+    /// Takes out all that waits.
+    pub fn drain(&self) -> Vec<Task> {
         std::mem::take(&mut *self.tasks.lock()).into()
+    }
+
+    pub fn is_used_since(&self, since: Time) -> bool {
+        self.len() > 0 || self.last_task.load(Ordering::Acquire) >= since.0
     }
 
     pub fn is_shut(&self) -> bool {

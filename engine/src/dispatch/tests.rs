@@ -9,16 +9,16 @@ const MINUTE: i64 = 60_000_000_000;
 
 fn queues() -> (SimulatedClock, Arc<Queues>, QueueKey) {
     let clock = SimulatedClock::new(NOW);
-    let key = QueueKey { namespace: "default".into(), name: "q".into(), kind: Kind::Workflow };
+    let key = QueueKey { namespace: "default".into(), name: "q".into(), kind: Kind::Workflow, version: None };
     (clock.clone(), Arc::new(Queues::new(Arc::new(clock))), key)
 }
 
 fn task(stamp: i64) -> Task {
-    Task { run: [7; 16], what: What::WorkflowTask { stamp } }
+    Task { run: [7; 16], what: What::WorkflowTask { stamp }, queue: "q".into(), route: Route::default() }
 }
 
 fn push(queues: &Queues, stamp: i64) {
-    queues.push_workflow("default", None, "q".into(), task(stamp));
+    queues.push_workflow("default", None, task(stamp));
 }
 
 #[tokio::test]
@@ -65,11 +65,11 @@ async fn a_worker_that_says_goodbye_gets_its_polls_back_and_leaves_its_sticky_ta
     assert!(futures::poll!(&mut normal_poll).is_pending());
     assert!(futures::poll!(&mut other_poll).is_pending());
     assert!(futures::poll!(&mut sticky_poll).is_pending());
-    queues.push_workflow("default", Some("sticky".into()), "q".into(), task(1));
+    queues.push_workflow("default", Some("sticky".into()), task(1));
     assert_eq!(queues.shut_worker("default", "worker-1", "sticky"), vec![task(1)]);
     assert_eq!(normal_poll.await, None);
     assert_eq!(sticky_poll.await, None);
-    queues.push_workflow("default", Some("sticky".into()), "q".into(), task(2));
+    queues.push_workflow("default", Some("sticky".into()), task(2));
     assert_eq!(other_poll.await, Some(task(2)), "the sticky queue is dead: the normal one gets the task");
 }
 
@@ -95,6 +95,31 @@ async fn a_sticky_queue_that_nobody_polls_any_more_is_passed_over() {
     assert!(queues.has_poller(&sticky), "a moment ago");
     clock.advance(Duration::from_secs(11));
     assert!(!queues.has_poller(&sticky));
-    queues.push_workflow("default", Some("sticky".into()), "q".into(), task(1));
+    queues.push_workflow("default", Some("sticky".into()), task(1));
     assert_eq!(queues.take(&key, "", "w", NOW.plus(10 * MINUTE)).await, Some(task(1)));
+}
+
+#[tokio::test]
+async fn what_waits_goes_to_another_version_when_the_routing_changes() {
+    use crate::deployments::state::{Deployment, VersionQueue, Wish};
+    use crate::pb::enums::v1::WorkerDeploymentVersionStatus as Status;
+    let (_clock, queues, key) = queues();
+    let version = Version { deployment: "d".into(), build_id: "1".into() };
+    let own = QueueKey { version: Some(version), ..key.clone() };
+    let mut deployment = Deployment::new("d", NOW);
+    deployment.add("1", Status::Inactive, NOW).queues = vec![VersionQueue { name: "q".into(), is_activity: false }];
+    queues.deployments.put("default", deployment.clone());
+    push(&queues, 1);
+    push(&queues, 2);
+    let mut versioned = Box::pin(queues.take(&own, "", "w", NOW.plus(MINUTE)));
+    assert!(futures::poll!(&mut versioned).is_pending(), "it is not for this version");
+    deployment.set_current(Some("1"), &Wish::default(), NOW).expect("sets");
+    queues.deployments.put("default", deployment.clone());
+    queues.reroute("default");
+    assert_eq!(versioned.await, Some(task(1)), "a poll that waited is woken");
+    assert_eq!(queues.describe("default", "q", Kind::Workflow).waiting, 1);
+    deployment.set_current(None, &Wish { identity: "x".into(), ..Wish::default() }, NOW.plus(1)).expect("sets");
+    queues.deployments.put("default", deployment);
+    queues.reroute("default");
+    assert_eq!(queues.take(&key, "", "w", NOW.plus(MINUTE)).await, Some(task(2)));
 }

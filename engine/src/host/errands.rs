@@ -120,7 +120,7 @@ impl Host {
         };
         let mut lock = self.starts.lock(&initiated.namespace, &initiated.workflow_id).await;
         loop {
-            let Some(start) = child_to_start(slot, errand, &event, initiated) else { return Ok(()) };
+            let Some(start) = self.child_to_start(slot, errand, &event, initiated) else { return Ok(()) };
             let replaced = match self.judge(&start)? {
                 Verdict::Start => None,
                 Verdict::TerminateThenStart(other) if other.key != slot.key => Some(other),
@@ -326,6 +326,37 @@ impl Host {
         }
     }
 
+    /// The start that a child's parent asks for, if it still does.
+    fn child_to_start(
+        &self,
+        slot: &Slot,
+        errand: Errand,
+        event: &HistoryEvent,
+        initiated: &StartChild,
+    ) -> Option<Start> {
+        #[expect(deprecated, reason = "SDKs still offer it")]
+        const TERMINATE_IF_RUNNING: WorkflowIdReusePolicy = WorkflowIdReusePolicy::TerminateIfRunning;
+        let (reuse, conflict) = match initiated.workflow_id_reuse_policy() {
+            TERMINATE_IF_RUNNING => {
+                (WorkflowIdReusePolicy::AllowDuplicate, WorkflowIdConflictPolicy::TerminateExisting)
+            }
+            given => (given, WorkflowIdConflictPolicy::Fail),
+        };
+        let run = slot.run.lock();
+        let child = run.state.children.get(&errand.event_id)?;
+        let in_version =
+            self.is_in_version_of(&run.state, initiated.task_queue.as_ref().map_or("", |queue| &queue.name));
+        Some(Start {
+            namespace: initiated.namespace.clone(),
+            request_id: child.request_id.clone(),
+            started: child::started(&run.state, errand.event_id, initiated.clone(), in_version),
+            user_metadata: event.user_metadata.clone(),
+            reuse,
+            conflict,
+            signal: None,
+        })
+    }
+
     /// The event that made a run owe something.
     fn event(&self, slot: &Slot, errand: Errand) -> Result<HistoryEvent, Error> {
         let events = self.history(&slot.key, errand.event_id, errand.event_id + 1, Most::events(1))?;
@@ -345,27 +376,6 @@ fn owed(slot: &Slot) -> Option<Errand> {
 
 fn request_id(slot: &Slot, errand: Errand) -> Option<String> {
     slot.run.lock().state.externals.get(&errand.event_id).map(|external| external.request_id.clone())
-}
-
-/// The start that a child's parent asks for, if it still does.
-fn child_to_start(slot: &Slot, errand: Errand, event: &HistoryEvent, initiated: &StartChild) -> Option<Start> {
-    #[expect(deprecated, reason = "SDKs still offer it")]
-    const TERMINATE_IF_RUNNING: WorkflowIdReusePolicy = WorkflowIdReusePolicy::TerminateIfRunning;
-    let (reuse, conflict) = match initiated.workflow_id_reuse_policy() {
-        TERMINATE_IF_RUNNING => (WorkflowIdReusePolicy::AllowDuplicate, WorkflowIdConflictPolicy::TerminateExisting),
-        given => (given, WorkflowIdConflictPolicy::Fail),
-    };
-    let run = slot.run.lock();
-    let child = run.state.children.get(&errand.event_id)?;
-    Some(Start {
-        namespace: initiated.namespace.clone(),
-        request_id: child.request_id.clone(),
-        started: child::started(&run.state, errand.event_id, initiated.clone()),
-        user_metadata: event.user_metadata.clone(),
-        reuse,
-        conflict,
-        signal: None,
-    })
 }
 
 /// The event that made a run owe something is another one than its state says.

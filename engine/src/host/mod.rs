@@ -4,6 +4,7 @@
 mod cache;
 mod create;
 mod delete;
+mod deployments;
 mod errands;
 mod history;
 mod listing;
@@ -15,8 +16,10 @@ mod slot;
 mod system;
 mod updates;
 mod wheel;
+mod workers;
 
 pub use create::{Start, StartOutcome};
+pub use deployments::DeploymentError;
 pub use listing::ListPage;
 pub use query::{Answer, QueryError};
 pub use record::info as run_info;
@@ -71,6 +74,7 @@ pub struct Host {
     pub clock: Arc<dyn Clock>,
     pub limits: Limits,
     pub queues: Queues,
+    pub workers: workers::Workers,
     store: Arc<dyn Storage>,
     /// `None`: the store is only read.
     committer: Option<Committer>,
@@ -78,6 +82,7 @@ pub struct Host {
     wheel: Wheel,
     errands: Errands,
     starts: create::StartLocks,
+    deploying: Arc<tokio::sync::Mutex<()>>,
     poisoned: AtomicBool,
     closing: watch::Sender<bool>,
     seed: u64,
@@ -101,6 +106,7 @@ impl Host {
         let Settings { clock, limits, cached_runs_max, seed } = settings;
         Host {
             queues: Queues::new(clock.clone()),
+            workers: workers::Workers::default(),
             clock,
             limits,
             committer,
@@ -109,6 +115,7 @@ impl Host {
             wheel: Wheel::default(),
             errands: Errands::default(),
             starts: create::StartLocks::default(),
+            deploying: Arc::default(),
             poisoned: AtomicBool::new(false),
             closing: watch::Sender::new(false),
             seed,
@@ -227,7 +234,7 @@ impl Host {
             self.errands.push(slot.key);
         }
         for work in published.work {
-            self.queues.push(&published.namespace, slot.key, work);
+            self.queues.push(&published.namespace, slot.key, work, published.route.clone());
         }
         self.tell_updates(slot, published.updates);
         self.dispatch_updates(slot);
@@ -291,6 +298,8 @@ struct Published {
     /// The run owes something to another run.
     owes: bool,
     work: Vec<core::Work>,
+    /// Which workers the work is for.
+    route: core::versioning::Route,
     updates: Vec<(String, core::update::News)>,
 }
 
@@ -301,6 +310,7 @@ impl Published {
             wake_at: state.wake_at,
             owes: core::errand::errands(state).next().is_some(),
             namespace: state.namespace.clone(),
+            route: if work.is_empty() { Default::default() } else { state.route() },
             work,
             updates,
         }

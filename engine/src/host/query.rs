@@ -109,7 +109,7 @@ impl Host {
         if !slot.queries.lock().0.values().any(|waiting| waiting.way == Way::Buffered) {
             return;
         }
-        let (namespace, sticky, normal) = {
+        let (namespace, sticky, queue, route) = {
             let run = slot.run.lock();
             let state = &run.state;
             let has_been_run = state.previous_started_event_id > 0;
@@ -117,13 +117,13 @@ impl Host {
                 return;
             }
             let sticky = state.sticky.as_ref().map(|sticky| sticky.queue.clone());
-            (state.namespace.clone(), sticky, state.task_queue.clone())
+            (state.namespace.clone(), sticky, state.task_queue.clone(), state.route())
         };
         let mut queries = slot.queries.lock();
         for (id, waiting) in queries.0.iter_mut().filter(|entry| entry.1.way == Way::Buffered) {
             waiting.way = Way::Direct { taken: false };
-            let task = Task { run: slot.key, what: What::Query { id: id.clone() } };
-            self.queues.push_workflow(&namespace, sticky.clone(), normal.clone(), task);
+            let (what, queue, route) = (What::Query { id: id.clone() }, queue.clone(), route.clone());
+            self.queues.push_workflow(&namespace, sticky.clone(), Task { run: slot.key, what, queue, route });
         }
     }
 

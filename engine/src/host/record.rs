@@ -1,6 +1,7 @@
 //! How a transition is written down: history, state, and the indexes that changed, in one batch.
 
 use crate::core::state::{Run, RunState};
+use crate::core::versioning::Version;
 use crate::core::{Effects, errand, ids};
 use crate::pb::common::v1::{WorkflowExecution, WorkflowType};
 use crate::pb::history::v1::History;
@@ -17,16 +18,23 @@ pub struct Before {
     busy: bool,
     listed: bool,
     errands: BTreeSet<i64>,
+    pinned: Option<Version>,
 }
 
 impl Before {
     pub fn of(state: &RunState) -> Self {
-        Before { wake_at: state.wake_at, busy: state.is_busy(), listed: true, errands: errands(state) }
+        Before {
+            wake_at: state.wake_at,
+            busy: state.is_busy(),
+            listed: true,
+            errands: errands(state),
+            pinned: state.pinned_to(),
+        }
     }
 
     /// The run did not exist.
     pub fn nothing() -> Self {
-        Before { wake_at: 0, busy: false, listed: false, errands: BTreeSet::new() }
+        Before { wake_at: 0, busy: false, listed: false, errands: BTreeSet::new(), pinned: None }
     }
 }
 
@@ -57,6 +65,16 @@ pub fn transition(batch: &mut Batch, key: &RunKey, run: &Run, effects: &mut Effe
         (false, true) => batch.put(Space::Busy, key.to_vec(), Vec::new()),
         (true, false) => batch.remove(Space::Busy, key.to_vec()),
         _ => {}
+    }
+    let pinned = state.pinned_to();
+    if before.pinned != pinned {
+        let key = |version: &Version| keys::pinned(&state.namespace, version, key);
+        if let Some(version) = &before.pinned {
+            batch.remove(Space::Pinned, key(version));
+        }
+        if let Some(version) = &pinned {
+            batch.put(Space::Pinned, key(version), Vec::new());
+        }
     }
     let errands = errands(state);
     for done in before.errands.difference(&errands) {
@@ -109,6 +127,8 @@ pub fn info(state: &RunState) -> WorkflowExecutionInfo {
             .map(|of| WorkflowExecution { workflow_id: of.workflow_id.clone(), run_id: of.run_id.clone() }),
         root_execution: Some(state.root()),
         first_run_id: state.first_run_id.clone(),
+        versioning_info: state.versioning_info(),
+        worker_deployment_name: state.deployment_name.clone(),
         ..Default::default()
     }
 }

@@ -281,7 +281,7 @@ fn continue_as_new(host: &Arc<Host>, slot: &Arc<Slot>, retry_policy: Option<Retr
 
 /// Starts and completes the workflow task with this stamp.
 fn complete(host: &Arc<Host>, slot: &Arc<Slot>, stamp: i64, commands: Vec<command::Attributes>) -> Done {
-    let taken = workflow_task::Start { stamp, identity: String::new(), from_sticky: false };
+    let taken = workflow_task::Start { stamp, identity: String::new(), from_sticky: false, poller: Default::default() };
     let (started, _done) = host.decide(slot, taken, Durability::Journaled).expect("starts");
     let command = |attributes| Command { attributes: Some(attributes), ..Default::default() };
     let complete = Complete {
@@ -294,6 +294,7 @@ fn complete(host: &Arc<Host>, slot: &Arc<Slot>, stamp: i64, commands: Vec<comman
         force_new_task: false,
         sdk_metadata: None,
         metering_metadata: None,
+        worker: Default::default(),
     };
     host.decide(slot, complete, Durability::Synced).expect("completes").1
 }

@@ -3,7 +3,7 @@
 use super::token::TaskToken;
 use super::undelivered::Undelivered;
 use super::workflow_task::slot_of;
-use super::{Call, Reply};
+use super::{Call, Reply, deployment};
 use crate::core::activity::{ActivityRef, Canceled, Complete, Fail, Heartbeat, Start};
 use crate::core::state::Activity;
 use crate::dispatch::{Kind, QueueKey, What};
@@ -21,14 +21,22 @@ use std::sync::Arc;
 pub async fn poll(call: Call, r: PollActivityTaskQueueRequest) -> Reply<PollActivityTaskQueueResponse> {
     let name = r.task_queue.unwrap_or_default().name;
     call.id("TaskQueue", &name)?;
-    let key = QueueKey { namespace: call.namespace(&r.namespace)?.to_owned(), name, kind: Kind::Activity };
+    let namespace = call.namespace(&r.namespace)?.to_owned();
+    let version = deployment::of_worker(r.deployment_options.as_ref())?;
+    if let Some(version) = &version {
+        call.host.register_worker(&namespace, version, &name, true).await?;
+    }
+    let key = QueueKey { namespace, name, kind: Kind::Activity, version };
     let deadline = call.wait_until(call.host.limits.task_poll_ns);
     while let Some(task) = call.host.queues.take(&key, &r.worker_instance_key, &r.identity, deadline).await {
         let What::Activity { scheduled_event_id, attempt } = task.what else { continue };
         let Some(slot) = call.host.slot(&task.run)? else { continue };
-        let start = Start { scheduled_event_id, attempt, identity: r.identity.clone() };
+        let poller = call.host.poller(&slot, key.version.clone());
+        let start = Start { scheduled_event_id, attempt, identity: r.identity.clone(), poller };
         match call.host.decide(&slot, start, Durability::Journaled) {
-            Ok((activity, done)) => {
+            // The run goes to this worker's version first.
+            Ok((None, _)) => {}
+            Ok((Some(activity), done)) => {
                 let undelivered = Undelivered::new(&call.host, &slot, None, [&activity]);
                 host::wait(done).await?;
                 let response = response(&call, &slot, &activity)?;

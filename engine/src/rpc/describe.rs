@@ -1,12 +1,16 @@
 //! What a workflow is doing now, and who polls a queue.
 
-use super::{Call, Reply};
+use super::{Call, Reply, deployment};
 use crate::core::activity;
 use crate::core::state::{Activity, Child, RunState, WorkflowTask};
-use crate::dispatch::{Kind, QueueKey};
+use crate::core::versioning::Version;
+use crate::dispatch::{Described, Kind};
 use crate::host::run_info;
 use crate::pb::common::v1::ActivityType;
-use crate::pb::enums::v1::{PendingActivityState, PendingWorkflowTaskState, TaskQueueKind, TaskQueueType};
+use crate::pb::deployment::v1::WorkerDeploymentOptions;
+use crate::pb::enums::v1::{
+    PendingActivityState, PendingWorkflowTaskState, TaskQueueKind, TaskQueueType, WorkerVersioningMode,
+};
 use crate::pb::taskqueue::v1::{PollerInfo, TaskQueue, TaskQueueStats};
 use crate::pb::workflow::v1::{
     PendingActivityInfo, PendingChildExecutionInfo, PendingWorkflowTaskInfo, WorkflowExecutionConfig,
@@ -76,6 +80,7 @@ fn pending_activity(a: &Activity) -> PendingActivityInfo {
             .then(|| duration((a.attempt_scheduled_at - a.last_attempt_completed_at).max(0)))
             .flatten(),
         last_attempt_complete_time: Time(a.last_attempt_completed_at).timestamp(),
+        last_deployment_version: a.version.as_ref().map(Version::wire),
         next_attempt_schedule_time: backs_off.then(|| Time(a.attempt_scheduled_at).timestamp()).flatten(),
         ..Default::default()
     }
@@ -113,16 +118,23 @@ pub async fn task_queue(call: Call, r: DescribeTaskQueueRequest) -> Reply<Descri
         (_, kind) if kind == TaskQueueKind::Sticky as i32 => Kind::Sticky,
         _ => Kind::Workflow,
     };
-    let key = QueueKey { namespace: call.namespace(&r.namespace)?.to_owned(), name, kind };
-    let (waiting, pollers) = call.host.queues.describe(&key);
-    let pollers = pollers.into_iter().map(|(identity, at)| PollerInfo {
+    let namespace = call.namespace(&r.namespace)?;
+    let Described { waiting, pollers } = call.host.queues.describe(namespace, &name, kind);
+    let pollers = pollers.into_iter().map(|(identity, at, version)| PollerInfo {
         identity,
         last_access_time: at.timestamp(),
+        deployment_options: version.map(|version| WorkerDeploymentOptions {
+            deployment_name: version.deployment,
+            build_id: version.build_id,
+            worker_versioning_mode: WorkerVersioningMode::Versioned as i32,
+        }),
         ..Default::default()
     });
     let stats = TaskQueueStats { approximate_backlog_count: waiting as i64, ..Default::default() };
+    let routing = call.host.queues.deployments.read().routing(namespace, &name, kind == Kind::Activity);
     Ok(DescribeTaskQueueResponse {
         pollers: pollers.collect(),
+        versioning_info: deployment::queue_info(routing),
         stats: r.report_stats.then_some(stats),
         ..Default::default()
     })

@@ -2,10 +2,12 @@
 //! live here.
 
 mod activity;
+mod deployment;
 mod describe;
 mod filter;
 mod history;
 mod namespace;
+mod options;
 mod query;
 mod start;
 mod status;
@@ -95,6 +97,19 @@ methods! {
         ScanWorkflowExecutions => visibility::scan,
         CountWorkflowExecutions => visibility::count,
         GetSearchAttributes => visibility::search_attributes,
+        DescribeWorkerDeployment => deployment::describe,
+        ListWorkerDeployments => deployment::list,
+        DescribeWorkerDeploymentVersion => deployment::describe_version,
+        SetWorkerDeploymentCurrentVersion => deployment::set_current,
+        SetWorkerDeploymentRampingVersion => deployment::set_ramping,
+        UpdateWorkerDeploymentVersionMetadata => deployment::update_metadata,
+        DeleteWorkerDeploymentVersion => deployment::delete_version,
+        DeleteWorkerDeployment => deployment::delete,
+        UpdateWorkflowExecutionOptions => options::update,
+        RecordWorkerHeartbeat => worker::record_heartbeat,
+        ListWorkers => worker::list,
+        CountWorkers => worker::count,
+        DescribeWorker => worker::describe,
         ShutdownWorker => worker::shutdown;
     "temporal.api.operatorservice.v1.OperatorService"
         ListSearchAttributes => visibility::list_search_attributes,

@@ -63,6 +63,7 @@ fn response(call: &Call, name: &str, description: &str) -> DescribeNamespaceResp
                 worker_poll_complete_on_shutdown: true,
                 sync_update: true,
                 async_update: true,
+                worker_heartbeats: true,
                 ..Default::default()
             }),
             limits: Some(namespace_info::Limits {

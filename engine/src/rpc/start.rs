@@ -1,6 +1,6 @@
 //! StartWorkflowExecution and SignalWithStartWorkflowExecution.
 
-use super::{Call, Reply, status};
+use super::{Call, Reply, options, status};
 use crate::core::retry;
 use crate::core::signal::Signal;
 use crate::host::{Start, StartOutcome};
@@ -8,6 +8,7 @@ use crate::pb::common::v1::RetryPolicy;
 use crate::pb::enums::v1::{WorkflowExecutionStatus, WorkflowIdConflictPolicy, WorkflowIdReusePolicy};
 use crate::pb::errordetails::v1::WorkflowExecutionAlreadyStartedFailure;
 use crate::pb::history::v1::WorkflowExecutionStartedEventAttributes;
+use crate::pb::workflow::v1::versioning_override::Override;
 use crate::pb::workflowservice::v1::*;
 use prost_wkt_types::Duration;
 use tonic::Status;
@@ -16,7 +17,6 @@ pub async fn start(call: Call, r: StartWorkflowExecutionRequest) -> Reply<StartW
     call.namespace(&r.namespace)?;
     unsupported("cron schedules", !r.cron_schedule.is_empty())?;
     unsupported("completion callbacks", !r.completion_callbacks.is_empty())?;
-    unsupported("versioning overrides", r.versioning_override.is_some())?;
     unsupported("time skipping", r.time_skipping_config.is_some())?;
     let (reuse, conflict) = policies(r.workflow_id_reuse_policy, r.workflow_id_conflict_policy)?;
     let started = WorkflowExecutionStartedEventAttributes {
@@ -36,6 +36,7 @@ pub async fn start(call: Call, r: StartWorkflowExecutionRequest) -> Reply<StartW
         search_attributes: r.search_attributes,
         header: r.header,
         priority: r.priority,
+        versioning_override: r.versioning_override,
         ..Default::default()
     };
     let started = checked(&call, &r.namespace, started)?;
@@ -63,7 +64,6 @@ pub async fn signal_with_start(
     call.id("SignalName", &r.signal_name)?;
     call.blob("SignalInput", r.signal_input.as_ref())?;
     unsupported("cron schedules", !r.cron_schedule.is_empty())?;
-    unsupported("versioning overrides", r.versioning_override.is_some())?;
     unsupported("time skipping", r.time_skipping_config.is_some())?;
     let (reuse, conflict) = policies(r.workflow_id_reuse_policy, r.workflow_id_conflict_policy)?;
     if conflict == WorkflowIdConflictPolicy::Fail {
@@ -86,6 +86,7 @@ pub async fn signal_with_start(
         search_attributes: r.search_attributes,
         header: r.header.clone(),
         priority: r.priority,
+        versioning_override: r.versioning_override,
         ..Default::default()
     };
     let started = checked(&call, &r.namespace, started)?;
@@ -169,6 +170,14 @@ fn checked(
         if negative(timeout) {
             return Err(Status::invalid_argument(format!("An invalid {what} is set on request.")));
         }
+    }
+    if let Some(given) = started.versioning_override.take() {
+        let queue = started.task_queue.as_ref().map_or("", |queue| &queue.name);
+        let given = options::checked(call, namespace, queue, given)?;
+        if matches!(&given.r#override, Some(Override::Pinned(pinned)) if pinned.version.is_none()) {
+            return Err(Status::invalid_argument("must provide version if override is pinned."));
+        }
+        started.versioning_override = Some(given);
     }
     if let Some(policy) = started.retry_policy.take() {
         started.retry_policy = Some(checked_policy(&policy)?);

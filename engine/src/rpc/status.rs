@@ -45,6 +45,9 @@ fn refused(refusal: Refusal) -> Status {
         Refusal::NotAwaited => not_found("Pending child execution not found."),
         Refusal::OtherChain => not_found("workflow execution not found"),
         Refusal::TooManySignals => Status::invalid_argument("exceeded workflow execution limit for signal events"),
+        Refusal::NotPinned => Status::failed_precondition(
+            "must specify a specific pinned override version because the workflow is not yet pinned to any version",
+        ),
         Refusal::Invalid(message) => Status::invalid_argument(message),
     }
 }

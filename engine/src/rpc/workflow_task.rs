@@ -2,7 +2,7 @@
 
 use super::token::{HistoryToken, TaskToken};
 use super::undelivered::Undelivered;
-use super::{Call, Reply, activity, query};
+use super::{Call, Reply, activity, deployment, query};
 use crate::core::completion::{Complete, Completed};
 use crate::core::state::Sticky;
 use crate::core::workflow_task::{self, Fail, ForgetSticky, Start, Started, TaskRef};
@@ -26,17 +26,24 @@ pub async fn poll(call: Call, r: PollWorkflowTaskQueueRequest) -> Reply<PollWork
     let queue = r.task_queue.unwrap_or_default();
     call.id("TaskQueue", &queue.name)?;
     let from_sticky = queue.kind == TaskQueueKind::Sticky as i32;
-    let key = QueueKey {
-        namespace: call.namespace(&r.namespace)?.to_owned(),
-        name: queue.name.clone(),
-        kind: if from_sticky { Kind::Sticky } else { Kind::Workflow },
+    let namespace = call.namespace(&r.namespace)?.to_owned();
+    let version = deployment::of_worker(r.deployment_options.as_ref())?;
+    let key = match from_sticky {
+        true => QueueKey { namespace, name: queue.name, kind: Kind::Sticky, version: None },
+        false => {
+            if let Some(version) = &version {
+                call.host.register_worker(&namespace, version, &queue.name, false).await?;
+            }
+            QueueKey { namespace, name: queue.name, kind: Kind::Workflow, version: version.clone() }
+        }
     };
     let deadline = call.wait_until(call.host.limits.task_poll_ns);
     while let Some(task) = call.host.queues.take(&key, &r.worker_instance_key, &r.identity, deadline).await {
         let Some(slot) = call.host.slot(&task.run)? else { continue };
         match task.what {
             What::WorkflowTask { stamp } => {
-                let start = Start { stamp, identity: r.identity.clone(), from_sticky };
+                let poller = call.host.poller(&slot, version.clone());
+                let start = Start { stamp, identity: r.identity.clone(), from_sticky, poller };
                 let with_company = |started| Task::new(&call, &slot, started);
                 match call.host.decide_and(&slot, start, Durability::Journaled, with_company) {
                     Ok((task, done)) => return hand_out(&call, &slot, task, done).await,
@@ -220,6 +227,7 @@ pub async fn respond_completed(
         force_new_task: r.force_create_new_workflow_task,
         sdk_metadata: r.sdk_metadata,
         metering_metadata: r.metering_metadata,
+        worker: deployment::worker(&call, &token.namespace, r.deployment_options, r.versioning_behavior)?,
     };
     let (host, results) = (&call.host, &r.query_results);
     let ((completed, next, unanswered), done) = host.decide_and(&slot, complete, Durability::Synced, |completed| {

@@ -1,12 +1,15 @@
 //! Simulated clients: they start, signal, ask, cancel and end workflows, and in the end tell every one to finish.
 
 use super::executor::Kind;
-use super::worker::{FINISH, WORKFLOWS, payloads};
+use super::worker::{FINISH, FLEET, WORKFLOWS, payloads};
 use super::world::{Failed, NAMESPACE, SECOND, World};
 use crate::pb::common::v1::{RetryPolicy, WorkflowExecution, WorkflowType};
+use crate::pb::deployment::v1::WorkerDeploymentVersion;
 use crate::pb::enums::v1::{WorkflowIdConflictPolicy, WorkflowIdReusePolicy};
 use crate::pb::query::v1::WorkflowQuery;
 use crate::pb::taskqueue::v1::TaskQueue;
+use crate::pb::workflow::v1::versioning_override::{Override, PinnedOverride, PinnedOverrideBehavior};
+use crate::pb::workflow::v1::{VersioningOverride, WorkflowExecutionOptions};
 use crate::pb::workflowservice::v1::*;
 use crate::time::duration;
 use std::rc::Rc;
@@ -30,7 +33,7 @@ pub const WORKFLOW_IDS: [&str; 9] = ["w0", "w1", "w2", "w3", "w4", "c0", "c1", "
 async fn act(world: &Rc<World>) {
     let dice = &world.dice;
     let workflow_id = dice.pick(&WORKFLOW_IDS).map(|id| (*id).to_owned()).unwrap_or_default();
-    match dice.below(20) {
+    match dice.below(24) {
         0..=3 => start(world, &workflow_id).await,
         4..=11 => {
             let _may_be_closed = signal(world, &workflow_id, "news").await;
@@ -56,11 +59,71 @@ async fn act(world: &Rc<World>) {
             let _may_be_closed =
                 world.call::<_, TerminateWorkflowExecutionResponse>("TerminateWorkflowExecution", terminate).await;
         }
+        20 => set_current(world).await,
+        21 => set_ramp(world).await,
+        22 | 23 => override_version(world, &workflow_id).await,
         _ => {
             let list = ListWorkflowExecutionsRequest { namespace: NAMESPACE.to_owned(), ..Default::default() };
             let _page = world.call::<_, ListWorkflowExecutionsResponse>("ListWorkflowExecutions", list).await;
         }
     }
+}
+
+/// A build id of the fleet, or none.
+fn build_id(world: &World) -> String {
+    world.dice.pick(&["", "1", "2"]).map(|id| (*id).to_owned()).unwrap_or_default()
+}
+
+async fn set_current(world: &Rc<World>) {
+    let request = SetWorkerDeploymentCurrentVersionRequest {
+        namespace: NAMESPACE.to_owned(),
+        deployment_name: FLEET.to_owned(),
+        build_id: build_id(world),
+        ignore_missing_task_queues: world.dice.permille(700),
+        ..Default::default()
+    };
+    let _may_be_refused =
+        world.call::<_, SetWorkerDeploymentCurrentVersionResponse>("SetWorkerDeploymentCurrentVersion", request).await;
+}
+
+async fn set_ramp(world: &Rc<World>) {
+    let request = SetWorkerDeploymentRampingVersionRequest {
+        namespace: NAMESPACE.to_owned(),
+        deployment_name: FLEET.to_owned(),
+        build_id: build_id(world),
+        percentage: world.dice.below(101) as f32,
+        ignore_missing_task_queues: true,
+        ..Default::default()
+    };
+    let _may_be_refused =
+        world.call::<_, SetWorkerDeploymentRampingVersionResponse>("SetWorkerDeploymentRampingVersion", request).await;
+}
+
+/// Pins a workflow to a version, lets it go where its queue goes, or takes either back.
+async fn override_version(world: &Rc<World>, workflow_id: &str) {
+    let versioning_override = match world.dice.below(4) {
+        0 => None,
+        1 => Some(Override::AutoUpgrade(true)),
+        n => {
+            let build_id = (n - 1).to_string();
+            let version = WorkerDeploymentVersion { deployment_name: FLEET.to_owned(), build_id };
+            let behavior = PinnedOverrideBehavior::Pinned as i32;
+            Some(Override::Pinned(PinnedOverride { behavior, version: Some(version) }))
+        }
+    };
+    let request = UpdateWorkflowExecutionOptionsRequest {
+        namespace: NAMESPACE.to_owned(),
+        workflow_execution: execution(workflow_id),
+        workflow_execution_options: Some(WorkflowExecutionOptions {
+            versioning_override: versioning_override
+                .map(|given| VersioningOverride { r#override: Some(given), ..Default::default() }),
+            ..Default::default()
+        }),
+        update_mask: Some(prost_wkt_types::FieldMask { paths: vec!["versioning_override".to_owned()] }),
+        ..Default::default()
+    };
+    let _may_be_refused =
+        world.call::<_, UpdateWorkflowExecutionOptionsResponse>("UpdateWorkflowExecutionOptions", request).await;
 }
 
 fn execution(workflow_id: &str) -> Option<WorkflowExecution> {

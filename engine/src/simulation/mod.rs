@@ -43,9 +43,9 @@ fn simulate(seed: u64, weather: Weather) -> Result<u64, Vec<String>> {
     for _ in 0..3 {
         client::client(&world, if storm { 25 } else { 8 });
     }
-    for _ in 0..2 {
-        worker::workflow_worker(&world);
-        worker::activity_worker(&world);
+    for build_id in [None, Some("1"), Some("2")] {
+        worker::workflow_worker(&world, build_id);
+        worker::activity_worker(&world, build_id);
     }
     let run = AssertUnwindSafe(|| drive(&world, weather));
     let result = std::panic::catch_unwind(run).unwrap_or_else(|panic| {
@@ -213,8 +213,8 @@ fn the_same_seed_is_the_same_run() {
         let world = World::new(7);
         world.start_engine();
         client::client(&world, 20);
-        worker::workflow_worker(&world);
-        worker::activity_worker(&world);
+        worker::workflow_worker(&world, None);
+        worker::activity_worker(&world, None);
         for _ in 0..2_000 {
             step(&world);
         }

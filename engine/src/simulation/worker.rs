@@ -7,13 +7,17 @@ use crate::core::ledger::Ledger;
 use crate::pb::command::v1::command::Attributes as C;
 use crate::pb::command::v1::*;
 use crate::pb::common::v1::{ActivityType, Payload, Payloads, RetryPolicy, WorkflowExecution, WorkflowType};
-use crate::pb::enums::v1::{ParentClosePolicy, QueryResultType, TaskQueueKind, WorkflowIdReusePolicy};
+use crate::pb::deployment::v1::WorkerDeploymentOptions;
+use crate::pb::enums::v1::{
+    ParentClosePolicy, QueryResultType, TaskQueueKind, WorkerVersioningMode, WorkflowIdReusePolicy,
+};
 use crate::pb::failure::v1::failure::FailureInfo;
 use crate::pb::failure::v1::{ApplicationFailureInfo, Failure};
 use crate::pb::history::v1::HistoryEvent;
 use crate::pb::history::v1::history_event::Attributes as A;
 use crate::pb::query::v1::WorkflowQueryResult;
 use crate::pb::taskqueue::v1::TaskQueue;
+use crate::pb::workflow::v1::versioning_override::Override;
 use crate::pb::workflowservice::v1::*;
 use crate::time::duration;
 use std::cell::RefCell;
@@ -28,8 +32,19 @@ pub const FINISH: &str = "finish";
 /// What a worker holds of the runs that it knows.
 type Cache = Rc<RefCell<BTreeMap<String, Vec<HistoryEvent>>>>;
 
+/// The deployment that simulated workers belong to, if they have a version.
+pub const FLEET: &str = "fleet";
+
+fn deployment(build_id: Option<&str>) -> Option<WorkerDeploymentOptions> {
+    Some(WorkerDeploymentOptions {
+        deployment_name: FLEET.to_owned(),
+        build_id: build_id?.to_owned(),
+        worker_versioning_mode: WorkerVersioningMode::Versioned as i32,
+    })
+}
+
 /// A worker for workflow tasks: one poller for everybody's queue and one for its own.
-pub fn workflow_worker(world: &Rc<World>) {
+pub fn workflow_worker(world: &Rc<World>, build_id: Option<&'static str>) {
     let cache = Cache::default();
     let own = world.name("sticky");
     for sticky in [false, true] {
@@ -49,6 +64,7 @@ pub fn workflow_worker(world: &Rc<World>) {
                     namespace: NAMESPACE.to_owned(),
                     task_queue: Some(queue),
                     identity: own.clone(),
+                    deployment_options: deployment(build_id),
                     ..Default::default()
                 };
                 let power_losses = world.promises.borrow().power_losses;
@@ -61,7 +77,7 @@ pub fn workflow_worker(world: &Rc<World>) {
                                 cache.borrow_mut().clear();
                                 break;
                             }
-                            next = work(&world, &cache, &own, task).await;
+                            next = work(&world, &cache, (&own, build_id), task).await;
                         }
                     }
                     Ok(_) => {}
@@ -79,7 +95,12 @@ struct Given {
 }
 
 /// Processes one task; gives the next one that came with the answer.
-async fn work(world: &Rc<World>, cache: &Cache, own: &str, task: Given) -> Option<Given> {
+async fn work(
+    world: &Rc<World>,
+    cache: &Cache,
+    (own, build_id): (&str, Option<&'static str>),
+    task: Given,
+) -> Option<Given> {
     let Given { task, power_losses } = task;
     let events = history_of(world, cache, &task).await?;
     if task.query.is_some() {
@@ -92,7 +113,7 @@ async fn work(world: &Rc<World>, cache: &Cache, own: &str, task: Given) -> Optio
         let _gone = world.call::<_, RespondQueryTaskCompletedResponse>("RespondQueryTaskCompleted", answer).await;
         return None;
     }
-    let lacks_its_end = check(world, &task, &events);
+    let lacks_its_end = check(world, &task, &events, build_id);
     let started_event_id = task.started_event_id;
     let dice = &world.dice;
     if !world.calm.get() && dice.permille(40) {
@@ -129,6 +150,8 @@ async fn work(world: &Rc<World>, cache: &Cache, own: &str, task: Given) -> Optio
         force_create_new_workflow_task: !world.calm.get() && dice.permille(30),
         query_results: task.queries.keys().map(|id| (id.clone(), answered(id))).collect(),
         namespace: NAMESPACE.to_owned(),
+        deployment_options: deployment(build_id),
+        versioning_behavior: build_id.map_or(0, |_| 1 + dice.below(2) as i32),
         ..Default::default()
     };
     let answer: Result<RespondWorkflowTaskCompletedResponse, Failed> =
@@ -216,13 +239,37 @@ async fn read(
 
 /// What an SDK would stumble over. Whether the history lacks its end: a task that was over before its last page was read
 /// may lack it, and cannot be completed then.
-fn check(world: &World, task: &PollWorkflowTaskQueueResponse, events: &[HistoryEvent]) -> bool {
+fn check(world: &World, task: &PollWorkflowTaskQueueResponse, events: &[HistoryEvent], build_id: Option<&str>) -> bool {
     let run_id = task.workflow_execution.clone().unwrap_or_default().run_id;
     let mut ledger = Ledger::new();
     for what in events.iter().flat_map(|event| ledger.take(event)) {
         world.promises.borrow_mut().broken(format!("a worker of {run_id} saw: {what}"));
     }
+    let before = events.iter().take_while(|event| event.event_id < task.started_event_id);
+    // A repeated attempt has no place in history yet: what is read where it would stand may have come after it.
+    if let Some(pinned) = pinned_to(before).filter(|_| task.attempt == 1)
+        && build_id != Some(pinned.as_str())
+    {
+        let what = format!("a worker of version {build_id:?} got {run_id}, which somebody pinned to {pinned}");
+        world.promises.borrow_mut().broken(what);
+    }
     events.last().is_none_or(|event| event.event_id < task.started_event_id)
+}
+
+/// The build id that an operator pinned a run to.
+fn pinned_to<'a>(events: impl Iterator<Item = &'a HistoryEvent>) -> Option<String> {
+    let mut overriding = None;
+    for event in events {
+        match &event.attributes {
+            Some(A::WorkflowExecutionStartedEventAttributes(a)) => overriding.clone_from(&a.versioning_override),
+            Some(A::WorkflowExecutionOptionsUpdatedEventAttributes(a)) => overriding.clone_from(&a.versioning_override),
+            _ => {}
+        }
+    }
+    match overriding?.r#override? {
+        Override::Pinned(pinned) => pinned.version.map(|version| version.build_id),
+        Override::AutoUpgrade(_) | Override::OneTime(_) => None,
+    }
 }
 
 /// What a workflow has under way, as its history shows it.
@@ -445,13 +492,14 @@ fn activity(world: &World) -> C {
 }
 
 /// A worker for activities.
-pub fn activity_worker(world: &Rc<World>) {
+pub fn activity_worker(world: &Rc<World>, build_id: Option<&'static str>) {
     let world = world.clone();
     world.clone().executor.spawn(Kind::Outside, async move {
         loop {
             let poll = PollActivityTaskQueueRequest {
                 namespace: NAMESPACE.to_owned(),
                 task_queue: Some(TaskQueue { name: ACTIVITIES.to_owned(), ..Default::default() }),
+                deployment_options: deployment(build_id),
                 ..Default::default()
             };
             match world.call::<_, PollActivityTaskQueueResponse>("PollActivityTaskQueue", poll).await {

@@ -98,6 +98,7 @@ impl World {
             seed: self.seed ^ (self.lives.get() << 32),
         };
         let host = Arc::new(Host::new(self.store.clone(), Some(committer), settings));
+        host.load_deployments().expect("what is stored can be read");
         let pending = host.recover().expect("what is stored can be read");
         self.executor.spawn(Kind::Engine, host.clone().run_wheel());
         self.executor.spawn(Kind::Engine, host.clone().run_errands());

@@ -1,6 +1,7 @@
 //! What stands where in the store. Numbers are big-endian, so that byte order is their order; names are preceded by
 //! their length, so that no name is the beginning of another's key.
 
+use crate::core::versioning::Version;
 use crate::time::Time;
 use uuid::Uuid;
 
@@ -96,6 +97,32 @@ pub fn trailing_run(key: &[u8]) -> Option<RunKey> {
 pub fn attribute(namespace: &str, name: &str) -> Vec<u8> {
     let mut key = named(namespace);
     key.extend_from_slice(name.as_bytes());
+    key
+}
+
+/// A deployment of a namespace.
+pub fn deployment(namespace: &str, name: &str) -> Vec<u8> {
+    attribute(namespace, name)
+}
+
+/// The namespace that a key begins with.
+pub fn namespace_of(key: &[u8]) -> Option<String> {
+    let length = u32::from_be_bytes(key.get(..4)?.try_into().ok()?) as usize;
+    String::from_utf8(key.get(4..4 + length)?.to_vec()).ok()
+}
+
+/// An open run that belongs to a version.
+pub fn pinned(namespace: &str, version: &Version, run: &RunKey) -> Vec<u8> {
+    let mut key = pinned_prefix(namespace, version);
+    key.extend_from_slice(run);
+    key
+}
+
+/// What the keys of all open runs begin with that belong to a version.
+pub fn pinned_prefix(namespace: &str, version: &Version) -> Vec<u8> {
+    let mut key = named(namespace);
+    key.extend(named(&version.deployment));
+    key.extend(named(&version.build_id));
     key
 }
 

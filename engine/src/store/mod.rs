@@ -41,10 +41,14 @@ pub enum Space {
     Namespace,
     /// Search attributes that namespaces registered.
     Attribute,
+    /// Deployments of workers.
+    Deployment,
+    /// Open runs that belong to one version of their workers.
+    Pinned,
 }
 
 impl Space {
-    pub const ALL: [Space; 11] = [
+    pub const ALL: [Space; 13] = [
         Space::History,
         Space::Run,
         Space::Signal,
@@ -56,6 +60,8 @@ impl Space {
         Space::ByWorkflow,
         Space::Namespace,
         Space::Attribute,
+        Space::Deployment,
+        Space::Pinned,
     ];
 
     pub fn name(self) -> &'static str {
@@ -71,6 +77,8 @@ impl Space {
             Space::ByWorkflow => "by_workflow",
             Space::Namespace => "namespace",
             Space::Attribute => "attribute",
+            Space::Deployment => "deployment",
+            Space::Pinned => "pinned",
         }
     }
 }

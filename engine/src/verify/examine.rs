@@ -81,6 +81,7 @@ fn entries(store: &dyn Reads, key: &RunKey, state: &RunState, problem: &mut impl
     if state.is_busy() {
         expected.push((Space::Busy, key.to_vec()));
     }
+    expected.extend(state.pinned_to().map(|version| (Space::Pinned, keys::pinned(&state.namespace, &version, key))));
     expected.extend(errands(state).map(|errand| (Space::Errand, keys::errand(key, errand.event_id))));
     for (space, entry) in expected {
         if store.get(space, &entry)?.is_none() {
@@ -121,7 +122,9 @@ fn state_of(store: &dyn Reads, key: &RunKey) -> Result<Option<RunState>, Error> 
 
 /// Index entries that no state calls for.
 fn indexes(store: &dyn Reads, report: &mut Report) -> Result<(), Error> {
-    for space in [Space::Timer, Space::Busy, Space::Errand, Space::Listed, Space::ByWorkflow, Space::Signal] {
+    let indexes =
+        [Space::Timer, Space::Busy, Space::Errand, Space::Listed, Space::ByWorkflow, Space::Signal, Space::Pinned];
+    for space in indexes {
         let mut from = Vec::new();
         loop {
             let range = Range { from, limit: CHUNK, ..Range::prefix(Vec::new()) };
@@ -137,6 +140,9 @@ fn indexes(store: &dyn Reads, report: &mut Report) -> Result<(), Error> {
                     Space::Busy => state.is_busy(),
                     Space::Errand => keys::parse_errand(entry)
                         .is_some_and(|(_, event_id)| errands(state).any(|owed| owed.event_id == event_id)),
+                    Space::Pinned => run
+                        .zip(state.pinned_to())
+                        .is_some_and(|(run, version)| *entry == keys::pinned(&state.namespace, &version, &run)),
                     Space::Timer => keys::parse_timer(entry).is_some_and(|(at, _)| at.0 == state.wake_at),
                     _ => true,
                 });

@@ -86,7 +86,7 @@ mod tests {
             let report = verify(&*store).expect("reads");
             assert!(!report.is_sound(), "nobody missed what was in {}", space.name());
         }
-        for space in [Space::Timer, Space::Busy, Space::Listed, Space::ByWorkflow, Space::Signal] {
+        for space in [Space::Timer, Space::Busy, Space::Listed, Space::ByWorkflow, Space::Signal, Space::Pinned] {
             let store = store().await;
             let mut batch = Batch::default();
             batch.put(space, vec![9; 40], Vec::new());

@@ -6,6 +6,7 @@
 
 mod families;
 mod render;
+mod versions;
 
 use crate::fixture::{QUEUE, WorkerShape, beside_worker, client, connect, happened, history, memory};
 use crate::workflows::*;

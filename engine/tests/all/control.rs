@@ -58,7 +58,7 @@ async fn without_a_cache_every_task_and_query_is_replayed_from_the_whole_history
     {
         let engine = open(Options { limits, ..Options::new(Store::Memory) });
         let client = client(&engine).await;
-        beside_worker(&client, WorkerShape { cached_workflows: 0 }, async {
+        beside_worker(&client, WorkerShape { cached_workflows: 0, ..WorkerShape::default() }, async {
             let handle = client.start_workflow(Steps::run, (12, false), options("uncached")).await.expect("starts");
             assert_eq!(handle.get_result(WorkflowGetResultOptions::default()).await.expect("completes"), 12);
             let handle = client.start_workflow(Mailbox::run, (), options("asked")).await.expect("starts");

@@ -16,10 +16,12 @@ use temporalio_common::protos::temporal::api::history::v1::HistoryEvent;
 use temporalio_common::protos::temporal::api::workflowservice::v1::{
     DescribeWorkflowExecutionRequest, DescribeWorkflowExecutionResponse,
 };
+use temporalio_common::worker::{VersioningBehavior, WorkerDeploymentOptions, WorkerDeploymentVersion};
+use temporalio_sdk::runtime::RuntimeOptions;
 use temporalio_sdk::{Runtime, Worker, WorkerOptions};
 
-use crate::families;
 use crate::workflows::{self, Acts};
+use crate::{families, fleet};
 
 pub const QUEUE: &str = "q";
 
@@ -61,32 +63,47 @@ pub async fn connect(address: &str) -> Client {
 #[derive(Clone, Copy)]
 pub struct WorkerShape {
     pub cached_workflows: usize,
+    /// The build id of workers of the fleet, and what they want for their workflows.
+    pub version: Option<(&'static str, VersioningBehavior)>,
+    /// Whether it says that it lives.
+    pub heartbeats: bool,
 }
 
 impl Default for WorkerShape {
     fn default() -> Self {
-        WorkerShape { cached_workflows: 100 }
+        WorkerShape { cached_workflows: 100, version: None, heartbeats: false }
     }
 }
 
 /// Runs `scenario` beside a worker; the worker is shut down in good order afterwards.
 pub async fn beside_worker<T>(client: &Client, shape: WorkerShape, scenario: impl Future<Output = T>) -> T {
-    let runtime = Runtime::from_current_tokio(Default::default()).expect("a runtime");
-    let mut options = WorkerOptions::new(QUEUE)
+    let heartbeats = shape.heartbeats.then_some(Duration::from_secs(1));
+    let options = RuntimeOptions::builder().heartbeat_interval(heartbeats).build().expect("options");
+    let runtime = Runtime::from_current_tokio(options).expect("a runtime");
+    let mut options = WorkerOptions::new(if shape.version.is_some() { fleet::QUEUE } else { QUEUE })
         .register_activities(Acts)
         .max_cached_workflows(shape.cached_workflows)
         .graceful_shutdown_period(Duration::from_secs(1))
         .build();
+    if let Some((build_id, behavior)) = shape.version {
+        let version = WorkerDeploymentVersion::builder().deployment_name(fleet::FLEET).build_id(build_id).build();
+        options.deployment_options = WorkerDeploymentOptions::new(version)
+            .use_worker_versioning(true)
+            .default_versioning_behavior(behavior)
+            .build();
+    }
     workflows::register(&mut options);
     families::register(&mut options);
     let mut worker = Worker::new(&runtime, client.clone(), options).expect("a worker");
     let shutdown = worker.shutdown_handle();
+    // Boxed: workers stand beside workers, and their futures are large.
+    let scenario = Box::pin(scenario);
     let scenario = async {
         let result = scenario.await;
         shutdown();
         result
     };
-    let (worked, result) = within(async { tokio::join!(worker.run(), scenario) }).await;
+    let (worked, result) = within(async { tokio::join!(Box::pin(worker.run()), scenario) }).await;
     worked.expect("the worker ends in good order");
     result
 }

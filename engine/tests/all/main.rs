@@ -2,8 +2,10 @@
 
 mod conformance;
 mod control;
+mod deployments;
 mod families;
 mod fixture;
+mod fleet;
 mod kin;
 mod restart;
 mod serving;

@@ -1,7 +1,9 @@
 //! What runs can be selected and ordered by: the attributes that every run has, and those that a namespace registered.
 
+use super::Subject;
+use crate::core::versioning;
 use crate::pb::common::v1::Payload;
-use crate::pb::enums::v1::{IndexedValueType as Kind, WorkflowExecutionStatus};
+use crate::pb::enums::v1::{IndexedValueType as Kind, VersioningBehavior, WorkflowExecutionStatus};
 use crate::pb::workflow::v1::WorkflowExecutionInfo;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
@@ -22,6 +24,9 @@ pub const BUILT_IN: &[(&str, Kind)] = &[
     ("StartTime", Kind::Datetime),
     ("StateTransitionCount", Kind::Int),
     ("TaskQueue", Kind::Keyword),
+    ("TemporalWorkerDeployment", Kind::Keyword),
+    ("TemporalWorkerDeploymentVersion", Kind::Keyword),
+    ("TemporalWorkflowVersioningBehavior", Kind::Keyword),
     ("WorkflowId", Kind::Keyword),
     ("WorkflowType", Kind::Keyword),
 ];
@@ -55,42 +60,13 @@ impl Attribute {
         Some(Attribute { name: name.to_owned(), kind, is_built_in: built_in.is_some() })
     }
 
-    pub fn is(&self, name: &str) -> bool {
-        self.is_built_in && self.name == name
+    /// One that everything has that is looked for.
+    pub fn built_in(name: &str, kind: Kind) -> Attribute {
+        Attribute { name: name.to_owned(), kind, is_built_in: true }
     }
 
-    /// The values that a run has: none, one, or, of a list of keywords, several.
-    pub fn of(&self, run: &WorkflowExecutionInfo) -> Vec<Value> {
-        if !self.is_built_in {
-            let fields = run.search_attributes.as_ref().map(|attributes| &attributes.indexed_fields);
-            let payload = fields.and_then(|fields| fields.get(&self.name));
-            return payload.map(|payload| decode(payload, self.kind)).unwrap_or_default();
-        }
-        let execution = run.execution.as_ref();
-        let text = |text: &str| Some(Value::Text(text.to_owned()));
-        let time = |t: &Option<prost_wkt_types::Timestamp>| {
-            t.as_ref().map(|t| Value::Time(t.seconds * 1_000_000_000 + i64::from(t.nanos)))
-        };
-        let value = match self.name.as_str() {
-            "CloseTime" => time(&run.close_time),
-            "ExecutionDuration" => run.execution_duration.as_ref().map(|d| Value::Int(crate::time::nanos(Some(d)))),
-            "ExecutionStatus" => text(status_name(run.status())),
-            "ExecutionTime" => time(&run.execution_time),
-            "HistoryLength" => Some(Value::Int(run.history_length)),
-            "HistorySizeBytes" => Some(Value::Int(run.history_size_bytes)),
-            "ParentRunId" => run.parent_execution.as_ref().and_then(|parent| text(&parent.run_id)),
-            "ParentWorkflowId" => run.parent_execution.as_ref().and_then(|parent| text(&parent.workflow_id)),
-            "RootRunId" => run.root_execution.as_ref().and_then(|root| text(&root.run_id)),
-            "RootWorkflowId" => run.root_execution.as_ref().and_then(|root| text(&root.workflow_id)),
-            "RunId" => text(execution.map_or("", |execution| &execution.run_id)),
-            "StartTime" => time(&run.start_time),
-            "StateTransitionCount" => Some(Value::Int(run.state_transition_count)),
-            "TaskQueue" => text(&run.task_queue),
-            "WorkflowId" => text(execution.map_or("", |execution| &execution.workflow_id)),
-            "WorkflowType" => text(run.r#type.as_ref().map_or("", |t| &t.name)),
-            _ => None,
-        };
-        value.into_iter().collect()
+    pub fn is(&self, name: &str) -> bool {
+        self.is_built_in && self.name == name
     }
 
     /// What a word or a text of a query means as a value of this attribute.
@@ -109,7 +85,52 @@ impl Attribute {
     }
 }
 
+impl Subject for WorkflowExecutionInfo {
+    fn values(&self, attribute: &Attribute) -> Vec<Value> {
+        if !attribute.is_built_in {
+            let fields = self.search_attributes.as_ref().map(|attributes| &attributes.indexed_fields);
+            let payload = fields.and_then(|fields| fields.get(&attribute.name));
+            return payload.map(|payload| decode(payload, attribute.kind)).unwrap_or_default();
+        }
+        let execution = self.execution.as_ref();
+        let text = |text: &str| Some(Value::Text(text.to_owned()));
+        let some = |text: String| (!text.is_empty()).then_some(Value::Text(text));
+        let version = || self.versioning_info.as_ref().and_then(versioning::version_shown);
+        let value = match attribute.name.as_str() {
+            "CloseTime" => Value::time(self.close_time.as_ref()),
+            "ExecutionDuration" => self.execution_duration.as_ref().map(|d| Value::Int(crate::time::nanos(Some(d)))),
+            "ExecutionStatus" => text(status_name(self.status())),
+            "ExecutionTime" => Value::time(self.execution_time.as_ref()),
+            "HistoryLength" => Some(Value::Int(self.history_length)),
+            "HistorySizeBytes" => Some(Value::Int(self.history_size_bytes)),
+            "ParentRunId" => self.parent_execution.as_ref().and_then(|parent| text(&parent.run_id)),
+            "ParentWorkflowId" => self.parent_execution.as_ref().and_then(|parent| text(&parent.workflow_id)),
+            "RootRunId" => self.root_execution.as_ref().and_then(|root| text(&root.run_id)),
+            "RootWorkflowId" => self.root_execution.as_ref().and_then(|root| text(&root.workflow_id)),
+            "RunId" => text(execution.map_or("", |execution| &execution.run_id)),
+            "StartTime" => Value::time(self.start_time.as_ref()),
+            "StateTransitionCount" => Some(Value::Int(self.state_transition_count)),
+            "TaskQueue" => text(&self.task_queue),
+            "TemporalWorkerDeployment" => some(version().map_or(self.worker_deployment_name.clone(), |v| v.deployment)),
+            "TemporalWorkerDeploymentVersion" => version().and_then(|version| some(version.to_string())),
+            "TemporalWorkflowVersioningBehavior" => {
+                let behavior = self.versioning_info.as_ref().map(versioning::behavior_shown);
+                behavior.and_then(|behavior| some(behavior_name(behavior).to_owned()))
+            }
+            "WorkflowId" => text(execution.map_or("", |execution| &execution.workflow_id)),
+            "WorkflowType" => text(self.r#type.as_ref().map_or("", |t| &t.name)),
+            _ => None,
+        };
+        value.into_iter().collect()
+    }
+}
+
 impl Value {
+    /// A moment that something has, or has not.
+    pub fn time(time: Option<&prost_wkt_types::Timestamp>) -> Option<Value> {
+        time.map(|time| Value::Time(time.seconds * 1_000_000_000 + i64::from(time.nanos)))
+    }
+
     pub fn compare(&self, other: &Value) -> Option<Ordering> {
         match (self, other) {
             (Value::Text(a), Value::Text(b)) => Some(a.cmp(b)),
@@ -172,6 +193,15 @@ pub fn status_name(status: WorkflowExecutionStatus) -> &'static str {
         WorkflowExecutionStatus::TimedOut => "TimedOut",
         WorkflowExecutionStatus::Paused => "Paused",
         WorkflowExecutionStatus::Unspecified => "",
+    }
+}
+
+/// A behavior as queries write it.
+fn behavior_name(behavior: VersioningBehavior) -> &'static str {
+    match behavior {
+        VersioningBehavior::Pinned => "Pinned",
+        VersioningBehavior::AutoUpgrade => "AutoUpgrade",
+        VersioningBehavior::Unspecified => "",
     }
 }
 

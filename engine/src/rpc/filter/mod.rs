@@ -6,11 +6,11 @@ mod lex;
 mod test;
 #[cfg(test)]
 mod tests;
+pub mod worker;
 
 pub use attribute::Registered;
 
 use crate::pb::enums::v1::IndexedValueType as Kind;
-use crate::pb::workflow::v1::WorkflowExecutionInfo;
 use attribute::{Attribute, Value};
 use lex::{Token, tokenize};
 use std::cmp::Ordering;
@@ -19,7 +19,13 @@ use test::{Op, Test};
 /// Nesting that a query may have.
 const DEPTH_MAX: usize = 32;
 
-/// Which runs are meant, and in which order.
+/// What a query is asked of.
+pub trait Subject {
+    /// The values that it has: none, one, or, of a list of keywords, several.
+    fn values(&self, attribute: &Attribute) -> Vec<Value>;
+}
+
+/// Which are meant, and in which order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Query {
     pub filter: Filter,
@@ -62,8 +68,14 @@ pub enum FilterError {
 }
 
 impl Query {
+    /// A query of runs, in a namespace that registered these attributes.
     pub fn parse(query: &str, registered: &Registered) -> Result<Query, FilterError> {
-        let mut tokens = Tokens { tokens: tokenize(query)?, next: 0, registered };
+        Query::parse_by(query, &|name| Attribute::find(name, registered))
+    }
+
+    /// A query by the attributes that `find` knows.
+    pub fn parse_by(query: &str, find: &dyn Fn(&str) -> Option<Attribute>) -> Result<Query, FilterError> {
+        let mut tokens = Tokens { tokens: tokenize(query)?, next: 0, find };
         let is_ordered = |tokens: &Tokens<'_>| tokens.peek().is_some_and(|token| token.is_word("ORDER"));
         let filter = match tokens.peek() {
             None => Filter::All,
@@ -79,12 +91,12 @@ impl Query {
 }
 
 impl Filter {
-    pub fn matches(&self, run: &WorkflowExecutionInfo) -> bool {
+    pub fn matches(&self, subject: &impl Subject) -> bool {
         match self {
             Filter::All => true,
-            Filter::And(a, b) => a.matches(run) && b.matches(run),
-            Filter::Or(a, b) => a.matches(run) || b.matches(run),
-            Filter::Is(attribute, test) => test.holds(&attribute.of(run)),
+            Filter::And(a, b) => a.matches(subject) && b.matches(subject),
+            Filter::Or(a, b) => a.matches(subject) || b.matches(subject),
+            Filter::Is(attribute, test) => test.holds(&subject.values(attribute)),
         }
     }
 
@@ -109,9 +121,9 @@ impl Order {
         self.descending && self.by.is("StartTime")
     }
 
-    /// How two runs stand to each other; one without the attribute comes last.
-    pub fn compare(&self, a: &WorkflowExecutionInfo, b: &WorkflowExecutionInfo) -> Ordering {
-        let (a, b) = (self.by.of(a).into_iter().next(), self.by.of(b).into_iter().next());
+    /// How two of them stand to each other; one without the attribute comes last.
+    pub fn compare(&self, a: &impl Subject, b: &impl Subject) -> Ordering {
+        let (a, b) = (a.values(&self.by).into_iter().next(), b.values(&self.by).into_iter().next());
         match (a, b) {
             (Some(a), Some(b)) => {
                 let order = a.compare(&b).unwrap_or(Ordering::Equal);
@@ -136,7 +148,7 @@ pub fn split_group_by_status(query: &str) -> (&str, bool) {
 struct Tokens<'a> {
     tokens: Vec<Token>,
     next: usize,
-    registered: &'a Registered,
+    find: &'a dyn Fn(&str) -> Option<Attribute>,
 }
 
 impl Tokens<'_> {
@@ -174,7 +186,7 @@ impl Tokens<'_> {
 
     fn attribute(&mut self) -> Result<Attribute, FilterError> {
         match self.take().ok_or(FilterError::End("an attribute"))? {
-            Token::Word(name) => Attribute::find(&name, self.registered).ok_or(FilterError::UnknownAttribute(name)),
+            Token::Word(name) => (self.find)(&name).ok_or(FilterError::UnknownAttribute(name)),
             other => Err(FilterError::Unexpected(other.text(), "an attribute")),
         }
     }

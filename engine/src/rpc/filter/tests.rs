@@ -3,6 +3,7 @@
 use super::*;
 use crate::pb::common::v1::{Payload, SearchAttributes, WorkflowExecution, WorkflowType};
 use crate::pb::enums::v1::WorkflowExecutionStatus;
+use crate::pb::workflow::v1::WorkflowExecutionInfo;
 use crate::time::Time;
 
 const SECOND: i64 = 1_000_000_000;

@@ -103,10 +103,7 @@ fn steady(mut attributes: Attributes) -> Attributes {
             a.worker_version = None;
             a.binary_checksum.clear();
             a.deployment = None;
-            a.deployment_version = None;
             a.worker_deployment_version.clear();
-            a.worker_deployment_name.clear();
-            a.versioning_behavior = 0;
             a.metering_metadata = None;
             if let Some(metadata) = &mut a.sdk_metadata {
                 metadata.core_used_flags.sort();
