@@ -5,6 +5,7 @@ use crate::{
     answer::{self, Origin, Previews},
     brain::BrainActivities,
     model::{self, FailureClass, OnDelta, Outcome, Request},
+    url_sources,
 };
 use domain::{
     Failure, RetryClass,
@@ -76,7 +77,8 @@ pub async fn call_model(
             deltas.publish(delta);
         }
     };
-    ask(brain, asking, &mut on_delta, cancelled).await
+    let outcome = ask(brain, asking, &mut on_delta, cancelled).await?;
+    Ok(outcome.map(|outcome| url_sources::checked(outcome, &entries, &snapshot)))
 }
 
 /// A request that is ready to be sent, and what its answer is made into events with.

@@ -1,5 +1,6 @@
 //! `whatif`: a recorded session gone through again. Reads its log, makes the requests, and asks the model where the record has no
-//! answer and asking is allowed. It runs no tool and writes to no log.
+//! answer and asking is allowed. It runs no tool and writes to no log; where a session is to go on from a call that is new, it leaves
+//! what that needs.
 
 use crate::{
     answer::Origin,
@@ -44,7 +45,7 @@ pub async fn whatif<'a>(
         Ok(record) => record,
         Err(error) => return failed(format!("cannot {error}")),
     };
-    let Variation { attributes, harness, snapshot } = variation(brain, &record.before, &input.variant).await?;
+    let Variation { attributes, harness, snapshot } = variation(brain, &record.before, input).await?;
     let found = brain.harnesses.find(&harness).await?;
     if let Found::Gone(why) = &found {
         return failed(format!("harness {harness} {why}"));
@@ -73,6 +74,9 @@ pub async fn whatif<'a>(
     }
     let mut report = trial.report(input);
     report.turns.truncate(TRIAL_TURNS_TOLD_MAX);
+    if let Some(left) = trial.left().filter(|_| input.live) {
+        report.left = Some(blobs::put_json(&*brain.blobs, &left).await?);
+    }
     Ok(Tried::Report { report })
 }
 
@@ -83,12 +87,8 @@ struct Variation {
 }
 
 /// The session as it was before the turn, with what is to be otherwise.
-async fn variation(
-    brain: &BrainActivities,
-    before: &SessionState,
-    variant: &Variant,
-) -> Result<Variation, ActivityError> {
-    let Variant { harness, strategy, model, shims_off } = variant.clone();
+async fn variation(brain: &BrainActivities, before: &SessionState, input: &Input) -> Result<Variation, ActivityError> {
+    let Variant { harness, strategy, model, shims_off } = input.variant.clone();
     let mut attributes = before.summary.attributes.clone();
     let agent = &mut attributes.agent;
     let mut snapshot: AgentSnapshot = blobs::get_json(&*brain.blobs, &agent.snapshot).await?;
@@ -97,9 +97,14 @@ async fn variation(
     {
         snapshot.model.id.clone_from(&model.id);
         snapshot.model.max_tokens = model.max_tokens;
-        // It is named in no log, so nobody reads it by its hash.
-        let bytes = serde_json::to_vec(&snapshot).unwrap_or_default();
-        agent.snapshot = BlobRef { blob: ids::content_hash(&bytes), bytes: bytes.len() as u64 };
+        agent.snapshot = match input.live {
+            true => blobs::put_json(&*brain.blobs, &snapshot).await?,
+            // It is named in no log, so nobody reads it by its hash.
+            false => {
+                let bytes = serde_json::to_vec(&snapshot).unwrap_or_default();
+                BlobRef { blob: ids::content_hash(&bytes), bytes: bytes.len() as u64 }
+            }
+        };
         (agent.model, agent.window_tokens, agent.max_tokens) = (model.id, model.window_tokens, model.max_tokens);
     }
     if let Some(strategy) = strategy {

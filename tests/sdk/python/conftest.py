@@ -14,6 +14,7 @@ import httpx2
 import pytest
 
 from service import Service
+from shop import Shop
 from support import MODEL, TOOLSET, Session
 
 
@@ -73,3 +74,10 @@ def service() -> Iterator[Service]:
     yield service
     assert service.stop(signal.SIGTERM) == 0, "a service that is told to end does so in good order"
     service.close()
+
+
+@pytest.fixture
+def shop(client: anthropic.Anthropic, tmp_path: Path) -> Iterator[Shop]:
+    shop = Shop(client, tmp_path)
+    yield shop
+    shop.close()

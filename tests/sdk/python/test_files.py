@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import anthropic
 import pytest
 from anthropic.types import FileNotDownloadableError
 
 from support import eventually, message, text
+
+FILE_BYTES_MAX = 500_000_000
+# What a service may grow by while it handles them: far less than one of them has.
+MEMORY_BYTES_MAX = 50_000_000
 
 
 def test_85_a_file_comes_and_goes(client):
@@ -47,6 +53,33 @@ def test_86_what_was_uploaded_is_not_handed_out(client):
     assert file.downloadable is False
     with pytest.raises(FileNotDownloadableError):
         client.beta.files.download(file.id)
+
+
+@pytest.mark.timeout(240)
+def test_86_87_half_a_gigabyte_goes_in_without_being_held_and_much_comes_out_whole(service, tmp_path):
+    client, session = service.client.with_options(timeout=200), service.session()
+    session.say("hello")
+    before = service.memory_bytes()
+    large = tmp_path / "large.bin"
+    with open(large, "wb") as file:
+        file.truncate(FILE_BYTES_MAX)
+    with open(large, "rb") as file:
+        uploaded = client.beta.files.upload(file=("large.bin", file))
+    assert uploaded.size_bytes == FILE_BYTES_MAX
+    with open(large, "ab") as file:
+        file.write(b"x")
+    with open(large, "rb") as file, pytest.raises(anthropic.ContentTooLargeError):
+        client.beta.files.upload(file=("larger.bin", file))
+    large.unlink()
+    grown = service.memory_bytes("VmHWM") - before
+    assert grown < MEMORY_BYTES_MAX, f"at its highest it had {grown} bytes more"
+    session.bash("head -c 40000000 /dev/urandom | tee /mnt/session/outputs/out.bin | sha256sum > sum")
+    [file] = eventually(lambda: list(client.beta.files.list(scope_id=session.id)), bool, seconds=60)
+    digest = hashlib.sha256()
+    with client.beta.files.with_streaming_response.download(file.id) as answer:
+        for chunk in answer.iter_bytes():
+            digest.update(chunk)
+    assert text(session.bash("cut -d ' ' -f 1 sum")).strip() == digest.hexdigest()
 
 
 def test_87_what_a_session_leaves_is_a_file_of_its_own(client, session, make_session):

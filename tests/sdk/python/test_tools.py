@@ -1,4 +1,4 @@
-"""Tools: conformance checks 63 to 71."""
+"""Tools: conformance checks 63 to 72."""
 
 from __future__ import annotations
 
@@ -212,6 +212,19 @@ def test_71_a_disabled_tool_is_neither_offered_nor_run(make_session):
     assert events[-1].stop_reason.type == "end_turn"
     with pytest.raises(anthropic.BadRequestError):
         session.send(confirmation(call.id, "allow"))
+
+
+def test_72_a_server_that_is_down_is_told_and_the_turn_goes_on(make_agent, make_session):
+    server = {"type": "url", "name": "docs", "url": "https://mcp.invalid/mcp"}
+    toolset = {"type": "mcp_toolset", "mcp_server_name": "docs"}
+    session = make_session(agent=make_agent(mcp_servers=[server], tools=[TOOLSET, toolset]).id)
+    for turn in range(2):
+        # It is tried again with each turn.
+        events = session.say(f"echo turn {turn} #bash")
+        error = only(events, "session.error").error
+        assert (error.type, error.mcp_server_name) == ("mcp_connection_failed_error", "docs")
+        assert text(only(events, "agent.tool_result")) == f"turn {turn}\n"
+        assert events[-1].stop_reason.type == "end_turn"
 
 
 def test_the_sdks_tool_runner_answers_custom_tools(make_session):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import datetime
 from typing import Any
@@ -10,7 +11,7 @@ import anthropic
 import httpx2
 import pytest
 
-from support import MODEL, message
+from support import MODEL, TOOLSET, message
 
 
 def test_01_a_key_is_accepted_as_bearer_and_a_wrong_one_refused(client):
@@ -195,3 +196,71 @@ def test_12_a_conflict_is_not_repeated(client, make_agent):
             counted.beta.agents.update(agent.id, version=agent.version + 1, name="other")
     assert conflict.value.type == "conflict_error"
     assert len(requests) == 1
+
+
+def test_02_08_09_the_curl_forms_of_the_docs(client, http):
+    """As `curl` and the SDKs of before send them: x-api-key, the old version, a beta header, `?beta=true`."""
+    headers = {
+        "x-api-key": client.api_key,
+        "anthropic-version": "2023-06-01",
+        "anthropic-beta": "managed-agents-2026-04-01",
+        "content-type": "application/json",
+    }
+    with httpx2.Client(base_url=http.base_url, headers=headers, timeout=30) as curl:
+
+        def post(path: str, body: dict[str, Any]) -> Any:
+            return curl.post(path, params={"beta": "true"}, json=body).raise_for_status().json()
+
+        agent = post("/v1/agents", {"name": "curl", "model": {"id": MODEL}, "tools": [TOOLSET]})
+        environment = post("/v1/environments", {"name": "curl", "config": {"type": "cloud"}})
+        session = post("/v1/sessions", {"agent": agent["id"], "environment_id": environment["id"]})
+        path = f"/v1/sessions/{session['id']}/events"
+        said = []
+        stream_headers = {"accept": "text/event-stream"}
+        with curl.stream("GET", f"{path}/stream", params={"beta": "true"}, headers=stream_headers) as stream:
+            [sent] = post(path, {"events": [message("echo from curl #bash")]})["data"]
+            # As the docs do it: by the data lines alone.
+            for line in stream.iter_lines():
+                if line.startswith("data:"):
+                    said.append(json.loads(line.removeprefix("data:")))
+                    if said[-1]["type"] == "session.status_idle":
+                        break
+        listed = curl.get(path, params={"beta": "true", "limit": "1000"}).raise_for_status().json()["data"]
+        assert listed[0]["id"] == sent["id"] and listed[-1]["type"] == "session.status_idle"
+        assert {event["id"] for event in said} == {event["id"] for event in listed}
+        assert curl.delete(f"/v1/sessions/{session['id']}").json()["type"] == "session_deleted"
+
+
+def test_what_is_not_built_is_said_and_asked_for_once(client, environment, make_agent, session):
+    requests: list[httpx2.Request] = []
+    counting = anthropic.DefaultHttpxClient(event_hooks={"request": [requests.append]})
+    agent = make_agent().id
+    store = {"type": "memory_store", "memory_store_id": "memstore_01"}
+    outcome = {"type": "user.define_outcome", "description": "d", "rubric": {"type": "text", "content": "r"}}
+    budget = {"type": "limit", "max_list_cost": {"amount": "100", "currency": "USD"}}
+    with anthropic.Anthropic(http_client=counting, max_retries=2) as counted:
+        beta = counted.beta
+        made = {"agent": agent, "environment_id": environment.id}
+        calls = [
+            lambda: beta.memory_stores.list(),
+            lambda: beta.memory_stores.create(name="m"),
+            lambda: beta.skills.list(),
+            lambda: beta.deployments.list(),
+            lambda: beta.dreams.list(),
+            lambda: beta.user_profiles.list(),
+            lambda: beta.models.list(),
+            lambda: beta.agents.create(name="a", model=MODEL, skills=[{"type": "anthropic", "skill_id": "xlsx"}]),
+            lambda: beta.agents.create(name="a", model=MODEL, multiagent={"type": "coordinator", "agents": [agent]}),
+            lambda: beta.sessions.create(**made, budget=budget),
+            lambda: beta.sessions.create(**made, resources=[store]),
+            lambda: beta.sessions.create(**made, initial_events=[outcome]),
+            lambda: beta.sessions.events.send(session.id, events=[outcome]),
+        ]
+        for number, call in enumerate(calls):
+            with pytest.raises(anthropic.HTTPNotImplementedError) as refused:
+                call()
+                pytest.fail(f"call {number} was answered")
+            error = refused.value.body["error"]
+            assert (error["type"], error["details"]["error_code"]) == ("api_error", "not_implemented"), number
+            assert len(requests) == number + 1, "it is not sent again"
+    assert session.list() == []

@@ -5,70 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import anthropic
 import pytest
 
-from support import Session, confirmation, eventually, is_idle, message, of_type, only, text, toolset, types
-
-WORKER = Path(__file__).with_name("worker.py")
-
-
-class Shop:
-    """A self-hosted environment: a key of it, workers, and sessions in it."""
-
-    def __init__(self, client: anthropic.Anthropic, http: Any, make_session: Callable[..., Session], folder: Path):
-        environments = client.beta.environments
-        self.id = environments.create(name="shop", config={"type": "self_hosted"}).id
-        answer = http.post(f"/v1/steadyhand/environments/{self.id}/keys", json={"name": "tests"})
-        self.key = answer.raise_for_status().json()["key"]
-        self.client = client
-        self.as_worker = anthropic.Anthropic(api_key=self.key, timeout=30, max_retries=0)
-        self.folder = folder
-        self._make_session = make_session
-        self._workers: list[subprocess.Popen[bytes]] = []
-
-    @property
-    def work(self) -> Any:
-        """As an operator calls it."""
-        return self.client.beta.environments.work
-
-    @property
-    def queue(self) -> Any:
-        """As a worker calls it."""
-        return self.as_worker.beta.environments.work
-
-    def session(self, **params: Any) -> Session:
-        return self._make_session(**{"environment_id": self.id, **params})
-
-    def worker(self, max_idle: float = 60) -> subprocess.Popen[bytes]:
-        command = [sys.executable, str(WORKER), self.id, self.key, str(self.folder), str(max_idle)]
-        log = open(self.folder / "worker.log", "ab")
-        self._workers.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
-        log.close()
-        return self._workers[-1]
-
-    def items(self, session: Session) -> list[Any]:
-        """Newest first."""
-        return [item for item in self.work.list(self.id) if item.data.id == session.id]
-
-    def close(self) -> None:
-        for worker in self._workers:
-            worker.kill()
-            worker.wait(10)
-        self.as_worker.close()
-
-
-@pytest.fixture
-def shop(client: Any, http: Any, make_session: Any, tmp_path: Path) -> Iterator[Shop]:
-    shop = Shop(client, http, make_session, tmp_path)
-    yield shop
-    shop.close()
+from shop import Shop, finished
+from support import confirmation, eventually, message, of_type, only, text, toolset, types
 
 
 def token_of(item: Any) -> str:
@@ -128,19 +71,6 @@ def test_75_the_official_worker_serves_a_session(shop):
     assert len(shop.items(session)) == 2
 
 
-def finished(session: Session, results: int) -> list[Any]:
-    """The events, once that many results are there and the session rests without asking for more."""
-
-    def is_over(events: list[Any]) -> bool:
-        last = events[-1] if events else None
-        rests = last is not None and is_idle(last) and last.stop_reason.type != "requires_action"
-        return rests and len(of_type(events, "user.tool_result")) >= results
-
-    events = eventually(session.list, is_over, seconds=50)
-    assert is_over(events), types(events)
-    return events
-
-
 def test_75_several_calls_of_several_sessions_are_served_by_several_workers(shop):
     for _ in range(2):
         shop.worker(max_idle=1)
@@ -198,17 +128,11 @@ def test_79_another_worker_takes_over_from_one_that_was_killed_and_no_call_is_lo
     command = "if test -e begun; then echo taken over; else touch begun; sleep 5; fi #bash"
     killed = shop.worker()
     session = shop.session(initial_events=[message(command)])
-    assert eventually((shop.folder / "begun").exists, bool)
+    assert eventually((shop.folder / "begun").exists, bool, seconds=50)
     killed.send_signal(signal.SIGKILL)
     killed.wait(10)
     [item] = shop.items(session)
-    # Shortens the lease that the worker left behind.
-    shop.queue.heartbeat(
-        item.id,
-        environment_id=shop.id,
-        expected_last_heartbeat=item.latest_heartbeat_at or "NO_HEARTBEAT",
-        desired_ttl_seconds=10,
-    )
+    shop.shorten_lease(session)
     shop.worker(max_idle=1)
     events = finished(session, results=1)
     assert text(only(events, "user.tool_result")).strip() == "taken over"
@@ -218,7 +142,7 @@ def test_79_another_worker_takes_over_from_one_that_was_killed_and_no_call_is_lo
 def test_79_a_worker_that_is_told_to_end_finishes_its_call_and_leaves_the_session_to_the_next(shop):
     leaving = shop.worker()
     session = shop.session(initial_events=[message("touch begun; sleep 3; echo finished #bash")])
-    assert eventually((shop.folder / "begun").exists, bool)
+    assert eventually((shop.folder / "begun").exists, bool, seconds=50)
     leaving.send_signal(signal.SIGTERM)
     assert leaving.wait(40) == 0
     shop.worker()
