@@ -13,7 +13,7 @@ mod record;
 mod tests;
 mod trial;
 
-pub use compare::{Difference, Move, Pair, Sum, What, cost};
+pub use compare::{Difference, Move, Pair, Sum, Totals, What, cost, says};
 pub use record::{ModelEnd, Record, Shape};
 pub use trial::{Asked, Need, Trial};
 
@@ -54,7 +54,7 @@ pub struct Input {
     pub session: Recorded,
     /// From which turn on.
     pub turn: u64,
-    /// How many turns are gone through; without it, all that were recorded.
+    /// How many turns are gone through, from that one on; without it, all that were recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub turns: Option<u64>,
     #[serde(default)]
@@ -78,8 +78,11 @@ pub struct Report {
     pub model: String,
     pub strategy: StrategyRef,
     pub shims_off: Vec<String>,
-    /// Turn by turn, both sides.
+    /// Turn by turn, both sides: the first of them.
     pub turns: Vec<Pair>,
+    /// Over all turns; reports of earlier builds have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub totals: Option<Totals>,
     /// Steps that came out the same before the first that did not.
     pub same_steps: u64,
     /// The first step that was another one.
@@ -119,11 +122,9 @@ pub enum End {
 }
 
 impl Report {
-    /// Every turn ended by the model's own word, and the last one said what was expected, if anything was.
-    pub fn is_good(&self) -> bool {
-        let last = self.turns.last().and_then(|pair| pair.tried.as_ref());
-        let ended = self.turns.iter().all(|pair| pair.tried.as_ref().is_some_and(Sum::ended_well));
-        ended && last.is_none_or(|sum| sum.as_expected != Some(false))
+    /// Over all turns, also those that are not told of one by one.
+    pub fn totals(&self) -> Totals {
+        self.totals.clone().unwrap_or_else(|| Totals::of(&self.turns))
     }
 
     /// What it does not know.
