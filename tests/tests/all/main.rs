@@ -16,6 +16,7 @@ mod repositories;
 mod rollouts;
 mod session;
 mod traces;
+mod trials;
 mod turns;
 mod users;
 mod whatif;
