@@ -1,5 +1,6 @@
 //! The api's side of hands: what it asks of whoever has the sandboxes of this machine. It never calls a worker.
 
+use crate::app::App;
 use async_trait::async_trait;
 
 /// A hand of this machine.
@@ -28,4 +29,12 @@ pub trait Hands: Send + Sync {
 
     /// Ends the hand and removes everything of it.
     async fn end(&self, id: &str) -> std::io::Result<()>;
+}
+
+/// Whether a session has that hand, by its log as it is now. Of one that cannot be read nothing is known, and it is an error.
+pub async fn is_held(app: &App, session_id: &str, hand_id: &str) -> std::io::Result<bool> {
+    let followed = app.session(session_id);
+    let log = followed.fresh().await.map_err(std::io::Error::other)?;
+    let summary = log.summary().ok_or(std::io::ErrorKind::NotFound)?;
+    Ok(summary.hand.as_ref().is_some_and(|hand| hand.hand == hand_id))
 }

@@ -26,6 +26,7 @@ pub const ROLLOUT_ORDER: &str = "order";
 pub const SESSION: &str = "sesn";
 /// A swap of a session's harness.
 pub const SWAP: &str = "swap";
+pub const TRANSFER: &str = "htfr";
 /// Derived from its session's.
 pub const THREAD: &str = domain::ids::prefix::THREAD;
 /// A what-if, or several.

@@ -1,8 +1,9 @@
 //! The hands of this machine as the service has them: listed and ended for the api, and taken away when the session that
-//! they were made for is over and nobody has ended them.
+//! they were made for is over or has let go of them, and nobody has ended them.
 
 use crate::connect::Rpc;
 use async_trait::async_trait;
+use domain::limits;
 use hand::{
     hands::{By, Hands},
     local::Found,
@@ -25,6 +26,30 @@ const WORKFLOW_SERVICE: &str = "temporal.api.workflowservice.v1.WorkflowService"
 const REAP_EVERY: Duration = Duration::from_secs(5 * 60);
 /// A session that has just ended still collects from its hands, and releases them itself.
 const ORPHAN_IDLE_SECONDS: u64 = 2 * 60;
+/// One that is being made is nobody's yet, and may take as long as a provision.
+const UNHELD_IDLE_SECONDS: u64 = limits::PROVISION_TIMEOUT_MS / 1_000 + 5 * 60;
+
+/// Says whether a session that is not over has a hand.
+#[async_trait]
+pub trait Holders: Send + Sync {
+    async fn hold(&self, session_id: &str, hand_id: &str) -> io::Result<bool>;
+}
+
+#[async_trait]
+impl Holders for api::App {
+    async fn hold(&self, session_id: &str, hand_id: &str) -> io::Result<bool> {
+        api::hands::is_held(self, session_id, hand_id).await
+    }
+}
+
+/// After how many idle seconds a hand is taken away.
+#[derive(Clone, Copy)]
+struct Idle {
+    /// Its session is over.
+    over: u64,
+    /// Its session goes on without it.
+    unheld: u64,
+}
 
 #[derive(Clone)]
 pub struct HandsHere {
@@ -57,9 +82,10 @@ impl HandsHere {
     }
 
     /// At once and then again and again, until `closing` turns true.
-    pub async fn reap(self, engine: Rpc, namespace: String, mut closing: watch::Receiver<bool>) {
+    pub async fn reap(self, engine: Rpc, namespace: String, holders: impl Holders, mut closing: watch::Receiver<bool>) {
+        let idle = Idle { over: ORPHAN_IDLE_SECONDS, unheld: UNHELD_IDLE_SECONDS };
         loop {
-            if let Err(error) = self.reap_once(&engine, &namespace, ORPHAN_IDLE_SECONDS).await {
+            if let Err(error) = self.reap_once(&engine, &namespace, &holders, idle).await {
                 warn!(error = &error as &dyn std::error::Error, "hands not looked through");
             }
             tokio::select! {
@@ -69,15 +95,22 @@ impl HandsHere {
         }
     }
 
-    async fn reap_once(&self, engine: &Rpc, namespace: &str, idle_seconds_min: u64) -> io::Result<()> {
+    async fn reap_once(&self, engine: &Rpc, namespace: &str, holders: &impl Holders, idle: Idle) -> io::Result<()> {
         for (found, owner) in self.own().await? {
+            let (hand_id, session_id) = (&found.hand_id, &owner.session_id);
             let is_busy = found.status.as_ref().is_some_and(|status| !status.running.is_empty());
-            if is_busy || found.idle_seconds < idle_seconds_min || !is_over(engine, namespace, &owner).await? {
+            if is_busy || found.idle_seconds < idle.over.min(idle.unheld) {
                 continue;
             }
-            let (hand_id, session_id) = (&found.hand_id, &owner.session_id);
+            let is_needless = match is_over(engine, namespace, &owner).await? {
+                true => found.idle_seconds >= idle.over,
+                false => found.idle_seconds >= idle.unheld && !holders.hold(session_id, hand_id).await?,
+            };
+            if !is_needless {
+                continue;
+            }
             match self.release(hand_id, epoch(&found)).await {
-                Ok(()) => info!(hand_id, session_id, "hand of a session that is over taken away"),
+                Ok(()) => info!(hand_id, session_id, "hand that no session has taken away"),
                 Err(error) => {
                     warn!(hand_id, session_id, error = &error as &dyn std::error::Error, "hand not taken away");
                 }
@@ -175,10 +208,17 @@ mod tests {
             made("over", "here", "sesn_over"),
             made("foreign", "there", "sesn_over"),
         ];
-        here.reap_once(&engine, "default", 60).await.unwrap();
+        let left = made("left", "here", "sesn_runs");
+        let reap = async |over, unheld| {
+            here.reap_once(&engine, "default", &Holds("runs"), Idle { over, unheld }).await.unwrap();
+        };
+        reap(60, 60).await;
         assert!(hands.iter().all(|hand| hand.dir.exists()), "it may have ended just now");
-        here.reap_once(&engine, "default", 0).await.unwrap();
+        reap(0, 60).await;
         assert_eq!(hands.each_ref().map(|hand| hand.dir.exists()), [true, false, true]);
+        assert!(left.dir.exists(), "it may just be made");
+        reap(60, 0).await;
+        assert!(!left.dir.exists() && hands[0].dir.exists() && hands[2].dir.exists(), "its session has another one");
 
         let listed = api::hands::Hands::list(&here).await.unwrap();
         assert_eq!(
@@ -190,6 +230,16 @@ mod tests {
         assert!(hands[2].dir.exists(), "it is another service's");
         for hand in ["runs", "foreign"] {
             here.release(hand, 1).await.unwrap();
+        }
+    }
+
+    /// Every session has the hand of this id.
+    struct Holds(&'static str);
+
+    #[async_trait]
+    impl Holders for Holds {
+        async fn hold(&self, _session_id: &str, hand_id: &str) -> io::Result<bool> {
+            Ok(hand_id == self.0)
         }
     }
 

@@ -1,6 +1,8 @@
 //! Children of `serve`: started with an empty environment and a socket of their own, started again when they die,
 //! gone when the service is.
 
+use crate::env_vars;
+use domain::fault;
 use std::{
     ffi::OsString,
     os::fd::OwnedFd,
@@ -67,6 +69,8 @@ async fn run_once(
     theirs.set_nonblocking(false)?;
     let mut command = Command::new(&child.program);
     command.args(&child.args).env_clear().stdin(Stdio::from(OwnedFd::from(theirs))).kill_on_drop(true);
+    // A moment that a test waits for may be a child's.
+    command.envs(fault::armed().map(|fault| (env_vars::FAULT, fault.to_string())));
     if let Some(uid) = child.uid {
         command.uid(uid).gid(uid).current_dir("/");
     }

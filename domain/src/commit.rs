@@ -6,7 +6,7 @@ use crate::{
     agent::{HarnessRef, StrategyRef},
     content::BlobRef,
     outcome::Listed,
-    session::{Attributes, HandRef},
+    session::{Attributes, Give, HandRef, Handed, Workspace},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -83,6 +83,10 @@ impl Take {
                     | PrivateEntry::SwapRequested { id, .. }
                     | PrivateEntry::CloseRequested { id },
             } => Some(id),
+            Take::Private { entry: PrivateEntry::Giving { give } } => Some(&give.id),
+            Take::Private { entry: PrivateEntry::HandTaken { handed } | PrivateEntry::HandRefused { handed, .. } } => {
+                Some(&handed.id)
+            }
             _ => None,
         }
     }
@@ -154,6 +158,49 @@ pub enum PrivateEntry {
     /// They said so: from here on the agent has these.
     ToolsListed {
         listed: Listed,
+    },
+    /// The session rests and its hand with it: unless it is needed before, it is parked then.
+    Resting {
+        activity: String,
+        until: Time,
+    },
+    /// What is in the hand is being kept, so that it can be let go.
+    Parking {
+        activity: String,
+    },
+    /// The workspace is kept: the hand is let go by an activity of this name, and the next use has a new one.
+    HandParked {
+        hand: HandRef,
+        workspace: Workspace,
+        release: String,
+    },
+    /// What is in the hand is to go to another session.
+    Giving {
+        give: Give,
+    },
+    /// It does not: the session goes on with it.
+    NotGiven {
+        reason: String,
+    },
+    /// It is on its way, by an activity of this name, and no longer this session's.
+    HandGiven {
+        to: String,
+        handed: Handed,
+        activity: String,
+    },
+    /// The other session is over: it is this session's again.
+    HandBack {
+        handed: Handed,
+    },
+    /// The next use begins with what another session had.
+    HandTaken {
+        handed: Handed,
+    },
+    /// The session has a hand of its own; what came goes back, by an activity of this name.
+    HandRefused {
+        handed: Handed,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        activity: Option<String>,
     },
     /// The hand is given up for good.
     Releasing {

@@ -26,8 +26,16 @@ pub enum Point {
     ModelAnswered,
     /// A hand was made; nobody was told.
     HandProvisioned,
+    /// What is in a hand is kept; nobody was told.
+    HandKept,
     /// A tool call has reached a hand worker and no hand.
     ExecuteDispatched,
+    /// A hand's journal knows of a call; nothing was started.
+    CallBegun,
+    /// A call is over; the hand's journal does not know.
+    CallEnded,
+    /// A call's result is in the hand's journal; nobody was told.
+    CallRecorded,
     /// A tool has finished; nobody was told.
     ToolFinished,
     /// A run is about to continue as new.
@@ -53,14 +61,18 @@ pub enum Point {
 }
 
 impl Point {
-    pub const ALL: [(Point, &str); 18] = [
+    pub const ALL: [(Point, &str); 22] = [
         (Point::EventAccepted, "event-accepted"),
         (Point::TaskStarted, "task-started"),
         (Point::DecisionMade, "decision-made"),
         (Point::DecisionRecorded, "decision-recorded"),
         (Point::ModelAnswered, "model-answered"),
         (Point::HandProvisioned, "hand-provisioned"),
+        (Point::HandKept, "hand-kept"),
         (Point::ExecuteDispatched, "execute-dispatched"),
+        (Point::CallBegun, "call-begun"),
+        (Point::CallEnded, "call-ended"),
+        (Point::CallRecorded, "call-recorded"),
         (Point::ToolFinished, "tool-finished"),
         (Point::RunContinued, "run-continued"),
         (Point::RunSealing, "run-sealing"),
@@ -119,6 +131,11 @@ static ARMED: OnceLock<Armed> = OnceLock::new();
 /// Lets `act` happen at `fault`, once. The first call in a process counts.
 pub fn arm(fault: Fault, act: fn()) {
     ARMED.get_or_init(|| Armed { fault, passed: AtomicU64::new(0), act });
+}
+
+/// What is waited for in this process, for whoever has to hand it on to a process that it starts.
+pub fn armed() -> Option<Fault> {
+    ARMED.get().map(|armed| armed.fault)
 }
 
 /// The moment has come.

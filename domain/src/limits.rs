@@ -72,6 +72,9 @@ pub const HOST_WAIT_MS: u64 = 30_000;
 pub const LIST_TIMEOUT_MS: u64 = 2 * 60 * 1_000;
 pub const PROVISION_TIMEOUT_MS: u64 = 10 * 60 * 1_000;
 
+/// Milliseconds at rest after which a session's hand is parked, unless the operator says otherwise: before its lease ends.
+pub const PARK_AFTER_MS: u64 = 10 * 60 * 1_000;
+
 /// Reading one run and writing its segments, milliseconds.
 pub const SEAL_TIMEOUT_MS: u64 = 10 * 60 * 1_000;
 

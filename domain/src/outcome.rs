@@ -6,7 +6,7 @@ use crate::{
     content::{BlobRef, Json},
     event::{ErrorBody, Permission},
     model::ModelPrivate,
-    session::HandRef,
+    session::{HandRef, Workspace},
 };
 use serde::{Deserialize, Serialize};
 
@@ -131,6 +131,21 @@ pub struct Listed {
 pub struct SealOutcome {
     pub run_id: String,
     pub manifest: BlobRef,
+}
+
+/// Result of `park`. The hand is as it was: what is kept is recorded before anything of it is let go.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum ParkOutcome {
+    Parked {
+        workspace: Workspace,
+    },
+    /// It cannot be parked; it stays until its lease ends.
+    Kept {
+        failure: Failure,
+    },
+    /// Nothing of it is left.
+    Gone {},
 }
 
 /// Result of `collect`: what a hand holds at the end of a turn.

@@ -43,6 +43,8 @@ pub mod signal {
     pub const EVENTS: &str = "events";
     pub const CHANGE: &str = "change";
     pub const SWAP: &str = "swap";
+    pub const GIVE: &str = "give";
+    pub const HANDED: &str = "handed";
     pub const CLOSE: &str = "close";
 }
 
@@ -116,6 +118,9 @@ pub struct Tuning {
     /// Milliseconds within which a hand's host has to take a call. 0: `limits::HOST_WAIT_MS`.
     #[serde(default)]
     pub host_wait_ms: u64,
+    /// Milliseconds at rest after which a session's hand is parked. 0: never.
+    #[serde(default)]
+    pub park_after_ms: u64,
 }
 
 impl Tuning {
@@ -197,6 +202,8 @@ pub enum Mail {
     Event { event: Event },
     Change { change: Change },
     Swap { swap: Swap },
+    Give { give: Give },
+    Handed { handed: Handed },
     Close { close: Close },
 }
 
@@ -207,6 +214,8 @@ impl Mail {
             Mail::Event { event } => &event.id,
             Mail::Change { change } => &change.id,
             Mail::Swap { swap } => &swap.id,
+            Mail::Give { give } => &give.id,
+            Mail::Handed { handed } => &handed.id,
             Mail::Close { close } => &close.id,
         }
     }
@@ -267,6 +276,28 @@ pub struct Swap {
     pub harness: HarnessRef,
 }
 
+/// Signal `give`: what is in the hand goes to another session, when this one rests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Give {
+    pub id: String,
+    /// The other session.
+    pub to: String,
+}
+
+/// Signal `handed`, from one session to another: what was in a hand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handed {
+    pub id: String,
+    /// The session that had it.
+    pub from: String,
+    /// The hand that it was in.
+    pub hand: String,
+    pub workspace: Workspace,
+    /// It comes back, as it was not taken.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub returned: bool,
+}
+
 /// Signal `close`: release the hands and end the workflow.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Close {
@@ -279,6 +310,25 @@ pub struct HandRef {
     pub hand: String,
     pub host: String,
     pub epoch: u64,
+}
+
+/// What was kept of a hand, so that another one can go on from it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workspace {
+    /// A JSON array of [`OutputFile`]: the pieces of an archive, in order. Nobody but a sandbox opens it.
+    pub listing: BlobRef,
+    /// Where the repository in it began, so that its diff can be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<WorkspaceStart>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkspaceStart {
+    /// The repository's folder inside the sandbox.
+    pub dir: String,
+    /// A commit id; none in a repository that was empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
 }
 
 /// Input of `call_model`: names hashes and positions, never a message list.
@@ -315,6 +365,9 @@ pub struct ExecuteInput {
     pub session_id: String,
     pub hand: HandRef,
     pub call: Call,
+    /// The hand goes on from a parked one, and the model has not been told what that means.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restored: bool,
     /// What the turn began with ([`crate::Summary::began`]): for traces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub turn_event: Option<String>,
@@ -354,12 +407,15 @@ pub struct ProvisionInput {
     pub hand: String,
     pub environment_id: String,
     pub resources: Vec<Resource>,
+    /// Of a hand that was parked: the new one begins with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<Workspace>,
     /// What the turn began with ([`crate::Summary::began`]): for traces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub turn_event: Option<String>,
 }
 
-/// Input of `collect` and `release`.
+/// Input of `collect`, `park` and `release`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HandInput {
     pub session_id: String,

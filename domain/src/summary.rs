@@ -8,7 +8,7 @@ use crate::{
     agent::HarnessRef,
     content::BlobRef,
     event::StopReason,
-    session::{Attributes, Change, HandRef},
+    session::{Attributes, Change, HandRef, Workspace},
 };
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +39,12 @@ pub struct Summary {
     pub active_ms: u64,
     pub running_since: Option<Time>,
     pub hand: Option<HandRef>,
+    /// What its last hand left, while it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked: Option<Parked>,
+    /// The activity by which its hand will be parked, or is being parked now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parking: Option<String>,
     /// Listing of the files collected last.
     pub outputs: Option<BlobRef>,
     /// The activity that is collecting them now.
@@ -47,6 +53,15 @@ pub struct Summary {
     pub manifest: Option<BlobRef>,
     /// Closed runs that the manifest does not name yet, oldest first.
     pub unsealed: Vec<String>,
+}
+
+/// A hand that was let go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parked {
+    /// The id it had.
+    pub hand: String,
+    pub workspace: Workspace,
+    pub at: Time,
 }
 
 /// What everything that a turn causes can be traced back to.
@@ -102,6 +117,8 @@ impl Summary {
             active_ms: 0,
             running_since: None,
             hand: None,
+            parked: None,
+            parking: None,
             outputs: None,
             collecting: None,
             manifest: None,
@@ -116,7 +133,7 @@ impl Summary {
         }
         match take {
             Take::Inline { event, .. } => self.inline(&event.body, now),
-            Take::Private { entry } => self.private(entry, change),
+            Take::Private { entry } => self.private(entry, now, change),
             // The first one after `TurnBegun`.
             Take::Accepted { id, ignored: false } if self.began.is_none() && self.turn > 0 => {
                 self.began = Some(TurnBegin { event: id.clone(), at: now });
@@ -161,7 +178,7 @@ impl Summary {
         }
     }
 
-    fn private<'a>(&mut self, entry: &PrivateEntry, change: impl FnOnce(&str) -> Option<&'a Change>) {
+    fn private<'a>(&mut self, entry: &PrivateEntry, now: Time, change: impl FnOnce(&str) -> Option<&'a Change>) {
         match entry {
             PrivateEntry::TurnBegun {} => {
                 self.turn += 1;
@@ -181,7 +198,21 @@ impl Summary {
                 }
             }
             PrivateEntry::Swapped { to, .. } => self.harness = to.clone(),
-            PrivateEntry::HandProvisioned { hand } => self.hand = Some(hand.clone()),
+            PrivateEntry::HandProvisioned { hand } => {
+                self.hand = Some(hand.clone());
+                self.parked = None;
+            }
+            PrivateEntry::HandParked { hand, workspace, .. } => {
+                self.hand = None;
+                self.parked = Some(Parked { hand: hand.hand.clone(), workspace: workspace.clone(), at: now });
+            }
+            PrivateEntry::HandGiven { .. } => self.parked = None,
+            PrivateEntry::HandTaken { handed } | PrivateEntry::HandBack { handed } => {
+                self.parked = Some(Parked { hand: handed.hand.clone(), workspace: handed.workspace.clone(), at: now });
+            }
+            PrivateEntry::Resting { activity, .. } | PrivateEntry::Parking { activity } => {
+                self.parking = Some(activity.clone());
+            }
             PrivateEntry::HandLost { hand, .. } | PrivateEntry::HandReleased { hand }
                 if self.hand.as_ref().is_some_and(|own| own.hand == *hand) =>
             {
@@ -194,6 +225,7 @@ impl Summary {
             PrivateEntry::Collecting { activity } => self.collecting = Some(activity.clone()),
             PrivateEntry::ActivityClosed { activity, .. } => {
                 self.collecting.take_if(|collecting| collecting == activity);
+                self.parking.take_if(|parking| parking == activity);
             }
             PrivateEntry::ToolsListed { listed } => {
                 let agent = &mut self.attributes.agent;

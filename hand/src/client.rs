@@ -6,7 +6,7 @@ use crate::{socket, wire};
 use base64::Engine;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::io::{self, BufReader};
+use std::io::{self, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -51,7 +51,14 @@ impl Client {
 
     /// Send one request and wait for its reply, as long as it takes. A refusal is an error.
     pub fn ask(&mut self, request: &Request) -> Result<Reply, Error> {
-        wire::write_line(&mut self.writer, request)?;
+        let line = wire::line(request)?;
+        if line.len() > limits::REQUEST_BYTES {
+            // The hand would close the connection in the middle of it, and nobody would know why.
+            let (bytes, max) = (line.len(), limits::REQUEST_BYTES);
+            let message = format!("it has {bytes} bytes, and a sandbox takes {max}: send it in smaller pieces");
+            return Err(Error::Refused { code: Refusal::BadRequest, message });
+        }
+        self.writer.write_all(&line).map_err(wire::Error::Io)?;
         match wire::read_line(&mut self.reader, limits::REPLY_BYTES)? {
             Reply::Refused { code, message } => Err(Error::Refused { code, message }),
             reply => Ok(reply),

@@ -4,6 +4,8 @@
 //! Only the kernel ever writes the file, so mounting it trusts nothing that the sandbox made.
 
 use crate::folder::Folder;
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
 use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -23,7 +25,9 @@ pub enum Error {
 }
 
 /// Have the disk of the hand mounted, made first where there is none.
-pub fn mount(folder: &Folder, bytes: u64) -> Result<(), Error> {
+///
+/// `patterns` is a folder where an empty one of each size is kept: making a filesystem takes longer than all the rest.
+pub fn mount(folder: &Folder, bytes: u64, patterns: Option<&Path>) -> Result<(), Error> {
     let (image, disk) = (folder.image(), folder.disk());
     match DirBuilder::new().mode(0o755).create(&disk) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(Error::Make(disk, e)),
@@ -33,7 +37,10 @@ pub fn mount(folder: &Folder, bytes: u64) -> Result<(), Error> {
         return Ok(());
     }
     if !image.exists() {
-        make(&image, bytes)?;
+        match patterns {
+            Some(patterns) => copy_of(&pattern(patterns, bytes)?, &image)?,
+            None => make(&image, bytes)?,
+        }
     }
     run("mount", &["-t", "ext4", "-o", "loop,nosuid,nodev,noatime"], &[&image, &disk])
 }
@@ -49,14 +56,55 @@ pub fn probe() -> Result<(), Error> {
     let dir = std::env::temp_dir().join(format!("steadyhand-probe-{}", std::process::id()));
     DirBuilder::new().mode(0o700).create(&dir).map_err(|e| Error::Make(dir.clone(), e))?;
     let folder = Folder::new(&dir);
-    let outcome = mount(&folder, BYTES).and_then(|()| unmount(&folder));
+    let outcome = mount(&folder, BYTES, None).and_then(|()| unmount(&folder));
     // What an unmount left busy is still there to be seen.
     crate::removal::remove_tree(&dir).ok();
     outcome
 }
 
-fn make(image: &Path, bytes: u64) -> Result<(), Error> {
+/// The empty one of that size, made where there is none. Who made it last has made the same.
+fn pattern(patterns: &Path, bytes: u64) -> Result<PathBuf, Error> {
+    let pattern = patterns.join(format!(".disk-{bytes}"));
+    if !pattern.exists() {
+        make(&pattern, bytes)?;
+    }
+    Ok(pattern)
+}
+
+/// What was written of it, and holes for the rest.
+fn copy_of(pattern: &Path, image: &Path) -> Result<(), Error> {
     let part = image.with_extension("part");
+    let copied = File::open(pattern).and_then(|from| {
+        let to = File::options().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+        let bytes = from.metadata()?.len();
+        to.set_len(bytes)?;
+        let mut at = 0;
+        while let Some(begin) = next_data(&from, at)? {
+            at = rustix::fs::seek(&from, SeekFrom::Hole(begin))?;
+            let (mut read, mut written) = (begin, begin);
+            while read < at {
+                let left = usize::try_from(at - read).unwrap_or(usize::MAX);
+                if rustix::fs::copy_file_range(&from, Some(&mut read), &to, Some(&mut written), left)? == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            }
+        }
+        std::fs::rename(&part, image)
+    });
+    copied.map_err(|e| Error::Make(image.to_owned(), e))
+}
+
+/// Where a file goes on after a hole.
+fn next_data(file: &File, at: u64) -> io::Result<Option<u64>> {
+    match rustix::fs::seek(file, SeekFrom::Data(at)) {
+        Ok(begin) => Ok(Some(begin)),
+        Err(Errno::NXIO) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn make(image: &Path, bytes: u64) -> Result<(), Error> {
+    let part = image.with_extension(format!("part-{}", std::process::id()));
     let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&part);
     file.and_then(|file| file.set_len(bytes)).map_err(|e| Error::Make(part.clone(), e))?;
     // No blocks are kept for root, and tables are written when they are used.
@@ -81,4 +129,38 @@ fn run(program: &'static str, options: &[&str], paths: &[&Path]) -> Result<(), E
         return Ok(());
     }
     Err(Error::Failed { program, said: String::from_utf8_lossy(&output.stderr).trim().to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Seek, Write};
+
+    #[test]
+    fn a_copy_has_what_was_written_and_the_same_holes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (pattern, image) = (dir.path().join("pattern"), dir.path().join("image"));
+        let mut file = File::create(&pattern).unwrap();
+        for at in [0, 1 << 20, 100 << 20] {
+            file.seek(io::SeekFrom::Start(at)).unwrap();
+            file.write_all(&[7; 5000]).unwrap();
+        }
+        file.set_len(1 << 30).unwrap();
+        copy_of(&pattern, &image).unwrap();
+        let (from, to) = (pattern.metadata().unwrap(), image.metadata().unwrap());
+        assert_eq!(to.len(), 1 << 30);
+        assert!(to.blocks() <= from.blocks() && to.blocks() < 1000, "{} of {}", to.blocks(), from.blocks());
+        let read = |path: &Path, at| {
+            let mut bytes = [0; 6000];
+            std::os::unix::fs::FileExt::read_exact_at(&File::open(path).unwrap(), &mut bytes, at).unwrap();
+            bytes
+        };
+        for at in [0, 1 << 20, 100 << 20, 500 << 20] {
+            assert_eq!(read(&pattern, at), read(&image, at), "at {at}");
+        }
+        let empty = dir.path().join("empty");
+        File::create(&empty).unwrap().set_len(1 << 20).unwrap();
+        copy_of(&empty, &image).unwrap();
+        assert_eq!(image.metadata().unwrap().len(), 1 << 20);
+    }
 }

@@ -99,7 +99,7 @@ fn try_launch(spec: Spec) -> Result<HandRef, Error> {
     if let Some(hand) = live(&folder) {
         return Ok(hand);
     }
-    let mut layers = probe::required();
+    let mut layers = probe::promised();
     if layers.iter().any(|layer| !layer.on) {
         layers.retain(|layer| !layer.on);
         return Err(Error::Layers(layers));
@@ -119,7 +119,7 @@ fn try_launch(spec: Spec) -> Result<HandRef, Error> {
     let own_disk = spec.mode == Mode::Strict || folder.image().exists();
     let disk = match own_disk {
         false => probe::disk_watched(),
-        true => probe::disk_own(image::mount(&folder, spec.limits.disk_bytes)),
+        true => probe::disk_own(image::mount(&folder, spec.limits.disk_bytes, Some(&spec.hands_dir))),
     };
     fill(&folder, &spec, owner, own_disk && disk.on)?;
     let cgroup_name = cgroup::name(&spec.hand_id, folder.path());
@@ -142,7 +142,12 @@ fn try_launch(spec: Spec) -> Result<HandRef, Error> {
     let text = serde_json::to_vec(&plan).expect("a plan has only string keys");
     folder::replace(&folder.plan(), &text).map_err(|e| Error::Make(folder.plan(), e))?;
     readable(&folder.plan(), 0o640, uid)?;
-    start_shim(&folder, &plan)?;
+    if let Err(error) = start_shim(&folder, &plan) {
+        // Only now is it worth the time to find out whether a sandbox can start here at all.
+        let off: Vec<_> = probe::required().into_iter().filter(|layer| !layer.on).collect();
+        cgroup::remove(&cgroup_name);
+        return Err(if off.is_empty() { error } else { Error::Layers(off) });
+    }
     // What they were made from is in the workspace now; what cannot be removed goes with the folder.
     for name in [inside::BUNDLE, inside::ARCHIVE] {
         std::fs::remove_file(folder.recipe().join(name)).ok();

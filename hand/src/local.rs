@@ -112,7 +112,8 @@ pub fn revive(dir: &Path, program: &Path) -> Result<HandRef, Error> {
     let earlier = launch::earlier(&Folder::new(&dir)).map_err(Error::Plan)?;
     let nothing = || Error::Nothing(dir.clone(), io::ErrorKind::NotFound.into());
     let Plan { spec, .. } = earlier.ok_or_else(nothing)?;
-    provision(&Spec { program: program.to_owned(), ..spec })
+    // Nobody waits a second time for a moment that was passed.
+    provision(&Spec { program: program.to_owned(), stop: None, ..spec })
 }
 
 /// Where the shim of the hand in `dir` listens.

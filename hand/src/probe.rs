@@ -21,17 +21,44 @@ pub fn probe() -> Vec<Layer> {
     layers
 }
 
-/// The layers without which no hand starts.
+/// The layers without which no hand starts, as they are once one has: a sandbox that is put up has them all, and trying them
+/// before would take as long as putting it up.
+pub fn promised() -> Vec<Layer> {
+    match bwrap() {
+        Some(bwrap) => vec![on("bubblewrap", bwrap.display().to_string()), namespaces_on(), system_calls()],
+        None => vec![no_bubblewrap()],
+    }
+}
+
+fn on(name: &str, why: String) -> Layer {
+    layer(name, Need::Always, true, why, "")
+}
+
+fn off(name: &str, why: String, fix: &str) -> Layer {
+    layer(name, Need::Always, false, why, fix)
+}
+
+fn no_bubblewrap() -> Layer {
+    let fix = "install bubblewrap 0.8 or later (apt-get install bubblewrap, dnf install bubblewrap)";
+    off("bubblewrap", "bwrap was not found".to_owned(), fix)
+}
+
+fn namespaces_on() -> Layer {
+    on("namespaces", "user, mount, pid, net, ipc, uts and cgroup; no further user namespaces".to_owned())
+}
+
+fn system_calls() -> Layer {
+    match seccomp::filters() {
+        Ok(filters) => on("seccomp", format!("{} filters", filters.len())),
+        Err(e) => off("seccomp", e.to_string(), "run on x86_64 or aarch64"),
+    }
+}
+
+/// The layers without which no hand starts, each tried.
 pub fn required() -> Vec<Layer> {
-    let on = |name: &str, why: String| layer(name, Need::Always, true, why, "");
-    let off = |name: &str, why: String, fix: &str| layer(name, Need::Always, false, why, fix);
     let mut layers = Vec::new();
     let Some(bwrap) = bwrap() else {
-        layers.push(off(
-            "bubblewrap",
-            "bwrap was not found".to_owned(),
-            "install bubblewrap 0.8 or later (apt-get install bubblewrap, dnf install bubblewrap)",
-        ));
+        layers.push(no_bubblewrap());
         return layers;
     };
     match version(&bwrap) {
@@ -45,16 +72,13 @@ pub fn required() -> Vec<Layer> {
         }
     }
     layers.push(match namespaces(&bwrap) {
-        Ok(()) => on("namespaces", "user, mount, pid, net, ipc, uts and cgroup; no further user namespaces".to_owned()),
+        Ok(()) => namespaces_on(),
         Err(why) => {
             let fix = namespaces_fix(&why);
             off("namespaces", why, fix)
         }
     });
-    layers.push(match seccomp::filters() {
-        Ok(filters) => on("seccomp", format!("{} filters", filters.len())),
-        Err(e) => off("seccomp", e.to_string(), "run on x86_64 or aarch64"),
-    });
+    layers.push(system_calls());
     layers
 }
 

@@ -62,6 +62,9 @@ pub struct Spec {
     /// Whose it is, for those who list hands. Nothing here goes by it.
     #[serde(default)]
     pub owner: Option<Owner>,
+    /// Where the shim stops itself, for tests of what becomes of a call when somebody dies then.
+    #[serde(default)]
+    pub stop: Option<Stop>,
     /// The lesser user on whose behalf the hand is made: files must be his, and he may talk to it. None: whoever launches.
     #[serde(default)]
     pub client: Option<u32>,
@@ -81,6 +84,7 @@ impl Spec {
             resources: Resources::default(),
             egress: None,
             owner: None,
+            stop: None,
             client: None,
         }
     }
@@ -117,6 +121,26 @@ pub struct Owner {
     /// The name of the service on this machine.
     pub host: String,
     pub session_id: String,
+}
+
+/// The n-th passage of a moment, counted from 1.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Stop {
+    pub at: StopAt,
+    pub nth: u64,
+}
+
+/// Moments of a call, each between two things that a crash must not tear apart.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum StopAt {
+    /// The journal knows of the call; nothing was started.
+    Begun,
+    /// The call is over; the journal does not know.
+    Ended,
+    /// The result is in the journal; nobody was told.
+    Recorded,
 }
 
 /// A proxy outside, and what the sandbox has to know to use it. Holds nothing that is secret.

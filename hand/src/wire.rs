@@ -33,10 +33,15 @@ pub fn read_line<T: DeserializeOwned>(from: &mut impl BufRead, max: usize) -> Re
 
 /// Write one JSON line in one piece.
 pub fn write_line(to: &mut impl Write, value: &impl Serialize) -> Result<(), Error> {
+    to.write_all(&line(value)?)?;
+    Ok(to.flush()?)
+}
+
+/// One JSON line as it is written.
+pub fn line(value: &impl Serialize) -> Result<Vec<u8>, Error> {
     let mut line = serde_json::to_vec(value).map_err(Error::Json)?;
     line.push(b'\n');
-    to.write_all(&line)?;
-    Ok(to.flush()?)
+    Ok(line)
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -7,6 +7,7 @@
 mod draft;
 mod fork;
 mod mail;
+mod rest;
 mod turn;
 mod views;
 
@@ -57,6 +58,7 @@ fn make(mut draft: Draft<'_>, intake: &Intake, ask: &mut dyn Ask) -> Commit {
     }
     mail::sort(&mut draft);
     turn::go_on(&mut draft, ask);
+    rest::settle(&mut draft);
     draft.finish()
 }
 

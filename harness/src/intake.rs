@@ -10,8 +10,8 @@ use domain::{
     event::Confirmation,
     ids,
     limits::VIEW_RESULT_HEAD_BYTES,
-    outcome::{CollectOutcome, ListOutcome, ModelDigest, ProvisionOutcome, SealOutcome, ToolDigest},
-    session::{Change, Close, Mail, Swap},
+    outcome::{CollectOutcome, ListOutcome, ModelDigest, ParkOutcome, ProvisionOutcome, SealOutcome, ToolDigest},
+    session::{Change, Close, Give, Handed, Mail, Swap},
 };
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +47,8 @@ pub enum Waiting {
     Answer { id: String, digest: ToolDigest },
     Change { change: Change },
     Swap { swap: Swap },
+    Give { give: Give },
+    Handed { handed: Handed },
     Close { close: Close },
 }
 
@@ -56,6 +58,8 @@ impl Waiting {
             Mail::Event { event } => Self::of_event(event),
             Mail::Change { change } => Waiting::Change { change: change.clone() },
             Mail::Swap { swap } => Waiting::Swap { swap: swap.clone() },
+            Mail::Give { give } => Waiting::Give { give: give.clone() },
+            Mail::Handed { handed } => Waiting::Handed { handed: handed.clone() },
             Mail::Close { close } => Waiting::Close { close: close.clone() },
         }
     }
@@ -88,6 +92,8 @@ impl Waiting {
             | Waiting::Answer { id, .. } => id,
             Waiting::Change { change } => &change.id,
             Waiting::Swap { swap } => &swap.id,
+            Waiting::Give { give } => &give.id,
+            Waiting::Handed { handed } => &handed.id,
             Waiting::Close { close } => &close.id,
         }
     }
@@ -129,6 +135,9 @@ pub enum Outcome {
     },
     Collect {
         outcome: CollectOutcome,
+    },
+    Park {
+        outcome: ParkOutcome,
     },
     /// A timer fired, or an activity that returns nothing is done.
     Done {},

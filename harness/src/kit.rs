@@ -24,8 +24,10 @@ use domain::{
     failure::FailureKind,
     ids,
     model::{ModelPrivate, Purpose, Recipe},
-    outcome::{BlockDigest, Call, CollectOutcome, ListOutcome, Listed, ModelDigest, ProvisionOutcome, ToolDigest},
-    session::{Attributes, Change, Close, HandRef, LogEntry, Mail, Swap, Tuning},
+    outcome::{
+        BlockDigest, Call, CollectOutcome, ListOutcome, Listed, ModelDigest, ParkOutcome, ProvisionOutcome, ToolDigest,
+    },
+    session::{Attributes, Change, Close, Give, HandRef, Handed, LogEntry, Mail, Swap, Tuning, Workspace},
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -186,6 +188,21 @@ impl Session {
         self.mailbox.push(Mail::Change { change });
     }
 
+    /// To a session that is not part of this.
+    pub fn give(&mut self) {
+        let id = self.fresh_id();
+        self.mailbox.push(Mail::Give { give: Give { id, to: "sesn_other".to_owned() } });
+    }
+
+    /// From a session that is not part of this.
+    pub fn handed(&mut self, returned: bool) {
+        let listing = BlobRef { blob: "3".repeat(64), bytes: 0 };
+        let (id, hand) = (self.fresh_id(), "hand_other".to_owned());
+        let workspace = Workspace { listing, start: None };
+        self.mailbox
+            .push(Mail::Handed { handed: Handed { id, from: "sesn_other".to_owned(), hand, workspace, returned } });
+    }
+
     pub fn swap(&mut self, harness: HarnessRef) {
         let id = self.fresh_id();
         self.mailbox.push(Mail::Swap { swap: Swap { id, harness } });
@@ -235,7 +252,7 @@ impl Session {
     fn start(&mut self) {
         for pending in &self.state.pending {
             let is_known = self.flying.iter().any(|(activity, _)| *activity == pending.activity);
-            let has_hand = !pending.op.needs_hand() || self.state.summary.hand.is_some();
+            let has_hand = !pending.op.needs_hand() || self.state.has_hand();
             if !is_known && has_hand {
                 self.flying.push((pending.activity.clone(), pending.op.clone()));
                 self.ops.insert(pending.activity.clone(), pending.op.clone());
@@ -409,6 +426,18 @@ impl Session {
         let rest = json!(outcome);
         self.results.insert(activity.to_owned(), ActivityResult { events: Vec::new(), private: None, rest });
         self.finish(activity, Ok(Outcome::List { outcome }));
+    }
+
+    /// What is in the hand is kept.
+    pub fn parked(&mut self, activity: &str) {
+        let listing = BlobRef { blob: "2".repeat(64), bytes: 0 };
+        self.park_ends(activity, ParkOutcome::Parked { workspace: Workspace { listing, start: None } });
+    }
+
+    pub fn park_ends(&mut self, activity: &str, outcome: ParkOutcome) {
+        let rest = json!(outcome);
+        self.results.insert(activity.to_owned(), ActivityResult { events: Vec::new(), private: None, rest });
+        self.finish(activity, Ok(Outcome::Park { outcome }));
     }
 
     pub fn collected(&mut self, activity: &str) {

@@ -18,7 +18,7 @@ use domain::{
     limits::SEEN_EVENT_IDS_MAX,
     model::Range,
     outcome::{Call, ModelDigest, ToolDigest},
-    session::{Attributes, Swap},
+    session::{Attributes, Give, HandRef, Handed, Swap},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -50,7 +50,13 @@ pub struct SessionState {
     pub hands: u64,
     /// A hand worked since the last collection.
     pub uncollected: bool,
+    /// The hand goes on from a parked one, and no call of it has ended yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restored: bool,
     pub swap: Option<Swap>,
+    /// What is in the hand goes to another session as soon as it is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub giving: Option<Give>,
     pub closing: bool,
     /// Ids of mail taken lately, so that a redelivered signal changes nothing.
     pub seen: VecDeque<String>,
@@ -109,6 +115,21 @@ pub enum Op {
         run_id: String,
     },
     Collect {},
+    /// Nothing is done with the hand until then.
+    Rest {
+        until: Time,
+    },
+    /// Calls wait until it is over.
+    Park {},
+    /// A parked hand is let go; the session has nothing to do with it any more.
+    Discard {
+        hand: HandRef,
+    },
+    /// Another session is told what it has now.
+    Hand {
+        to: String,
+        handed: Handed,
+    },
     Release {},
 }
 
@@ -131,7 +152,16 @@ impl Op {
 
     /// Whether the turn waits for it.
     pub fn holds_turn(&self) -> bool {
-        !matches!(self, Op::Seal { .. } | Op::Collect {} | Op::Release {})
+        !matches!(
+            self,
+            Op::Seal { .. }
+                | Op::Collect {}
+                | Op::Rest { .. }
+                | Op::Park {}
+                | Op::Discard { .. }
+                | Op::Hand { .. }
+                | Op::Release {}
+        )
     }
 }
 
@@ -178,7 +208,9 @@ impl SessionState {
             marks: Marks::default(),
             hands: 0,
             uncollected: false,
+            restored: false,
             swap: None,
+            giving: None,
             closing: false,
             seen: VecDeque::new(),
             turn_strategy: None,
@@ -199,7 +231,7 @@ impl SessionState {
             (pending.cancelling, pending.dispatched) = (false, false);
         }
         (self.tries, self.uncollected, self.swap, self.closing) = (0, false, None, false);
-        self.turn_strategy = None;
+        (self.turn_strategy, self.restored, self.giving) = (None, false, None);
         self.summary = Summary {
             last_time: self.summary.last_time,
             n: self.summary.n,
@@ -242,6 +274,11 @@ impl SessionState {
         self.summary.status == Status::Running && !self.is_busy() && self.blocked.is_empty()
     }
 
+    /// There is a hand, and calls can be given to it.
+    pub fn has_hand(&self) -> bool {
+        self.summary.hand.is_some() && !self.pending.iter().any(|pending| pending.op == Op::Park {})
+    }
+
     pub fn pending(&self, activity: &str) -> Option<&Pending> {
         self.pending.iter().find(|pending| pending.activity == activity)
     }
@@ -252,7 +289,7 @@ impl SessionState {
             self.take(take, commit.now, intake);
         }
         self.step(&commit.step, commit.n, commit.now);
-        let has_hand = self.summary.hand.is_some();
+        let has_hand = self.has_hand();
         for pending in self.pending.iter_mut().filter(|pending| matches!(pending.op, Op::Execute { .. })) {
             pending.dispatched |= has_hand || !pending.op.needs_hand();
         }
@@ -271,6 +308,7 @@ impl SessionState {
             }
         }
         let harness = self.summary.harness.name.clone();
+        let was_parked = self.summary.parked.is_some();
         self.summary.take(take, now, |id| match intake.mail(id) {
             Some(Waiting::Change { change }) => Some(change),
             _ => None,
@@ -282,7 +320,10 @@ impl SessionState {
                 }
             }
             Take::Inline { event, .. } => self.inline(&event.body),
-            Take::Private { entry } => self.private(entry, &harness, intake),
+            Take::Private { entry } => {
+                self.restored |= was_parked && matches!(entry, PrivateEntry::HandProvisioned { .. });
+                self.private(entry, &harness, intake);
+            }
             Take::Accepted { ignored: true, .. } | Take::Result { .. } => {}
         }
     }
@@ -302,7 +343,11 @@ impl SessionState {
             // The refusal is an inline result that follows.
             Waiting::Confirmation { .. } | Waiting::Interrupt { .. } => {}
             Waiting::Answer { digest, .. } => self.answered(digest.clone()),
-            Waiting::Change { .. } | Waiting::Swap { .. } | Waiting::Close { .. } => {}
+            Waiting::Change { .. }
+            | Waiting::Swap { .. }
+            | Waiting::Give { .. }
+            | Waiting::Handed { .. }
+            | Waiting::Close { .. } => {}
         }
     }
 
@@ -366,6 +411,13 @@ impl SessionState {
                 self.uncollected = false;
                 self.start(activity.clone(), Op::Collect {});
             }
+            PrivateEntry::Resting { activity, until } => self.start(activity.clone(), Op::Rest { until: *until }),
+            PrivateEntry::Parking { activity } => self.start(activity.clone(), Op::Park {}),
+            PrivateEntry::HandParked { hand, release, .. } => {
+                self.start(release.clone(), Op::Discard { hand: hand.clone() });
+                // Calls may have come meanwhile.
+                self.provision_if_needed(self.summary.n);
+            }
             PrivateEntry::Listing { activity } => self.start(activity.clone(), Op::ListTools {}),
             PrivateEntry::Releasing { activity } => self.start(activity.clone(), Op::Release {}),
             PrivateEntry::Forked { .. } => self.fork = None,
@@ -376,10 +428,28 @@ impl SessionState {
                     self.turn_strategy = Some(change.strategy.clone());
                 }
             }
+            PrivateEntry::Giving { give } => self.giving = Some(give.clone()),
+            PrivateEntry::NotGiven { .. } => self.giving = None,
+            PrivateEntry::HandGiven { to, handed, activity } => {
+                self.giving = None;
+                self.start(activity.clone(), Op::Hand { to: to.clone(), handed: handed.clone() });
+            }
+            PrivateEntry::HandRefused { handed, activity: Some(activity) } => {
+                let returned = Handed { returned: true, ..handed.clone() };
+                self.start(activity.clone(), Op::Hand { to: handed.from.clone(), handed: returned });
+            }
+            // What was given to no hand yet needs another one.
+            PrivateEntry::HandLost { .. } => {
+                if self.pending.iter().any(|pending| pending.op.needs_hand() && !pending.dispatched) {
+                    self.provision(self.summary.n);
+                }
+            }
             // In the summary.
             PrivateEntry::Changed { .. }
             | PrivateEntry::HandProvisioned { .. }
-            | PrivateEntry::HandLost { .. }
+            | PrivateEntry::HandBack { .. }
+            | PrivateEntry::HandTaken { .. }
+            | PrivateEntry::HandRefused { activity: None, .. }
             | PrivateEntry::HandReleased { .. }
             | PrivateEntry::RunSealed { .. }
             | PrivateEntry::ToolsListed { .. }
@@ -404,6 +474,7 @@ impl SessionState {
             }
             (Op::Execute { call }, Closed::Finished, Some(Outcome::Tool { digest })) => {
                 self.uncollected |= !is_mcp(&call);
+                self.restored &= is_mcp(&call);
                 self.answered(digest.clone());
             }
             _ => {}

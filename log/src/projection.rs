@@ -170,6 +170,8 @@ impl Projection {
             }
             signal::CHANGE => self.receive(Mail::Change { change: payload::first(input, "a change", id)? }),
             signal::SWAP => self.receive(Mail::Swap { swap: payload::first(input, "a swap", id)? }),
+            signal::GIVE => self.receive(Mail::Give { give: payload::first(input, "a transfer", id)? }),
+            signal::HANDED => self.receive(Mail::Handed { handed: payload::first(input, "a hand", id)? }),
             signal::CLOSE => self.receive(Mail::Close { close: payload::first(input, "a close", id)? }),
             // Somebody else's signal: the workflow has no handler for it either.
             _ => {}

@@ -15,8 +15,8 @@ use domain::{
     agent::HarnessRef,
     committed::ActivityResult,
     content::{BlobRef, Json},
-    outcome::{CollectOutcome, ListOutcome, ModelDigest, SealOutcome},
-    session::{Change, Mail, OutputFile, ResourceKind},
+    outcome::{CollectOutcome, ListOutcome, ModelDigest, ParkOutcome, SealOutcome},
+    session::{Change, Mail, OutputFile, ResourceKind, Workspace},
 };
 use serde::{Deserialize as _, de::DeserializeOwned};
 use std::collections::BTreeSet;
@@ -27,6 +27,8 @@ use store::{Blobs, Digest, blobs::Error as StoreError};
 pub struct Needed {
     pub blobs: BTreeSet<Digest>,
     listings: BTreeSet<Digest>,
+    /// Listings whose files have no rows.
+    workspaces: BTreeSet<Digest>,
     manifests: BTreeSet<Digest>,
     /// What harnesses are known by: the digest of a module among the blobs, or of source that was compiled in.
     harnesses: BTreeSet<Digest>,
@@ -53,6 +55,7 @@ impl Needed {
                 Take::Inline { event, .. } => self.event(event),
                 Take::Private { entry: PrivateEntry::RunSealed { manifest, .. } } => self.sealed(manifest),
                 Take::Private { entry: PrivateEntry::Outputs { listing } } => self.listing(listing),
+                Take::Private { entry: PrivateEntry::HandParked { workspace, .. } } => self.workspace(workspace),
                 Take::Private { entry: PrivateEntry::ToolsListed { listed } } => self.blob(&listed.snapshot),
                 Take::Private { entry: PrivateEntry::SwapRequested { harness, .. } } => self.harness(harness),
                 Take::Private { entry: PrivateEntry::Forked { fork } } => {
@@ -88,6 +91,9 @@ impl Needed {
         if let Ok(CollectOutcome { listing: Some(listing) }) = CollectOutcome::deserialize(&result.rest) {
             self.listing(&listing);
         }
+        if let Ok(ParkOutcome::Parked { workspace }) = ParkOutcome::deserialize(&result.rest) {
+            self.workspace(&workspace);
+        }
     }
 
     /// Something accepted, committed or not.
@@ -99,7 +105,8 @@ impl Needed {
                 self.json(&agent.public);
             }
             Mail::Swap { swap } => self.harness(&swap.harness),
-            Mail::Change { .. } | Mail::Close { .. } => {}
+            Mail::Handed { handed } => self.workspace(&handed.workspace),
+            Mail::Change { .. } | Mail::Give { .. } | Mail::Close { .. } => {}
         }
     }
 
@@ -121,6 +128,11 @@ impl Needed {
     fn listing(&mut self, listing: &BlobRef) {
         self.blob(listing);
         self.listings.extend(listing.blob.parse::<Digest>());
+    }
+
+    fn workspace(&mut self, workspace: &Workspace) {
+        self.blob(&workspace.listing);
+        self.workspaces.extend(workspace.listing.blob.parse::<Digest>());
     }
 
     fn sealed(&mut self, manifest: &BlobRef) {
@@ -170,6 +182,11 @@ impl Needed {
             let files = readable::<Vec<OutputFile>>(store, digest).await?.unwrap_or_default();
             files.iter().filter(|file| file.path == OutputFile::DIFF).for_each(|diff| self.blob(&diff.blob));
             self.listings.remove(&digest);
+        }
+        while let Some(digest) = self.workspaces.first().copied() {
+            let pieces = readable::<Vec<OutputFile>>(store, digest).await?.unwrap_or_default();
+            pieces.iter().for_each(|piece| self.blob(&piece.blob));
+            self.workspaces.remove(&digest);
         }
         Ok(())
     }

@@ -4,9 +4,9 @@ use activities::hands::{Executed, Provider, Provisioned, ToolCall};
 use async_trait::async_trait;
 use domain::{
     Failure,
-    content::Block,
+    content::{BlobRef, Block},
     failure::FailureKind,
-    session::{HandRef, OutputFile, ProvisionInput},
+    session::{HandRef, OutputFile, ProvisionInput, Workspace},
 };
 use std::{
     collections::BTreeMap,
@@ -23,6 +23,10 @@ pub const HOST: &str = "test-host";
 #[derive(Default)]
 pub struct CountingHands {
     pub provisioned: AtomicUsize,
+    /// Of these, made from what another one left.
+    pub restored: AtomicUsize,
+    pub parked: AtomicUsize,
+    pub released: AtomicUsize,
     /// Refuses to make hands.
     pub broken: AtomicBool,
     journal: Mutex<BTreeMap<String, Executed>>,
@@ -45,6 +49,7 @@ impl Provider for CountingHands {
             return Err(Failure::permanent(FailureKind::Request, "install bubblewrap"));
         }
         self.provisioned.fetch_add(1, Ordering::SeqCst);
+        self.restored.fetch_add(usize::from(input.restore.is_some()), Ordering::SeqCst);
         Ok(HandRef { hand: input.hand.clone(), host: HOST.into(), epoch: 1 }.into())
     }
 
@@ -82,7 +87,14 @@ impl Provider for CountingHands {
         Ok(Some(Vec::new()))
     }
 
+    async fn park(&self, _hand: &HandRef) -> Result<Option<Workspace>, Failure> {
+        self.parked.fetch_add(1, Ordering::SeqCst);
+        let blob = BlobRef { blob: "0".repeat(64), bytes: 0 };
+        Ok(Some(Workspace { listing: blob, start: None }))
+    }
+
     async fn release(&self, _hand: &HandRef) -> Result<(), Failure> {
+        self.released.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
 }

@@ -13,4 +13,5 @@ pub mod long;
 pub mod mcp;
 pub mod process;
 pub mod service;
+pub mod shims;
 pub mod transcript;

@@ -10,7 +10,10 @@ use std::{
     fs::File,
     io::{BufRead as _, BufReader},
     net::SocketAddr,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::{
+        fs::{PermissionsExt as _, chown},
+        process::CommandExt as _,
+    },
     path::{Path, PathBuf},
     process::{ChildStdout, Command, Stdio},
     time::Duration,
@@ -54,6 +57,12 @@ pub struct Options {
     pub decisions_per_run: u64,
     /// Addresses that sandboxes may reach although they are not public.
     pub private_addresses: Vec<SocketAddr>,
+    /// Seconds at rest after which a hand is parked; none: as the service has it.
+    pub park_after_s: Option<u64>,
+    /// The user that everything runs as; none: whoever runs the test.
+    pub uid: Option<u32>,
+    /// In the environment of its processes.
+    pub environment: Vec<(&'static str, String)>,
     /// Where a process stops itself at its first start.
     pub fault: Option<(Role, Fault)>,
 }
@@ -67,6 +76,9 @@ impl Options {
             model_url,
             decisions_per_run: 0,
             private_addresses: Vec::new(),
+            park_after_s: None,
+            uid: None,
+            environment: Vec::new(),
             fault: None,
         }
     }
@@ -96,7 +108,10 @@ impl Service {
         std::fs::create_dir(dir.path().join("hands"))?;
         // Everyone inside a sandbox passes through these.
         for passage in [dir.path().to_owned(), dir.path().join("hands")] {
-            std::fs::set_permissions(passage, std::fs::Permissions::from_mode(0o755))?;
+            std::fs::set_permissions(&passage, std::fs::Permissions::from_mode(0o755))?;
+            if options.uid.is_some() {
+                chown(&passage, options.uid, options.uid)?;
+            }
         }
         let base = watch::Sender::new(String::new());
         let mut service =
@@ -149,6 +164,9 @@ impl Service {
             Layout::Split => command.args(["--role", "api"]),
         };
         self.traced(&mut command);
+        if let Some(seconds) = self.options.park_after_s {
+            command.args(["--park-after", &seconds.to_string()]);
+        }
         for address in &self.options.private_addresses {
             command.args(["--private-addresses", &address.to_string()]);
         }
@@ -193,6 +211,10 @@ impl Service {
                 command.env(name, value);
             }
         }
+        command.envs(self.options.environment.iter().map(|(name, value)| (name, value)));
+        if let Some(uid) = self.options.uid {
+            command.uid(uid).gid(uid);
+        }
         match self.options.fault {
             Some((at, fault)) if at == role => command.env(FAULT, fault.to_string()),
             _ => &mut command,
@@ -202,6 +224,11 @@ impl Service {
             command.stderr(log);
         }
         command
+    }
+
+    /// Where it listens: host and port.
+    pub fn authority(&self) -> String {
+        self.base.borrow().trim_start_matches("http://").to_owned()
     }
 
     pub fn client(&self) -> Client {

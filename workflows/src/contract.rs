@@ -3,7 +3,7 @@
 
 use domain::{
     Commit,
-    outcome::{CollectOutcome, ListOutcome, ModelOutcome, ProvisionOutcome, SealOutcome, ToolOutcome},
+    outcome::{CollectOutcome, ListOutcome, ModelOutcome, ParkOutcome, ProvisionOutcome, SealOutcome, ToolOutcome},
     session::{ExecuteInput, HandInput, ListInput, McpCallInput, ModelInput, ProvisionInput, SealInput},
     trial::Tried,
 };
@@ -17,7 +17,7 @@ use temporalio_common::ActivityError;
 use temporalio_macros::activity_definitions;
 
 pub use brain::{CallModel, Decide, DecideRollout, Gate, Seal, Whatif};
-pub use hands::{CallMcp, Collect, Execute, ListTools, Provision, Release};
+pub use hands::{CallMcp, Collect, Execute, ListTools, Park, Provision, Release};
 
 /// Input of `decide`. Not recorded: the commit that comes back is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -106,6 +106,12 @@ impl Hands {
     /// Output files and the diff, into blobs.
     #[activity(name = "collect")]
     pub fn collect(input: HandInput) -> Result<CollectOutcome, ActivityError> {
+        unimplemented!()
+    }
+
+    /// Keeps what is in a hand, and leaves the hand as it is.
+    #[activity(name = "park")]
+    pub fn park(input: HandInput) -> Result<ParkOutcome, ActivityError> {
         unimplemented!()
     }
 

@@ -10,7 +10,7 @@ use domain::{
     Commit, Status, Time,
     fault::{self, Point},
     limits,
-    session::{Change, Close, Mail, Origin, Posted, SessionInput, Swap},
+    session::{Change, Close, Give, Handed, Mail, Origin, Posted, SessionInput, Swap},
 };
 use harness::{Intake, SessionState, Waiting, frame};
 use ops::Ops;
@@ -102,6 +102,19 @@ impl SessionWorkflow {
     pub fn swap(&mut self, _ctx: &mut SyncWorkflowContext<Self>, swap: Swap) {
         self.signals += 1;
         self.receive(Mail::Swap { swap });
+    }
+
+    #[signal(name = "give")]
+    pub fn give(&mut self, _ctx: &mut SyncWorkflowContext<Self>, give: Give) {
+        self.signals += 1;
+        self.receive(Mail::Give { give });
+    }
+
+    /// Sent by another session.
+    #[signal(name = "handed")]
+    pub fn handed(&mut self, _ctx: &mut SyncWorkflowContext<Self>, handed: Handed) {
+        self.signals += 1;
+        self.receive(Mail::Handed { handed });
     }
 
     #[signal(name = "close")]

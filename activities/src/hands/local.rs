@@ -1,20 +1,21 @@
 //! The local provider: bubblewrap sandboxes on this machine, through `hand::local` and a shim's socket.
 
-use super::{Executed, Provider, Provisioned, ToolCall, repositories};
+use super::{Executed, Provider, Provisioned, ToolCall, pieces, repositories};
 use async_trait::async_trait;
 use domain::{
     Failure,
     content::Block,
     egress::{CLIENT, Client},
     failure::FailureKind,
-    session::{HandRef, OutputFile, ProvisionInput, Resource, ResourceKind},
+    fault::{self, Fault, Point},
+    session::{HandRef, OutputFile, ProvisionInput, Resource, ResourceKind, Workspace, WorkspaceStart},
 };
 use hand::{
     client,
     hands::Hands,
     local,
     protocol::{Refusal, Settled, State, ToolResult},
-    spec::{CloneOf, Egress, FileResource, Owner, Repo, Spec},
+    spec::{CloneOf, Egress, FileResource, Owner, Repo, Restore, Spec, Start, Stop, StopAt},
 };
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use store::Blobs;
@@ -67,8 +68,14 @@ impl Local {
     async fn spec(&self, input: &ProvisionInput, staging: &std::path::Path) -> Result<Spec, Failure> {
         let mut spec = self.hands.spec(&input.hand);
         spec.owner = Some(Owner { host: self.host.clone(), session_id: input.session_id.clone() });
+        spec.stop = fault::armed().and_then(stop);
         for resource in &input.resources {
             self.stage(&mut spec, resource, staging).await?;
+        }
+        if let Some(workspace) = &input.restore {
+            spec.resources.restore = Some(self.restore(workspace, staging).await?);
+            // It is in the workspace.
+            spec.resources.repo = None;
         }
         spec.egress = self.way_out(&input.session_id).await?;
         if spec.egress.is_none() && !spec.resources.clones.is_empty() {
@@ -90,6 +97,16 @@ impl Local {
         };
         let Client { variables, repositories } = serde_json::from_slice(&bytes).map_err(|error| internal(&error))?;
         Ok(Some(Egress { dir, variables, repositories }))
+    }
+
+    /// Puts an archive where the launcher can read it.
+    async fn restore(&self, workspace: &Workspace, staging: &std::path::Path) -> Result<Restore, Failure> {
+        let archive = staging.join("workspace.tar");
+        let fetched = pieces::fetch(&*self.blobs, workspace, &archive).await;
+        fetched.map_err(|error| Failure::transient(FailureKind::Internal, hand::error_chain(&error)))?;
+        let start = workspace.start.clone();
+        let start = start.map(|WorkspaceStart { dir, commit }| Start { dir: dir.into(), commit });
+        Ok(Restore { archive, start })
     }
 
     /// Copies a resource's bytes out of the blobs to where the launcher can read them.
@@ -141,6 +158,8 @@ enum Error {
     Revive(#[source] local::Error),
     #[error("keep what the hand gave")]
     Blob(#[source] log::blobs::Error),
+    #[error(transparent)]
+    Pieces(#[from] pieces::Error),
     #[error("talk to the hand: the thread panicked")]
     Panicked,
 }
@@ -225,6 +244,25 @@ impl Provider for Local {
         Ok(Some(files))
     }
 
+    async fn park(&self, hand: &HandRef) -> Result<Option<Workspace>, Failure> {
+        let packed = match self.ask(hand, |client, epoch| client.snapshot(epoch)).await {
+            Ok(packed) => packed,
+            Err(Error::Revive(_)) => return Ok(None),
+            Err(error) => return Err(error.into_failure()),
+        };
+        let (mut cutter, pieces) = pieces::cutter();
+        let socket = self.hands.reference(&hand.hand, hand.epoch).socket;
+        let read = spawn_blocking(move || {
+            client::Client::connect(&socket)?.blob(&packed.sha256, &mut cutter)?;
+            cutter.finish().map_err(|error| client::Error::Broken(error.into()))
+        });
+        let listing = pieces::keep(&*self.blobs, pieces).await.map_err(|error| Error::from(error).into_failure())?;
+        // Only now is it known that they were all.
+        read.await.unwrap_or(Err(client::Error::Unexpected)).map_err(|error| Error::from(error).into_failure())?;
+        let start = packed.start.map(|Start { dir, commit }| WorkspaceStart { dir: dir.display().to_string(), commit });
+        Ok(Some(Workspace { listing, start }))
+    }
+
     async fn release(&self, hand: &HandRef) -> Result<(), Failure> {
         let (hands, hand_id, epoch) = (self.hands.clone(), hand.hand.clone(), hand.epoch);
         match spawn_blocking(move || hands.release(&hand_id, epoch)).await {
@@ -233,6 +271,17 @@ impl Provider for Local {
             Err(_) => Err(Error::Panicked.into_failure()),
         }
     }
+}
+
+/// Where the shim has to stop itself, as this process was told to.
+fn stop(Fault { point, nth }: Fault) -> Option<Stop> {
+    let at = match point {
+        Point::CallBegun => StopAt::Begun,
+        Point::CallEnded => StopAt::Ended,
+        Point::CallRecorded => StopAt::Recorded,
+        _ => return None,
+    };
+    Some(Stop { at, nth })
 }
 
 fn executed(settled: Settled) -> Executed {

@@ -5,6 +5,7 @@
 
 mod local;
 mod mcp;
+mod pieces;
 mod repositories;
 
 pub use local::Local;
@@ -20,8 +21,8 @@ use domain::{
     fault::{self, Point},
     ids,
     limits::VIEW_RESULT_HEAD_BYTES,
-    outcome::{Call, CollectOutcome, ListOutcome, ProvisionOutcome, ToolDigest, ToolOutcome},
-    session::{ExecuteInput, HandInput, HandRef, ListInput, McpCallInput, OutputFile, ProvisionInput},
+    outcome::{Call, CollectOutcome, ListOutcome, ParkOutcome, ProvisionOutcome, ToolDigest, ToolOutcome},
+    session::{ExecuteInput, HandInput, HandRef, ListInput, McpCallInput, OutputFile, ProvisionInput, Workspace},
 };
 use serde_json::Value;
 use std::sync::Arc;
@@ -95,9 +96,17 @@ pub trait Provider: Send + Sync {
     /// Files and the diff that the hand holds; `None` where the hand is gone.
     async fn collect(&self, hand: &HandRef) -> Result<Option<Vec<OutputFile>>, Failure>;
 
+    /// Keeps what is in the hand, so that another one can begin with it; `None` where the hand is gone. The hand stays as it
+    /// is, but that nothing may run in it meanwhile.
+    async fn park(&self, hand: &HandRef) -> Result<Option<Workspace>, Failure>;
+
     /// Ends a hand and removes everything of it.
     async fn release(&self, hand: &HandRef) -> Result<(), Failure>;
 }
+
+/// What a model has to know before it relies on what it remembers.
+const RESTORED: &str = "[This sandbox begins with what was in an earlier one: /workspace and /mnt/session/outputs are as they \
+    were left; processes, shell variables, /tmp and the home folder are not.]";
 
 /// The activities of a hand worker.
 pub struct HandsActivities {
@@ -169,7 +178,7 @@ impl HandsActivities {
     ) -> Result<ToolOutcome, ActivityError> {
         let info = ctx.info();
         let (activity_id, attempt) = (info.activity_id.clone(), info.attempt);
-        let ExecuteInput { session_id, hand: HandRef { hand: hand_id, .. }, call, turn_event } = &input;
+        let ExecuteInput { session_id, hand: HandRef { hand: hand_id, .. }, call, turn_event, .. } = &input;
         let span = info_span!(
             "execute",
             session_id,
@@ -182,12 +191,15 @@ impl HandsActivities {
             error_type = Empty,
         );
         fault::pass(Point::ExecuteDispatched);
-        let executed = beating(&ctx, self.run(&ctx, &input)).instrument(span.clone()).await?;
+        let mut executed = beating(&ctx, self.run(&ctx, &input)).instrument(span.clone()).await?;
         fault::pass(Point::ToolFinished);
         if executed.is_error {
             span.record("error_type", if executed.lost { "lost" } else { "tool_error" });
         }
         drop(span);
+        if input.restored {
+            executed.content.push(Block::text(RESTORED));
+        }
         // The same for every attempt: what the journal gives back is the same event.
         let id = ids::derive(ids::prefix::EVENT, &[&input.session_id, &input.call.tool_use_id, "result"]);
         Ok(outcome(&*self.blobs, id, &input.call, executed).await?)
@@ -270,6 +282,22 @@ impl HandsActivities {
         let listing = log::blobs::put_json(&*self.blobs, &files).await?;
         let is_new = input.last_listing.as_ref() != Some(&listing.blob);
         Ok(CollectOutcome { listing: is_new.then_some(listing) })
+    }
+
+    #[activity(definition = contract::Park)]
+    pub async fn park(self: Arc<Self>, ctx: ActivityContext, input: HandInput) -> Result<ParkOutcome, ActivityError> {
+        let HandInput { session_id, hand: HandRef { hand: hand_id, .. }, turn_event, .. } = &input;
+        let span = info_span!("park", session_id, hand_id, turn_event, error_type = Empty);
+        let kept = beating(&ctx, self.provider.park(&input.hand)).instrument(span.clone()).await;
+        fault::pass(Point::HandKept);
+        Ok(match kept {
+            Ok(Some(workspace)) => ParkOutcome::Parked { workspace },
+            Ok(None) => ParkOutcome::Gone {},
+            Err(failure) => {
+                span.record("error_type", "not_parked");
+                ParkOutcome::Kept { failure }
+            }
+        })
     }
 
     #[activity(definition = contract::Release)]

@@ -1,23 +1,32 @@
-//! Ours: the hands of this machine, beside the official API. Of the sessions that the caller may see, and no others.
+//! Ours: the hands of this machine, beside the official API, and what is handed from one session to another. Of the sessions
+//! that the caller may see, and no others.
 
 use axum::Json;
 use axum::extract::{Path, State};
+use domain::Time;
+use domain::session::{Give, signal};
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::deleted::{Deleted, deleted};
+use super::sessions::current::Current;
 use super::sessions::row as session_row;
 use crate::app::App;
+use crate::body::JsonBody;
 use crate::error::{ApiError, Kind, Result};
+use crate::gateway;
 use crate::hands::Hand;
-use crate::operation::get;
+use crate::ids;
+use crate::operation::{get, post};
 use crate::page::Page;
+use crate::query::{Param, Query};
 use crate::router::{Resource, Route};
 
 pub const RESOURCE: Resource = Resource {
     name: "hands",
     routes: &[
-        Route { path: "/v1/hands", methods: || get(list) },
+        Route { path: "/v1/hands", methods: || get(list).query([Param::text("session_id")]) },
+        Route { path: "/v1/hands/transfer", methods: || post(transfer) },
         Route { path: "/v1/hands/{hand_id}", methods: || get(show).delete(end) },
     ],
 };
@@ -31,9 +40,10 @@ struct Object {
     kind: &'static str,
     id: String,
     session_id: String,
-    /// `running` or `stopped`.
+    /// `running`, `stopped`, or `parked`: what was in it is kept, and nothing of it runs.
     state: &'static str,
-    mode: String,
+    /// None where it is parked.
+    mode: Option<String>,
     epoch: Option<u64>,
     running_calls: Vec<String>,
     idle_seconds: u64,
@@ -54,7 +64,7 @@ impl From<Hand> for Object {
             id: hand.id,
             session_id: hand.session_id,
             state: if hand.is_running { "running" } else { "stopped" },
-            mode: hand.mode,
+            mode: Some(hand.mode),
             epoch: hand.epoch,
             running_calls: hand.calls,
             idle_seconds: hand.idle_seconds,
@@ -64,10 +74,35 @@ impl From<Hand> for Object {
     }
 }
 
-/// As many as this machine has, so they come on one page.
-async fn list(State(app): State<App>) -> Result<Json<Page<Object>>> {
-    let hands = seen(&app).await?;
-    Ok(Json(Page::whole(hands.into_iter().map(Object::from).collect())))
+/// As many as this machine has, so they come on one page; of one session, the parked one too.
+async fn list(State(app): State<App>, query: Query) -> Result<Json<Page<Object>>> {
+    let session_id = query.text("session_id")?;
+    let mut hands = seen(&app).await?;
+    hands.retain(|hand| session_id.is_none_or(|id| hand.session_id == id));
+    let mut shown: Vec<Object> = hands.into_iter().map(Object::from).collect();
+    if let Some(id) = session_id {
+        session_row::find(&app, id).await?;
+        shown.extend(parked(&app, id).await?);
+    }
+    Ok(Json(Page::whole(shown)))
+}
+
+async fn parked(app: &App, session_id: &str) -> Result<Option<Object>> {
+    let followed = app.session(session_id);
+    let log = followed.fresh().await?;
+    let parked = log.summary().and_then(|summary| summary.parked.as_ref());
+    Ok(parked.map(|parked| Object {
+        kind: "hand",
+        id: parked.hand.clone(),
+        session_id: session_id.to_owned(),
+        state: "parked",
+        mode: None,
+        epoch: None,
+        running_calls: Vec::new(),
+        idle_seconds: Time::from_ms(app.clock.now().as_millisecond()).since(parked.at) / 1000,
+        lease_seconds: None,
+        layers_off: Vec::new(),
+    }))
 }
 
 async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Object>> {
@@ -81,6 +116,65 @@ async fn end(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Dele
         hands.end(&hand.id).await.map_err(ApiError::internal)?;
     }
     Ok(deleted(hand.id, "hand_deleted"))
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct TransferOf {
+    from_session_id: String,
+    to_session_id: String,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "HandTransfer")]
+struct Transfer {
+    #[serde(rename = "type")]
+    #[schemars(extend("const" = "hand_transfer"))]
+    kind: &'static str,
+    id: String,
+    from_session_id: String,
+    to_session_id: String,
+}
+
+/// What is in a session's hand goes to another session, as soon as the first one rests: nothing of the first one's calls, secrets
+/// or network goes with it. The logs of both say what became of it.
+async fn transfer(
+    State(app): State<App>,
+    JsonBody(TransferOf { from_session_id, to_session_id }): JsonBody<TransferOf>,
+) -> Result<Json<Transfer>> {
+    if from_session_id == to_session_id {
+        return Err(ApiError::invalid("a session has its hand already"));
+    }
+    for id in [&from_session_id, &to_session_id] {
+        session_row::find(&app, id).await?;
+    }
+    let (from, to) = (current(&app, &from_session_id).await?, current(&app, &to_session_id).await?);
+    if from.summary.hand.is_none() && from.summary.parked.is_none() {
+        return Err(ApiError::invalid(format!("session {from_session_id} has no hand")));
+    }
+    if to.summary.hand.is_some() || to.summary.parked.is_some() {
+        return Err(ApiError::invalid(format!("session {to_session_id} has a hand of its own")));
+    }
+    let give = Give { id: ids::new(ids::TRANSFER), to: to_session_id.clone() };
+    match app.gateway.signal(&from_session_id, signal::GIVE, &give, &give.id).await {
+        Ok(()) => {}
+        Err(gateway::Error::NotFound { .. }) => return Err(ended(&from_session_id)),
+        Err(error) => return Err(error.into()),
+    }
+    app.session(&from_session_id).follow();
+    app.session(&to_session_id).follow();
+    Ok(Json(Transfer { kind: "hand_transfer", id: give.id, from_session_id, to_session_id }))
+}
+
+async fn current(app: &App, id: &str) -> Result<Current> {
+    let followed = app.session(id);
+    let log = followed.fresh().await?;
+    let current = Current::of(&log).ok_or_else(|| ApiError::not_found("session", id))?;
+    if current.is_over() { Err(ended(id)) } else { Ok(current) }
+}
+
+fn ended(id: &str) -> ApiError {
+    ApiError::invalid(format!("session {id} has ended"))
 }
 
 async fn find(app: &App, id: &str) -> Result<Hand> {

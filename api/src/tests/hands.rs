@@ -4,9 +4,13 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use axum::body::Body;
+use domain::content::BlobRef;
+use domain::session::{HandRef, Handed, Workspace, signal};
+use domain::{PrivateEntry, Take};
 use http::Request;
 use serde_json::json;
 
+use super::story::Story;
 use super::{Api, id};
 use crate::hands::{Hand, Hands};
 
@@ -78,4 +82,56 @@ async fn hands_of_ones_own_sessions_are_listed_shown_and_ended_and_no_others() {
 async fn a_service_without_hands_lists_none() {
     let api = Api::new().await;
     assert_eq!(api.get("/v1/hands").await.ok()["data"], json!([]));
+}
+
+#[tokio::test]
+async fn what_is_in_a_hand_is_handed_on_by_a_signal_to_the_session_that_has_it() {
+    let api = Api::new().await;
+    let (from, to) = (id(&api.session(json!({})).await), id(&api.session(json!({})).await));
+    let transfer = async |from: &str, to: &str| {
+        let body = json!({"from_session_id": from, "to_session_id": to});
+        api.post("/v1/hands/transfer", &body).await
+    };
+    for (from, to) in [(&*from, "sesn_none"), ("sesn_none", &*to)] {
+        transfer(from, to).await.refused(404, "not_found_error");
+    }
+    transfer(&from, &from).await.refused(400, "invalid_request_error");
+    assert!(transfer(&from, &to).await.refused(400, "invalid_request_error").contains("has no hand"));
+
+    let mut story = Story::of(&api.engine, &from);
+    let hand = HandRef { hand: "hand_1".to_owned(), host: "here".to_owned(), epoch: 1 };
+    story.commit(vec![Take::Private { entry: PrivateEntry::HandProvisioned { hand } }]);
+    let transferred = transfer(&from, &to).await.ok();
+    let signals = api.engine.signals(&from, signal::GIVE);
+    assert_eq!((&signals[0]["id"], &signals[0]["to"]), (&transferred["id"], &json!(to)));
+    assert!(api.engine.signals(&to, signal::GIVE).is_empty(), "the one that has it decides");
+}
+
+#[tokio::test]
+async fn a_parked_hand_is_listed_with_its_session_and_takes_no_other() {
+    let api = Api::new().await;
+    let (from, to) = (id(&api.session(json!({})).await), id(&api.session(json!({})).await));
+    let mut story = Story::of(&api.engine, &from);
+    let workspace = Workspace { listing: BlobRef { blob: "0".repeat(64), bytes: 0 }, start: None };
+    let hand = HandRef { hand: "hand_1".to_owned(), host: "here".to_owned(), epoch: 1 };
+    let parked = || {
+        let (hand, workspace) = (hand.clone(), workspace.clone());
+        vec![Take::Private { entry: PrivateEntry::HandParked { hand, workspace, release: "discard-0".to_owned() } }]
+    };
+    story.commit(parked());
+    Story::of(&api.engine, &to).commit(parked());
+    let listed = api.get(&format!("/v1/hands?session_id={from}")).await.ok();
+    let shown = &listed["data"][0];
+    assert_eq!((&shown["id"], &shown["state"], &shown["mode"]), (&json!("hand_1"), &json!("parked"), &json!(null)));
+    api.get("/v1/hands?session_id=sesn_none").await.refused(404, "not_found_error");
+    let body = json!({"from_session_id": from, "to_session_id": to});
+    let refused = api.post("/v1/hands/transfer", &body).await.refused(400, "invalid_request_error");
+    assert!(refused.contains("has a hand of its own"), "{refused}");
+
+    // What is on its way to another session is no longer this one's.
+    let handed =
+        Handed { id: "handed_1".to_owned(), from: from.clone(), hand: "hand_1".to_owned(), workspace, returned: false };
+    let given = PrivateEntry::HandGiven { to, handed, activity: "hand-1".to_owned() };
+    story.commit(vec![Take::Private { entry: given }]);
+    assert_eq!(api.get(&format!("/v1/hands?session_id={from}")).await.ok()["data"], json!([]));
 }

@@ -9,7 +9,7 @@ use crate::{
     table::{fields, table},
 };
 use clap::{Args, Subcommand};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Look at hands, the sandboxes in which tools run, and end them
 #[derive(Debug, Args)]
@@ -25,6 +25,9 @@ pub struct Hand {
 enum Command {
     /// List hands, with the session of each
     List {
+        /// Only those of a session, the one that is parked too
+        #[arg(long, value_parser = args::id, value_name = "SESSION")]
+        session: Option<String>,
         /// Print one JSON object a line
         #[arg(long)]
         json: bool,
@@ -34,6 +37,16 @@ enum Command {
         #[arg(value_parser = args::id)]
         hand: String,
         /// Print the hand as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Hand what is in a session's hand to another session, as soon as the first one rests
+    Give {
+        #[arg(value_parser = args::id, value_name = "FROM_SESSION")]
+        from: String,
+        #[arg(value_parser = args::id, value_name = "TO_SESSION")]
+        to: String,
+        /// Print the answer as JSON
         #[arg(long)]
         json: bool,
     },
@@ -51,7 +64,7 @@ impl Hand {
     pub async fn run(self) -> anyhow::Result<()> {
         let client = self.service.client()?;
         match self.command {
-            Command::List { json } => list(&client, json).await,
+            Command::List { session, json } => list(&client, session, json).await,
             Command::Show { hand, json } => {
                 let shown = client.get(&["v1", "hands", &hand], &Query::new()).await?;
                 if json {
@@ -59,6 +72,12 @@ impl Hand {
                 } else {
                     output::line(&described(&shown));
                 }
+                Ok(())
+            }
+            Command::Give { from, to, json } => {
+                let body = json!({"from_session_id": from, "to_session_id": to});
+                let answer = client.post(&["v1", "hands", "transfer"], &body).await?;
+                output::said(&answer, json, &format!("{from} hands its sandbox to {to} when it rests"));
                 Ok(())
             }
             Command::End { hand, json } => {
@@ -70,8 +89,9 @@ impl Hand {
     }
 }
 
-async fn list(client: &Client, as_json: bool) -> anyhow::Result<()> {
-    let hands = client.list(&["v1", "hands"], &Query::new(), usize::MAX).await?;
+async fn list(client: &Client, session: Option<String>, as_json: bool) -> anyhow::Result<()> {
+    let query: Query = session.map(|session| ("session_id", session)).into_iter().collect();
+    let hands = client.list(&["v1", "hands"], &query, usize::MAX).await?;
     if as_json {
         hands.iter().for_each(output::json);
         return Ok(());
@@ -123,7 +143,6 @@ fn text(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn a_weaker_hand_is_called_weaker_and_says_what_it_does_without() {

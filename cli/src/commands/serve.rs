@@ -21,7 +21,7 @@ use crate::{
 use activities::{BrainActivities, Deltas};
 use api::{App, auth::limits::Rates, resources::sessions::BuiltinTool};
 use clap::Args;
-use domain::{delta::Delta, session::Tuning};
+use domain::{delta::Delta, limits, session::Tuning};
 use egress::address::Listed;
 use engine::Engine;
 use hand::{hands::By, spec::Mode};
@@ -91,6 +91,9 @@ pub struct Serve {
     /// User of egress where the service is root [default: 60999]
     #[arg(long, env = env_vars::EGRESS_UID, value_name = "UID", hide_short_help = true)]
     egress_uid: Option<u32>,
+    /// Seconds that a session rests before its sandbox is put away and its workspace kept; 0: never [default: 600]
+    #[arg(long, env = env_vars::PARK_AFTER, value_name = "SECONDS", hide_short_help = true)]
+    park_after: Option<u64>,
     #[command(flatten)]
     vault: VaultArgs,
     /// Calls a minute that create something, for an organization [default: no limit]
@@ -185,6 +188,10 @@ impl Serve {
             },
             tuning: Tuning {
                 decisions_per_run: self.decisions_per_run.or(file.decisions_per_run).unwrap_or(0),
+                park_after_ms: match self.park_after.or(file.park_after) {
+                    Some(seconds) => seconds.saturating_mul(1_000),
+                    None => limits::PARK_AFTER_MS,
+                },
                 ..Tuning::default()
             },
             collector: self.traces.collector()?.or(file.otlp_endpoint),
@@ -288,7 +295,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             children.push(supervised(child, closing.clone()).await?);
         }
         if let Some(hands) = hands {
-            children.push(tokio::spawn(hands.reap(rpc, settings.namespace.clone(), closing.clone())));
+            children.push(tokio::spawn(hands.reap(rpc, settings.namespace.clone(), app.clone(), closing.clone())));
         }
     }
     let outside = match (&engine, settings.offer) {

@@ -30,7 +30,7 @@ pub fn carry_out(processes: &Processes, recipe: &Recipe) -> Result<Prepared, Str
     if recipe.restore {
         let archive = Path::new(inside::RECIPE).join(inside::ARCHIVE);
         let mut tar = Command::new("tar");
-        tar.args(["-x", "--no-same-owner", "-C", "/", "-f"]).arg(archive);
+        tar.args(["-x", "-p", "--no-same-owner", "-C", "/", "-f"]).arg(archive);
         run(processes, &mut tar, RECIPE_TIMEOUT, "unpack the snapshot")?;
         return Ok(Prepared { start: recipe.restored_start.clone(), failed: Vec::new() });
     }

@@ -5,6 +5,7 @@ use crate::journal::{self, Ended, Key, Known, input_hash};
 use crate::limits;
 use crate::link::{ToInit, inside};
 use crate::protocol::{CallId, How, Refusal, Settled, State, ToolResult};
+use crate::spec::StopAt;
 use crate::tools::output::{last, plain};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -183,6 +184,7 @@ fn begin(shim: &Shim, running: &mut Running, key: Key, hash: String, asked: &Ask
         return Err((Refusal::Busy, format!("{} calls are running", limits::CALLS_RUNNING)));
     }
     shim.journal.begin(&key, &asked.id, &hash, asked.epoch).map_err(journal_failed)?;
+    shim.stop.pass(StopAt::Begun);
     running.next += 1;
     let number = running.next;
     let call = Arc::new(Call {
@@ -298,6 +300,7 @@ pub fn lose_all(shim: &Shim, why: &str) {
 }
 
 fn settle(shim: &Shim, call: &Call, ended: Ended) {
+    shim.stop.pass(StopAt::Ended);
     let ended = match shim.journal.end(&call.key, &ended) {
         Ok(()) => ended,
         Err(e) => {
@@ -307,6 +310,7 @@ fn settle(shim: &Shim, call: &Call, ended: Ended) {
             Ended { state: State::Lost, result }
         }
     };
+    shim.stop.pass(StopAt::Recorded);
     call.settle(ended);
     // Only now: who asks in between attaches and finds it settled.
     shim.calls.lock().by_key.remove(&call.key);

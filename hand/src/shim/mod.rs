@@ -10,6 +10,7 @@ mod gather;
 mod lease;
 mod sandbox;
 mod server;
+mod stop;
 
 use crate::folder::{self, Folder};
 use crate::journal::{self, Journal};
@@ -58,6 +59,7 @@ struct Shim {
     owed: server::Owed,
     start: Option<Start>,
     failed_clones: Vec<FailedClone>,
+    stop: stop::Stops,
 }
 
 /// Serve the hand in `dir` until it ends. Says `ready` on stdout once calls can be made.
@@ -100,11 +102,14 @@ pub fn run(dir: &Path) -> Result<(), Error> {
         if let Some(start) = &start {
             journal.note("start", start)?;
         }
-        journal.note("failed_clones", &failed)?;
+        if !failed.is_empty() {
+            journal.note("failed_clones", &failed)?;
+        }
         journal.note("prepared", &true)?;
     }
     let failed_clones = journal.noted("failed_clones")?.unwrap_or_default();
     sandbox::log_stderr(&mut child).map_err(Error::Sandbox)?;
+    let stop = stop::Stops::new(plan.spec.stop);
     let lease = Lease::new(Duration::from_millis(plan.spec.lease_ms));
     let shim = Arc::new(Shim {
         plan,
@@ -116,6 +121,7 @@ pub fn run(dir: &Path) -> Result<(), Error> {
         owed: server::Owed::default(),
         start,
         failed_clones,
+        stop,
     });
 
     let reader = Arc::clone(&shim);

@@ -1,7 +1,9 @@
 //! How much may come out of a hand.
 
 use crate::fixture::Hands;
+use hand::client;
 use hand::limits::{BASH_OUTPUT_BYTES, SPOOL_BYTES};
+use hand::protocol::Refusal;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -55,4 +57,20 @@ fn output_up_to_the_limit_is_whole() {
     }
     // What is whole in its result is not kept a second time.
     assert_eq!(hand.file("spool").read_dir().unwrap().count(), 1);
+}
+
+#[test]
+fn an_argument_that_is_too_large_is_refused_in_words_and_the_hand_goes_on() {
+    let hands = Hands::new();
+    let hand = hands.hand("h");
+    let input = json!({"file_path": "large", "content": "x".repeat(64 << 20)});
+    match hand.client().execute("a", "write", input, None, 1) {
+        Err(client::Error::Refused { code: Refusal::BadRequest, message }) => {
+            assert!(message.starts_with("it has 671") && message.ends_with("in smaller pieces"), "{message}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(hand.sh("ls"), "(no output)");
+    let fits = json!({"file_path": "large", "content": "x".repeat(15 << 20)});
+    assert_eq!(hand.tool("write", fits).text(), "wrote 15728640 bytes to large");
 }

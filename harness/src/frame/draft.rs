@@ -21,6 +21,8 @@ pub struct Draft<'a> {
     pub now: Time,
     /// What the session was asking for before this commit, if it was idle for that.
     pub asked: Option<Vec<String>>,
+    /// Whether the session was at rest before this commit.
+    pub was_idle: bool,
     /// As builds before this one had it: a turn began with the swap itself, and the old harness made its first step.
     pub turn_begins_with_swap: bool,
     takes: Vec<Take>,
@@ -38,6 +40,7 @@ impl<'a> Draft<'a> {
             state: state.clone(),
             intake,
             asked,
+            was_idle: state.summary.status.is_idle(),
             turn_begins_with_swap: false,
             now: intake.now.max(state.summary.last_time),
             takes: Vec::new(),
@@ -109,6 +112,11 @@ impl<'a> Draft<'a> {
 
     pub fn thread(&self) -> (String, String) {
         (ids::primary_thread(&self.state.session_id), self.state.summary.attributes.agent.name.clone())
+    }
+
+    /// Whether this commit has put another harness in the place of the one before.
+    pub fn has_swapped(&self) -> bool {
+        self.takes.iter().any(|take| matches!(take, Take::Private { entry: PrivateEntry::Swapped { .. } }))
     }
 
     pub fn has_taken(&self, id: &str) -> bool {

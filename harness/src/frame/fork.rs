@@ -25,6 +25,10 @@ pub fn begin(draft: &mut Draft<'_>) {
             | Op::ListTools {}
             | Op::Seal { .. }
             | Op::Collect {}
+            | Op::Rest { .. }
+            | Op::Park {}
+            | Op::Discard { .. }
+            | Op::Hand { .. }
             | Op::Release {} => {}
         }
     }

@@ -1,7 +1,7 @@
 //! What clients sent: interrupts first, then answers, then attribute changes. Messages wait for a turn
 //! boundary (`turn`).
 
-use super::draft::Draft;
+use super::{draft::Draft, rest};
 use crate::{
     intake::{Intake, Waiting},
     state::{Blocker, Op, SessionState},
@@ -23,10 +23,12 @@ pub fn is_due(state: &SessionState, intake: &Intake) -> bool {
     intake.mail.iter().any(|waiting| match waiting {
         Waiting::Message { .. } | Waiting::System { .. } => state.summary.status == Status::Idle,
         Waiting::Interrupt { .. } => !is_stopping(state),
+        Waiting::Give { .. } => state.summary.status.is_idle() && state.giving.is_none(),
         Waiting::Confirmation { .. }
         | Waiting::Answer { .. }
         | Waiting::Change { .. }
         | Waiting::Swap { .. }
+        | Waiting::Handed { .. }
         | Waiting::Close { .. } => true,
     })
 }
@@ -51,6 +53,9 @@ pub fn sort(draft: &mut Draft<'_>) {
             Waiting::Answer { id, digest } => answer(draft, id, &digest.tool_use_id),
             Waiting::Change { change } => self::change(draft, change),
             Waiting::Swap { swap } => self::swap(draft, swap),
+            Waiting::Handed { handed } => rest::handed(draft, handed),
+            // When the session rests.
+            Waiting::Give { .. } => {}
             Waiting::Message { .. } | Waiting::System { .. } | Waiting::Interrupt { .. } | Waiting::Close { .. } => {}
         }
     }
@@ -86,7 +91,14 @@ fn stop(draft: &mut Draft<'_>) {
                 draft.tool_error(call, INTERRUPTED);
             }
             Op::Execute { .. } if !pending.cancelling => dying.push(pending.activity),
-            Op::Execute { .. } | Op::Seal { .. } | Op::Collect {} | Op::Release {} => {}
+            Op::Execute { .. }
+            | Op::Seal { .. }
+            | Op::Collect {}
+            | Op::Rest { .. }
+            | Op::Park {}
+            | Op::Discard { .. }
+            | Op::Hand { .. }
+            | Op::Release {} => {}
         }
     }
     if !dying.is_empty() {
@@ -183,6 +195,11 @@ fn late(draft: &mut Draft<'_>) {
         match waiting {
             Waiting::Change { change } => draft.note(PrivateEntry::Changed { id: change.id.clone(), dropped: true }),
             Waiting::Swap { swap } => self::swap(draft, swap),
+            Waiting::Give { give } => {
+                draft.note(PrivateEntry::Giving { give: give.clone() });
+                draft.note(PrivateEntry::NotGiven { reason: "the session is over".to_owned() });
+            }
+            Waiting::Handed { handed } => rest::refuse(draft, handed),
             Waiting::Close { close } => draft.note(PrivateEntry::CloseRequested { id: close.id.clone() }),
             other => draft.ignore(other.id()),
         }

@@ -12,7 +12,7 @@ use crate::{
 };
 use domain::{
     EventBody, Failure, PrivateEntry, Status, Step, Take, agent::HarnessRef, commit::Closed, event::StopReason,
-    failure::FailureKind, session::LogEntry,
+    failure::FailureKind, outcome::ParkOutcome, session::LogEntry,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -62,6 +62,8 @@ fn play(seed: u64) {
     if lot.one_in(2) {
         attributes = kit::with_server(attributes);
     }
+    // As a service has it, or as sessions of earlier releases do.
+    attributes.tuning.park_after_ms = u64::from(lot.one_in(2));
     let mut session = Session::new(attributes, harness.reference());
     // What was in flight once and was taken back: it may still complete.
     let mut gone: Vec<(String, Op)> = Vec::new();
@@ -91,6 +93,8 @@ fn act(lot: &mut Lot, session: &mut Session, gone: &mut Vec<(String, Op)>) {
             session.interrupt();
         }
         3 if lot.one_in(20) => session.close(),
+        3 if lot.one_in(6) => session.give(),
+        3 if lot.one_in(6) => session.handed(lot.one_in(3)),
         3 if lot.one_in(10) => session.swap(HARNESSES[lot.below(HARNESSES.len())].reference()),
         4 | 5 => {
             let uses = open_uses(&session.log);
@@ -148,7 +152,17 @@ fn complete(lot: &mut Lot, session: &mut Session, activity: &str, op: &Op) {
                 session.hand_is_ready(activity, hand);
             }
         }
-        Op::Timer { .. } | Op::Release {} => session.finish(activity, Ok(crate::Outcome::Done {})),
+        Op::Timer { .. } | Op::Rest { .. } | Op::Discard { .. } | Op::Hand { .. } | Op::Release {} => {
+            session.finish(activity, Ok(crate::Outcome::Done {}));
+        }
+        Op::Park {} => match lot.below(3) {
+            0 => session.park_ends(activity, ParkOutcome::Gone {}),
+            1 => {
+                let failure = Failure::transient(FailureKind::Internal, "no room");
+                session.park_ends(activity, ParkOutcome::Kept { failure });
+            }
+            _ => session.parked(activity),
+        },
         Op::ListTools {} => session.tools_listed(activity, lot.one_in(2)),
         Op::Collect {} => session.collected(activity),
         Op::Seal { .. } => unreachable!("the kit has one run"),
@@ -167,7 +181,13 @@ fn finish(session: &mut Session) {
             Op::Provision { hand } => session.hand_is_ready(&activity, hand),
             Op::ListTools {} => session.tools_listed(&activity, true),
             Op::Collect {} => session.collected(&activity),
-            Op::Timer { .. } | Op::Release {} | Op::Seal { .. } => {
+            Op::Park {} => session.parked(&activity),
+            Op::Timer { .. }
+            | Op::Rest { .. }
+            | Op::Discard { .. }
+            | Op::Hand { .. }
+            | Op::Release {}
+            | Op::Seal { .. } => {
                 session.finish(&activity, Ok(crate::Outcome::Done {}));
             }
         }

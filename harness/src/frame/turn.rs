@@ -1,6 +1,6 @@
 //! The course of a turn: what became of activities, when it is the harness's move, how a turn begins and ends.
 
-use super::{Ask, draft::Draft, mail, views::Views};
+use super::{Ask, draft::Draft, mail, rest, views::Views};
 use crate::{
     context,
     intake::{Closing, Outcome},
@@ -70,6 +70,10 @@ pub fn close(draft: &mut Draft<'_>, closing: &Closing) {
                 draft.note(PrivateEntry::Outputs { listing });
             }
         }
+        Op::Rest { .. } => rest::over(draft, closing),
+        Op::Park {} => rest::parked(draft, closing),
+        Op::Hand { handed, .. } => rest::sent(draft, closing, handed),
+        Op::Discard { .. } => draft.closed(activity, closing.how.clone()),
         Op::Release {} => {
             draft.closed(activity, closing.how.clone());
             if let Some(hand) = draft.state.summary.hand.clone() {
@@ -175,7 +179,7 @@ fn close_provision(draft: &mut Draft<'_>, closing: &Closing) {
     }
 }
 
-fn hand_lost(draft: &mut Draft<'_>, reason: &str) {
+pub fn hand_lost(draft: &mut Draft<'_>, reason: &str) {
     if let Some(hand) = draft.state.summary.hand.clone() {
         draft.note(PrivateEntry::HandLost { hand: hand.hand, reason: reason.to_owned() });
     }

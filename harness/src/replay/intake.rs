@@ -13,7 +13,7 @@ use domain::{
     Commit, Committed, EventBody, PrivateEntry, Take,
     commit::Closed,
     committed::ActivityResult,
-    outcome::{CollectOutcome, ListOutcome, ModelDigest, ProvisionOutcome, SealOutcome, ToolDigest},
+    outcome::{CollectOutcome, ListOutcome, ModelDigest, ParkOutcome, ProvisionOutcome, SealOutcome, ToolDigest},
     session::Mail,
 };
 use serde::de::DeserializeOwned;
@@ -97,7 +97,9 @@ fn was_stopped(state: &SessionState, commit: &Commit) -> bool {
     }
     let told = commit.takes.iter().any(|take| matches!(take, Take::Private { entry: PrivateEntry::Cancelling { .. } }));
     told || closings(commit).any(|(activity, how)| {
-        *how == Closed::Cancelled && state.pending(activity).is_some_and(|pending| is_frames_own(pending, how))
+        // A rest ends with the turn that begins, and nobody has stopped anything.
+        let by_stop = |pending: &Pending| is_frames_own(pending, how) && !matches!(pending.op, Op::Rest { .. });
+        *how == Closed::Cancelled && state.pending(activity).is_some_and(by_stop)
     })
 }
 
@@ -140,7 +142,11 @@ fn outcome(op: &Op, activity: &str, result: Option<&ActivityResult>) -> Result<O
             let outcome: CollectOutcome = read(activity, &result()?.rest)?;
             Outcome::Collect { outcome }
         }
-        Op::Timer { .. } | Op::Release {} => Outcome::Done {},
+        Op::Park {} => {
+            let outcome: ParkOutcome = read(activity, &result()?.rest)?;
+            Outcome::Park { outcome }
+        }
+        Op::Timer { .. } | Op::Rest { .. } | Op::Discard { .. } | Op::Hand { .. } | Op::Release {} => Outcome::Done {},
     })
 }
 

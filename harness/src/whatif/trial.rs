@@ -74,7 +74,9 @@ pub struct Asked {
 
 impl Trial {
     /// At the beginning of its turn, with what is to be otherwise already in `attributes` and `harness`.
-    pub fn new(record: Record, input: &Input, attributes: Attributes, harness: HarnessRef) -> Self {
+    pub fn new(record: Record, input: &Input, mut attributes: Attributes, harness: HarnessRef) -> Self {
+        // Nothing is in its hand, so nothing of it is kept.
+        attributes.tuning.park_after_ms = 0;
         let before = record.before.clone();
         let now = before.summary.last_time;
         let turns_left = turns(&before.summary, input);
@@ -276,7 +278,15 @@ impl Trial {
                     self.finish(activity, Ok(Outcome::List { outcome }));
                 }
             },
-            Op::Release {} | Op::Seal { .. } | Op::Timer { .. } | Op::CallModel { .. } | Op::Compact { .. } => {
+            Op::Release {}
+            | Op::Rest { .. }
+            | Op::Park {}
+            | Op::Discard { .. }
+            | Op::Hand { .. }
+            | Op::Seal { .. }
+            | Op::Timer { .. }
+            | Op::CallModel { .. }
+            | Op::Compact { .. } => {
                 self.finish(activity, Ok(Outcome::Done {}));
             }
         }

@@ -32,11 +32,9 @@ async fn service(temporal: Option<SocketAddr>) -> anyhow::Result<(Service, Serve
     let options = Options {
         layout: Layout::Split,
         temporal: temporal.map(|addr| (addr, "default".to_owned())),
-        model_url: model.url(),
         // Low, so that places fall into sealed runs, into the last one, and between them.
         decisions_per_run: 2,
-        private_addresses: vec![],
-        fault: None,
+        ..Options::new(model.url())
     };
     Ok((Service::start(options).await?, model))
 }

@@ -29,11 +29,10 @@ async fn service(fault: Option<Fault>, temporal: Option<SocketAddr>) -> anyhow::
     let options = Options {
         layout: Layout::Split,
         temporal: temporal.map(|addr| (addr, "default".to_owned())),
-        model_url: model.url(),
         // Low, so that rollouts and sessions continue as new on the way.
         decisions_per_run: 3,
-        private_addresses: vec![],
         fault: fault.map(|fault| (Role::Brain, fault)),
+        ..Options::new(model.url())
     };
     Ok((Service::start(options).await?, model))
 }

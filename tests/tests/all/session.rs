@@ -15,6 +15,7 @@ on_both![
     a_tool_call_runs_once_in_a_hand,
     without_a_hand_the_model_is_told,
     a_lost_hand_is_replaced,
+    a_hand_at_rest_is_parked_and_the_next_call_has_what_was_in_it,
     a_host_that_never_comes_back_loses_its_call,
     a_host_that_comes_back_in_time_runs_its_call,
     a_confirmation_decides,
@@ -164,6 +165,27 @@ async fn without_a_hand_the_model_is_told(on: On) -> anyhow::Result<()> {
     let results = tool_results(&entries);
     assert!(results[0].1 && results[0].0.contains("install bubblewrap"), "{results:?}");
     assert_eq!(last_stop(&entries), Some(StopReason::EndTurn {}));
+    bed.end().await
+}
+
+async fn a_hand_at_rest_is_parked_and_the_next_call_has_what_was_in_it(on: On) -> anyhow::Result<()> {
+    let mut bed = Bed::new(on, ONE_CALL).await?;
+    bed.tuning.park_after_ms = 1;
+    bed.start("s1", vec![message("m1", "go")]).await?;
+    let parked_after = |turns: u64| {
+        move |log: &SessionLog| {
+            let parked = |summary: &domain::Summary| summary.turn == turns && summary.parked.is_some();
+            log.summary().is_some_and(parked)
+        }
+    };
+    bed.wait("s1", parked_after(1)).await?;
+    bed.post("s1", vec![message("m2", "go on")]).await?;
+    let mut log = bed.wait("s1", parked_after(2)).await?;
+    let counts = [&bed.hands.provisioned, &bed.hands.restored, &bed.hands.parked];
+    assert_eq!(counts.map(|count| count.load(Ordering::SeqCst)), [2, 1, 2]);
+    let results = tool_results(&bed.entries(&mut log).await?);
+    assert_eq!(results[0], ("ran ls".to_owned(), false));
+    assert!(results[1].0.starts_with("ran ls[This sandbox begins"), "{results:?}");
     bed.end().await
 }
 

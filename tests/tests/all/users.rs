@@ -11,7 +11,7 @@ use std::{
 };
 use steadyhand_tests::{
     client::{LoggedEvent, Mark},
-    service::{Layout, Options, Role, Service},
+    service::{Options, Role, Service},
 };
 use tokio::net::TcpListener;
 
@@ -47,15 +47,7 @@ async fn who_takes_over_a_child_of_a_service_that_is_root_finds_nothing_of_it() 
         return Ok(());
     }
     let model = serve(TcpListener::bind("127.0.0.1:0").await?, Script::from_toml(SCRIPT, Path::new("users.toml"))?)?;
-    let options = Options {
-        layout: Layout::One,
-        temporal: None,
-        model_url: model.url(),
-        decisions_per_run: 0,
-        private_addresses: vec![],
-        fault: None,
-    };
-    let service = Service::start(options).await?;
+    let service = Service::start(Options::new(model.url())).await?;
     let client = service.client();
     let pid = service.process(Role::Serve)?.pid();
     let user_of = |name: &str| -> anyhow::Result<u32> {

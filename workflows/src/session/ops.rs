@@ -23,8 +23,8 @@ use std::{
     time::Duration,
 };
 use temporalio_workflow::{
-    ActivityCancellationType, ActivityExecutionError, ActivityOptions, TimeoutType, TimerOptions, TimerResult,
-    WorkflowCancellationToken, WorkflowContext,
+    ActivityCancellationType, ActivityExecutionError, ActivityOptions, SignalWorkflowOptions, TimeoutType,
+    TimerOptions, TimerResult, WorkflowCancellationToken, WorkflowContext,
 };
 
 /// How an operation ended: its outcome, or what became of it.
@@ -133,9 +133,10 @@ fn start<'a>(
         }
         Op::Execute { call } => {
             // Started when the hand is there.
-            let hand = state.summary.hand.clone()?;
+            let hand = state.summary.hand.clone().filter(|_| state.has_hand())?;
             let host = Host::of(state, &hand);
-            let input = ExecuteInput { session_id: state.session_id.clone(), hand, call: call.clone(), turn_event };
+            let (session_id, restored) = (state.session_id.clone(), state.restored);
+            let input = ExecuteInput { session_id, hand, call: call.clone(), restored, turn_event };
             let dispatch = move || {
                 let options = activity.on_host(
                     &host,
@@ -153,6 +154,7 @@ fn start<'a>(
                 hand: hand.clone(),
                 environment_id: state.summary.attributes.environment_id.clone(),
                 resources: state.summary.attributes.resources.clone(),
+                restore: state.summary.parked.as_ref().map(|parked| parked.workspace.clone()),
                 turn_event,
             };
             let options =
@@ -196,20 +198,32 @@ fn start<'a>(
             let first = dispatch();
             Box::pin(async move { Ok(Outcome::Collect { outcome: twice(first, dispatch).await? }) })
         }
-        Op::Release {} => {
+        Op::Park {} => {
             let (input, host) = hand_input(state, turn_event)?;
             let dispatch = move || {
                 let options =
                     activity.on_host(&host, limits::PROVISION_TIMEOUT_MS, ActivityCancellationType::TryCancel);
-                ctx.execute_activity(Hands::release, input.clone(), options)
+                ctx.execute_activity(Hands::park, input.clone(), options)
             };
             let first = dispatch();
+            Box::pin(async move { Ok(Outcome::Park { outcome: twice(first, dispatch).await? }) })
+        }
+        Op::Discard { hand } => release(ctx, activity, input_of(state, hand.clone(), turn_event)),
+        Op::Release {} => release(ctx, activity, hand_input(state, turn_event)?),
+        Op::Hand { to, handed } => {
+            let sent = ctx.external_workflow(to, None).signal(
+                SessionWorkflow::handed,
+                handed.clone(),
+                SignalWorkflowOptions::default(),
+            );
             Box::pin(async move {
-                twice(first, dispatch).await?;
-                Ok(Outcome::Done {})
+                match sent.await {
+                    Ok(()) => Ok(Outcome::Done {}),
+                    Err(error) => Err(Closed::Failed { message: error.to_string() }),
+                }
             })
         }
-        Op::Timer { until } => {
+        Op::Timer { until } | Op::Rest { until } => {
             let now = ctx.workflow_time().map_or(*until, super::to_time);
             let mut options = TimerOptions::from(Duration::from_millis(until.since(now)));
             options.cancellation_token = Some(activity.token);
@@ -221,6 +235,22 @@ fn start<'a>(
                 }
             })
         }
+    })
+}
+
+fn release(
+    ctx: &WorkflowContext<SessionWorkflow>,
+    activity: Activity,
+    (input, host): (HandInput, Host),
+) -> LocalBoxFuture<'_, Ended> {
+    let dispatch = move || {
+        let options = activity.on_host(&host, limits::PROVISION_TIMEOUT_MS, ActivityCancellationType::TryCancel);
+        ctx.execute_activity(Hands::release, input.clone(), options)
+    };
+    let first = dispatch();
+    Box::pin(async move {
+        twice(first, dispatch).await?;
+        Ok(Outcome::Done {})
     })
 }
 
@@ -271,10 +301,13 @@ fn call_model<'a>(
 }
 
 fn hand_input(state: &SessionState, turn_event: Option<String>) -> Option<(HandInput, Host)> {
-    let hand = state.summary.hand.clone()?;
+    Some(input_of(state, state.summary.hand.clone()?, turn_event))
+}
+
+fn input_of(state: &SessionState, hand: HandRef, turn_event: Option<String>) -> (HandInput, Host) {
     let host = Host::of(state, &hand);
     let last_listing = state.summary.outputs.as_ref().map(|listing| listing.blob.clone());
-    Some((HandInput { session_id: state.session_id.clone(), hand, last_listing, turn_event }, host))
+    (HandInput { session_id: state.session_id.clone(), hand, last_listing, turn_event }, host)
 }
 
 /// The one machine that has a hand.

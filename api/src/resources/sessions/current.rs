@@ -23,7 +23,7 @@ impl Current {
                 Mail::Event { event } if starts_work(&event.body) && status == Status::Idle => status = Status::Running,
                 Mail::Change { change } => apply(&mut summary.attributes, change, status),
                 Mail::Close { .. } => closing = true,
-                Mail::Event { .. } | Mail::Swap { .. } => {}
+                Mail::Event { .. } | Mail::Swap { .. } | Mail::Give { .. } | Mail::Handed { .. } => {}
             }
         }
         if log.is_closed() {

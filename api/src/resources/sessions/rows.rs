@@ -62,7 +62,8 @@ impl SessionRows {
                 replaced.insert(output.path.clone(), read);
             }
         }
-        let rests = current.rests() && current.summary.collecting.is_none();
+        let is_asked = current.summary.collecting.is_some() || current.summary.parking.is_some();
+        let rests = current.rests() && !is_asked;
         let open = !(rests || log.is_closed());
         let at = current.summary.last_time;
         let needed = standing(log, projection.map(|projection| &projection.summary), needed);

@@ -59,6 +59,7 @@ async fn first_token(workplace: &Workplace, text: &str, eager: Option<(&Local, u
     let mut made = None;
     if let Some((provider, n)) = eager {
         let input = ProvisionInput {
+            restore: None,
             session_id: format!("eager-{n}"),
             hand: format!("eager-{n}"),
             environment_id: "bench".to_owned(),

@@ -7,6 +7,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "figures and complaints are what this program is for")]
 
 mod clock;
+mod fleet;
 mod footprint;
 mod hands;
 mod latency;
@@ -55,6 +56,25 @@ const MEASURES: &[Measure] = &[
     Measure {
         metrics: &["lazy_ttft_p50_ms", "lazy_ttft_p95_ms", "eager_ttft_p50_ms", "eager_ttft_p95_ms"],
         run: || hands::lazy_against_eager().boxed_local(),
+    },
+    Measure {
+        metrics: &["provision_p50_ms", "provision_p99_ms", "provision_busy_p50_ms", "provision_busy_p99_ms"],
+        run: || fleet::provision().boxed_local(),
+    },
+    Measure {
+        metrics: &[
+            "provision_strict_p50_ms",
+            "provision_strict_p99_ms",
+            "provision_strict_busy_p50_ms",
+            "provision_strict_busy_p99_ms",
+        ],
+        run: || fleet::provision_strict().boxed_local(),
+    },
+    Measure { metrics: &["execute_true_p50_ms", "execute_true_p99_ms"], run: || fleet::execute().boxed_local() },
+    Measure { metrics: &["idle_hands_alive", "idle_hand_kib"], run: || fleet::idle().boxed_local() },
+    Measure {
+        metrics: &["flood_500_mb_ms", "flood_worker_grew_mib", "flood_shim_peak_mib"],
+        run: || fleet::flood().boxed_local(),
     },
 ];
 
