@@ -177,7 +177,9 @@ fn use_event(call: &Call) -> EventBody {
     let evaluated_permission = Some(call.permission);
     match &call.kind {
         ToolKind::Custom => EventBody::AgentCustomToolUse { name, input },
-        ToolKind::Builtin => EventBody::AgentToolUse { name, input, evaluated_permission, evaluation },
+        ToolKind::Builtin | ToolKind::Log | ToolKind::Web => {
+            EventBody::AgentToolUse { name, input, evaluated_permission, evaluation }
+        }
         ToolKind::Mcp { server, tool } => {
             let (name, mcp_server_name) = (tool.clone(), server.clone());
             EventBody::AgentMcpToolUse { name, mcp_server_name, input, evaluated_permission, evaluation }

@@ -2,13 +2,13 @@
 
 use crate::{
     answer::Origin, beat::beating, call_model, decide, deltas::Deltas, gate, harnesses::Harnesses, log_cache::LogCache,
-    model::Model, turn, whatif,
+    model::Model, read_log, turn, whatif,
 };
 use domain::{
     Commit,
     fault::{self, Point},
-    outcome::{ModelOutcome, SealOutcome},
-    session::{ModelInput, SealInput},
+    outcome::{ModelOutcome, SealOutcome, ToolOutcome},
+    session::{ModelInput, ReadLogInput, SealInput},
     trial::Tried,
 };
 use futures::FutureExt as _;
@@ -100,6 +100,21 @@ impl BrainActivities {
         fault::pass(Point::RunSealed);
         Ok(SealOutcome { run_id: run.run_id, manifest })
     }
+
+    #[activity(definition = contract::ReadLog)]
+    pub async fn read_log(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        input: ReadLogInput,
+    ) -> Result<ToolOutcome, ActivityError> {
+        let info = ctx.info();
+        let (activity_id, attempt) = (info.activity_id.clone(), info.attempt);
+        let ReadLogInput { session_id, turn_event, call, .. } = &input;
+        let (tool, tool_use_id) = (&call.name, &call.tool_use_id);
+        let span = info_span!("read_log", session_id, turn_event, activity = activity_id, attempt, tool, tool_use_id);
+        Ok(beating(&ctx, read_log::read_log(&self, &input)).instrument(span).await?)
+    }
+
     #[activity(definition = contract::DecideRollout)]
     pub async fn decide_rollout(
         self: Arc<Self>,

@@ -5,6 +5,7 @@ use crate::{
     answer::{self, Origin, Previews},
     brain::BrainActivities,
     model::{self, FailureClass, Model, OnDelta, Outcome, Request},
+    url_sources,
 };
 use domain::{
     Failure, RetryClass,
@@ -77,7 +78,8 @@ pub async fn call_model(
             deltas.publish(delta);
         }
     };
-    ask(&*brain.model, &*brain.blobs, asking, &mut on_delta, cancelled).await
+    let outcome = ask(&*brain.model, &*brain.blobs, asking, &mut on_delta, cancelled).await?;
+    Ok(outcome.map(|outcome| url_sources::checked(outcome, &entries, &snapshot)))
 }
 
 /// A request that is ready to be sent, and what its answer is made into events with.

@@ -18,7 +18,9 @@ pub mod hands;
 pub mod harnesses;
 pub mod log_cache;
 pub mod model;
+mod read_log;
 mod turn;
+mod url_sources;
 mod whatif;
 
 pub use brain::BrainActivities;

@@ -1,5 +1,6 @@
 //! `whatif`: a recorded session gone through again. Reads its log, makes the requests, and asks the model where the record has no
-//! answer and asking is allowed. It runs no tool, writes to no log, and keeps what a model says to itself.
+//! answer and asking is allowed. It runs no tool, writes to no log, and keeps what a model says to itself; where a session is to go
+//! on from a call that is new, it leaves what that needs.
 
 use crate::{
     answer::Origin,
@@ -46,9 +47,13 @@ pub async fn whatif<'a>(
         Ok(record) => record,
         Err(error) => return failed(format!("cannot {error}")),
     };
-    // A trial may last longer than blobs are kept that nobody refers to, and nobody refers to these.
-    let blobs = Aside::over(brain.blobs.clone());
-    let Variation { attributes, harness } = variation(&blobs, &record.before, &input.variant).await?;
+    // A trial may last longer than blobs are kept that nobody refers to, and nobody refers to these, unless a session goes on.
+    let blobs: Arc<dyn Blobs> = match input.live {
+        true => brain.blobs.clone(),
+        false => Arc::new(Aside::over(brain.blobs.clone())),
+    };
+    let blobs = &*blobs;
+    let Variation { attributes, harness } = variation(blobs, &record.before, &input.variant).await?;
     let found = brain.harnesses.find(&harness).await?;
     if let Found::Gone(why) = &found {
         return failed(format!("harness {harness} {why}"));
@@ -75,14 +80,18 @@ pub async fn whatif<'a>(
                 () = cancelled() => return Err(ActivityError::cancelled()),
             },
             Need::Request(asked) => {
-                if !answer(brain, &blobs, input, attempt, &mut trial, &asked, cancelled()).await? {
+                if !answer(brain, blobs, input, attempt, &mut trial, &asked, cancelled()).await? {
                     return Err(ActivityError::cancelled());
                 }
             }
         }
     }
-    let words = words(&blobs, &trial, input).await?;
-    Ok(Tried::Report { report: trial.report(input, &words) })
+    let words = words(blobs, &trial, input).await?;
+    let mut report = trial.report(input, &words);
+    if let Some(left) = trial.left().filter(|_| input.live) {
+        report.left = Some(blobs::put_json(blobs, &left).await?);
+    }
+    Ok(Tried::Report { report })
 }
 
 /// Which of the last messages that are kept by reference say what was expected.

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use domain::egress::{Networking, Policy, Reply, Request};
+use domain::packages::{Manager, Registries};
 
 use crate::app::App;
 use crate::error::{ApiError, Result};
@@ -14,18 +15,36 @@ pub trait Egress: Send + Sync {
 
     /// Whether the operator lists this `HOST:PORT` as one that is reached without TLS.
     fn may_go_unencrypted(&self, authority: &str) -> bool;
+
+    /// Where package managers of sandboxes find what they install, as far as the operator says so.
+    fn registries(&self) -> Registries;
 }
 
-/// What a session of this environment may reach; none where its tools run elsewhere.
-pub fn policy(config: &Config) -> Option<Policy> {
-    let Config::Cloud { networking, .. } = config else { return None };
+/// What a session of this environment may reach, and what is installed for it; none where nothing is reached for it.
+pub fn policy(app: &App, config: &Config) -> Result<Option<Policy>> {
+    let Config::Cloud { networking, packages } = config else {
+        // Its hands are elsewhere; what the service itself calls for it is not.
+        return Ok(app.egress.as_ref().map(|_| Policy::default()));
+    };
+    let packages = packages.wanted();
+    if packages.contains_key(&Manager::Apt) {
+        return Err(ApiError::not_built("sessions in environments with apt packages"));
+    }
+    let Some(egress) = &app.egress else {
+        return match packages.is_empty() {
+            true => Ok(None),
+            false => {
+                Err(ApiError::not_built("packages of an environment where the service has no sandboxes of its own"))
+            }
+        };
+    };
     let networking = match networking.clone() {
         config::Networking::Unrestricted => Networking::Unrestricted,
         config::Networking::Limited { allowed_hosts, allow_mcp_servers, allow_package_managers } => {
             Networking::Limited { allowed_hosts, allow_mcp_servers, allow_package_managers }
         }
     };
-    Some(Policy { networking, ..Policy::default() })
+    Ok(Some(Policy { networking, packages, registries: egress.registries(), ..Policy::default() }))
 }
 
 /// Has the policy in force, or refuses: a session whose policy nobody enforces does not start.

@@ -4,6 +4,7 @@
 use crate::{
     env_vars,
     error::{Code, Hint, failed},
+    registries::Registry,
     telemetry::Collector,
 };
 use hand::spec::Mode;
@@ -50,6 +51,7 @@ pub struct ServeFile {
     pub vault_key_command: Option<String>,
     pub vault_old_key_file: Option<PathBuf>,
     pub private_addresses: Option<Vec<String>>,
+    pub package_registries: Option<Vec<Registry>>,
     pub creates_per_minute: Option<u32>,
     pub reads_per_minute: Option<u32>,
     pub park_after: Option<u64>,

@@ -27,6 +27,8 @@ pub const MODEL_SCRIPT: &str = "STEADYHAND_MODEL_SCRIPT";
 pub const HANDS_DIR: &str = "STEADYHAND_HANDS_DIR";
 /// Addresses that are not public, for sandboxes whose environment names them.
 pub const PRIVATE_ADDRESSES: &str = "STEADYHAND_PRIVATE_ADDRESSES";
+/// Where package managers of sandboxes find what they install.
+pub const PACKAGE_REGISTRIES: &str = "STEADYHAND_PACKAGE_REGISTRIES";
 pub const HANDS: &str = "STEADYHAND_HANDS";
 /// What to do where a layer of a sandbox is missing.
 pub const HANDS_MODE: &str = "STEADYHAND_HANDS_MODE";

@@ -25,6 +25,7 @@ mod offer;
 mod output;
 mod presets;
 mod progress;
+mod registries;
 mod remote;
 mod render;
 mod service;

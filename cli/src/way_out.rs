@@ -7,6 +7,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use domain::egress::{Reply, Request};
+use domain::packages::Registries;
 use std::{
     fs::{DirBuilder, Permissions},
     io,
@@ -46,6 +47,7 @@ impl WayOut {
         host: &str,
         uid: Option<u32>,
         private_addresses: Vec<String>,
+        registries: Registries,
     ) -> anyhow::Result<Option<Self>> {
         let hint = "choose another with --hands-dir, or run without hands: --hands false";
         let made = std::fs::create_dir_all(hands_dir).and_then(|()| {
@@ -66,7 +68,7 @@ impl WayOut {
         Ok(Some(WayOut {
             dir,
             uid,
-            link: Arc::new(Link { asks: sender, private_addresses }),
+            link: Arc::new(Link { asks: sender, private_addresses, registries }),
             asks: Arc::new(Mutex::new(receiver)),
         }))
     }
@@ -117,6 +119,7 @@ struct Link {
     asks: mpsc::Sender<Ask>,
     /// `HOST:PORT`s that the operator lists.
     private_addresses: Vec<String>,
+    registries: Registries,
 }
 
 #[async_trait]
@@ -133,6 +136,10 @@ impl api::egress::Egress for Link {
 
     fn may_go_unencrypted(&self, authority: &str) -> bool {
         self.private_addresses.iter().any(|listed| listed == authority)
+    }
+
+    fn registries(&self) -> Registries {
+        self.registries.clone()
     }
 }
 

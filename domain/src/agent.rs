@@ -1,6 +1,6 @@
 //! What a session keeps of its agent: the snapshot (a blob) and the facts that decisions need (by value).
 
-use crate::content::BlobRef;
+use crate::{content::BlobRef, egress::Domains};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -18,6 +18,49 @@ pub struct AgentSnapshot {
     pub tools: Vec<ToolSpec>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mcp: Vec<McpToolset>,
+    /// Where `web_fetch` is among the tools.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub web_fetch: Option<WebFetch>,
+}
+
+/// How `web_fetch` may be used.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WebFetch {
+    #[serde(default)]
+    pub domains: Domains,
+    /// Of one page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_content_tokens: Option<u32>,
+    #[serde(default)]
+    pub user_input: Source,
+    /// By the names of custom tools.
+    #[serde(default)]
+    pub client_tool_results: Source,
+    /// By the names of the service's own.
+    #[serde(default)]
+    pub server_tool_results: Source,
+}
+
+/// Whether a URL that stood there may be fetched.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    #[default]
+    All,
+    None,
+    Only(Vec<String>),
+    Except(Vec<String>),
+}
+
+impl Source {
+    pub fn holds(&self, tool: &str) -> bool {
+        match self {
+            Source::All => true,
+            Source::None => false,
+            Source::Only(tools) => tools.iter().any(|name| name == tool),
+            Source::Except(tools) => tools.iter().all(|name| name != tool),
+        }
+    }
 }
 
 /// What of an MCP server's tools the agent may use.
@@ -75,6 +118,10 @@ pub enum ToolKind {
     Custom,
     /// Run by an MCP server, which calls it `tool`.
     Mcp { server: String, tool: String },
+    /// Run by a brain worker, which reads the session's own log.
+    Log,
+    /// One of `agent_toolset_20260401` that no hand runs: `web_fetch`.
+    Web,
 }
 
 /// `permission_policy` of the API.

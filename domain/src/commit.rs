@@ -221,6 +221,9 @@ pub struct Fork {
     pub created_at: Time,
     pub attributes: Attributes,
     pub harness: HarnessRef,
+    /// What was under way goes on here, with a hand of its own; otherwise it ends here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub goes_on: bool,
 }
 
 /// How an activity ended, as far as the workflow is concerned.

@@ -2,6 +2,7 @@
 //!
 //! Nothing here gives a secret back: there is a request to put one, and none to get one.
 
+use crate::packages::{Packages, Registries};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -21,6 +22,15 @@ pub struct Policy {
     /// MCP servers that the service calls for the session; its sandboxes cannot.
     #[serde(default)]
     pub mcp_servers: Vec<McpServer>,
+    /// Where pages are fetched from for the session; none: from nowhere.
+    #[serde(default)]
+    pub web: Option<Domains>,
+    /// Installed for the session's sandboxes, over the socket of its [`installer`].
+    #[serde(default)]
+    pub packages: Packages,
+    /// Where package managers find what they install, with `allow_package_managers`.
+    #[serde(default)]
+    pub registries: Registries,
 }
 
 /// As environments have it, and nothing at all.
@@ -69,6 +79,31 @@ pub struct McpServer {
     /// How an access token is replaced that the server takes no more.
     #[serde(default)]
     pub refresh: Option<Refresh>,
+}
+
+/// Hosts of pages. A domain stands for itself and all below it.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Domains {
+    #[default]
+    Any,
+    Only(Vec<String>),
+    Except(Vec<String>),
+}
+
+impl Domains {
+    /// `host` is in lower case.
+    pub fn allow(&self, host: &str) -> bool {
+        let below = |domain: &String| {
+            let domain = domain.to_ascii_lowercase();
+            host.strip_suffix(&domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        };
+        match self {
+            Domains::Any => true,
+            Domains::Only(domains) => domains.iter().any(below),
+            Domains::Except(domains) => !domains.iter().any(below),
+        }
+    }
 }
 
 /// OAuth's way to another access token.
@@ -181,15 +216,44 @@ pub const CLIENT: &str = "client.json";
 /// Beside the folders of sessions: where the service calls what sandboxes must not. No session has a name with a dot.
 pub const CALLS_SOCKET: &str = ".calls.sock";
 
+/// Who reaches the network while a session's packages are installed: what its environment allows, and nothing that is the
+/// session's own. What is installed is seen by other sessions, so the code of packages must not have been near it.
+pub fn installer(session_id: &str) -> String {
+    format!("{session_id}-install")
+}
+
 /// Where on [`CALLS_SOCKET`] a session's MCP server is called; its name may hold anything.
 pub fn mcp_path(session_id: &str, server: &str) -> String {
-    let name: String = server.bytes().map(|byte| format!("{byte:02x}")).collect();
-    format!("{MCP_PREFIX}{session_id}/{name}")
+    path_of(MCP_PREFIX, session_id, server)
 }
 
 /// Session and server of such a path.
 pub fn read_mcp_path(path: &str) -> Option<(&str, String)> {
-    let (session_id, name) = path.strip_prefix(MCP_PREFIX)?.split_once('/')?;
+    read_path(MCP_PREFIX, path)
+}
+
+/// Where on [`CALLS_SOCKET`] a page is fetched for a session.
+pub fn web_path(session_id: &str, url: &str) -> String {
+    path_of(WEB_PREFIX, session_id, url)
+}
+
+/// Session and URL of such a path.
+pub fn read_web_path(path: &str) -> Option<(&str, String)> {
+    read_path(WEB_PREFIX, path)
+}
+
+/// In an answer of egress: why it did not fetch the page, where that was for egress to say.
+pub const WEB_REFUSED: &str = "steadyhand-refused";
+/// In an answer of egress: where the page was in the end, after redirects.
+pub const WEB_URL: &str = "steadyhand-url";
+
+fn path_of(prefix: &str, session_id: &str, name: &str) -> String {
+    let name: String = name.bytes().map(|byte| format!("{byte:02x}")).collect();
+    format!("{prefix}{session_id}/{name}")
+}
+
+fn read_path<'a>(prefix: &str, path: &'a str) -> Option<(&'a str, String)> {
+    let (session_id, name) = path.strip_prefix(prefix)?.split_once('/')?;
     let digits = name.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
     let bytes = (name.len().is_multiple_of(2) && name.bytes().all(|b| b.is_ascii_hexdigit()))
         .then(|| digits.collect::<Option<Vec<u8>>>())??;
@@ -197,6 +261,7 @@ pub fn read_mcp_path(path: &str) -> Option<(&str, String)> {
 }
 
 const MCP_PREFIX: &str = "/mcp/";
+const WEB_PREFIX: &str = "/web/";
 
 /// What a sandbox has to be set up with to use its socket: [`CLIENT`]. Holds nothing that is secret.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
@@ -205,6 +270,10 @@ pub struct Client {
     pub variables: BTreeMap<String, String>,
     /// Repositories: the URL that the agent knows, and the proxy's path for it.
     pub repositories: Vec<(String, String)>,
+    #[serde(default)]
+    pub packages: Packages,
+    #[serde(default)]
+    pub registries: Registries,
 }
 
 /// One JSON line to egress.
@@ -216,11 +285,13 @@ pub enum Request {
         session_id: String,
         policy: Policy,
     },
-    /// The session's agent has other MCP servers; all else stays in force.
+    /// The session's agent has other MCP servers, or other pages; all else stays in force.
     SetMcpServers {
         session_id: String,
         mcp_servers: Vec<McpServer>,
         mcp_hosts: Vec<String>,
+        #[serde(default)]
+        web: Option<Domains>,
     },
     /// The session has ended: its policy goes, and the secrets that were its own.
     DropSession {
@@ -274,6 +345,23 @@ mod tests {
         }
         for path in ["/mcp/sesn_1", "/mcp/sesn_1/+f", "/mcp/sesn_1/f", "/mcp/sesn_1/zz", "/mcp/sesn_1/ff", "/x"] {
             assert_eq!(read_mcp_path(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_domain_stands_for_all_below_it() {
+        let domains = || vec!["Example.com".to_owned(), "docs.test".to_owned()];
+        for (host, named) in [
+            ("example.com", true),
+            ("a.b.example.com", true),
+            ("notexample.com", false),
+            ("example.com.evil.test", false),
+            ("docs.test", true),
+            ("test", false),
+        ] {
+            assert_eq!(Domains::Only(domains()).allow(host), named, "{host}");
+            assert_eq!(Domains::Except(domains()).allow(host), !named, "{host}");
+            assert!(Domains::Any.allow(host));
         }
     }
 

@@ -16,6 +16,7 @@ pub mod ids;
 pub mod limits;
 pub mod model;
 pub mod outcome;
+pub mod packages;
 pub mod rollout;
 #[cfg(feature = "schema")]
 mod schema;

@@ -67,13 +67,16 @@ pub const EXECUTE_TIMEOUT_MS: u64 = (600 + 60) * 1_000;
 /// call that it does not take twice in a row is lost, and its hand with it.
 pub const HOST_WAIT_MS: u64 = 30_000;
 
-/// Cloning a repository and copying files into a hand, milliseconds.
 /// Asking all of an agent's MCP servers which tools they have; each has less.
 pub const LIST_TIMEOUT_MS: u64 = 2 * 60 * 1_000;
+/// Cloning a repository and copying files into a hand, milliseconds.
 pub const PROVISION_TIMEOUT_MS: u64 = 10 * 60 * 1_000;
 
 /// Milliseconds at rest after which a session's hand is parked, unless the operator says otherwise: before its lease ends.
 pub const PARK_AFTER_MS: u64 = 10 * 60 * 1_000;
+
+/// Reading a slice of the own log, milliseconds: a run and some frames.
+pub const READ_LOG_TIMEOUT_MS: u64 = 2 * 60 * 1_000;
 
 /// Reading one run and writing its segments, milliseconds.
 pub const SEAL_TIMEOUT_MS: u64 = 10 * 60 * 1_000;

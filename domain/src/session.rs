@@ -373,6 +373,18 @@ pub struct ExecuteInput {
     pub turn_event: Option<String>,
 }
 
+/// Input of `read_log`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReadLogInput {
+    pub session_id: String,
+    /// What is read ends here, so that every attempt reads the same.
+    pub end: u64,
+    pub call: Call,
+    /// What the turn began with ([`crate::Summary::began`]): for traces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn_event: Option<String>,
+}
+
 /// Input of `list_tools`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ListInput {
@@ -393,6 +405,18 @@ pub struct McpCallInput {
     pub server: String,
     /// As the server calls it.
     pub tool: String,
+    pub call: Call,
+    /// What the turn began with ([`crate::Summary::began`]): for traces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn_event: Option<String>,
+}
+
+/// Input of `fetch_page`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PageInput {
+    pub session_id: String,
+    /// The agent as it is, which says how much of a page it may see.
+    pub snapshot: BlobRef,
     pub call: Call,
     /// What the turn began with ([`crate::Summary::began`]): for traces.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -115,8 +115,8 @@ impl Egress {
     fn try_answer(&self, request: Request) -> Result<Reply, Error> {
         match request {
             Request::SetPolicy { session_id, policy } => self.sessions.set(&session_id, policy)?,
-            Request::SetMcpServers { session_id, mcp_servers, mcp_hosts } => {
-                self.sessions.set_mcp_servers(&session_id, mcp_servers, mcp_hosts)?;
+            Request::SetMcpServers { session_id, mcp_servers, mcp_hosts, web } => {
+                self.sessions.set_agent(&session_id, mcp_servers, mcp_hosts, web)?;
             }
             Request::DropSession { session_id } => {
                 self.sessions.drop_session(&session_id)?;

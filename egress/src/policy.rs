@@ -42,10 +42,19 @@ pub fn allows(policy: &Policy, host: &str, port: u16) -> bool {
         Networking::Unrestricted => true,
         Networking::Limited { allowed_hosts, allow_mcp_servers, allow_package_managers } => {
             let mcp = policy.mcp_hosts.iter().filter(|_| *allow_mcp_servers);
+            let known = PACKAGE_HOSTS.contains(&host) && WEB_PORTS.contains(&port);
+            let listed = || policy.registries.values().any(|url| leads_to(url, host, port));
             allowed_hosts.iter().chain(mcp).any(|entry| names(entry, host, port))
-                || (*allow_package_managers && PACKAGE_HOSTS.contains(&host) && WEB_PORTS.contains(&port))
+                || (*allow_package_managers && (known || listed()))
         }
     }
+}
+
+/// Whether a URL is of this host and port.
+fn leads_to(url: &str, host: &str, port: u16) -> bool {
+    let Ok(uri) = url.parse::<http::Uri>() else { return false };
+    let of_url = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("http") { 80 } else { 443 });
+    uri.host().and_then(normal).is_some_and(|name| name == host) && of_url == port
 }
 
 /// Whether an entry of a list names this host and port.
@@ -70,6 +79,7 @@ pub fn names(entry: &str, host: &str, port: u16) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use domain::packages::Manager;
 
     #[test]
     fn entries_name_hosts_and_ports() {
@@ -120,6 +130,12 @@ mod tests {
         ] {
             assert_eq!(allows(&policy, host, 443), expect, "{policy:?} {host}");
         }
+        let mirrored = |managers| Policy {
+            registries: [(Manager::Pip, "http://Mirror.test:8080/simple".to_owned())].into(),
+            ..limited(false, managers)
+        };
+        assert!(allows(&mirrored(true), "mirror.test", 8080) && allows(&mirrored(true), "pypi.org", 443));
+        assert!(!allows(&mirrored(true), "mirror.test", 80) && !allows(&mirrored(false), "mirror.test", 8080));
         assert!(!allows(&limited(false, true), "pypi.org", 22));
     }
 

@@ -5,7 +5,7 @@
 use crate::audit::Entry;
 use crate::knock;
 use crate::proxy::{self, Proxy, Session, git_route};
-use domain::egress::{CLIENT, Client, McpServer, Policy, SOCKET};
+use domain::egress::{CLIENT, Client, Domains, McpServer, Policy, SOCKET, installer};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::fs::{DirBuilder, File, Permissions};
@@ -40,7 +40,15 @@ fn client_of(policy: &Policy) -> Client {
     Client {
         variables: variables.collect(),
         repositories: repositories.map(|(n, repo)| (url(&repo.url), git_route(n))).collect(),
+        packages: policy.packages.clone(),
+        registries: policy.registries.clone(),
     }
+}
+
+/// What may be reached while the session's packages are installed; none where it has none.
+fn installing(policy: &Policy) -> Option<Policy> {
+    let Policy { networking, registries, packages, .. } = policy.clone();
+    (!packages.is_empty()).then(|| Policy { networking, registries, ..Policy::default() })
 }
 
 /// Where things lie, and who may come.
@@ -100,11 +108,17 @@ impl Sessions {
         Ok(())
     }
 
-    /// The session's agent has other MCP servers. Connections of its sandboxes are cut all the same.
-    pub fn set_mcp_servers(&self, id: &str, mcp_servers: Vec<McpServer>, mcp_hosts: Vec<String>) -> Result<(), Error> {
+    /// The session's agent has other MCP servers, or other pages. Connections of its sandboxes are cut all the same.
+    pub fn set_agent(
+        &self,
+        id: &str,
+        mcp_servers: Vec<McpServer>,
+        mcp_hosts: Vec<String>,
+        web: Option<Domains>,
+    ) -> Result<(), Error> {
         check_id(id)?;
         let known = self.session(id).ok_or_else(|| Error::Unknown(id.to_owned()))?;
-        self.set(id, Policy { mcp_servers, mcp_hosts, ..known.policy.clone() })
+        self.set(id, Policy { mcp_servers, mcp_hosts, web, ..known.policy.clone() })
     }
 
     /// The session as it is now.
@@ -116,14 +130,10 @@ impl Sessions {
     /// The session has ended: nothing is left of it.
     pub fn drop_session(&self, id: &str) -> Result<(), Error> {
         check_id(id)?;
-        if let Some(open) = self.open.lock().expect("no holder panics").remove(id) {
-            open.session.borrow().end(&self.proxy.audit);
-            open.listening.abort();
-        }
-        for path in [self.folder(id).join(SOCKET), self.folder(id).join(CLIENT), self.policy_path(id)] {
-            gone(&path, std::fs::remove_file(&path))?;
-        }
-        gone(&self.folder(id), std::fs::remove_dir(self.folder(id)))?;
+        let path = self.policy_path(id);
+        gone(&path, std::fs::remove_file(&path))?;
+        self.close(&installer(id))?;
+        self.close(id)?;
         self.proxy.audit.note(Entry::SessionDropped { session_id: id.to_owned() });
         Ok(())
     }
@@ -138,6 +148,14 @@ impl Sessions {
     }
 
     fn enforce(&self, id: &str, policy: Policy) -> Result<(), Error> {
+        match installing(&policy) {
+            Some(policy) => self.lead_out(&installer(id), policy)?,
+            None => self.close(&installer(id))?,
+        }
+        self.lead_out(id, policy)
+    }
+
+    fn lead_out(&self, id: &str, policy: Policy) -> Result<(), Error> {
         let client = client_of(&policy);
         let session = Arc::new(Session::new(id, policy));
         let mut open = self.open.lock().expect("no holder panics");
@@ -158,6 +176,17 @@ impl Sessions {
         }
         drop(open);
         write_open(&self.folder(id).join(CLIENT), &client)
+    }
+
+    fn close(&self, id: &str) -> Result<(), Error> {
+        if let Some(open) = self.open.lock().expect("no holder panics").remove(id) {
+            open.session.borrow().end(&self.proxy.audit);
+            open.listening.abort();
+        }
+        for path in [self.folder(id).join(SOCKET), self.folder(id).join(CLIENT)] {
+            gone(&path, std::fs::remove_file(&path))?;
+        }
+        gone(&self.folder(id), std::fs::remove_dir(self.folder(id)))
     }
 
     fn listen(&self, id: &str) -> Result<UnixListener, Error> {
@@ -203,6 +232,16 @@ fn check(policy: &Policy) -> Result<(), Error> {
         });
         if !fine || repository.url.bytes().any(|b| b.is_ascii_control() || matches!(b, b'"' | b'\\' | b'#')) {
             return bad("a repository's URL is https://HOST/PATH".to_owned());
+        }
+    }
+    for url in policy.registries.values() {
+        let uri: Result<http::Uri, _> = url.parse();
+        let fine = uri.is_ok_and(|uri| {
+            matches!(uri.scheme_str(), Some("https" | "http"))
+                && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+        });
+        if !fine || !url.bytes().all(|b| b.is_ascii_graphic()) {
+            return bad("a registry's URL is https://HOST/PATH, without a user".to_owned());
         }
     }
     for variable in &policy.variables {

@@ -82,6 +82,11 @@ impl Folder {
         self.0.join("home")
     }
 
+    /// Of a hand that fills a shelf, and of the shelf.
+    pub fn packages(&self) -> PathBuf {
+        self.0.join("packages")
+    }
+
     pub fn uploads(&self) -> PathBuf {
         self.0.join("uploads")
     }

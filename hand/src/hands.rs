@@ -6,6 +6,7 @@ use crate::launch::Launched;
 use crate::launcher::{Reply, Request};
 use crate::limits;
 use crate::local::{self, Error, Found};
+use crate::shelf;
 use crate::spec::{HandRef, Mode, Spec};
 use crate::{socket, wire};
 use std::io::{self, BufReader};
@@ -71,6 +72,22 @@ impl Hands {
                 other => Err(unexpected(other)),
             },
         }
+    }
+
+    /// As [`shelf::keep`].
+    pub fn keep_shelf(&self, hand_id: &str, epoch: u64) -> Result<(), Error> {
+        match &self.by {
+            By::Itself { .. } => shelf::keep(&self.reference(hand_id, epoch)),
+            By::Launcher { .. } => match self.ask(&Request::Keep { hand_id: hand_id.to_owned(), epoch })? {
+                Reply::Released => Ok(()),
+                other => Err(unexpected(other)),
+            },
+        }
+    }
+
+    /// As [`shelf::is_kept`].
+    pub fn has_shelf(&self, name: &str) -> bool {
+        shelf::is_kept(&self.dir, name)
     }
 
     /// As [`local::list`].

@@ -15,7 +15,8 @@ use crate::link::inside;
 use crate::probe;
 use crate::protocol::{Layer, Need};
 use crate::sandbox::{cgroup, landlock};
-use crate::spec::{HandRef, Mode, Plan, Resources, Spec, is_hand_id, is_plain_name, is_plain_relative};
+use crate::shelf;
+use crate::spec::{HandRef, Mode, Plan, Resources, Shelf, Spec, is_hand_id, is_plain_name, is_plain_relative};
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, File, Permissions};
@@ -70,6 +71,10 @@ pub enum Error {
     Shim(#[source] io::Error),
     #[error("bring up the hand: {0}")]
     NotReady(String),
+    #[error("read the packages in {0}: none were kept there by this user")]
+    NoShelf(PathBuf),
+    #[error("have the packages' disk")]
+    ShelfDisk(#[source] image::Error),
     #[error("talk to the new hand")]
     Client(#[from] crate::client::Error),
 }
@@ -117,6 +122,9 @@ fn try_launch(spec: Spec) -> Result<HandRef, Error> {
     let owner = uid.map_or(Owner::Launcher, Owner::Hand);
     // A hand that has a disk of its own keeps it, whatever is asked for now.
     let own_disk = spec.mode == Mode::Strict || folder.image().exists();
+    if let Some(Shelf::Read(name)) = &spec.shelf {
+        shelf::open(&spec.hands_dir, name)?;
+    }
     let disk = match own_disk {
         false => probe::disk_watched(),
         true => probe::disk_own(image::mount(&folder, spec.limits.disk_bytes, Some(&spec.hands_dir))),
@@ -205,10 +213,19 @@ fn check(spec: &Spec) -> Result<(), Error> {
         if !egress.variables.iter().all(|(name, value)| plain(name) && plain(value)) {
             return Err(Error::Spec("variables of the way out are of letters, digits and _"));
         }
+        let url = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
+        if !egress.registries.iter().all(|(name, value)| plain(name) && url(value)) {
+            return Err(Error::Spec("a registry is a variable and a URL"));
+        }
         let bare = |text: &str| text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\' | b'#' | b';'));
         if !egress.repositories.iter().all(|(url, path)| bare(url) && bare(path)) {
             return Err(Error::Spec("a repository's URL has neither spaces nor quotes"));
         }
+    }
+    if let Some(Shelf::Fill(name) | Shelf::Read(name)) = &spec.shelf
+        && !is_hand_id(name)
+    {
+        return Err(Error::Spec("a shelf's name is 1 to 64 of A-Z a-z 0-9 _ -"));
     }
     let word = |text: &str| !text.is_empty() && !text.starts_with('-') && text.bytes().all(|b| b.is_ascii_graphic());
     for clone in &spec.resources.clones {
@@ -298,13 +315,16 @@ fn fill(folder: &Folder, spec: &Spec, owner: Owner, own_disk: bool) -> Result<()
     for dir in [folder.journal(), folder.blobs(), folder.spool()] {
         make_dir(&dir, 0o700, owner)?;
     }
-    for dir in [folder.workspace(), folder.outputs(), folder.home()] {
+    let own = [folder.workspace(), folder.outputs(), folder.home()].map(|dir| (dir, 0o700));
+    // Hands of other users will read it.
+    let shelf = matches!(spec.shelf, Some(Shelf::Fill(_))).then(|| (folder.packages(), 0o755));
+    for (dir, mode) in own.into_iter().chain(shelf) {
         let name = dir.file_name().expect("it is a folder of the hand");
         if !own_disk {
-            make_dir(&dir, 0o700, owner)?;
+            make_dir(&dir, mode, owner)?;
             continue;
         }
-        make_dir(&folder.disk().join(name), 0o700, owner)?;
+        make_dir(&folder.disk().join(name), mode, owner)?;
         match symlink(Path::new("disk").join(name), &dir) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(Error::Make(dir, e)),
             _ => {}
@@ -372,7 +392,7 @@ fn copy(source: &Path, to: &Path, mode: u32, from: Option<u32>) -> Result<(), Er
 
 /// Whose a folder is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Owner {
+pub(crate) enum Owner {
     Launcher,
     /// The user of the hand, where it has one.
     Hand(u32),
@@ -388,7 +408,7 @@ impl Owner {
 }
 
 /// Make a folder, or find it as it was made: no link, and nobody else's.
-fn make_dir(path: &Path, mode: u32, owner: Owner) -> Result<(), Error> {
+pub(crate) fn make_dir(path: &Path, mode: u32, owner: Owner) -> Result<(), Error> {
     let failed = |e| Error::Make(path.to_owned(), e);
     let made = match DirBuilder::new().mode(mode).create(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => DirBuilder::new().recursive(true).mode(mode).create(path),
@@ -413,7 +433,7 @@ fn make_dir(path: &Path, mode: u32, owner: Owner) -> Result<(), Error> {
 }
 
 /// Whether only this process's user can have written it.
-fn is_ours(metadata: &std::fs::Metadata) -> bool {
+pub(crate) fn is_ours(metadata: &std::fs::Metadata) -> bool {
     metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o022 == 0
 }
 

@@ -7,6 +7,7 @@
 use crate::launch::Launched;
 use crate::limits;
 use crate::local::{self, Found};
+use crate::shelf;
 use crate::spec::{HandRef, Limits, Mode, Spec, is_hand_id};
 use crate::wire;
 use serde::{Deserialize, Serialize};
@@ -37,9 +38,21 @@ pub struct Options {
 #[derive(Serialize, Deserialize, Debug)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
-    Provision { spec: Box<Spec> },
-    Revive { hand_id: String },
-    Release { hand_id: String, epoch: u64 },
+    Provision {
+        spec: Box<Spec>,
+    },
+    Revive {
+        hand_id: String,
+    },
+    Release {
+        hand_id: String,
+        epoch: u64,
+    },
+    /// End the hand and keep the shelf that it has filled.
+    Keep {
+        hand_id: String,
+        epoch: u64,
+    },
     List,
 }
 
@@ -153,6 +166,16 @@ fn answer(options: &Options, request: Request) -> Reply {
                 }
             }
             None => Reply::Released,
+        },
+        Request::Keep { hand_id, epoch } => match folder(options, &hand_id) {
+            Some(dir) => {
+                let socket = local::socket(&dir);
+                match shelf::keep(&HandRef { hand_id, dir, socket, epoch }) {
+                    Ok(()) => Reply::Released,
+                    Err(e) => refused(&e),
+                }
+            }
+            None => Reply::Nothing,
         },
         Request::List => match local::list(&options.hands_dir) {
             Ok(hands) => Reply::Hands { hands },

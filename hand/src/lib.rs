@@ -20,6 +20,7 @@ pub mod probe;
 pub mod protocol;
 mod removal;
 pub mod sandbox;
+pub mod shelf;
 pub mod shim;
 mod socket;
 pub mod spec;

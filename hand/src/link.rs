@@ -42,6 +42,9 @@ pub struct Configure {
     pub disk_bytes: Option<u64>,
     /// Whether there is a way out to lead to.
     pub egress: bool,
+    /// Whether packages are installed here.
+    #[serde(default)]
+    pub fills_shelf: bool,
     /// None where an earlier sandbox of this hand has carried it out.
     pub recipe: Option<Recipe>,
     /// What was found then.
@@ -114,6 +117,8 @@ pub mod inside {
     pub const EGRESS_SOCKET: &str = "proxy.sock";
     /// Where programs inside find the way out, on loopback.
     pub const PROXY_PORT: u16 = 3128;
+    /// Packages, installed here or read.
+    pub const PACKAGES: &str = "/opt/packages";
     /// What the recipe is carried out from.
     pub const RECIPE: &str = "/run/recipe";
     pub const BUNDLE: &str = "repo.bundle";

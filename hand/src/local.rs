@@ -41,6 +41,12 @@ pub enum Error {
     List(PathBuf, #[source] io::Error),
     #[error("add the file to the hand")]
     Upload(#[source] launch::Error),
+    #[error("keep the hand's packages in {0}")]
+    Keep(PathBuf, #[source] io::Error),
+    #[error("have a folder for packages")]
+    Shelves(#[source] launch::Error),
+    #[error("keep the packages of a hand that was not made to install any")]
+    NoShelf,
 }
 
 fn fixes(layers: &[Layer]) -> String {
@@ -131,13 +137,26 @@ pub fn add_file(hand: &HandRef, file: &FileResource) -> Result<(), Error> {
 
 /// End the hand and remove everything of it. One that is gone already is only removed.
 pub fn release(hand: &HandRef) -> Result<(), Error> {
+    match end(hand)? {
+        Some(_launch) => clear(&Folder::new(&hand.dir)).map_err(|e| Error::Remove(hand.dir.clone(), e)),
+        None => Ok(()),
+    }
+}
+
+/// End the hand and leave its folder as it is. None where there is no such hand; else what keeps it from being started
+/// again, as long as it is held.
+pub(crate) fn end(hand: &HandRef) -> Result<Option<File>, Error> {
     let folder = Folder::new(&hand.dir);
     let failed = |e| Error::Remove(hand.dir.clone(), e);
     // Held before it is asked to end, so that nobody starts it again in between.
-    let _launch = match folder::lock(&folder.launch_lock()) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+    let launch = match folder::lock(&folder.launch_lock()) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         lock => lock.map_err(failed)?,
     };
+    // Somebody else may have ended it while we waited.
+    if !folder.launch_lock().exists() {
+        return Ok(None);
+    }
     match Client::connect(&folder.socket()).and_then(|mut client| client.release(hand.epoch)) {
         Ok(()) | Err(client::Error::Gone(_) | client::Error::Broken(_)) => {}
         Err(e) => return Err(Error::Release(e)),
@@ -145,7 +164,7 @@ pub fn release(hand: &HandRef) -> Result<(), Error> {
     for held_while_alive in [folder.shim_lock(), folder.sandbox_lock()] {
         folder::lock(&held_while_alive).map_err(failed)?;
     }
-    clear(&folder).map_err(failed)
+    Ok(Some(launch))
 }
 
 /// A hand of this machine.
@@ -220,7 +239,7 @@ fn is_held(folder: &Folder) -> bool {
 }
 
 /// Remove the folder of a hand that nobody holds, and what it had of the host.
-fn clear(folder: &Folder) -> io::Result<()> {
+pub(crate) fn clear(folder: &Folder) -> io::Result<()> {
     let (hands_dir, hand_id) = match (folder.path().parent(), folder.path().file_name().and_then(|name| name.to_str()))
     {
         (Some(hands_dir), Some(hand_id)) => (hands_dir, hand_id),

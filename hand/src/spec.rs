@@ -59,6 +59,9 @@ pub struct Spec {
     /// The way out; none: there is none.
     #[serde(default)]
     pub egress: Option<Egress>,
+    /// Packages beside those of the machine; none: there are no others.
+    #[serde(default)]
+    pub shelf: Option<Shelf>,
     /// Whose it is, for those who list hands. Nothing here goes by it.
     #[serde(default)]
     pub owner: Option<Owner>,
@@ -83,6 +86,7 @@ impl Spec {
             limits: Limits::default(),
             resources: Resources::default(),
             egress: None,
+            shelf: None,
             owner: None,
             stop: None,
             client: None,
@@ -156,6 +160,19 @@ pub struct Egress {
     /// Repositories: the beginning of the URL that the agent knows, and the proxy's path for it.
     #[serde(default)]
     pub repositories: Vec<(String, String)>,
+    /// Where package managers find what they install, by the environment variable that tells them.
+    #[serde(default)]
+    pub registries: BTreeMap<String, String>,
+}
+
+/// What of /opt/packages a hand may do; by the name of the [shelf](crate::shelf), which is like a hand's id.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Shelf {
+    /// Fill it, to be kept when the hand has ended.
+    Fill(String),
+    /// Read one that was kept.
+    Read(String),
 }
 
 /// What is put into the sandbox before the first call.

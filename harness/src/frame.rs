@@ -46,7 +46,9 @@ pub fn decide_again(state: &SessionState, intake: &Intake, ask: &mut dyn Ask, re
     });
     let mut behind_swap = entries.skip_while(|entry| !matches!(entry, PrivateEntry::Swapped { .. }));
     let turn_begins_with_swap = behind_swap.any(|entry| matches!(entry, PrivateEntry::TurnBegun {}));
+    let is_swapped = |take: &Take| matches!(take, Take::Private { entry: PrivateEntry::Swapped { .. } });
     let mut draft = Draft::new(state, intake);
+    draft.swaps_with_end = recorded.takes.iter().any(is_swapped);
     draft.turn_begins_with_swap = turn_begins_with_swap;
     make(draft, intake, ask)
 }

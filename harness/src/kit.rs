@@ -309,7 +309,7 @@ impl Session {
             let (name, input) = ((*name).to_owned(), call.input.clone());
             let body = match call.kind {
                 ToolKind::Custom => EventBody::AgentCustomToolUse { name, input },
-                ToolKind::Builtin => EventBody::AgentToolUse {
+                ToolKind::Builtin | ToolKind::Log | ToolKind::Web => EventBody::AgentToolUse {
                     name,
                     input,
                     evaluated_permission: Some(call.permission),
@@ -480,6 +480,7 @@ pub fn body(entries: &[LogEntry], shape: Shape<'_>) -> Value {
         system: None,
         tools: Vec::new(),
         mcp: Vec::new(),
+        web_fetch: None,
     };
     context::request(entries, &agent, shape).expect("the strategy is there")
 }

@@ -8,6 +8,7 @@
 //! * [`kit`]: a session for tests, without engine, model or clock.
 //! * [`context`]: strategies that turn a slice of the log into a model request.
 //! * [`ablate`]: what a workaround changes on recorded sessions.
+//! * [`own_log`]: the tool by which a model reads its own log.
 //! * [`replay`], [`rollout`]: what another harness makes of the record, and how it comes to be used.
 //! * [`whatif`]: a recorded session gone through again with something else about it.
 
@@ -19,6 +20,7 @@ pub mod kit;
 mod loop_v1;
 mod loop_v2;
 pub mod marks;
+pub mod own_log;
 mod plan_act_v1;
 pub mod registry;
 pub mod replay;

@@ -99,7 +99,7 @@ pub enum Op {
         slice: Slice,
         strategy: StrategyRef,
     },
-    /// Waits for a hand while the session has none, unless it is an MCP server's.
+    /// Waits for a hand while the session has none, if a hand runs it.
     Execute {
         call: Call,
     },
@@ -147,7 +147,7 @@ pub struct Slice {
 impl Op {
     /// A call that a hand runs.
     pub fn needs_hand(&self) -> bool {
-        matches!(self, Op::Execute { call } if !is_mcp(call))
+        matches!(self, Op::Execute { call } if is_hands(call))
     }
 
     /// Whether the turn waits for it.
@@ -218,10 +218,11 @@ impl SessionState {
         }
     }
 
-    /// The state with which a session begins that goes on from here. What is under way is the other session's, and so are
-    /// its hand, what it used and what it was asked to become; the first decision says so in the log.
+    /// The state with which a session begins that goes on from here. Its hand, what it used and what it was asked to become are the
+    /// other session's, and so is what is under way, unless that is to go on here; the first decision says so in the log.
+    /// Forked again in the same way, it stays as it is.
     pub fn forked(mut self, fork: Fork) -> Self {
-        let Fork { session_id, created_at, attributes, harness, .. } = fork.clone();
+        let Fork { session_id, created_at, attributes, harness, goes_on, .. } = fork.clone();
         if self.summary.harness.name != harness.name {
             self.memo = None;
         }
@@ -230,8 +231,11 @@ impl SessionState {
         for pending in &mut self.pending {
             (pending.cancelling, pending.dispatched) = (false, false);
         }
-        (self.tries, self.uncollected, self.swap, self.closing) = (0, false, None, false);
-        (self.turn_strategy, self.restored, self.giving) = (None, false, None);
+        (self.uncollected, self.swap, self.closing) = (false, None, false);
+        (self.restored, self.giving) = (false, None);
+        if !goes_on {
+            (self.tries, self.turn_strategy) = (0, None);
+        }
         self.summary = Summary {
             last_time: self.summary.last_time,
             n: self.summary.n,
@@ -242,13 +246,16 @@ impl SessionState {
                 // What ended it did not end the fork.
                 Status::Terminated => Status::Idle,
                 // Nobody is asked for anything here: the first decision closes what was asked for.
-                Status::RequiresAction => Status::Running,
+                Status::RequiresAction if !goes_on => Status::Running,
                 other => other,
             },
             running_since: self.summary.running_since.map(|_| created_at),
             ..Summary::created(created_at, attributes, harness)
         };
         self.fork = Some(fork);
+        if goes_on {
+            self.provision_if_needed(self.summary.n);
+        }
         self
     }
 
@@ -473,8 +480,8 @@ impl SessionState {
                 self.model_closed(&ModelDigest::Failed { failure });
             }
             (Op::Execute { call }, Closed::Finished, Some(Outcome::Tool { digest })) => {
-                self.uncollected |= !is_mcp(&call);
-                self.restored &= is_mcp(&call);
+                self.uncollected |= is_hands(&call);
+                self.restored &= !is_hands(&call);
                 self.answered(digest.clone());
             }
             _ => {}
@@ -626,9 +633,9 @@ impl SessionState {
     }
 }
 
-/// Run by an MCP server, and by no hand.
-pub fn is_mcp(call: &Call) -> bool {
-    matches!(call.kind, ToolKind::Mcp { .. })
+/// Run by a hand: not by an MCP server, nor by the worker that reads the log or fetches a page.
+pub fn is_hands(call: &Call) -> bool {
+    !matches!(call.kind, ToolKind::Mcp { .. } | ToolKind::Log | ToolKind::Web)
 }
 
 /// Id of the span that a decision opens with `CallModel` or `Compact`.

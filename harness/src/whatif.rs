@@ -3,7 +3,8 @@
 //!
 //! A what-if is a fork that nobody started. [`Trial`] plays the shell: it decides, and answers what is asked of the outside
 //! from the [`Record`] as long as it is asked the same. Model requests are the same if their bytes are, tool calls if tool,
-//! input and order are. What the record cannot answer is told to the caller, who may really ask a model, or stop.
+//! input and order are. What the record cannot answer is told to the caller, who may really ask a model, or stop; or have a session
+//! of its own go on with what was [`Left`].
 //!
 //! Nothing here touches the recorded session, and nothing here makes up an answer.
 
@@ -17,10 +18,13 @@ pub use compare::{Difference, Move, Pair, Sum, Totals, What, cost, says};
 pub use record::{ModelEnd, Record, Shape};
 pub use trial::{Asked, Need, Trial};
 
-use crate::replay;
+use crate::{SessionState, replay};
 use domain::{
+    Committed, Content, EventBody,
     agent::{HarnessRef, StrategyRef},
+    content::BlobRef,
     rollout::Recorded,
+    session::Mail,
 };
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +68,22 @@ pub struct Input {
     /// What the last message contains if all went well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expect: Option<String>,
+    /// Where the record cannot answer a call, a session of this id is to go on: what it needs for that is kept.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub live: bool,
+}
+
+/// What a session needs that goes on where the record could not answer a call.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Left {
+    /// The state that the what-if began with.
+    pub began: SessionState,
+    /// The one that it came to, with the call under way.
+    pub state: SessionState,
+    /// Everything in between.
+    pub commits: Vec<Committed>,
+    /// What was sent in the turns that are left.
+    pub inputs: Vec<Vec<Mail>>,
 }
 
 /// What came of it.
@@ -95,6 +115,9 @@ pub struct Report {
     pub end: End,
     /// What of the recorded session had no counterpart here: interrupts, changes of the session and the like.
     pub left_out: u64,
+    /// [`Left`], if that was asked for and there is any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<BlobRef>,
 }
 
 /// Who answered.
@@ -103,8 +126,15 @@ pub struct Answered {
     /// Model requests, by the record and by a model.
     pub requests_recorded: u64,
     pub requests_live: u64,
-    /// Tool calls, all by the record.
+    /// Tool calls, by the record, and by whoever runs them in the fork that went on.
     pub calls_recorded: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub calls_live: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// How far it came.
@@ -119,9 +149,46 @@ pub enum End {
     Call { turn: u64, round: u32, name: String },
     /// A model was asked as often as it may be.
     Limit { turn: u64 },
+    /// From such a call on it went on in a session of its own.
+    WentOn {
+        turn: u64,
+        round: u32,
+        name: String,
+        session_id: String,
+        /// It rests before its end, as somebody has to answer.
+        waits: bool,
+    },
 }
 
 impl Report {
+    /// What became of it in the session that went on: `commits` are those of the what-if and everything behind them.
+    pub fn went_on(&mut self, session_id: &str, commits: &[Committed], waits: bool, expect: Option<&str>) {
+        let End::Call { turn, round, name } = self.end.clone() else { return };
+        self.end = End::WentOn { turn, round, name, session_id: session_id.to_owned(), waits };
+        // Of a last message that is kept by reference nobody knows here.
+        let mut says = |last: Option<&Content>| match last {
+            Some(Content::Blob(_)) => None,
+            Some(Content::Inline(blocks)) => Some(says(blocks, expect?)),
+            None => Some(says(&[], expect?)),
+        };
+        let tried = compare::sums(commits, self.turn - 1, u64::MAX, &mut says);
+        for pair in &mut self.turns {
+            pair.tried = tried.iter().find(|sum| sum.turn == pair.turn).cloned();
+        }
+        self.totals = Some(Totals::of(&self.turns));
+        let own = commits.iter().skip_while(|committed| !committed.commit.fork().is_some_and(|fork| fork.goes_on));
+        for entry in own.flat_map(Committed::entries) {
+            match entry.event.body {
+                EventBody::SpanModelRequestEnd { .. } => self.answered.requests_live += 1,
+                EventBody::AgentToolResult { .. }
+                | EventBody::AgentMcpToolResult { .. }
+                | EventBody::UserToolResult { .. }
+                | EventBody::UserCustomToolResult { .. } => self.answered.calls_live += 1,
+                _ => {}
+            }
+        }
+    }
+
     /// Over all turns, also those that are not told of one by one.
     pub fn totals(&self) -> Totals {
         self.totals.clone().unwrap_or_else(|| Totals::of(&self.turns))
@@ -139,6 +206,15 @@ impl Report {
                 say(&format!("in turn {turn} {name} is called as it was not then: what that does is not in the record"))
             }
             End::Limit { turn } => say(&format!("in turn {turn} the model had been asked as often as was allowed")),
+            End::WentOn { turn, session_id, waits, .. } => {
+                say(&format!(
+                    "from turn {turn} on tools ran in a sandbox of {session_id}, which was made anew: what tools had left in the other \
+                     one by then was not there"
+                ));
+                if *waits {
+                    say(&format!("{session_id} waits for an answer: where it goes from there is not known yet"));
+                }
+            }
             End::Complete {} => {}
         }
         let is_other = self.first_step.is_some() || self.first_request.is_some();

@@ -455,6 +455,7 @@ fn snapshot() -> AgentSnapshot {
             tool("lookup", ToolKind::Custom, Policy::AlwaysAllow),
         ],
         mcp: Vec::new(),
+        web_fetch: None,
     }
 }
 

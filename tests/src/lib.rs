@@ -12,6 +12,7 @@ pub mod hands;
 pub mod long;
 pub mod mcp;
 pub mod process;
+pub mod registry;
 pub mod service;
 pub mod shims;
 pub mod transcript;

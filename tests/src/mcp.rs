@@ -17,18 +17,29 @@ pub const PYTHON: &str = "STEADYHAND_MCP_PYTHON";
 pub struct McpServer {
     pub addr: SocketAddr,
     _process: Process,
-    /// A line a call of `count`.
+    /// A line a call of `count`, or a refresh.
     counter: PathBuf,
 }
 
 impl McpServer {
     /// At an address of its own, or at this one. Whoever comes has to show the token, if there is one.
     pub async fn start(dir: &Path, at: Option<SocketAddr>, token: Option<&str>) -> anyhow::Result<Self> {
-        let python = std::env::var_os(PYTHON).with_context(|| format!("{PYTHON} is not set: run scripts/test"))?;
         let port = at.map_or(0, |addr| addr.port());
         let counter = dir.join(format!("counter-{port}"));
-        let mut command = Command::new(python);
+        let mut command = python()?;
         command.args(["-c", SERVER, &port.to_string()]).arg(&counter).arg(token.unwrap_or_default());
+        Self::begin(command, counter).await
+    }
+
+    /// Behind OAuth: the client `steadyhand` with its secret and the refresh token of [`Self::refreshes`]' first line.
+    pub async fn start_oauth(dir: &Path) -> anyhow::Result<Self> {
+        let counter = dir.join("refreshes");
+        let mut command = python()?;
+        command.args(["-c", OAUTH]).arg(&counter);
+        Self::begin(command, counter).await
+    }
+
+    async fn begin(mut command: Command, counter: PathBuf) -> anyhow::Result<Self> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let (process, stdout) = Process::start("MCP server", &mut command)?;
         let line = tokio::task::spawn_blocking(move || {
@@ -49,6 +60,17 @@ impl McpServer {
     pub fn count(&self) -> usize {
         std::fs::read_to_string(&self.counter).map_or(0, |text| text.lines().count())
     }
+
+    /// The refresh tokens that were used, in order.
+    pub fn refreshes(&self) -> Vec<String> {
+        std::fs::read_to_string(&self.counter).unwrap_or_default().lines().map(str::to_owned).collect()
+    }
+}
+
+fn python() -> anyhow::Result<Command> {
+    let python = std::env::var_os(PYTHON).with_context(|| format!("{PYTHON} is not set: run scripts/test"))?;
+    Ok(Command::new(python))
 }
 
 const SERVER: &str = include_str!("mcp/server.py");
+const OAUTH: &str = include_str!("mcp/oauth.py");

@@ -57,6 +57,8 @@ pub struct Options {
     pub decisions_per_run: u64,
     /// Addresses that sandboxes may reach although they are not public.
     pub private_addresses: Vec<SocketAddr>,
+    /// Where package managers find what they install: `MANAGER=URL`.
+    pub registries: Vec<String>,
     /// Seconds at rest after which a hand is parked; none: as the service has it.
     pub park_after_s: Option<u64>,
     /// The user that everything runs as; none: whoever runs the test.
@@ -76,6 +78,7 @@ impl Options {
             model_url,
             decisions_per_run: 0,
             private_addresses: Vec::new(),
+            registries: Vec::new(),
             park_after_s: None,
             uid: None,
             environment: Vec::new(),
@@ -88,6 +91,8 @@ pub struct Service {
     options: Options,
     /// Base URL of the trace collector.
     collector: Option<String>,
+    /// Where the programs of another build are, which it runs until it is upgraded.
+    old: Option<PathBuf>,
     dir: TempDir,
     key: String,
     base: watch::Sender<String>,
@@ -104,6 +109,15 @@ impl Service {
 
     /// With traces sent to a collector.
     pub async fn start_traced(options: Options, collector: Option<String>) -> anyhow::Result<Self> {
+        Service::begin(options, collector, None).await
+    }
+
+    /// With the programs of another build, if a folder with such is named.
+    pub async fn start_old(options: Options, old: Option<PathBuf>) -> anyhow::Result<Self> {
+        Service::begin(options, None, old).await
+    }
+
+    async fn begin(options: Options, collector: Option<String>, old: Option<PathBuf>) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("steadyhand-").tempdir()?;
         std::fs::create_dir(dir.path().join("hands"))?;
         // Everyone inside a sandbox passes through these.
@@ -115,16 +129,38 @@ impl Service {
         }
         let base = watch::Sender::new(String::new());
         let mut service =
-            Service { options, collector, dir, key: String::new(), base, serve: None, brain: None, hand: None };
+            Service { options, collector, old, dir, key: String::new(), base, serve: None, brain: None, hand: None };
         service.start_missing().await?;
         service.options.fault = None;
         Ok(service)
     }
 
+    /// Puts this build in the place of the one that runs, one process after the other, on the same data: the workers first, so that
+    /// for a while a new worker works for an old service.
+    pub async fn upgrade(&mut self) -> anyhow::Result<()> {
+        self.old = None;
+        if let Some(process) = self.brain.take() {
+            process.terminate().await?;
+            self.start_missing().await?;
+        }
+        if let Some(process) = self.hand.take() {
+            process.terminate().await?;
+            self.start_missing().await?;
+        }
+        if let Some(process) = self.serve.take() {
+            process.terminate().await?;
+        }
+        self.start_with_workers().await
+    }
+
     /// `kill -9` of the service, and everything started again.
     pub async fn lose(&mut self) -> anyhow::Result<()> {
         self.process(Role::Serve)?.kill().await?;
-        // Workers end with their service: they are started again behind it.
+        self.start_with_workers().await
+    }
+
+    /// Workers end with their service: they are started again behind it.
+    async fn start_with_workers(&mut self) -> anyhow::Result<()> {
         for process in [&self.brain, &self.hand].into_iter().flatten() {
             process.ended().await?;
         }
@@ -170,6 +206,9 @@ impl Service {
         for address in &self.options.private_addresses {
             command.args(["--private-addresses", &address.to_string()]);
         }
+        if !self.options.registries.is_empty() {
+            command.args(["--package-registries", &self.options.registries.join(",")]);
+        }
         if let Some((addr, namespace)) = &self.options.temporal {
             command.args(["--temporal", &addr.to_string(), "--namespace", namespace]);
         }
@@ -204,7 +243,8 @@ impl Service {
 
     /// The program with nothing in its environment but what a test means.
     fn command(&self, role: Role) -> Command {
-        let mut command = Command::new(program("steadyhand"));
+        let program = self.old.as_ref().map_or_else(|| program("steadyhand"), |old| old.join("steadyhand"));
+        let mut command = Command::new(program);
         command.env_clear().stdin(Stdio::null()).stdout(Stdio::null());
         for name in ["PATH", "HOME", "STEADYHAND_LOG"] {
             if let Some(value) = std::env::var_os(name) {

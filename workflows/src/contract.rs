@@ -4,7 +4,10 @@
 use domain::{
     Commit,
     outcome::{CollectOutcome, ListOutcome, ModelOutcome, ParkOutcome, ProvisionOutcome, SealOutcome, ToolOutcome},
-    session::{ExecuteInput, HandInput, ListInput, McpCallInput, ModelInput, ProvisionInput, SealInput},
+    session::{
+        ExecuteInput, HandInput, ListInput, McpCallInput, ModelInput, PageInput, ProvisionInput, ReadLogInput,
+        SealInput,
+    },
     trial::Tried,
 };
 use harness::{
@@ -16,8 +19,8 @@ use serde::{Deserialize, Serialize};
 use temporalio_common::ActivityError;
 use temporalio_macros::activity_definitions;
 
-pub use brain::{CallModel, Decide, DecideRollout, Gate, Seal, Whatif};
-pub use hands::{CallMcp, Collect, Execute, ListTools, Park, Provision, Release};
+pub use brain::{CallModel, Decide, DecideRollout, Gate, ReadLog, Seal, Whatif};
+pub use hands::{CallMcp, Collect, Execute, FetchPage, ListTools, Park, Provision, Release};
 
 /// Input of `decide`. Not recorded: the commit that comes back is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -53,6 +56,12 @@ impl Brain {
     /// Copies a closed run into segments and adds them to the manifest.
     #[activity(name = "seal")]
     pub fn seal(input: SealInput) -> Result<SealOutcome, ActivityError> {
+        unimplemented!()
+    }
+
+    /// One call of the tool that reads the session's own log.
+    #[activity(name = "read_log")]
+    pub fn read_log(input: ReadLogInput) -> Result<ToolOutcome, ActivityError> {
         unimplemented!()
     }
 
@@ -94,6 +103,12 @@ impl Hands {
     /// One call of an MCP server's tool, at most once.
     #[activity(name = "call_mcp")]
     pub fn call_mcp(input: McpCallInput) -> Result<ToolOutcome, ActivityError> {
+        unimplemented!()
+    }
+
+    /// One page of the web, as the model is shown it. Fetched again if its worker is lost.
+    #[activity(name = "fetch_page")]
+    pub fn fetch_page(input: PageInput) -> Result<ToolOutcome, ActivityError> {
         unimplemented!()
     }
 

@@ -1,13 +1,15 @@
 //! The local provider: bubblewrap sandboxes on this machine, through `hand::local` and a shim's socket.
 
-use super::{Executed, Provider, Provisioned, ToolCall, pieces, repositories};
+use super::{Executed, Provider, Provisioned, ToolCall, packages, pieces, repositories};
 use async_trait::async_trait;
 use domain::{
     Failure,
     content::Block,
     egress::{CLIENT, Client},
+    event::ErrorBody,
     failure::FailureKind,
     fault::{self, Fault, Point},
+    packages::{Manager, Packages},
     session::{HandRef, OutputFile, ProvisionInput, Resource, ResourceKind, Workspace, WorkspaceStart},
 };
 use hand::{
@@ -27,8 +29,9 @@ const UPLOADS: &str = "/mnt/session/uploads";
 const WORKSPACE: &str = "/workspace";
 
 pub struct Local {
-    host: String,
-    hands: Hands,
+    pub(super) host: String,
+    pub(super) hands: Hands,
+    pub(super) filling: packages::Filling,
     blobs: Arc<dyn Blobs>,
     /// Sockets of sessions, one folder each; none where there is no egress.
     ways_out: Option<PathBuf>,
@@ -37,7 +40,7 @@ pub struct Local {
 impl Local {
     /// `host` names this machine in task queues.
     pub fn new(host: impl Into<String>, hands: Hands, blobs: Arc<dyn Blobs>) -> Self {
-        Local { host: host.into(), hands, blobs, ways_out: None }
+        Local { host: host.into(), hands, filling: packages::Filling::default(), blobs, ways_out: None }
     }
 
     /// Sandboxes of sessions that have a folder there get a way out.
@@ -65,7 +68,12 @@ impl Local {
         asked.await.unwrap_or(Err(Error::Panicked))
     }
 
-    async fn spec(&self, input: &ProvisionInput, staging: &std::path::Path) -> Result<Spec, Failure> {
+    /// The recipe, and what of it cannot be had.
+    async fn spec(
+        &self,
+        input: &ProvisionInput,
+        staging: &std::path::Path,
+    ) -> Result<(Spec, Option<ErrorBody>), Failure> {
         let mut spec = self.hands.spec(&input.hand);
         spec.owner = Some(Owner { host: self.host.clone(), session_id: input.session_id.clone() });
         spec.stop = fault::armed().and_then(stop);
@@ -77,16 +85,23 @@ impl Local {
             // It is in the workspace.
             spec.resources.repo = None;
         }
-        spec.egress = self.way_out(&input.session_id).await?;
+        let mut problem = None;
+        if let Some((egress, packages)) = self.way_out(&input.session_id).await? {
+            match packages::shelf(self, input, &egress, &packages).await? {
+                Ok(shelf) => spec.shelf = shelf,
+                Err(error) => problem = Some(error),
+            }
+            spec.egress = Some(egress);
+        }
         if spec.egress.is_none() && !spec.resources.clones.is_empty() {
             let message = "repositories are cloned through egress, and this service runs without";
             return Err(Failure::permanent(FailureKind::Request, message));
         }
-        Ok(spec)
+        Ok((spec, problem))
     }
 
     /// What egress has put there for the session. Without it the sandbox has no network at all.
-    async fn way_out(&self, session_id: &str) -> Result<Option<Egress>, Failure> {
+    async fn way_out(&self, session_id: &str) -> Result<Option<(Egress, Packages)>, Failure> {
         let Some(dir) = self.ways_out.as_ref().map(|ways_out| ways_out.join(session_id)) else { return Ok(None) };
         let internal = |error: &dyn std::error::Error| {
             Failure::transient(FailureKind::Internal, format!("find the way out: {}", hand::error_chain(error)))
@@ -95,8 +110,11 @@ impl Local {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             read => read.map_err(|error| internal(&error))?,
         };
-        let Client { variables, repositories } = serde_json::from_slice(&bytes).map_err(|error| internal(&error))?;
-        Ok(Some(Egress { dir, variables, repositories }))
+        let client: Client = serde_json::from_slice(&bytes).map_err(|error| internal(&error))?;
+        let Client { variables, repositories, packages, registries } = client;
+        let variable = |(manager, url): (Manager, String)| Some((manager.registry_variable()?.to_owned(), url));
+        let registries = registries.into_iter().filter_map(variable).collect();
+        Ok(Some((Egress { dir, variables, repositories, registries }, packages)))
     }
 
     /// Puts an archive where the launcher can read it.
@@ -138,6 +156,20 @@ impl Local {
         Ok(())
     }
 
+    /// Makes the hand of this recipe, or finds it.
+    pub(super) async fn make(&self, spec: Spec) -> Result<HandRef, Failure> {
+        let hands = self.hands.clone();
+        let made = spawn_blocking(move || hands.provision(spec)).await;
+        match made.unwrap_or_else(|_| Err(local::Error::Failed("the thread panicked".to_owned()))) {
+            Ok(hand) => Ok(HandRef { hand: hand.hand_id, host: self.host.clone(), epoch: hand.epoch }),
+            // This machine will not do better next time: the model is told, with what an operator has to do.
+            Err(error @ local::Error::Refused(_)) => {
+                Err(Failure::permanent(FailureKind::Request, hand::error_chain(&error)))
+            }
+            Err(error) => Err(Failure::transient(FailureKind::Internal, hand::error_chain(&error))),
+        }
+    }
+
     async fn blob(&self, hand: &HandRef, sha256: String) -> Result<domain::content::BlobRef, Failure> {
         let bytes = self
             .ask(hand, move |client, _| {
@@ -177,26 +209,15 @@ impl Provider for Local {
             |error: &dyn std::error::Error| Failure::transient(FailureKind::Internal, hand::error_chain(error));
         let staging =
             tempfile::Builder::new().prefix("steadyhand-staging-").tempdir().map_err(|error| internal(&error))?;
-        let spec = self.spec(input, staging.path()).await?;
-        let hands = self.hands.clone();
+        let (spec, problem) = self.spec(input, staging.path()).await?;
         let has_clones = !spec.resources.clones.is_empty();
-        let made = spawn_blocking(move || hands.provision(spec)).await.map_err(|error| internal(&error))?;
-        match made {
-            Ok(hand) => {
-                let hand = HandRef { hand: hand.hand_id, host: self.host.clone(), epoch: hand.epoch };
-                if !has_clones {
-                    return Ok(hand.into());
-                }
-                let status = self.ask(&hand, |client, _| client.status()).await.map_err(Error::into_failure)?;
-                let problems = status.failed_clones.iter().map(repositories::problem).collect();
-                Ok(Provisioned { hand, problems })
-            }
-            // This machine will not do better next time: the model is told, with what an operator has to do.
-            Err(error @ local::Error::Refused(_)) => {
-                Err(Failure::permanent(FailureKind::Request, hand::error_chain(&error)))
-            }
-            Err(error) => Err(internal(&error)),
+        let hand = self.make(spec).await?;
+        let mut problems = Vec::from_iter(problem);
+        if has_clones {
+            let status = self.ask(&hand, |client, _| client.status()).await.map_err(Error::into_failure)?;
+            problems.extend(status.failed_clones.iter().map(repositories::problem));
         }
+        Ok(Provisioned { hand, problems })
     }
 
     async fn execute(&self, hand: &HandRef, call: ToolCall) -> Executed {

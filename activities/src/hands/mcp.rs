@@ -28,7 +28,7 @@ use rustix::fs::{Mode, OFlags};
 use serde_json::{Value, json};
 use std::{
     os::fd::{AsRawFd as _, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 use store::Blobs;
@@ -110,6 +110,11 @@ pub fn lost(why: &str) -> Executed {
 impl McpServers {
     pub fn new(sockets: Option<PathBuf>) -> Self {
         McpServers { sockets }
+    }
+
+    /// The folder of egress's sockets.
+    pub fn sockets(&self) -> Option<&Path> {
+        self.sockets.as_deref()
     }
 
     /// Asks each of the servers, all at once. Those that answer are in the agent that comes back.

@@ -5,8 +5,10 @@
 
 mod local;
 mod mcp;
+mod packages;
 mod pieces;
 mod repositories;
+pub mod web;
 
 pub use local::Local;
 pub use mcp::McpServers;
@@ -15,14 +17,16 @@ use crate::beat::beating;
 use async_trait::async_trait;
 use domain::{
     Content, Event, EventBody, Failure,
-    agent::ToolKind,
+    agent::{AgentSnapshot, ToolKind},
     content::{Block, Json},
     event::ErrorBody,
     fault::{self, Point},
     ids,
     limits::VIEW_RESULT_HEAD_BYTES,
     outcome::{Call, CollectOutcome, ListOutcome, ParkOutcome, ProvisionOutcome, ToolDigest, ToolOutcome},
-    session::{ExecuteInput, HandInput, HandRef, ListInput, McpCallInput, OutputFile, ProvisionInput, Workspace},
+    session::{
+        ExecuteInput, HandInput, HandRef, ListInput, McpCallInput, OutputFile, PageInput, ProvisionInput, Workspace,
+    },
 };
 use serde_json::Value;
 use std::sync::Arc;
@@ -262,6 +266,44 @@ impl HandsActivities {
         Ok(outcome(&*self.blobs, id, call, executed).await?)
     }
 
+    #[activity(definition = contract::FetchPage)]
+    pub async fn fetch_page(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        input: PageInput,
+    ) -> Result<ToolOutcome, ActivityError> {
+        let info = ctx.info();
+        let (activity_id, attempt) = (info.activity_id.clone(), info.attempt);
+        let PageInput { session_id, snapshot, call, turn_event } = &input;
+        let tool_use_id = &call.tool_use_id;
+        let span = info_span!(
+            "fetch_page",
+            session_id,
+            turn_event,
+            activity = activity_id,
+            attempt,
+            tool = call.name,
+            tool_use_id,
+            error_type = Empty,
+        );
+        let fetching = async {
+            let agent: AgentSnapshot = log::blobs::get_json(&*self.blobs, snapshot).await?;
+            let asked = self.input(call).await?;
+            let settings = agent.web_fetch.unwrap_or_default();
+            tokio::select! {
+                executed = web::fetch(self.mcp.sockets(), session_id, &asked, &settings) => Ok::<_, log::blobs::Error>(executed),
+                () = ctx.cancelled() => Ok(Executed::error("unavailable: the call was interrupted")),
+            }
+        };
+        let executed = beating(&ctx, fetching).instrument(span.clone()).await?;
+        if executed.is_error {
+            span.record("error_type", "tool_error");
+        }
+        drop(span);
+        let id = ids::derive(ids::prefix::EVENT, &[session_id, tool_use_id, "result"]);
+        Ok(outcome(&*self.blobs, id, call, executed).await?)
+    }
+
     #[activity(definition = contract::Collect)]
     pub async fn collect(
         self: Arc<Self>,
@@ -313,7 +355,7 @@ impl HandsActivities {
     }
 }
 
-async fn outcome(
+pub(crate) async fn outcome(
     blobs: &dyn Blobs,
     event_id: String,
     call: &Call,
@@ -329,7 +371,9 @@ async fn outcome(
     let (tool_use_id, is_error) = (call.tool_use_id.clone(), Some(executed.is_error));
     let body = match call.kind {
         ToolKind::Mcp { .. } => EventBody::AgentMcpToolResult { mcp_tool_use_id: tool_use_id, content, is_error },
-        ToolKind::Builtin | ToolKind::Custom => EventBody::AgentToolResult { tool_use_id, content, is_error },
+        ToolKind::Builtin | ToolKind::Custom | ToolKind::Log | ToolKind::Web => {
+            EventBody::AgentToolResult { tool_use_id, content, is_error }
+        }
     };
     let mut event = Event { id: event_id, body, processed_at: None };
     log::blobs::offload(blobs, &mut event).await?;

@@ -1,8 +1,12 @@
 //! The conformance checks of environments, 27 to 32.
 
+use std::sync::Arc;
+
+use domain::packages::Manager;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::vaults::Safe;
 use super::{Api, id};
 
 async fn create(api: &Api, config: Value) -> Value {
@@ -36,6 +40,36 @@ async fn a_cloud_environment_is_fully_populated() {
     assert_eq!(api.get(&path(&environment)).await.ok(), environment);
     let plain = api.post("/v1/environments", &json!({"name": "plain"})).await.ok();
     assert_eq!(plain["config"]["networking"], json!({"type": "unrestricted"}));
+}
+
+#[tokio::test]
+async fn packages_are_installed_for_the_sessions_of_their_environment() {
+    let safe = Arc::new(Safe::default());
+    let api = Api::with(|options| options.egress = Some(safe.clone())).await;
+    let (agent, plain) = api.ground().await;
+    let networking = json!({"type": "limited", "allow_package_managers": true});
+    let made = async |packages: Value| {
+        id(&create(&api, json!({"type": "cloud", "networking": networking, "packages": packages})).await)
+    };
+    let environment = made(json!({"pip": ["pytest"], "npm": ["b", "a"], "gem": []})).await;
+    let session = |environment: &str| json!({"agent": agent, "environment_id": environment});
+    api.post("/v1/sessions", &session(&environment)).await.ok();
+    let policy = safe.policies.lock().pop().unwrap();
+    let (npm, pip) = (["b", "a"].map(str::to_owned).into(), vec!["pytest".to_owned()]);
+    assert_eq!(policy.packages, [(Manager::Npm, npm), (Manager::Pip, pip)].into());
+    assert_eq!(policy.registries.keys().collect::<Vec<_>>(), [&Manager::Pip]);
+    api.post("/v1/sessions", &session(&plain)).await.ok();
+    assert!(safe.policies.lock().pop().unwrap().packages.is_empty());
+
+    // What cannot be installed is said, and not found out by the agent.
+    let of_system = made(json!({"apt": ["jq"]})).await;
+    api.post("/v1/sessions", &session(&of_system)).await.refused(501, "api_error");
+    let without_hands = Api::new().await;
+    let (agent, _) = without_hands.ground().await;
+    let body = json!({"name": "e", "config": {"type": "cloud", "packages": {"pip": ["pytest"]}}});
+    let environment = id(&without_hands.post("/v1/environments", &body).await.ok());
+    let session = json!({"agent": agent, "environment_id": environment});
+    without_hands.post("/v1/sessions", &session).await.refused(501, "api_error");
 }
 
 #[tokio::test]

@@ -158,3 +158,30 @@ async fn shims_that_changed_nothing_are_named() {
     api.get("/v1/harnesses/loop@2/ablation?sessions=0").await.invalid();
     api.get("/v1/harnesses/none/ablation").await.refused(404, "not_found_error");
 }
+
+/// The session's, or the agent's version's, or what every session has.
+#[tokio::test]
+async fn an_agent_names_the_context_strategy_of_its_sessions() {
+    let api = Api::new().await;
+    let strategy = |rounds: u32| json!({"name": "window", "version": 1, "params": {"rounds": rounds}});
+    let agent = api.post("/v1/agents", &json!({"name": "a", "model": "m", "strategy": strategy(5)})).await.ok();
+    assert_eq!(agent["strategy"], strategy(5));
+    let held = async |body: Value| {
+        let mut body = body;
+        body["agent"] = body.get("agent").cloned().unwrap_or(agent["id"].clone());
+        let session = api.session(body).await;
+        let input = serde_json::to_value(api.engine.input(&id(&session))).unwrap();
+        input["attributes"]["agent"]["strategy"].clone()
+    };
+    assert_eq!(held(json!({})).await, strategy(5));
+    assert_eq!(held(json!({"strategy": strategy(2)})).await, strategy(2));
+    let path = format!("/v1/agents/{}", id(&agent));
+    let updated = api.post(&path, &json!({"strategy": strategy(9)})).await.ok();
+    assert_eq!((&updated["version"], held(json!({})).await), (&json!(2), strategy(9)));
+    assert_eq!(held(json!({"agent": {"type": "agent", "id": agent["id"], "version": 1}})).await, strategy(5));
+    let cleared = api.post(&path, &json!({"strategy": null})).await.ok();
+    assert!(cleared.get("strategy").is_none(), "{cleared}");
+    assert_eq!(held(json!({})).await, json!(harness::context::default_strategy()));
+    let unknown = json!({"strategy": {"name": "window", "version": 7, "params": null}});
+    assert!(api.post(&path, &unknown).await.invalid().starts_with("strategy: names "));
+}

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use domain::egress::{CredentialId, McpServer, Policy, Reply, Request};
+use domain::packages::{Manager, Registries};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -59,6 +60,10 @@ impl Egress for Safe {
 
     fn may_go_unencrypted(&self, authority: &str) -> bool {
         authority == "127.0.0.1:3000"
+    }
+
+    fn registries(&self) -> Registries {
+        [(Manager::Pip, "https://mirror.example.com/simple".to_owned())].into()
     }
 }
 

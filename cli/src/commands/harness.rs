@@ -25,12 +25,14 @@ pub struct Harness {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// List harnesses, with the number of sessions that hold each
+    #[command(after_help = "Example:\n  steadyhand harness list --json")]
     List {
         /// Print one JSON object a line
         #[arg(long)]
         json: bool,
     },
     /// Show a harness: its shims, and the sessions that hold it
+    #[command(after_help = "Example:\n  steadyhand harness show loop@2")]
     Show {
         /// NAME@VERSION, NAME or the hash
         harness: String,
@@ -39,6 +41,7 @@ enum Command {
         json: bool,
     },
     /// Add a harness that is a WebAssembly module
+    #[command(after_help = "Example:\n  steadyhand harness add patient.wasm")]
     Add {
         /// The module
         #[arg(value_name = "FILE.wasm")]
@@ -48,6 +51,7 @@ enum Command {
         json: bool,
     },
     /// Remove a harness that was added and that no session holds
+    #[command(after_help = "Example:\n  steadyhand harness remove patient@1")]
     Remove {
         /// The hash, or NAME@VERSION
         harness: String,

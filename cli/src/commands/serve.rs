@@ -12,16 +12,18 @@ use crate::{
     hands_here::HandsHere,
     node::{self, Node},
     offer::{Offer, OfferArgs},
-    output, remote,
+    output,
+    registries::{Registry, registries},
+    remote,
     supervisor::{self, Child},
     telemetry::{self, Collector},
     vault_keys::{VaultArgs, VaultKeys},
     way_out::WayOut,
 };
-use activities::{BrainActivities, Deltas};
+use activities::{BrainActivities, Deltas, hands::web};
 use api::{App, auth::limits::Rates, resources::sessions::BuiltinTool};
 use clap::Args;
-use domain::{delta::Delta, limits, session::Tuning};
+use domain::{delta::Delta, limits, packages::Registries, session::Tuning};
 use egress::address::Listed;
 use engine::Engine;
 use hand::{hands::By, spec::Mode};
@@ -78,6 +80,9 @@ pub struct Serve {
     /// ADDRESS:PORT or a network like 10.0.0.0/8
     #[arg(long, env = env_vars::PRIVATE_ADDRESSES, value_name = "LIST", value_delimiter = ',')]
     private_addresses: Option<Vec<String>>,
+    /// Where package managers of sandboxes find what they install: pip=URL, npm=URL, go=URL
+    #[arg(long, env = env_vars::PACKAGE_REGISTRIES, value_name = "LIST", value_delimiter = ',')]
+    package_registries: Option<Vec<Registry>>,
     /// Whether to run a hand worker [default: true]
     #[arg(long, env = env_vars::HANDS, value_name = "BOOL")]
     hands: Option<bool>,
@@ -124,6 +129,7 @@ struct Settings {
     users: Users,
     vault: VaultKeys,
     private_addresses: Vec<String>,
+    registries: Registries,
     rates: Rates,
     tuning: Tuning,
     collector: Option<Collector>,
@@ -182,6 +188,7 @@ impl Serve {
             }
             .keys()?,
             private_addresses: private_addresses(self.private_addresses.or(file.private_addresses))?,
+            registries: registries(self.package_registries.or(file.package_registries).unwrap_or_default())?,
             rates: Rates {
                 creates: self.creates_per_minute.or(file.creates_per_minute).filter(|calls| *calls > 0),
                 reads: self.reads_per_minute.or(file.reads_per_minute).filter(|calls| *calls > 0),
@@ -240,6 +247,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             &host(data.root())?,
             settings.users.egress,
             settings.private_addresses.clone(),
+            settings.registries.clone(),
         )?
     } else {
         None
@@ -255,7 +263,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         api::Engine { connection: connection.clone(), namespace: settings.namespace.clone() },
         api::Options {
             admin_key: Some(admin_key),
-            builtin_tools: builtin_tools(),
+            builtin_tools: builtin_tools(way_out.is_some()),
             tuning: settings.tuning,
             rates: settings.rates,
             delete_sealed_runs: engine.is_some(),
@@ -458,9 +466,11 @@ fn host(root: &Path) -> anyhow::Result<String> {
     }
 }
 
-/// The tools of a hand, as the model is told of them.
-fn builtin_tools() -> Arc<[BuiltinTool]> {
+/// The tools of a hand, as the model is told of them, and those that are made through egress.
+fn builtin_tools(has_egress: bool) -> Arc<[BuiltinTool]> {
+    let page = has_egress.then(|| (web::NAME, web::DESCRIPTION, web::schema()));
     activities::hands::tools()
+        .chain(page)
         .map(|(name, description, input_schema)| BuiltinTool {
             name: name.to_owned(),
             description: description.to_owned(),

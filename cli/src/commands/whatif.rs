@@ -15,11 +15,13 @@ use serde_json::{Value, json};
 /// Go through a recorded session again with another harness, strategy or model
 ///
 /// Model requests and tool calls that are the same are answered by the record. Where it has no answer, the model that --model names is
-/// really asked; without one that is where it ends, and the report says so. The session itself is not touched, and no tool is run.
+/// really asked; without one that is where it ends, and the report says so. The session itself is not touched, and no tool is run, unless
+/// --live says that a fork is to go on where a call is new.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  steadyhand whatif sesn_01aB --from 2 --strategy window --params '{\"rounds\": 5}'\n  \
-        steadyhand whatif sesn_01aB --from 1 --harness loop@2 --model claude-haiku-4-5 --price 1,5"
+        steadyhand whatif sesn_01aB --from 1 --harness loop@2 --model claude-haiku-4-5 --price 1,5\n  \
+        steadyhand whatif sesn_01aB --from 1 --model claude-haiku-4-5 --live"
 )]
 pub struct Whatif {
     #[arg(value_name = "SESSION", value_parser = args::id)]
@@ -42,6 +44,9 @@ pub struct Whatif {
     /// A model to ask where the record has no answer; it costs what it costs
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
+    /// At the first tool call that the record cannot answer go on in a fork, with a sandbox of its own; that costs what it costs
+    #[arg(long, requires = "model")]
+    live: bool,
     /// Switch a shim of the harness off
     #[arg(long = "without", value_name = "SHIM")]
     shims_off: Vec<String>,
@@ -76,6 +81,9 @@ impl Whatif {
             ("expect", self.expect.map(Value::from)),
             ("price", self.price),
         ];
+        if self.live {
+            body["live"] = json!(true);
+        }
         for (name, value) in given {
             if let Some(value) = value {
                 body[name] = value;
@@ -120,8 +128,11 @@ fn told(report: &Value) -> String {
         (
             "answered",
             format!(
-                "{} requests and {} calls by the record, {} requests by the model",
-                answered["requests_recorded"], answered["calls_recorded"], answered["requests_live"]
+                "{} requests and {} calls by the record, {} requests by the model, {} calls in the fork",
+                answered["requests_recorded"],
+                answered["calls_recorded"],
+                answered["requests_live"],
+                answered["calls_live"].as_u64().unwrap_or_default()
             ),
         ),
         ("same", format!("{} steps", report["same_steps"])),
@@ -157,6 +168,13 @@ fn end(end: &Value) -> String {
     match end["end"].as_str() {
         Some("complete") => "through every turn".to_owned(),
         Some("request") => format!("to a request {at}, round {}, that was never made", end["round"]),
+        Some("went_on") => format!(
+            "to a call {at}, round {}, that was not made then, {}, and on in {}{}",
+            end["round"],
+            end["name"],
+            end["session_id"].as_str().unwrap_or_default(),
+            if end["waits"] == true { ", which waits for an answer" } else { "" }
+        ),
         Some("call") => format!("to a call {at}, round {}, that was not made then: {}", end["round"], end["name"]),
         _ => format!("to the limit of requests {at}"),
     }

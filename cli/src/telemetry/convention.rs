@@ -26,6 +26,8 @@ const FORMS: &[Form] = &[
     Form { kind: SpanKind::Client, operation: Some("chat"), named_by: &["model"], ..form("model call") },
     Form { operation: Some("execute_tool"), named_by: &["tool"], ..form("execute") },
     Form { operation: Some("execute_tool"), named_by: &["tool"], ..form("call_mcp") },
+    Form { operation: Some("execute_tool"), named_by: &["tool"], ..form("read_log") },
+    Form { operation: Some("execute_tool"), named_by: &["tool"], ..form("fetch_page") },
     form("list_tools"),
     form("provision"),
     form("collect"),

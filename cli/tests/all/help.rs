@@ -33,6 +33,39 @@ fn every_command_has_a_help_text() {
     }
 }
 
+/// What people who write and operate harnesses type.
+#[test]
+fn every_command_about_harnesses_shows_an_example_and_prints_json() {
+    let place = Place::new();
+    let commands = [
+        "harness list",
+        "harness show",
+        "harness add",
+        "harness remove",
+        "session swap",
+        "session fork",
+        "session strategy",
+        "replay",
+        "context",
+        "whatif",
+        "rollout create",
+        "rollout list",
+        "rollout status",
+        "rollout pause",
+        "rollout resume",
+        "rollout promote",
+        "rollout rollback",
+        "ablate",
+    ];
+    for command in commands {
+        let path: Vec<&str> = command.split(' ').chain(["--help"]).collect();
+        let help = place.run(&path).ok();
+        let example = help.split("Example").nth(1).unwrap_or_default();
+        assert!(example.contains(&format!("steadyhand {command}")), "{command} shows no example:\n{help}");
+        assert!(help.contains("--json"), "{command} prints no JSON:\n{help}");
+    }
+}
+
 #[test]
 fn the_version_is_printed() {
     let version = concat!("steadyhand ", env!("CARGO_PKG_VERSION"), "\n");

@@ -11,12 +11,13 @@ mod redact;
 mod refresh;
 mod tunnel;
 mod upstream;
+mod web;
 
 use crate::audit::{Audit, Entry};
 use crate::resolve::{self, Denied, Guard};
 use crate::vault::Vault;
 use bytes::Bytes;
-use domain::egress::{CredentialId, Policy, read_mcp_path};
+use domain::egress::{CredentialId, Policy, read_mcp_path, read_web_path};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -168,14 +169,23 @@ pub async fn serve_calls(
         let (proxy, find) = (Arc::clone(&proxy), find.clone());
         async move {
             let path = request.uri().path().to_owned();
-            let called = match read_mcp_path(&path) {
-                Some((id, server)) => match find(id) {
+            let gone = || Refusal::new(StatusCode::GONE, "there is no such session");
+            let answer = if let Some((id, server)) = read_mcp_path(&path) {
+                match find(id) {
                     Some(session) => call(&proxy, &session, &server, request).await,
-                    None => Err(Refusal::new(StatusCode::GONE, "there is no such session")),
-                },
-                None => Err(Refusal::bad("only MCP servers of sessions are called here")),
+                    None => Err(gone()),
+                }
+                .unwrap_or_else(mcp::own)
+            } else if let Some((id, url)) = read_web_path(&path) {
+                match find(id) {
+                    Some(session) => fetch(&proxy, &session, &url).await,
+                    None => Err(gone()),
+                }
+                .unwrap_or_else(web::own)
+            } else {
+                mcp::own(Refusal::bad("only MCP servers and pages of sessions are called here"))
             };
-            Ok::<_, Infallible>(called.unwrap_or_else(mcp::own))
+            Ok::<_, Infallible>(answer)
         }
     });
     let connection = http1::Builder::new()
@@ -199,11 +209,28 @@ async fn call(
         () = session.over.cancelled() => Err(Refusal::busy("the session's policy has changed")),
     };
     if let Err(refusal) = &called {
-        let (session_id, why) = (session.id.clone(), refusal.words.clone());
-        let host = server.chars().take(256).collect();
-        session.noted.note(&proxy.audit, Entry::Denied { session_id, host, port: 0, why });
+        note_refused(proxy, session, server, refusal);
     }
     called
+}
+
+async fn fetch(proxy: &Proxy, session: &Session, url: &str) -> Result<Response<Body>, Refusal> {
+    let fetched = tokio::select! {
+        fetched = web::fetch(proxy, session, url) => fetched,
+        () = session.over.cancelled() => Err(Refusal::busy("the session's policy has changed")),
+    };
+    if let Err(refusal) = &fetched {
+        // No more of a URL than its host is anybody's business here.
+        let host = url.parse::<http::Uri>().ok().and_then(|uri| uri.host().map(str::to_owned));
+        note_refused(proxy, session, &host.unwrap_or_default(), refusal);
+    }
+    fetched
+}
+
+fn note_refused(proxy: &Proxy, session: &Session, host: &str, refusal: &Refusal) {
+    let (session_id, why) = (session.id.clone(), refusal.words.clone());
+    let host = host.chars().take(256).collect();
+    session.noted.note(&proxy.audit, Entry::Denied { session_id, host, port: 0, why });
 }
 
 async fn answer(proxy: &Arc<Proxy>, session: &Arc<Session>, request: Request<Incoming>) -> Response<Body> {

@@ -107,11 +107,16 @@ impl World {
     }
 
     pub fn hand_with(&self, resources: Resources) -> Result<HandRef, local::Error> {
-        let dir = self.egress().folder(SESSION);
+        self.hand_of(SESSION, resources)
+    }
+
+    /// A hand whose way out is that session's.
+    pub fn hand_of(&self, session: &str, resources: Resources) -> Result<HandRef, local::Error> {
+        let dir = self.egress().folder(session);
         let client: Client = serde_json::from_slice(&std::fs::read(dir.join(CLIENT)).unwrap()).unwrap();
-        let Client { variables, repositories } = client;
+        let Client { variables, repositories, .. } = client;
         let mut spec = Spec { mode: Mode::Dev, ..Spec::new("h", self.path("hands"), hand_program()) };
-        spec.egress = Some(hand::spec::Egress { dir, variables, repositories });
+        spec.egress = Some(hand::spec::Egress { dir, variables, repositories, ..Default::default() });
         spec.resources = resources;
         local::provision(&spec)
     }

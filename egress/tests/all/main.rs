@@ -6,4 +6,6 @@ mod fixture;
 mod git;
 mod mcp;
 mod network;
+mod packages;
 mod servers;
+mod web;

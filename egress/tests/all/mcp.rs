@@ -98,7 +98,8 @@ fn the_credential_goes_to_exactly_its_url_and_comes_back_in_nothing() {
     world.policy(Policy { networking, mcp_servers: servers(), mcp_hosts, ..Policy::default() });
     assert_eq!(ask(&world, "docs").status, StatusCode::OK);
     // An agent that has others now.
-    let change = Request::SetMcpServers { session_id: SESSION.into(), mcp_servers: vec![], mcp_hosts: vec![] };
+    let change =
+        Request::SetMcpServers { session_id: SESSION.into(), mcp_servers: vec![], mcp_hosts: vec![], web: None };
     assert_eq!(world.egress().answer(change), Reply::Done);
     assert_eq!(ask(&world, "docs").status, StatusCode::GONE);
     assert!(!world.audit().contains("CANARY"));

@@ -109,6 +109,27 @@ pub fn bearer(runtime: &Runtime, token: Arc<Mutex<String>>) -> (SocketAddr, Seen
     (addr, seen)
 }
 
+/// Pages: any path answers with the head of the request, and `/to?URL` leads there.
+pub fn pages(runtime: &Runtime) -> (SocketAddr, Seen) {
+    let seen = Seen::default();
+    let requests = Arc::clone(&seen);
+    let addr = serve(runtime, move |request: Request<Incoming>| {
+        let head = format!("{} {} {:?}", request.method(), request.uri(), plain(&request));
+        requests.lock().unwrap().push(head.clone());
+        async move {
+            let mut response = Response::new(Full::new(Bytes::from(head)));
+            response.headers_mut().insert("content-type", "text/plain".parse().unwrap());
+            response.headers_mut().insert("set-cookie", "of=the-site".parse().unwrap());
+            if request.uri().path() == "/to" {
+                *response.status_mut() = StatusCode::FOUND;
+                response.headers_mut().insert("location", request.uri().query().unwrap().parse().unwrap());
+            }
+            response
+        }
+    });
+    (addr, seen)
+}
+
 /// OAuth's token endpoint: gives out `next` for the refresh token `first`, once, and has it asked for from then on.
 pub fn tokens(
     runtime: &Runtime,

@@ -19,6 +19,7 @@ const SHARE: u32 = 10;
 
 pub struct Disk {
     max_bytes: u64,
+    roots: Vec<&'static Path>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -36,10 +37,16 @@ struct State {
 }
 
 impl Disk {
-    /// Start looking, if there is a bound to look for.
-    pub fn watch(max_bytes: Option<u64>, processes: Arc<Processes>) -> std::io::Result<Option<Arc<Self>>> {
+    /// Start looking, if there is a bound to look for. `shelf` is written to as well.
+    pub fn watch(
+        max_bytes: Option<u64>,
+        shelf: Option<&'static str>,
+        processes: Arc<Processes>,
+    ) -> std::io::Result<Option<Arc<Self>>> {
         let Some(max_bytes) = max_bytes else { return Ok(None) };
-        let disk = Arc::new(Self { max_bytes, state: Mutex::default(), changed: Condvar::new() });
+        let roots =
+            [inside::WORKSPACE, inside::OUTPUTS, inside::HOME].into_iter().chain(shelf).map(Path::new).collect();
+        let disk = Arc::new(Self { max_bytes, roots, state: Mutex::default(), changed: Condvar::new() });
         let watched = Arc::clone(&disk);
         std::thread::Builder::new().name("disk".into()).spawn(move || watched.run(&processes))?;
         Ok(Some(disk))
@@ -98,7 +105,7 @@ impl Disk {
 
     fn look(&self) -> Duration {
         let began = Instant::now();
-        let used = [inside::WORKSPACE, inside::OUTPUTS, inside::HOME].map(|root| used(Path::new(root))).iter().sum();
+        let used = self.roots.iter().map(|root| used(root)).sum();
         self.lock().used_bytes = used;
         began.elapsed()
     }

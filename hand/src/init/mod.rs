@@ -87,15 +87,16 @@ pub fn run() -> Result<(), Error> {
     let Some((_, ToInit::Configure(configure))) = next(&mut from_shim)? else { return Ok(()) };
 
     if let Some(level) = configure.landlock
-        && let Err(e) = landlock::restrict(level)
+        && let Err(e) = landlock::restrict(level, configure.fills_shelf)
     {
         let message = format!("put up landlock: {}", crate::error_chain(&e));
         outbox.say(SANDBOX, &FromInit::Failed { message });
         return Ok(());
     }
     let processes = Processes::start().map_err(|e| Error::Start("reaper", e))?;
-    let disk =
-        Disk::watch(configure.disk_bytes, Arc::clone(&processes)).map_err(|e| Error::Start("disk's watch", e))?;
+    let shelf = configure.fills_shelf.then_some(inside::PACKAGES);
+    let disk = Disk::watch(configure.disk_bytes, shelf, Arc::clone(&processes))
+        .map_err(|e| Error::Start("disk's watch", e))?;
     if configure.egress {
         bridge::start().map_err(|e| Error::Start("bridge to the way out", e))?;
     }

@@ -3,7 +3,8 @@
 use crate::folder::Folder;
 use crate::limits;
 use crate::link::inside;
-use crate::spec::Egress;
+use crate::shelf;
+use crate::spec::{Egress, Shelf, Spec};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
@@ -90,8 +91,22 @@ pub fn base() -> Args {
     args
 }
 
+/// Where each manager's programs are, before the machine's.
+const PACKAGE_PROGRAMS: &str =
+    "/opt/packages/pip/bin:/opt/packages/npm/bin:/opt/packages/gem/bin:/opt/packages/cargo/bin:/opt/packages/go/bin";
+const MACHINE_PROGRAMS: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
+
+/// How interpreters find what is on a shelf.
+const PACKAGE_VARIABLES: &[(&str, &str)] = &[
+    ("PYTHONPATH", "/opt/packages/pip"),
+    ("NODE_PATH", "/opt/packages/npm/lib/node_modules"),
+    // What ends with a colon goes on with its own places.
+    ("GEM_PATH", "/opt/packages/gem:"),
+];
+
 /// Everything for one hand.
-pub fn full(folder: &Folder, egress: Option<&Egress>, fds: &Descriptors<'_>) -> Args {
+pub fn full(folder: &Folder, spec: &Spec, fds: &Descriptors<'_>) -> Args {
+    let egress = spec.egress.as_ref();
     let mut args = base();
     for path in ["/etc/alternatives", "/etc/ld.so.cache", "/etc/ssl/certs"] {
         args.mount("--ro-bind-try", path, path);
@@ -115,10 +130,22 @@ pub fn full(folder: &Folder, egress: Option<&Egress>, fds: &Descriptors<'_>) -> 
     if let Some(egress) = egress {
         args.mount("--ro-bind", &egress.dir, inside::EGRESS);
     }
+    match &spec.shelf {
+        Some(Shelf::Fill(_)) => args.mount("--bind", folder.packages(), inside::PACKAGES),
+        Some(Shelf::Read(name)) => {
+            args.mount("--ro-bind", shelf::folder(&spec.hands_dir, name).packages(), inside::PACKAGES)
+        }
+        None => &mut args,
+    };
     // Both are tmpfs without a size of their own, so nobody may write there.
     args.add(["--remount-ro", "/dev", "--remount-ro", "/"]);
+    let reads_shelf = matches!(spec.shelf, Some(Shelf::Read(_)));
+    let programs = match reads_shelf {
+        true => format!("{PACKAGE_PROGRAMS}:{MACHINE_PROGRAMS}"),
+        false => MACHINE_PROGRAMS.to_owned(),
+    };
     for (name, value) in [
-        ("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"),
+        ("PATH", programs.as_str()),
         ("HOME", inside::HOME),
         ("USER", "agent"),
         ("LANG", "C.UTF-8"),
@@ -126,6 +153,9 @@ pub fn full(folder: &Folder, egress: Option<&Egress>, fds: &Descriptors<'_>) -> 
         // A git that was built for another prefix would not look there.
         ("GIT_CONFIG_SYSTEM", GITCONFIG),
     ] {
+        args.add(["--setenv", name, value]);
+    }
+    for (name, value) in PACKAGE_VARIABLES.iter().filter(|_| reads_shelf) {
         args.add(["--setenv", name, value]);
     }
     if let Some(egress) = egress {
@@ -136,7 +166,7 @@ pub fn full(folder: &Folder, egress: Option<&Egress>, fds: &Descriptors<'_>) -> 
         for name in ["no_proxy", "NO_PROXY"] {
             args.add(["--setenv", name, "localhost,127.0.0.1,::1"]);
         }
-        for (name, value) in &egress.variables {
+        for (name, value) in egress.variables.iter().chain(&egress.registries) {
             args.add(["--setenv", name, value]);
         }
     }

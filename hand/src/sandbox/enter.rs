@@ -72,7 +72,7 @@ pub fn run(dir: &Path) -> Result<Infallible, Error> {
     for filter in seccomp::filters()? {
         seccomp.push(in_memory(&filter).map_err(Error::Options)?);
     }
-    let options = args::full(&folder, egress, &Descriptors { etc: &etc, seccomp: &seccomp });
+    let options = args::full(&folder, &plan.spec, &Descriptors { etc: &etc, seccomp: &seccomp });
     let options = in_memory(&options.to_bytes()).map_err(Error::Options)?;
     // By descriptor, as the binary's own path need not be reachable for this uid, nor be known inside.
     let program = File::open("/proc/self/exe").and_then(inherited).map_err(Error::Options)?;

@@ -23,7 +23,7 @@ pub enum Level {
 const LEVELS: [Level; 2] = [Level::Scoped, Level::Files];
 
 /// Read and executed, never written.
-const PROGRAMS: &[&str] = &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64"];
+const PROGRAMS: &[&str] = &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", inside::PACKAGES];
 /// Read alone. Writing to a process's files under /proc is nothing that a tool needs.
 const READ: &[&str] = &["/etc", "/proc", inside::UPLOADS, inside::SPOOL, inside::RECIPE];
 /// The agent's own.
@@ -70,7 +70,7 @@ pub fn level() -> Option<Level> {
 }
 
 /// Put it on this process, which must not have started a thread, and all that it will start.
-pub fn restrict(level: Level) -> Result<(), Error> {
+pub fn restrict(level: Level, fills_shelf: bool) -> Result<(), Error> {
     let abi = level.abi();
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let written = AccessFs::from_all(abi) & !(AccessFs::MakeChar | AccessFs::MakeBlock) & !device_ioctl(abi);
@@ -80,11 +80,14 @@ pub fn restrict(level: Level) -> Result<(), Error> {
     rules.extend(READ.iter().map(|&path| (path, read)));
     rules.push(("/dev", read | AccessFs::WriteFile | device_ioctl(abi)));
     rules.extend(WRITTEN.iter().map(|&path| (path, written)));
+    if fills_shelf {
+        rules.push((inside::PACKAGES, written));
+    }
 
     let mut ruleset = level.rules()?.create()?;
     for (path, access) in rules {
         let folder = match PathFd::new(path) {
-            // Not every system has each of the folders that programs are in.
+            // Not every system and hand has each of the folders that programs are in.
             Err(_) if PROGRAMS.contains(&path) => continue,
             folder => folder.map_err(|e| Error::Path(path, e))?,
         };

@@ -15,7 +15,7 @@ mod stop;
 use crate::folder::{self, Folder};
 use crate::journal::{self, Journal};
 use crate::link::{self, inside};
-use crate::spec::{FailedClone, Plan, Start};
+use crate::spec::{FailedClone, Plan, Shelf, Start};
 use calls::Calls;
 use folder_watch::Watch;
 use lease::{Lease, Over};
@@ -85,6 +85,7 @@ pub fn run(dir: &Path) -> Result<(), Error> {
         landlock: plan.landlock,
         disk_bytes: watched,
         egress: plan.spec.egress.is_some(),
+        fills_shelf: matches!(plan.spec.shelf, Some(Shelf::Fill(_))),
         recipe: (!done).then(|| recipe_of(&plan)),
         start: recipe,
     };

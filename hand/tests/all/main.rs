@@ -10,5 +10,6 @@ mod launcher;
 mod limits;
 mod protocol;
 mod resources;
+mod shelf;
 mod shell;
 mod takeover;

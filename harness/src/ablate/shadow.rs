@@ -138,6 +138,7 @@ mod tests {
             answered: Answered::default(),
             end: End::Complete {},
             left_out: 0,
+            left: None,
         }
     }
 

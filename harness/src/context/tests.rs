@@ -55,6 +55,7 @@ fn agent() -> AgentSnapshot {
         system: Some("be brief".into()),
         tools: Vec::new(),
         mcp: Vec::new(),
+        web_fetch: None,
     }
 }
 

@@ -23,6 +23,8 @@ pub struct Draft<'a> {
     pub asked: Option<Vec<String>>,
     /// Whether the session was at rest before this commit.
     pub was_idle: bool,
+    /// Builds before this one left a swap to the decision behind the one that ended the turn, whatever caused that.
+    pub swaps_with_end: bool,
     /// As builds before this one had it: a turn began with the swap itself, and the old harness made its first step.
     pub turn_begins_with_swap: bool,
     takes: Vec<Take>,
@@ -41,6 +43,7 @@ impl<'a> Draft<'a> {
             intake,
             asked,
             was_idle: state.summary.status.is_idle(),
+            swaps_with_end: true,
             turn_begins_with_swap: false,
             now: intake.now.max(state.summary.last_time),
             takes: Vec::new(),
@@ -87,7 +90,9 @@ impl<'a> Draft<'a> {
         let (tool_use_id, content, is_error) = (call.tool_use_id.clone(), Content::text(text), Some(true));
         self.emit(match call.kind {
             ToolKind::Mcp { .. } => EventBody::AgentMcpToolResult { mcp_tool_use_id: tool_use_id, content, is_error },
-            ToolKind::Builtin | ToolKind::Custom => EventBody::AgentToolResult { tool_use_id, content, is_error },
+            ToolKind::Builtin | ToolKind::Custom | ToolKind::Log | ToolKind::Web => {
+                EventBody::AgentToolResult { tool_use_id, content, is_error }
+            }
         });
     }
 

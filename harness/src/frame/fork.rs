@@ -1,4 +1,5 @@
-//! The first commit of a session that goes on from another one: what was under way there ends here, and the session rests.
+//! The first commit of a session that goes on from another one: what was under way there ends here, and the session rests; or it
+//! goes on.
 
 use super::{draft::Draft, mail};
 use crate::state::Op;
@@ -8,7 +9,11 @@ const FORKED: &str = "The tool was not run in this session: it was still under w
 
 pub fn begin(draft: &mut Draft<'_>) {
     let Some(fork) = draft.state.fork.clone() else { return };
+    let goes_on = fork.goes_on;
     draft.note(PrivateEntry::Forked { fork: Box::new(fork) });
+    if goes_on {
+        return;
+    }
     for pending in draft.state.pending.clone() {
         draft.closed(&pending.activity, Closed::Cancelled);
         match pending.op {

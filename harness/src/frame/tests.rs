@@ -529,5 +529,22 @@ fn the_turn_behind_a_swap_is_the_new_harness_s_from_its_first_step() {
     let swapped = session.commits.iter().find(|(commit, _)| {
         commit.takes.iter().any(|take| matches!(take, Take::Private { entry: PrivateEntry::Swapped { .. } }))
     });
-    assert_eq!(swapped.expect("it was swapped").0.step, Step::Continue {});
+    assert!(matches!(swapped.expect("it was swapped").0.step, Step::Idle { .. }), "with the end of the turn before");
+}
+
+/// Nobody sends anything any more: the swap does not wait for that.
+#[test]
+fn a_swap_is_applied_with_the_end_of_the_turn() {
+    let planning = registry::named("plan-act", 1).expect("it is in this build").reference();
+    let mut session = Session::default();
+    session.message("one");
+    session.settle();
+    session.swap(planning.clone());
+    session.settle();
+    let (activity, _) = session.flying.first().cloned().expect("it asks the model");
+    assert_ne!(session.state.summary.harness, planning, "not before");
+    session.model_answers(&activity, "done", &[]);
+    session.settle();
+    assert_eq!((&session.state.summary.harness, &session.state.swap), (&planning, &None));
+    assert!(!session.is_due());
 }

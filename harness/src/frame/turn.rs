@@ -4,12 +4,12 @@ use super::{Ask, draft::Draft, mail, rest, views::Views};
 use crate::{
     context,
     intake::{Closing, Outcome},
-    state::{Blocker, Op, is_mcp, span_start_id},
+    state::{Blocker, Op, is_hands, span_start_id},
     view::Decision,
 };
 use domain::{
     EventBody, PrivateEntry, Status, Step, Take, Usage,
-    agent::McpFact,
+    agent::{McpFact, ToolKind},
     commit::{Closed, IdleReason},
     event::{ErrorBody, ErrorKind, Permission, RetryStatus, StopDetails, StopReason},
     ids,
@@ -35,15 +35,19 @@ pub fn close(draft: &mut Draft<'_>, closing: &Closing) {
                     return;
                 }
                 (Closed::Cancelled, _) => "the call was cancelled before its worker confirmed its end",
-                _ if is_mcp(call) => "no worker that calls MCP servers answers",
-                _ => "the machine that has the sandbox does not answer",
+                _ => match call.kind {
+                    ToolKind::Mcp { .. } => "no worker that calls MCP servers answers",
+                    ToolKind::Log => "no worker that reads the log answers",
+                    ToolKind::Web => "no worker that fetches pages answers",
+                    ToolKind::Builtin | ToolKind::Custom => "the machine that has the sandbox does not answer",
+                },
             };
             draft.closed(activity, closing.how.clone());
             draft.tool_error(
                 call,
                 format!("lost: {lost}. It may or may not have taken effect; check before running it again."),
             );
-            if matches!(closing.how, Closed::Failed { .. }) && !is_mcp(call) {
+            if matches!(closing.how, Closed::Failed { .. }) && is_hands(call) {
                 hand_lost(draft, "its host does not answer");
             }
         }
@@ -412,5 +416,9 @@ fn end_turn(draft: &mut Draft<'_>, reason: IdleReason) {
     if draft.state.uncollected && draft.state.summary.hand.is_some() {
         let activity = format!("collect-{}", draft.state.summary.n);
         draft.note(PrivateEntry::Collecting { activity });
+    }
+    // What is still under way ends with a decision, which then swaps. Else the next one may be long in coming.
+    if draft.swaps_with_end && draft.state.pending.is_empty() {
+        apply_swap(draft);
     }
 }

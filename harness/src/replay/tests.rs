@@ -1,5 +1,5 @@
 use super::*;
-use crate::{kit::Session, registry, state::Op};
+use crate::{intake::Waiting, kit::Session, registry, state::Op};
 
 fn own(wanted: &HarnessRef) -> Option<Box<dyn Ask>> {
     registry::find(wanted).map(|found| Box::new(found) as Box<dyn Ask>)
@@ -46,6 +46,72 @@ fn a_recording_survives_being_written_down() {
     let written = serde_json::to_string(&session.recording()).unwrap();
     let read: Recording = serde_json::from_str(&written).unwrap();
     assert_eq!(replay(&read, With::Own(&mut own)).unwrap().divergence, None);
+}
+
+/// Builds before this one began the turn behind a swap in the swap's own commit, and asked the harness that was on its way out.
+#[test]
+fn a_swap_that_an_earlier_build_recorded_decides_the_same_again() {
+    let reference = |name| registry::named(name, 1).expect("it is in this build").reference();
+    let mut session = Session::new(crate::kit::attributes(), reference("plan-act"));
+    session.message("one");
+    session.settle();
+    let (activity, _) = session.flying.first().cloned().expect("it asks the model");
+    session.swap(reference("loop"));
+    session.message("two");
+    session.model_answers(&activity, "PLAN COMPLETE", &[]);
+    session.settle();
+    while session.state.summary.turn < 2 {
+        let (activity, _) = session.flying.first().cloned().expect("it asks the model");
+        session.model_answers(&activity, "PLAN COMPLETE", &[]);
+        session.settle();
+    }
+    let new = session.recording();
+    let is_swap = |committed: &Committed| private_names(&committed.commit).any(|name| name == "swapped");
+    let at = new.commits.iter().position(is_swap).expect("it was swapped");
+    assert!(matches!(new.commits[at].commit.step, Step::Idle { .. }), "this build swaps with the end of the turn");
+
+    // The same as that build: the turn ends, and another decision swaps and begins the next turn.
+    let mut before = None;
+    walk(&new, |state, intake, committed| {
+        before = before.take().or_else(|| is_swap(committed).then(|| (state.clone(), intake.clone())));
+        Ok(())
+    })
+    .unwrap();
+    let (mut state, mut intake) = before.expect("it was walked over");
+    let mut leaving = registry::named("plan-act", 1).unwrap();
+    let mut old = new.clone();
+    old.commits.truncate(at);
+    let end = &new.commits[at];
+    let mut recorded = end.commit.clone();
+    recorded.takes.retain(|take| !matches!(take, Take::Private { entry: PrivateEntry::Swapped { .. } }));
+    let commit = frame::decide_again(&state, &intake, &mut leaving, &recorded);
+    assert_eq!(commit.takes, recorded.takes, "nothing but the swap is left to the next one");
+    state.apply(&commit, &intake);
+    old.commits.push(Committed { commit, ..end.clone() });
+
+    let position = state.summary.position;
+    let mail: Vec<Mail> = new.commits[at + 1..].iter().flat_map(|committed| committed.mail.clone()).collect();
+    intake.mail = mail.iter().map(Waiting::of).collect();
+    intake.closed.clear();
+    recorded.takes =
+        [PrivateEntry::Swapped { from: reference("plan-act"), to: reference("loop") }, PrivateEntry::TurnBegun {}]
+            .map(|entry| Take::Private { entry })
+            .to_vec();
+    let commit = frame::decide_again(&state, &intake, &mut leaving, &recorded);
+    assert_eq!(private_names(&commit).collect::<Vec<_>>(), ["swapped", "turn_begun"]);
+    assert!(matches!(&commit.step, Step::CallModel { suffix, .. } if suffix.len() == 1), "by the harness that leaves");
+    old.commits.push(Committed { commit, position, mail, results: Vec::new() });
+
+    let report = replay(&old, With::Own(&mut own)).unwrap();
+    assert_eq!((report.divergence, report.commits), (None, at as u64 + 2));
+    assert_eq!(replay(&new, With::Own(&mut own)).unwrap().divergence, None);
+}
+
+fn private_names(commit: &Commit) -> impl Iterator<Item = String> {
+    commit.takes.iter().filter_map(|take| match take {
+        Take::Private { entry } => Some(private_name(entry)),
+        _ => None,
+    })
 }
 
 #[test]
@@ -175,6 +241,7 @@ fn a_fork_at_any_commit_rests_and_replays() {
                 created_at: domain::Time::from_ms(9_000),
                 attributes,
                 harness: first,
+                goes_on: false,
             };
             let mut forked = Session::of(state.forked(fork), whole.clone(), end);
             forked.settle();

@@ -3,20 +3,22 @@
 use super::{Asked, End, Input, Need, Record, Report, Trial, Variant, What};
 use crate::{
     context::{self, Shape},
+    frame::Ask,
     kit::{self, Session},
     registry,
-    replay::Recording,
+    replay::{Recording, With, replay},
     state::Op,
 };
 use domain::{
-    Failure, Usage,
+    Failure, Status, Time, Usage,
     agent::{HarnessRef, StrategyRef},
+    commit::Fork,
     content::{BlobRef, Json},
     failure::FailureKind,
     ids,
     limits::TRIAL_TURNS_TOLD_MAX,
     model::{ModelPrivate, Recipe},
-    outcome::{BlockDigest, ModelDigest, ModelOutcome},
+    outcome::{BlockDigest, Call, ModelDigest, ModelOutcome},
     rollout::Recorded,
 };
 use serde_json::{Value, json};
@@ -79,7 +81,7 @@ fn play(session: &mut Session, said: &[Said], is_there: bool) {
 
 fn input(turn: u64, variant: Variant) -> Input {
     let session = Recorded { session_id: kit::SESSION.into(), sealed: None };
-    Input { id: "sesn_whatif".into(), session, turn, turns: None, variant, requests_max: 10, expect: None }
+    Input { id: "sesn_whatif".into(), session, turn, turns: None, variant, requests_max: 10, expect: None, live: false }
 }
 
 type Model<'a> = &'a mut dyn FnMut(&Asked, &Value) -> ModelOutcome;
@@ -155,6 +157,27 @@ fn says(asked: &Asked, text: &str) -> ModelOutcome {
     ModelOutcome { digest, events: vec![domain::Event { id, body, processed_at: None }], private: Some(private) }
 }
 
+/// A model's answer that makes a call.
+fn calls(asked: &Asked, like: &Call) -> ModelOutcome {
+    let mut said = says(asked, "let me see");
+    if let ModelDigest::Answer { calls, stop_reason, .. } = &mut said.digest {
+        *stop_reason = "tool_use".into();
+        calls.push(Call { tool_use_id: ids::derive("sevt", &[&asked.activity, "call"]), ..like.clone() });
+    }
+    said
+}
+
+/// The first call of a recorded session.
+fn first_call(session: &Session) -> Call {
+    let called = session.commits.iter().find_map(|(_, intake)| {
+        intake.closed.iter().find_map(|closing| match &closing.outcome {
+            Some(crate::Outcome::Model { digest: ModelDigest::Answer { calls, .. }, .. }) => calls.first().cloned(),
+            _ => None,
+        })
+    });
+    called.expect("it called a tool")
+}
+
 fn named(name: &str, version: u32) -> Option<HarnessRef> {
     Some(registry::named(name, version).unwrap().reference())
 }
@@ -227,25 +250,14 @@ fn a_call_that_was_not_made_then_ends_it() {
     assert_eq!(report.same_steps, 1);
 
     let session = recorded(("loop", 1), &[&[("looking", &["bash"], 10), ("done", &[], 10)]]);
-    let call = session.commits.iter().find_map(|(_, intake)| {
-        intake.closed.iter().find_map(|closing| match &closing.outcome {
-            Some(crate::Outcome::Model { digest: ModelDigest::Answer { calls, .. }, .. }) => calls.first().cloned(),
-            _ => None,
-        })
-    });
-    let call = call.expect("it called a tool");
+    let call = first_call(&session);
     let other = |name: &str, sha: &str| {
         let mut model = |request: &Asked, _: &Value| {
             let mut said = says(request, "let me see");
             if let ModelDigest::Answer { calls, stop_reason, .. } = &mut said.digest {
                 *stop_reason = "tool_use".into();
                 let tool_use_id = ids::derive("sevt", &[&request.activity, "call"]);
-                calls.push(domain::outcome::Call {
-                    tool_use_id,
-                    name: name.into(),
-                    input_sha256: sha.into(),
-                    ..call.clone()
-                });
+                calls.push(Call { tool_use_id, name: name.into(), input_sha256: sha.into(), ..call.clone() });
             }
             said
         };
@@ -449,4 +461,72 @@ fn a_last_message_that_is_kept_by_reference_is_the_last_message() {
         assert_eq!((pair.recorded.as_expected, pair.tried.as_ref().unwrap().as_expected), (expected, expected));
         assert_eq!(report.totals().is_good, told != Some(false));
     }
+}
+
+/// The state goes over into a session of its own: the call is made there, in a new hand, and the whole log replays.
+#[test]
+fn what_is_left_goes_on_in_a_session_of_its_own() {
+    let session = recorded(
+        ("loop", 1),
+        &[&[("first", &[], 10)], &[("looking", &["bash"], 10), ("done", &[], 10)], &[("last", &[], 10)]],
+    );
+    let (recording, like) = (session.recording(), first_call(&session));
+    let variant = Variant { harness: named("plan-act", 1), ..Variant::default() };
+    let input = Input { live: true, ..input(2, variant) };
+    // The first call is in the record; the second one is not.
+    let mut asked = 0;
+    let mut model = |request: &Asked, _: &Value| {
+        asked += 1;
+        let input_sha256 = if asked == 1 { like.input_sha256.clone() } else { "00".into() };
+        calls(request, &Call { input_sha256, ..like.clone() })
+    };
+    let (trial, _) = tried(&recording, &input, Some(&mut model));
+    let mut report = trial.report(&input, &BTreeMap::new());
+    assert_eq!(report.end, End::Call { turn: 2, round: 2, name: "bash".into() });
+    let left = trial.left().expect("it ended at a call");
+    assert_eq!(left.inputs.len(), 1, "one turn is left");
+
+    let fork = Fork {
+        parent: kit::SESSION.into(),
+        session_id: "sesn_whatif".into(),
+        created_at: Time::from_ms(90_000),
+        attributes: left.state.summary.attributes.clone(),
+        harness: left.state.summary.harness.clone(),
+        goes_on: true,
+    };
+    let state = left.state.clone().forked(fork.clone());
+    assert_eq!(state.clone().forked(fork), state, "forked again it is what it was");
+    let shared = left.began.summary.n as usize;
+    let commits: Vec<_> = recording.commits.iter().take(shared).chain(&left.commits).cloned().collect();
+    let count = commits.len();
+    let mut on = Session::of(state, Recording { commits, ..recording.clone() }, count);
+    on.settle();
+    let mut results = 0;
+    while let Some((activity, op)) = on.flying.first().cloned() {
+        match op {
+            Op::Provision { hand } => on.hand_is_ready(&activity, &hand),
+            Op::Execute { call } => {
+                results += 1;
+                on.tool_returns(&activity, &call, "something else", false);
+            }
+            Op::CallModel { .. } => on.model_answers(&activity, "PLAN COMPLETE", &[]),
+            Op::Collect {} => on.collected(&activity),
+            other => panic!("{other:?}"),
+        }
+        on.settle();
+    }
+    assert_eq!((results, on.state.summary.status, on.state.summary.turn), (1, Status::Idle, 2));
+
+    let whole = Recording { session_id: "sesn_whatif".into(), ..on.recording() };
+    assert_eq!(whole.commits.len(), on.committed.len());
+    let mut own = |wanted: &HarnessRef| registry::find(wanted).map(|found| Box::new(found) as Box<dyn Ask>);
+    let replayed = replay(&whole, With::Own(&mut own)).unwrap();
+    assert_eq!((replayed.divergence, replayed.commits), (None, whole.commits.len() as u64));
+    report.went_on("sesn_whatif", &whole.commits[shared..], false, None);
+    assert!(matches!(&report.end, End::WentOn { turn: 2, round: 2, waits: false, .. }), "{report:#?}");
+    assert_eq!((report.answered.calls_recorded, report.answered.calls_live), (1, 1));
+    let tried = report.turns[0].tried.as_ref().expect("the turn was gone through");
+    assert!(tried.ended_well(), "{report:#?}");
+    assert_eq!(report.answered.requests_live, tried.requests);
+    assert!(report.turns[1].tried.is_none(), "the last turn was not begun");
 }

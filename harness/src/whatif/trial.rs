@@ -4,7 +4,7 @@
 //! Its clock is the workflow's: it moves on by what is waited for, and nobody waits.
 
 use super::{
-    Answered, End, Input, Pair, Record, Report, Totals,
+    Answered, End, Input, Left, Pair, Record, Report, Totals,
     compare::{self, Move},
     record::{CallEnd, ModelEnd, Shape},
 };
@@ -12,7 +12,7 @@ use crate::{
     SessionState,
     frame::{self, Ask},
     intake::{Closing, Intake, Outcome, Waiting},
-    state::{Blocker, Op, Pending},
+    state::{Blocker, Op, Pending, Slice},
 };
 use domain::{
     Commit, Committed, Content, Event, EventBody, PrivateEntry, Status, Summary, Take, Time,
@@ -23,7 +23,7 @@ use domain::{
     event::Confirmation,
     ids,
     limits::TRIAL_TURNS_TOLD_MAX,
-    model::Purpose,
+    model::{Purpose, Recipe},
     outcome::{Call, CollectOutcome, ListOutcome, ModelDigest, ModelOutcome, ProvisionOutcome},
     session::{Attributes, HandRef, LogEntry, Mail},
 };
@@ -35,6 +35,7 @@ const STEPS_MAX: usize = 100_000;
 
 pub struct Trial {
     pub state: SessionState,
+    began: SessionState,
     record: Record,
     log: Vec<LogEntry>,
     committed: Vec<Committed>,
@@ -81,9 +82,11 @@ impl Trial {
         let now = before.summary.last_time;
         let turns_left = turns(&before.summary, input);
         let (parent, session_id) = (before.session_id.clone(), input.id.clone());
-        let fork = Fork { parent, session_id, created_at: now, attributes, harness };
+        let fork = Fork { parent, session_id, created_at: now, attributes, harness, goes_on: false };
+        let began = before.forked(fork);
         let mut trial = Trial {
-            state: before.forked(fork),
+            state: began.clone(),
+            began,
             log: record.log.clone(),
             record,
             committed: Vec::new(),
@@ -112,7 +115,11 @@ impl Trial {
                 self.decide(&intake, ask);
                 continue;
             }
-            let pending = self.state.pending.iter().find(|pending| !self.is_closed(&pending.activity)).cloned();
+            // A call waits for its hand here too: what is answered before it was given to anybody was not run.
+            let has_hand = self.state.summary.hand.is_some();
+            let is_started = |pending: &&Pending| has_hand || !pending.op.needs_hand();
+            let mut started = self.state.pending.iter().filter(is_started);
+            let pending = started.find(|pending| !self.is_closed(&pending.activity)).cloned();
             match pending {
                 Some(Pending { activity, op: op @ (Op::CallModel { .. } | Op::Compact { .. }), .. }) => {
                     return Need::Request(Box::new(self.asked(activity, op)));
@@ -214,7 +221,14 @@ impl Trial {
         self.is_failing = false;
         match end {
             ModelEnd::Answered(answered) => {
-                let (digest, result) = *answered;
+                let (digest, mut result) = *answered;
+                if let Some(private) = &mut result.private {
+                    // The bytes are the same, and here they were made like this.
+                    let Shape { purpose, slice, strategy, suffix, snapshot } = asked.shape.clone();
+                    let Slice { from, to, keep } = slice;
+                    let known = private.recipe.clone();
+                    private.recipe = Recipe { from, to, keep, purpose, strategy, suffix, snapshot, ..known };
+                }
                 let events = result.events.len();
                 self.results.insert(asked.activity.clone(), result);
                 self.finish(&asked.activity, Ok(Outcome::Model { digest, events }));
@@ -341,6 +355,18 @@ impl Trial {
         self.end = Some(End::Call { turn, round, name: call.name.clone() });
     }
 
+    /// What a session needs that makes the call which the record could not answer.
+    pub fn left(&self) -> Option<Left> {
+        let Some(End::Call { .. }) = self.end else { return None };
+        let turns = usize::try_from(self.turns_left).unwrap_or(usize::MAX);
+        Some(Left {
+            began: self.began.clone(),
+            state: self.state.clone(),
+            commits: self.committed.clone(),
+            inputs: self.record.inputs.iter().take(turns).cloned().collect(),
+        })
+    }
+
     /// Both sides turn by turn. `says`: what of what was expected the last message of a turn says.
     fn pairs(&self, input: &Input, says: &mut dyn FnMut(Option<&Content>) -> Option<bool>) -> Vec<Pair> {
         let before = &self.record.before.summary;
@@ -394,6 +420,7 @@ impl Trial {
             answered: self.answered,
             end: self.end.clone().unwrap_or(End::Complete {}),
             left_out: self.record.left_out,
+            left: None,
         }
     }
 }

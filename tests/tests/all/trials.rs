@@ -103,6 +103,7 @@ fn trial(id: &str, count: usize, model: Option<&str>) -> TrialInput<Input> {
         turns: None,
         variant: Variant { model: model.clone(), ..Variant::default() },
         requests_max: 10,
+        live: false,
         expect: Some("ALL DONE".to_owned()),
     };
     TrialInput { trial_id: id.to_owned(), trials: (0..count).map(one).collect() }

@@ -12,6 +12,7 @@ use steadyhand_tests::{
     engines::engine,
     long, on_each_engine,
     service::{Layout, Options, Role, Service},
+    transcript::check_log,
 };
 use tokio::net::TcpListener;
 
@@ -40,7 +41,15 @@ answer = [{ text = "Begun." }]
 const SESSIONS: usize = 6;
 
 async fn service(fault: Option<Fault>, temporal: Option<SocketAddr>) -> anyhow::Result<(Service, Server)> {
-    let script = Script::from_toml(SCRIPT, Path::new("whatif.toml"))?;
+    service_of(SCRIPT, fault, temporal).await
+}
+
+async fn service_of(
+    script: &str,
+    fault: Option<Fault>,
+    temporal: Option<SocketAddr>,
+) -> anyhow::Result<(Service, Server)> {
+    let script = Script::from_toml(script, Path::new("whatif.toml"))?;
     let model = serve(TcpListener::bind("127.0.0.1:0").await?, script)?;
     let options = Options {
         layout: Layout::Split,
@@ -224,8 +233,107 @@ async fn the_worker_dies_on_the_way(is_temporal: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Two models: both look once, and the eager one then does something that the other one did not.
+const EAGER: &str = r#"
+version = 1
+[[rules]]
+when = { user_contains = "go on" }
+answer = [{ text = "Gone on." }]
+[[rules]]
+when = { results = 0 }
+answer = [{ text = "To work." }, { tool = "bash", input = { command = "echo one >> counter" } }]
+[[rules]]
+when = { results = 1, model = "eager" }
+answer = [{ tool = "bash", input = { command = "echo two >> counter; cat counter" } }]
+[[rules]]
+answer = [{ text = "Said: {{result}}" }]
+"#;
+
+async fn at_the_first_new_call_a_fork_goes_on(is_temporal: bool) -> anyhow::Result<()> {
+    let temporal = engine(is_temporal)?;
+    let addr = temporal.as_ref().map(|temporal| temporal.addr);
+    let (mut service, model) = service_of(EAGER, None, addr).await?;
+    let scenario = async {
+        let ground = Ground::new(&service).await?;
+        let client = &ground.client;
+        let session = client.session().await?;
+        let rests =
+            |count: usize| move |events: &[LoggedEvent]| events.iter().filter(|event| event.is_idle()).count() == count;
+        for (turn, text) in ["begin", "go on"].into_iter().enumerate() {
+            client.send(&session, text, Mark::IdempotencyKey).await?;
+            client.until(&session, rests(turn + 1)).await?;
+        }
+        let (before, asked) = (client.events(&session).await?, model.count());
+        let path = format!("/v1/sessions/{session}/whatif");
+        let (status, refused) = client.call(Method::POST, &path, Some(&json!({"turn": 1, "live": true}))).await?;
+        ensure!(status == StatusCode::BAD_REQUEST, "it takes a model: {refused:#}");
+
+        // As it was so far: it stops where the call is new.
+        let stops = ground.whatif(&session, &json!({"turn": 1, "model": "eager"})).await?;
+        ensure!(stops["end"]["end"] == "call" && stops["end"]["round"] == 2, "{stops:#}");
+        ensure!(service.effects() == 1, "no tool was run");
+
+        let shown = ground.trial(&path, &json!({"turn": 1, "model": "eager", "live": true})).await?;
+        ensure!(shown["status"] == "done", "{shown:#}");
+        let report = &shown["report"];
+        ensure!(report["end"]["end"] == "went_on" && report["end"]["waits"] == false, "{report:#}");
+        let fork = report["end"]["session_id"].as_str().context("it names its session")?;
+        let answered = json!({"requests_recorded": 0, "requests_live": 4, "calls_recorded": 1, "calls_live": 1});
+        ensure!(report["answered"] == answered, "{report:#}");
+        ensure!(report["turns"].as_array().map(Vec::len) == Some(2) && report["totals"]["turns"] == 2, "{report:#}");
+        ensure!(
+            report["turns"][0]["tried"]["calls"] == 2 && report["turns"][0]["recorded"]["calls"] == 1,
+            "{report:#}"
+        );
+        ensure!(report["first_step"]["tried"]["step"] == "execute", "{report:#}");
+        let unknown = report["unknown"].to_string();
+        ensure!(unknown.contains("made anew") && unknown.contains(fork), "{unknown}");
+        ensure!(model.count() == asked + 2 + 4, "{} requests", model.count() - asked);
+
+        // It is a session as any other: what it was given, what it did, and what became of both.
+        let events = client.events(fork).await?;
+        check_log(client, fork, &events).await?;
+        let said: Vec<String> =
+            events.iter().filter(|event| event.kind == "agent.message").map(LoggedEvent::text).collect();
+        ensure!(said == ["To work.", "Said: two\n", "Gone on."], "its sandbox is its own: {said:?}");
+        ensure!(service.effects() == 2, "the recorded call was not made again");
+        ensure!(client.events(&session).await? == before, "nothing of it is in the session");
+        let get = |path: String| async move { client.ok(Method::GET, &path, None).await };
+        let replayed = get(format!("/v1/sessions/{fork}/replay")).await?;
+        ensure!(replayed["identical"] == true, "{replayed:#}");
+        for turn in [1, 2] {
+            let context = get(format!("/v1/sessions/{fork}/context?turn={turn}")).await?;
+            ensure!(context["is_as_sent"] == true, "{context:#}");
+        }
+        // Asked for again it is the same, and made once.
+        let id = shown["id"].as_str().context("it has an id")?;
+        ensure!(get(format!("{path}/{id}")).await? == shown, "the report does not change");
+        ensure!(client.events(fork).await? == events && service.effects() == 2);
+        let second = client.make(&format!("/v1/sessions/{fork}/fork"), &json!({"at": events.len() - 1})).await?;
+        client.send(&second, "go on", Mark::IdempotencyKey).await?;
+        let rest = |events: &[LoggedEvent]| {
+            events.iter().filter(|event| event.text() == "go on").count() == 2
+                && events.last().is_some_and(LoggedEvent::is_idle)
+        };
+        client.until(&second, rest).await?;
+        let replayed = get(format!("/v1/sessions/{second}/replay")).await?;
+        ensure!(replayed["identical"] == true, "{replayed:#}");
+        client.delete(&session).await?;
+        ensure!(client.events(fork).await? == events, "it outlives the session that it was made from");
+        anyhow::Ok(())
+    };
+    let ended = scenario.await;
+    service.with_logs(ended)?;
+    service.rest().await?;
+    if !is_temporal {
+        service.verify().await?;
+    }
+    Ok(())
+}
+
 on_each_engine![
     a_session_is_gone_through_again,
     a_shim_is_needed_by_one_model_and_dead_weight_on_another,
+    at_the_first_new_call_a_fork_goes_on,
     the_worker_dies_on_the_way,
 ];

@@ -9,7 +9,8 @@ use domain::{
     model::Purpose,
     outcome::Call,
     session::{
-        ExecuteInput, HandInput, HandRef, ListInput, McpCallInput, ModelInput, ProvisionInput, SealInput, queue,
+        ExecuteInput, HandInput, HandRef, ListInput, McpCallInput, ModelInput, PageInput, ProvisionInput, ReadLogInput,
+        SealInput, queue,
     },
 };
 use futures::future::LocalBoxFuture;
@@ -129,6 +130,34 @@ fn start<'a>(
             );
             options.schedule_to_start_timeout = Some(state.summary.attributes.tuning.host_wait());
             let call = ctx.execute_activity(Hands::call_mcp, input, options);
+            Box::pin(async move { Ok(Outcome::Tool { digest: call.await.map_err(closed)?.digest }) })
+        }
+        Op::Execute { call: call @ Call { kind: ToolKind::Log, .. } } => {
+            let (session_id, end) = (state.session_id.clone(), state.summary.position);
+            let input = ReadLogInput { session_id, end, call: call.clone(), turn_event };
+            // Another attempt reads the same: nothing happens by it.
+            let options = activity.options(
+                queue::BRAIN,
+                limits::READ_LOG_TIMEOUT_MS,
+                ActivityCancellationType::WaitCancellationCompleted,
+            );
+            let call = ctx.execute_activity(Brain::read_log, input, options);
+            Box::pin(async move { Ok(Outcome::Tool { digest: call.await.map_err(closed)?.digest }) })
+        }
+        Op::Execute { call: call @ Call { kind: ToolKind::Web, .. } } => {
+            let input = PageInput {
+                session_id: state.session_id.clone(),
+                snapshot: state.summary.attributes.agent.snapshot.clone(),
+                call: call.clone(),
+                turn_event,
+            };
+            let mut options = activity.options(
+                queue::HANDS,
+                limits::EXECUTE_TIMEOUT_MS,
+                ActivityCancellationType::WaitCancellationCompleted,
+            );
+            options.schedule_to_start_timeout = Some(state.summary.attributes.tuning.host_wait());
+            let call = ctx.execute_activity(Hands::fetch_page, input, options);
             Box::pin(async move { Ok(Outcome::Tool { digest: call.await.map_err(closed)?.digest }) })
         }
         Op::Execute { call } => {

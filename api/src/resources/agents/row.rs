@@ -1,5 +1,6 @@
 //! An agent's definition, the rows that keep it and the object that clients see.
 
+use domain::agent::StrategyRef;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,9 @@ pub struct AgentConfig {
     pub multiagent: (),
     pub execution_identity: ExecutionIdentity,
     pub metadata: Metadata,
+    /// Ours: the context strategy of its sessions, where they ask for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<StrategyRef>,
 }
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]

@@ -1,6 +1,7 @@
 //! The agent that a session runs: one version of it, with the session's own changes. Later updates of the agent do not
 //! touch it, and its changes do not touch the agent.
 
+use domain::agent::StrategyRef;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,8 @@ pub struct AgentSnapshot {
     pub skills: Vec<Skill>,
     pub multiagent: (),
     pub execution_identity: ExecutionIdentity,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<StrategyRef>,
 }
 
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
@@ -116,6 +119,7 @@ impl From<AgentRow> for AgentSnapshot {
             skills: config.skills,
             multiagent: config.multiagent,
             execution_identity: config.execution_identity,
+            strategy: config.strategy,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What clients send to make and change an agent, and what comes of it. Pure: no row is read or written here.
 
+use domain::agent::StrategyRef;
+use harness::context;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -36,6 +38,8 @@ pub(super) struct CreateAgent {
     execution_identity: Option<ExecutionIdentity>,
     #[serde(default)]
     metadata: Option<Metadata>,
+    #[serde(default)]
+    strategy: Option<StrategyRef>,
 }
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -65,6 +69,8 @@ pub(super) struct UpdateAgent {
     execution_identity: Patch<ExecutionIdentity>,
     #[serde(default)]
     metadata: Option<MetadataPatch>,
+    #[serde(default)]
+    strategy: Patch<StrategyRef>,
 }
 
 /// Read in full, so that what is no skill is refused as such.
@@ -91,6 +97,7 @@ impl CreateAgent {
             multiagent: check_multiagent(self.multiagent)?,
             execution_identity: check_identity(self.execution_identity.unwrap_or_default())?,
             metadata: metadata::check(self.metadata.unwrap_or_default())?,
+            strategy: check_strategy(self.strategy)?,
         };
         tools::check_servers(&config.tools, &config.mcp_servers, Unreferenced::Refused)?;
         Ok(config)
@@ -133,6 +140,7 @@ impl UpdateAgent {
         };
         let patched = metadata::patched(config.metadata, self.metadata.unwrap_or_default());
         config.metadata = metadata::check(patched)?;
+        config.strategy = check_strategy(self.strategy.or_keep(config.strategy))?;
         tools::check_servers(&config.tools, &config.mcp_servers, Unreferenced::Refused)?;
         Ok(config)
     }
@@ -166,6 +174,13 @@ pub(super) fn check_skills(skills: Vec<SkillParam>) -> Result<Vec<Skill>> {
 
 fn check_multiagent(multiagent: Option<serde_json::Value>) -> Result<()> {
     if multiagent.is_none() { Ok(()) } else { Err(ApiError::not_built("multiagent")) }
+}
+
+fn check_strategy(strategy: Option<StrategyRef>) -> Result<Option<StrategyRef>> {
+    if let Some(strategy) = &strategy {
+        context::find(strategy).map_err(|error| ApiError::field("strategy", format!("names {error}")))?;
+    }
+    Ok(strategy)
 }
 
 fn check_identity(identity: ExecutionIdentity) -> Result<ExecutionIdentity> {

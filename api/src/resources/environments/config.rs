@@ -1,5 +1,6 @@
 //! What an environment is: kept with every default filled in, sent with any part left out.
 
+use domain::packages::Manager;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -190,6 +191,12 @@ impl Packages {
     pub fn managers(&self) -> [(&'static str, &[String]); 6] {
         let Self { kind: PackagesKind::Packages, apt, cargo, gem, go, npm, pip } = self;
         [("apt", apt), ("cargo", cargo), ("gem", gem), ("go", go), ("npm", npm), ("pip", pip)]
+    }
+
+    /// The lists that are not empty.
+    pub fn wanted(&self) -> domain::packages::Packages {
+        let lists = self.managers().into_iter().filter(|(_, packages)| !packages.is_empty());
+        lists.filter_map(|(manager, packages)| Some((Manager::named(manager)?, packages.to_vec()))).collect()
     }
 
     fn check(&self) -> Result<()> {

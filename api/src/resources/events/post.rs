@@ -154,6 +154,16 @@ async fn take(app: &App, session_id: &str, bodies: Vec<EventBody>, fingerprint: 
     Ok(Taken { turn: Turn::of(&posted.events, on.as_deref()), events: posted.events, served_by })
 }
 
+/// Sends events that were accepted elsewhere, under the ids that they have there: sent again they count once. What they refer to the
+/// session refers to already.
+pub async fn deliver(app: &App, session_id: &str, events: Vec<Event>) -> Result<()> {
+    keep(app, session_id, &events, true).await?;
+    let Some(first) = events.first() else { return Ok(()) };
+    let request_id = format!("{session_id}-{}", first.id);
+    let posted = Posted { fingerprint: None, events };
+    Ok(app.gateway.signal(session_id, signal::EVENTS, &posted, &request_id).await?)
+}
+
 /// Makes events of checked bodies: ids, stamps where they are due on receipt, large content in blobs.
 pub async fn accept(app: &App, bodies: Vec<EventBody>, now: Timestamp) -> Result<Vec<Event>> {
     let mut events: Vec<Event> = bodies.into_iter().map(|body| stamped(body, moment(now))).collect();

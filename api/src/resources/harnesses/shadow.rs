@@ -98,13 +98,14 @@ pub async fn begin(
                 },
                 requests_max,
                 expect: body.expect.clone(),
+                live: false,
             });
         }
     }
     let Ablate { model, expect, price, .. } = body;
     let subject = harness.sha256.clone();
     let asked = json!(Asked { harness, model, shims, sessions, expect, price });
-    let row = TrialRow { id, created_at: app.clock.now(), subject, asked };
+    let row = TrialRow { id, created_at: app.clock.now(), subject, asked, fork: None };
     trials::begin(&app, &row, trials).await?;
     shown(&app, &row).await.map(Json)
 }

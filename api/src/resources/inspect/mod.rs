@@ -2,6 +2,7 @@
 //! part it waits for. What the model saw, and what a harness makes of the record.
 
 mod context;
+mod onward;
 mod replay;
 mod whatif;
 mod why;

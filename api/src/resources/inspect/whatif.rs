@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::super::harnesses;
 use super::super::sessions::{self, row};
 use super::super::trials::{self, Found, TrialRow};
+use super::onward;
 use crate::app::App;
 use crate::body::JsonBody;
 use crate::error::{ApiError, Kind, Result};
@@ -40,6 +41,9 @@ pub struct WhatIf {
     /// Really asked for what the record does not answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     model: Option<String>,
+    /// At the first call that the record cannot answer a fork goes on, with a sandbox of its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    live: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     shims_off: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -75,7 +79,12 @@ pub async fn begin(
     if let Some(strategy) = &body.strategy {
         context::find(strategy).map_err(|error| ApiError::field("strategy", format!("names {error}")))?;
     }
+    if body.live && body.model.is_none() {
+        return Err(ApiError::field("live", "needs a model: the fork asks it what to do with the result"));
+    }
     let id = ids::new(ids::TRIAL);
+    // What is gone through is that session from its first decision on, whether or not it comes to be.
+    let fork = body.live.then(|| ids::new(ids::SESSION));
     let variant = Variant {
         harness,
         strategy: body.strategy.clone(),
@@ -83,16 +92,17 @@ pub async fn begin(
         shims_off: body.shims_off.clone(),
     };
     let input = Input {
-        id: id.clone(),
+        id: fork.clone().unwrap_or_else(|| id.clone()),
         session: Recorded { session_id: session_id.clone(), sealed: session.sealed },
         turn: body.turn,
         turns: body.turns,
         variant,
         requests_max: requests_max(body.requests_max)?,
         expect: body.expect.clone(),
+        live: body.live,
     };
     let asked = serde_json::to_value(&body).map_err(ApiError::internal)?;
-    let row = TrialRow { id, created_at: app.clock.now(), subject: session_id, asked };
+    let row = TrialRow { id, created_at: app.clock.now(), subject: session_id, asked, fork };
     trials::begin(&app, &row, vec![input]).await?;
     shown(&app, &row).await.map(Json)
 }
@@ -182,7 +192,10 @@ async fn shown(app: &App, row: &TrialRow) -> Result<Value> {
         Found::Done(tried) => match tried.into_iter().next() {
             Some(Tried::Report { report }) => {
                 let asked: WhatIf = serde_json::from_value(row.asked.clone()).map_err(ApiError::internal)?;
-                ("done", Some(("report", told(&report, asked.price.as_ref())?)))
+                match onward::followed(app, row, report, asked.expect.as_deref()).await? {
+                    Some(report) => ("done", Some(("report", told(&report, asked.price.as_ref())?))),
+                    None => ("running", None),
+                }
             }
             Some(Tried::Failed { why }) => ("failed", Some(("error", json!(why)))),
             None => ("failed", None),
@@ -215,5 +228,8 @@ fn told(report: &Report, price: Option<&Price>) -> Result<Value> {
     let Totals { turns, recorded, tried, .. } = report.totals();
     told["totals"] = json!({"turns": turns, "recorded": priced(&recorded), "tried": priced(&tried)});
     told["unknown"] = json!(report.caveats());
+    if let Some(told) = told.as_object_mut() {
+        told.remove("left");
+    }
     Ok(told)
 }

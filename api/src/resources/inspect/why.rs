@@ -75,7 +75,10 @@ fn kind(activity: &PendingActivityInfo) -> &str {
 }
 
 fn holds_turn(activity: &PendingActivityInfo) -> bool {
-    matches!(kind(activity), "call_model" | "execute" | "provision" | "list_tools" | "call_mcp")
+    matches!(
+        kind(activity),
+        "call_model" | "execute" | "provision" | "list_tools" | "call_mcp" | "read_log" | "fetch_page"
+    )
 }
 
 async fn on_activity(app: &App, id: &str, activity: &PendingActivityInfo, mut evidence: Vec<String>) -> Result<Why> {
@@ -86,6 +89,9 @@ async fn on_activity(app: &App, id: &str, activity: &PendingActivityInfo, mut ev
         }
         let next = "nothing: the answer is being written, or interrupt the session";
         return Ok(Why { waiting_for: Part::Model, evidence, next });
+    }
+    if kind(activity) == "read_log" {
+        return on_brain(app, id, TaskQueueType::Activity, evidence).await;
     }
     let next = match is_started {
         true => "nothing: the tool is at work, or interrupt the session",

@@ -5,8 +5,8 @@ use domain::agent::{
     self, AgentFacts, McpFact, McpToolset, ModelParams, Policy, ToolConfig, ToolFact, ToolKind, ToolSpec,
 };
 use domain::content::BlobRef;
-use harness::context;
 use harness::whatif::OtherModel;
+use harness::{context, own_log};
 use log::blobs;
 use serde::Serialize;
 use serde_json::Value;
@@ -16,7 +16,7 @@ use crate::app::App;
 use crate::error::{ApiError, Result};
 use crate::resources::agents::model::{Effort, Speed};
 use crate::resources::agents::snapshot::AgentSnapshot;
-use crate::resources::agents::tools::{PermissionPolicy, Tool};
+use crate::resources::agents::tools::{PermissionPolicy, Tool, WEB_FETCH};
 
 /// A tool of `agent_toolset_20260401`, as the model is told of it.
 #[derive(Clone, PartialEq, Debug)]
@@ -68,6 +68,7 @@ pub async fn keep(app: &App, agent: &AgentSnapshot) -> Result<AgentFacts> {
         system: agent.system.clone(),
         tools,
         mcp: toolsets(agent),
+        web_fetch: web_fetch(agent).filter(|_| facts.iter().any(|tool| tool.kind == ToolKind::Web)),
     };
     let mcp = snapshot.mcp.iter().map(|toolset| McpFact { server: toolset.server.clone(), listed: false }).collect();
     Ok(AgentFacts {
@@ -79,7 +80,7 @@ pub async fn keep(app: &App, agent: &AgentSnapshot) -> Result<AgentFacts> {
         max_tokens: size.max_tokens,
         tools: facts,
         mcp,
-        strategy: context::default_strategy(),
+        strategy: agent.strategy.clone().unwrap_or_else(context::default_strategy),
         shims_off: Vec::new(),
         snapshot: blobs::put_json(&*app.blobs, &snapshot).await?,
     })
@@ -119,7 +120,7 @@ fn specs(agent: &AgentSnapshot, builtin: &[BuiltinTool]) -> Vec<ToolSpec> {
                     name: tool.name.clone(),
                     description: tool.description.clone(),
                     input_schema: tool.input_schema.clone(),
-                    kind: ToolKind::Builtin,
+                    kind: if tool.name == WEB_FETCH { ToolKind::Web } else { ToolKind::Builtin },
                     policy: policy(config.permission_policy),
                 })
             })),
@@ -130,11 +131,26 @@ fn specs(agent: &AgentSnapshot, builtin: &[BuiltinTool]) -> Vec<ToolSpec> {
                 kind: ToolKind::Custom,
                 policy: Policy::AlwaysAllow,
             }),
+            Tool::SessionLog(tool) => specs.push(ToolSpec {
+                name: own_log::NAME.to_owned(),
+                description: own_log::DESCRIPTION.to_owned(),
+                input_schema: own_log::schema(),
+                kind: ToolKind::Log,
+                policy: policy(tool.permission_policy),
+            }),
             // What a server offers is known only once it was asked.
             Tool::McpToolset(_) => {}
         }
     }
     specs
+}
+
+/// The settings of `web_fetch`, where the agent has the toolset that it is in.
+fn web_fetch(agent: &AgentSnapshot) -> Option<agent::WebFetch> {
+    agent.tools.iter().find_map(|tool| match tool {
+        Tool::AgentToolset(toolset) => Some(toolset.web_fetch()),
+        _ => None,
+    })
 }
 
 /// Toolsets with the servers that they open. A server without a toolset is never asked.

@@ -170,12 +170,13 @@ async fn plan(app: &App, body: CreateSession) -> Result<Plan> {
     let agent = AgentFacts { strategy: strategy.unwrap_or(agent.strategy), shims_off, ..agent };
     let attached = uploads.iter().map(|upload| upload.resource.clone()).collect::<Vec<Resource>>();
     let repositories = repositories::reached(&id, &attached);
-    let McpPolicy { mcp_servers, mcp_hosts } = mcp::policy(app, &agent, &vault_ids).await?;
-    let policy = egress::policy(&environment.config).map(|policy| Policy {
+    let McpPolicy { mcp_servers, mcp_hosts, web } = mcp::policy(app, &agent, &vault_ids).await?;
+    let policy = egress::policy(app, &environment.config)?.map(|policy| Policy {
         variables,
         repositories,
         mcp_servers,
         mcp_hosts,
+        web,
         ..policy
     });
     let attributes = Attributes {

@@ -1,6 +1,8 @@
 //! A session that goes on from another one, from any place of its log: with another harness, agent or strategy if that is
 //! asked for. What is before the place is shared, not copied; hands are its own.
 
+pub mod onward;
+
 use std::collections::BTreeSet;
 
 use axum::Json;
@@ -9,12 +11,13 @@ use domain::agent::{AgentFacts, HarnessRef, StrategyRef};
 use domain::commit::Fork;
 use domain::egress::Policy;
 use domain::session::{Attributes, Origin, Resource, SessionInput};
-use domain::{Status, ids as derived};
+use domain::{Status, Summary, ids as derived};
 use harness::SessionState;
 use harness::context;
 use harness::replay::state_after;
 use log::blobs;
 use log::references::Needed;
+use log::segment::Manifest;
 use log::session_log::{Base, ForkPoint};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -96,6 +99,20 @@ pub async fn fork(
 
 async fn plan(app: &App, parent: &str, body: ForkSession) -> Result<Plan> {
     create::check_title(body.title.as_deref())?;
+    let (manifest, state) = before(app, parent, body.at).await?;
+    let id = ids::new(ids::SESSION);
+    let (attributes, policy) = attributes(app, &id, &state, &body).await?;
+    let resources = state.summary.attributes.resources.clone();
+    let harness = harness(app, &state, body.harness.as_deref()).await?;
+    let created_at = moment(app.clock.now());
+    let (parent, goes_on) = (parent.to_owned(), false);
+    let fork = Fork { parent, session_id: id, created_at, attributes, harness, goes_on };
+    let is_harness_named = body.harness.is_some();
+    finish(app, Planned { fork, state, is_harness_named, policy, resources }, manifest, Needed::default()).await
+}
+
+/// What the log shares up to a place, and the state there.
+async fn before(app: &App, parent: &str, at: Option<u64>) -> Result<(Manifest, SessionState)> {
     let followed = app.session(parent);
     // Whatever its log needs so far has a reference of the parent's: those are what is copied.
     if !followed.keep().await? {
@@ -104,7 +121,7 @@ async fn plan(app: &App, parent: &str, body: ForkSession) -> Result<Plan> {
     let (genesis, point) = {
         let mut log = followed.fresh().await?;
         let end = log.end_position();
-        let at = body.at.unwrap_or(end);
+        let at = at.unwrap_or(end);
         if at > end {
             return Err(ApiError::field("at", format!("is behind the end of the log, which is at {end}")));
         }
@@ -113,7 +130,7 @@ async fn plan(app: &App, parent: &str, body: ForkSession) -> Result<Plan> {
             ApiError::new(Kind::PreconditionFailed, message)
         })?
     };
-    let ForkPoint { mut manifest, base, commits, .. } = point;
+    let ForkPoint { manifest, base, commits, .. } = point;
     let before: SessionState = match base {
         Base::Genesis => SessionState::created(parent, genesis.created_at, genesis.attributes, genesis.harness),
         Base::Stored(blob) => blobs::get_json(&*app.blobs, &blob).await?,
@@ -121,16 +138,25 @@ async fn plan(app: &App, parent: &str, body: ForkSession) -> Result<Plan> {
     };
     let commits = commits.iter().map(|committed| (**committed).clone()).collect();
     let state = state_after(before, commits).map_err(ApiError::internal)?;
-    let id = ids::new(ids::SESSION);
-    let (attributes, policy) = attributes(app, &id, &state, &body).await?;
-    let resources = state.summary.attributes.resources.clone();
-    let harness = harness(app, &state, body.harness.as_deref()).await?;
-    let created_at = moment(app.clock.now());
-    let fork = Fork { parent: parent.to_owned(), session_id: id.clone(), created_at, attributes, harness };
+    Ok((manifest, state))
+}
+
+/// A fork before its log is written down.
+struct Planned {
+    fork: Fork,
+    /// At the place.
+    state: SessionState,
+    is_harness_named: bool,
+    policy: Option<Policy>,
+    resources: Vec<Resource>,
+}
+
+/// `needed` is what it needs beside what its manifest and its state name.
+async fn finish(app: &App, planned: Planned, mut manifest: Manifest, mut needed: Needed) -> Result<Plan> {
+    let Planned { fork, state, is_harness_named, policy, resources } = planned;
     let mut state = state.forked(fork.clone());
-    manifest.session_id = id;
+    manifest.session_id.clone_from(&fork.session_id);
     let listed = blobs::put_json(&*app.blobs, &manifest).await?;
-    let mut needed = Needed::default();
     needed.manifest(&manifest);
     needed.blob(&listed);
     state.summary.manifest = Some(listed);
@@ -139,7 +165,6 @@ async fn plan(app: &App, parent: &str, body: ForkSession) -> Result<Plan> {
         resource.kind.blob().into_iter().for_each(|blob| needed.blob(blob));
     }
     needed.resolve(&*app.blobs).await?;
-    let is_harness_named = body.harness.is_some();
     let (shared, needed) = (manifest.segments.len(), needed.blobs);
     Ok(Plan { fork, state, is_harness_named, shared, needed, policy, resources })
 }
@@ -176,12 +201,13 @@ async fn attributes(
     }
     let variables = vaults::variables(app, &attributes.vault_ids).await?;
     let repositories = repositories::reached(id, &attributes.resources);
-    let McpPolicy { mcp_servers, mcp_hosts } = mcp::policy(app, &attributes.agent, &attributes.vault_ids).await?;
-    let policy = egress::policy(&environment.config).map(|policy| Policy {
+    let McpPolicy { mcp_servers, mcp_hosts, web } = mcp::policy(app, &attributes.agent, &attributes.vault_ids).await?;
+    let policy = egress::policy(app, &environment.config)?.map(|policy| Policy {
         variables,
         repositories,
         mcp_servers,
         mcp_hosts,
+        web,
         ..policy
     });
     Ok((attributes, policy))
@@ -217,7 +243,16 @@ async fn begin(app: &App, plan: Plan) -> Result<(SessionRow, Current)> {
     let input = SessionInput { session_id: id.clone(), from: Origin::Forked { state: Box::new(state) } };
     let row = super::start(app, row, &input).await?;
     app.follower.follow(id);
-    Ok((row, Current { summary, status: Status::Idle, closing: false }))
+    let status = first_status(&fork, &summary);
+    Ok((row, Current { summary, status, closing: false }))
+}
+
+/// Where nothing goes on, its first decision lets it rest.
+fn first_status(fork: &Fork, summary: &Summary) -> Status {
+    match fork.goes_on {
+        true => summary.status,
+        false => Status::Idle,
+    }
 }
 
 /// Takes the id, with what the fork needs beside what it shares.
@@ -242,7 +277,7 @@ async fn reserve(
         sealed: None,
         projection: Some(Projection {
             summary: state.summary.clone(),
-            status: Status::Idle,
+            status: first_status(fork, &state.summary),
             open: true,
             outputs: Default::default(),
             // What commits before it need, the parent's references say.

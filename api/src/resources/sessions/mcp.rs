@@ -1,8 +1,8 @@
-//! What egress has to know of the MCP servers of a session's agent: which URLs, and which credentials of the session's vaults
-//! belong to them.
+//! What egress has to know of the MCP servers of a session's agent (which URLs, and which credentials of the session's vaults
+//! belong to them), and of the pages that it may fetch.
 
-use domain::agent::{AgentFacts, AgentSnapshot};
-use domain::egress::{McpServer, Reply, Request};
+use domain::agent::{AgentFacts, AgentSnapshot, ToolKind};
+use domain::egress::{Domains, McpServer, Reply, Request};
 use domain::session::Attributes;
 use http::Uri;
 use log::blobs;
@@ -16,16 +16,24 @@ use crate::resources::vaults;
 pub struct McpPolicy {
     pub mcp_servers: Vec<McpServer>,
     pub mcp_hosts: Vec<String>,
+    /// Where pages may be fetched from; none where the agent does not fetch any.
+    pub web: Option<Domains>,
+}
+
+/// Whether egress has to know anything of this agent.
+fn reaches_out(agent: &AgentFacts) -> bool {
+    !agent.mcp.is_empty() || agent.tools.iter().any(|tool| tool.kind == ToolKind::Web)
 }
 
 /// The first vault with a credential for exactly a server's URL wins; without one it is asked as anybody could ask it.
 pub async fn policy(app: &App, agent: &AgentFacts, vault_ids: &[String]) -> Result<McpPolicy> {
-    if agent.mcp.is_empty() {
+    if !reaches_out(agent) {
         return Ok(McpPolicy::default());
     }
     let snapshot: AgentSnapshot = blobs::get_json(&*app.blobs, &agent.snapshot).await?;
     let credentials = vaults::for_servers(app, vault_ids).await?;
-    let mut policy = McpPolicy::default();
+    let web = snapshot.web_fetch.map(|settings| settings.domains);
+    let mut policy = McpPolicy { web, ..McpPolicy::default() };
     for toolset in snapshot.mcp {
         let found = credentials.iter().find(|credential| credential.is_for(&toolset.url));
         policy.mcp_hosts.extend(authority(&toolset.url));
@@ -41,11 +49,11 @@ pub async fn policy(app: &App, agent: &AgentFacts, vault_ids: &[String]) -> Resu
 
 /// The session's agent becomes another one.
 pub async fn change(app: &App, session_id: &str, agent: &AgentFacts, before: &Attributes) -> Result<()> {
-    let Some(egress) = app.egress.as_deref().filter(|_| !(agent.mcp.is_empty() && before.agent.mcp.is_empty())) else {
+    let Some(egress) = app.egress.as_deref().filter(|_| reaches_out(agent) || reaches_out(&before.agent)) else {
         return Ok(());
     };
-    let McpPolicy { mcp_servers, mcp_hosts } = policy(app, agent, &before.vault_ids).await?;
-    let request = Request::SetMcpServers { session_id: session_id.to_owned(), mcp_servers, mcp_hosts };
+    let McpPolicy { mcp_servers, mcp_hosts, web } = policy(app, agent, &before.vault_ids).await?;
+    let request = Request::SetMcpServers { session_id: session_id.to_owned(), mcp_servers, mcp_hosts, web };
     match egress.ask(request).await {
         Ok(Reply::Done) => Ok(()),
         Ok(reply) => {

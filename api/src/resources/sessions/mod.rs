@@ -27,6 +27,7 @@ use store::Durability;
 
 pub use self::agent::{BuiltinTool, other_model};
 use self::current::Current;
+pub use self::fork::onward::go_on;
 use self::object::Session;
 use self::row::SessionRow;
 pub use self::rows::{DIFF, SessionRows};

@@ -27,7 +27,7 @@ const BY_TIME: Table = Table::new("trials_by_time");
 /// How long what was found can be asked for.
 const KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// How long an answer waits for a trial to be over.
-const WAIT: Duration = Duration::from_secs(15);
+pub const WAIT: Duration = Duration::from_secs(15);
 const STRIDE: usize = 500;
 /// When somebody who found no place may look again.
 const RETRY_AFTER_S: u64 = 30;
@@ -40,6 +40,9 @@ pub struct TrialRow {
     pub subject: String,
     /// What was asked for, as whoever asks again needs it.
     pub asked: Value,
+    /// The session that goes on where the record cannot answer, once it has to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fork: Option<String>,
 }
 
 impl Record for TrialRow {

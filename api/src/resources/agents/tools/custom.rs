@@ -1,5 +1,6 @@
 //! Custom tools: the client runs them, so all that is kept is what the model is told.
 
+use harness::own_log;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -33,7 +34,7 @@ impl CustomTool {
         if !is_name(&name) {
             return wrong_name("must be 1 to 128 letters, digits, underscores and hyphens");
         }
-        if BUILT_IN.contains(&name.as_str()) {
+        if BUILT_IN.contains(&name.as_str()) || name == own_log::NAME {
             return wrong_name("is the name of a built-in tool");
         }
         if name.starts_with(MCP_PREFIX) {

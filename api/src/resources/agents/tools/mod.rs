@@ -1,8 +1,9 @@
-//! The tools of an agent: the built-in toolset, MCP toolsets and custom tools, as clients send them and as they are
-//! kept, with every default filled in.
+//! The tools of an agent: the built-in toolset, MCP toolsets, custom tools and the one that reads the session's own log, as
+//! clients send them and as they are kept, with every default filled in.
 
 mod custom;
 mod mcp;
+mod own_log;
 mod toolset;
 mod web;
 
@@ -13,8 +14,9 @@ use serde::{Deserialize, Serialize};
 
 pub use self::custom::CustomTool;
 pub use self::mcp::{McpServer, McpToolset};
+pub use self::own_log::LogTool;
 pub use self::toolset::{AgentToolset, BUILT_IN, ToolConfig};
-pub(crate) use self::web::is_host;
+pub(crate) use self::web::{WEB_FETCH, is_host};
 use crate::error::{ApiError, Result};
 
 /// The most tools of one agent, over all of its toolsets.
@@ -27,6 +29,7 @@ pub enum Tool {
     AgentToolset(AgentToolset),
     McpToolset(McpToolset),
     Custom(CustomTool),
+    SessionLog(LogTool),
 }
 
 /// As clients send it.
@@ -37,6 +40,7 @@ pub enum ToolParam {
     AgentToolset(toolset::AgentToolsetParam),
     McpToolset(mcp::McpToolsetParam),
     Custom(custom::CustomToolParam),
+    SessionLog(own_log::LogToolParam),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
@@ -94,6 +98,7 @@ pub fn resolve(params: Vec<ToolParam>) -> Result<Vec<Tool>> {
             ToolParam::AgentToolset(param) => Tool::AgentToolset(AgentToolset::resolve(param, &at)?),
             ToolParam::McpToolset(param) => Tool::McpToolset(McpToolset::resolve(param, &at)?),
             ToolParam::Custom(param) => Tool::Custom(CustomTool::resolve(param, &at)?),
+            ToolParam::SessionLog(param) => Tool::SessionLog(LogTool::resolve(param, &at)?),
         });
     }
     let count: usize = tools.iter().map(Tool::count).sum();
@@ -102,6 +107,9 @@ pub fn resolve(params: Vec<ToolParam>) -> Result<Vec<Tool>> {
     }
     if tools.iter().filter(|tool| matches!(tool, Tool::AgentToolset(_))).count() > 1 {
         return Err(ApiError::field("tools", "more than one agent toolset"));
+    }
+    if tools.iter().filter(|tool| matches!(tool, Tool::SessionLog(_))).count() > 1 {
+        return Err(ApiError::field("tools", "more than one session_log"));
     }
     let mut custom = BTreeSet::new();
     for (n, tool) in tools.iter().enumerate() {
@@ -125,7 +133,7 @@ impl Tool {
             Tool::AgentToolset(_) => BUILT_IN.len(),
             // What the server offers is not known yet; what is configured counts.
             Tool::McpToolset(toolset) => toolset.configs.len(),
-            Tool::Custom(_) => 1,
+            Tool::Custom(_) | Tool::SessionLog(_) => 1,
         }
     }
 }
@@ -215,6 +223,14 @@ mod tests {
     }
 
     #[test]
+    fn the_own_log_is_read_without_being_asked_for_unless_that_is_wanted() {
+        let kept = |policy: &str| json!([{"type": "session_log", "permission_policy": {"type": policy}}]);
+        assert_eq!(check(json!([{"type": "session_log"}])).unwrap(), kept("always_allow"));
+        assert_eq!(check(kept("always_ask")).unwrap(), kept("always_ask"));
+        assert!(check(kept("auto")).is_err());
+    }
+
+    #[test]
     fn what_is_kept_can_be_sent_again() {
         let web = json!([{"name": "web_fetch", "blocked_domains": ["ads.example.com"],
             "url_sources": {"user_input": "none", "client_tool_results": {"type": "only",
@@ -238,6 +254,9 @@ mod tests {
             (json!(many), "tools: 257 tools"),
             (json!([{"type": "agent_toolset_20260401"}, {"type": "agent_toolset_20260401"}]), "tools: more than one"),
             (json!([custom("a"), custom("a")]), "tools[1].name: another custom tool"),
+            (json!([{"type": "session_log"}, {"type": "session_log"}]), "tools: more than one session_log"),
+            (json!([{"type": "session_log", "name": "log"}]), "[0]: unknown field `name`"),
+            (json!([custom("get_events")]), "tools[0].name: is the name of a built-in tool"),
             (json!([custom("bash")]), "tools[0].name: is the name of a built-in tool"),
             (json!([custom("mcp__x")]), "tools[0].name: must not start with mcp__"),
             (json!([custom("a b")]), "tools[0].name: must be 1 to 128"),

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use domain::agent::WebFetch;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::web::{Settings, SettingsParam};
+use super::web::{Settings, SettingsParam, WEB_FETCH};
 use super::{DefaultConfig, DefaultConfigParam, PermissionPolicy};
 use crate::error::{ApiError, Result};
 
@@ -88,6 +89,11 @@ impl AgentToolset {
     pub(super) fn check_references(&self, custom: &BTreeSet<&str>, at: &str) -> Result<()> {
         let mut configs = self.configs.iter().enumerate();
         configs.try_for_each(|(n, config)| config.settings.check_references(custom, &format!("{at}.configs[{n}]")))
+    }
+
+    pub fn web_fetch(&self) -> WebFetch {
+        let own = self.configs.iter().find(|config| config.name == WEB_FETCH);
+        own.map_or_else(WebFetch::default, |config| config.settings.for_fetching())
     }
 
     /// Whether the tool is offered, and under which policy.

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use domain::agent;
+use domain::egress::Domains;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ApiError, Result};
 use crate::shorthand::TextOr;
 
-const WEB_FETCH: &str = "web_fetch";
+pub(crate) const WEB_FETCH: &str = "web_fetch";
 const WEB_SEARCH: &str = "web_search";
 const DOMAINS_MAX: usize = 64;
 const REFERENCES_MAX: usize = 128;
@@ -131,6 +133,25 @@ impl Settings {
         })
     }
 
+    /// As sessions keep it.
+    pub(super) fn for_fetching(&self) -> agent::WebFetch {
+        let domains = match (&self.allowed_domains, &self.blocked_domains) {
+            (Some(allowed), _) => Domains::Only(allowed.clone()),
+            (None, Some(blocked)) => Domains::Except(blocked.clone()),
+            (None, None) => Domains::Any,
+        };
+        let source = |of: fn(&UrlSources) -> &Option<Source>| {
+            self.url_sources.as_ref().and_then(|sources| of(sources).as_ref()).map(Source::kept).unwrap_or_default()
+        };
+        agent::WebFetch {
+            domains,
+            max_content_tokens: self.max_content_tokens,
+            user_input: source(|sources| &sources.user_input),
+            client_tool_results: source(|sources| &sources.client_tool_results),
+            server_tool_results: source(|sources| &sources.server_tool_results),
+        }
+    }
+
     pub(super) fn check_references(&self, custom: &BTreeSet<&str>, at: &str) -> Result<()> {
         let Some(sources) = &self.url_sources else { return Ok(()) };
         for name in sources.client_tool_results.iter().flat_map(Source::names) {
@@ -182,6 +203,16 @@ impl Source {
             return Err(ApiError::field(format!("{at}.tools"), format!("must be 1 to {REFERENCES_MAX} tools")));
         }
         Ok(source)
+    }
+
+    fn kept(&self) -> agent::Source {
+        let names = || self.names().map(str::to_owned).collect();
+        match self {
+            Source::All => agent::Source::All,
+            Source::None => agent::Source::None,
+            Source::Only { .. } => agent::Source::Only(names()),
+            Source::Except { .. } => agent::Source::Except(names()),
+        }
     }
 
     fn names(&self) -> impl Iterator<Item = &str> {

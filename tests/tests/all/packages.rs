@@ -1,0 +1,123 @@
+//! Packages of an environment: real package managers, through egress, from a registry of the operator's, on both engines.
+
+use activities::model::scripted::{Script, serve};
+use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
+use std::path::Path;
+use steadyhand_tests::{
+    client::{Client, LoggedEvent, Mark},
+    engines::{Temporal, free_addr},
+    registry::Registry,
+    service::{Options, Service},
+};
+use tokio::net::TcpListener;
+
+const SCRIPT: &str = r#"
+version = 1
+[[rules]]
+when = { results = { max = 0 } }
+answer = [{ tool = "bash", input = { command = """
+greeting-py; greeting-js
+python3 -c 'import greeting_py; print("import", greeting_py.word)'
+node -e 'console.log("require", require("greeting-js").word)'
+touch /opt/packages/mine 2>/dev/null || echo 'read only'
+curl -s -m 20 -o /dev/null -w '%{http_code}\\n' http://example.com/
+""" } }]
+[[rules]]
+answer = [{ text = "Done." }]
+"#;
+
+const INSTALLED: &str =
+    "hello from pip\nhello from npm\nimport hello from pip\nrequire hello from npm\nread only\n403\n";
+
+/// A session of a new agent in this environment.
+async fn session(client: &Client, environment: &str) -> anyhow::Result<String> {
+    let agent = json!({"name": "a", "model": "scripted", "tools": [{"type": "agent_toolset_20260401"}]});
+    let agent = client.make("/v1/agents", &agent).await?;
+    client.make("/v1/sessions", &json!({"agent": agent, "environment_id": environment})).await
+}
+
+/// What its first turn shows: the tool's words, and messages of errors.
+async fn shown(client: &Client, session: &str) -> anyhow::Result<(String, Vec<String>)> {
+    client.send(session, "look", Mark::IdempotencyKey).await?;
+    let idle = |events: &[LoggedEvent]| events.last().is_some_and(LoggedEvent::is_idle) && events.len() > 2;
+    let events = client.until(session, idle).await?;
+    let result = events.iter().rfind(|event| event.kind == "agent.tool_result").context("a result")?;
+    let errors = events.iter().filter(|event| event.kind == "session.error");
+    let word = |event: &LoggedEvent| event.rest["error"]["message"].as_str().unwrap_or_default().to_owned();
+    Ok((result.text(), errors.map(word).collect()))
+}
+
+async fn packages_are_there_and_were_fetched_once(is_temporal: bool) -> anyhow::Result<()> {
+    let temporal = is_temporal.then(|| Temporal::start_at(free_addr()?, None, &[])).transpose()?;
+    let dir = tempfile::tempdir()?;
+    let registry = Registry::start(dir.path()).await?;
+    let model = serve(TcpListener::bind("127.0.0.1:0").await?, Script::from_toml(SCRIPT, Path::new("packages.toml"))?)?;
+    let temporal_at = temporal.as_ref().map(|temporal| (temporal.addr, "default".to_owned()));
+    let options = Options {
+        private_addresses: vec![registry.addr],
+        registries: registry.registries(),
+        temporal: temporal_at,
+        ..Options::new(model.url())
+    };
+    let service = Service::start(options).await?;
+    let scenario = scenario(&service, &registry).await;
+    if let Err(error) = scenario {
+        return Err(error.context(format!("{:?}\n{}", registry.asked(), service.logs())));
+    }
+    service.stop().await?;
+    Ok(())
+}
+
+async fn scenario(service: &Service, registry: &Registry) -> anyhow::Result<()> {
+    let client = service.client();
+    // Nothing of the network is allowed but registries.
+    let environment = async |packages: Value| {
+        let networking = json!({"type": "limited", "allow_package_managers": true});
+        let config = json!({"type": "cloud", "networking": networking, "packages": packages});
+        client.make("/v1/environments", &json!({"name": "e", "config": config})).await
+    };
+    let both = json!({"pip": ["greeting-py==1.0"], "npm": ["greeting-js"]});
+    let installed = environment(both.clone()).await?;
+
+    // Two at once: one installs, the other waits for it.
+    let sessions = [session(&client, &installed).await?, session(&client, &installed).await?];
+    let (first, second) = tokio::try_join!(shown(&client, &sessions[0]), shown(&client, &sessions[1]))?;
+    for (said, errors) in [first, second] {
+        ensure!(said == INSTALLED && errors.is_empty(), "{said}\n{errors:?}");
+    }
+    let fetched = |path: &str| registry.asked().iter().filter(|asked| asked.ends_with(path)).count();
+    ensure!(fetched(".whl") == 1 && fetched(".tgz") == 1, "{:?}", registry.asked());
+
+    // A later session has them from there, whoever else is gone.
+    for session in &sessions {
+        client.delete(session).await?;
+    }
+    let asked = registry.asked().len();
+    let (said, errors) = shown(&client, &session(&client, &installed).await?).await?;
+    ensure!(said == INSTALLED && errors.is_empty(), "{said}\n{errors:?}");
+    ensure!(registry.asked().len() == asked, "{:?}", &registry.asked()[asked..]);
+
+    // Another environment has its own, of the same list too.
+    let (said, _) = shown(&client, &session(&client, &environment(both).await?).await?).await?;
+    ensure!(said == INSTALLED && fetched(".whl") == 2, "{said}");
+
+    // Without them there is nothing to be found, and what cannot be installed is said; the session works all the same.
+    let (said, errors) = shown(&client, &session(&client, &environment(json!({})).await?).await?).await?;
+    ensure!(said.contains("greeting-py: command not found") && errors.is_empty(), "{said}\n{errors:?}");
+    let (said, errors) =
+        shown(&client, &session(&client, &environment(json!({"pip": ["nope"]})).await?).await?).await?;
+    ensure!(said.contains("greeting-py: command not found"), "{said}");
+    ensure!(errors.len() == 1 && errors[0].contains("pip packages could not be installed: ERROR: "), "{errors:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packages_on_the_embedded_engine() -> anyhow::Result<()> {
+    packages_are_there_and_were_fetched_once(false).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packages_on_temporal() -> anyhow::Result<()> {
+    packages_are_there_and_were_fetched_once(true).await
+}
