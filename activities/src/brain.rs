@@ -25,13 +25,15 @@ use temporalio_sdk::activities::{ActivityContext, ActivityError};
 use tracing::{Instrument, field::Empty, info_span};
 use workflows::contract::{self, DecideInput, DecideRolloutInput};
 
+/// Cheap to clone.
+#[derive(Clone)]
 pub struct BrainActivities {
     pub(crate) model: Arc<dyn Model>,
     pub(crate) reader: Arc<dyn HistoryReader>,
     pub(crate) blobs: Arc<dyn Blobs>,
     pub(crate) deltas: Arc<dyn Deltas>,
-    pub(crate) logs: LogCache,
-    pub(crate) harnesses: Harnesses,
+    pub(crate) logs: Arc<LogCache>,
+    pub(crate) harnesses: Arc<Harnesses>,
 }
 
 impl BrainActivities {
@@ -41,8 +43,8 @@ impl BrainActivities {
         blobs: Arc<dyn Blobs>,
         deltas: Arc<dyn Deltas>,
     ) -> Self {
-        let logs = LogCache::new(reader.clone(), blobs.clone());
-        let harnesses = Harnesses::new(blobs.clone());
+        let logs = Arc::new(LogCache::new(reader.clone(), blobs.clone()));
+        let harnesses = Arc::new(Harnesses::new(blobs.clone()));
         BrainActivities { model, reader, blobs, deltas, logs, harnesses }
     }
 }

@@ -4,7 +4,7 @@
 use crate::{
     answer::{self, Origin, Previews},
     brain::BrainActivities,
-    model::{self, FailureClass, OnDelta, Outcome, Request},
+    model::{self, FailureClass, Model, OnDelta, Outcome, Request},
     url_sources,
 };
 use domain::{
@@ -20,6 +20,7 @@ use domain::{
 };
 use futures::future::BoxFuture;
 use harness::context::{self, Shape};
+use store::Blobs;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -77,7 +78,7 @@ pub async fn call_model(
             deltas.publish(delta);
         }
     };
-    let outcome = ask(brain, asking, &mut on_delta, cancelled).await?;
+    let outcome = ask(&*brain.model, &*brain.blobs, asking, &mut on_delta, cancelled).await?;
     Ok(outcome.map(|outcome| url_sources::checked(outcome, &entries, &snapshot)))
 }
 
@@ -89,16 +90,17 @@ pub struct Asking<'a> {
     pub recipe: Recipe,
 }
 
-/// Sends it. `None`: nobody wants the answer any more.
+/// Sends it. `None`: nobody wants the answer any more. What of the answer is large goes into `blobs`.
 pub async fn ask(
-    brain: &BrainActivities,
+    model: &dyn Model,
+    blobs: &dyn Blobs,
     asking: Asking<'_>,
     on_delta: &mut OnDelta<'_>,
     cancelled: BoxFuture<'_, ()>,
 ) -> Result<Option<ModelOutcome>, Error> {
     let Asking { origin, agent, request, recipe } = asking;
-    match brain.model.call(&request, on_delta, cancelled).await {
-        Outcome::Answer(answer) => Ok(Some(answered(brain, origin, agent, answer, recipe).await?)),
+    match model.call(&request, on_delta, cancelled).await {
+        Outcome::Answer(answer) => Ok(Some(answered(blobs, origin, agent, answer, recipe).await?)),
         Outcome::Failed(failure) => {
             let digest = ModelDigest::Failed { failure: failed(failure) };
             Ok(Some(ModelOutcome { digest, events: Vec::new(), private: None }))
@@ -117,29 +119,28 @@ async fn slice(brain: &BrainActivities, input: &ModelInput) -> Result<Vec<LogEnt
     if input.to > 0 && entries.last().is_none_or(|last| last.position + 1 < input.to) {
         return Err(Error::Short { session_id: session_id.clone(), to: input.to });
     }
-    resolve(brain, &mut entries).await?;
+    resolve(&*brain.blobs, &mut entries).await?;
     Ok(entries)
 }
 
 /// Puts content in the place of references to it.
-pub async fn resolve(brain: &BrainActivities, entries: &mut [LogEntry]) -> Result<(), Error> {
+pub async fn resolve(blobs: &dyn Blobs, entries: &mut [LogEntry]) -> Result<(), Error> {
     for entry in entries {
-        log::blobs::resolve(&*brain.blobs, &mut entry.event).await?;
+        log::blobs::resolve(blobs, &mut entry.event).await?;
         if let Some(private) = &mut entry.private {
-            log::blobs::resolve_json(&*brain.blobs, &mut private.blocks).await?;
+            log::blobs::resolve_json(blobs, &mut private.blocks).await?;
         }
     }
     Ok(())
 }
 
 async fn answered(
-    brain: &BrainActivities,
+    blobs: &dyn Blobs,
     origin: &Origin,
     agent: &AgentFacts,
     answer: model::Answer,
     recipe: Recipe,
 ) -> Result<ModelOutcome, Error> {
-    let blobs = &*brain.blobs;
     let mut parts = answer::parts(origin, agent, &answer);
     for event in &mut parts.events {
         log::blobs::offload(blobs, event).await?;

@@ -7,6 +7,7 @@
 //! Activities repeat when a worker is lost, so each one is written to be run again.
 
 pub mod answer;
+mod aside;
 pub mod beat;
 pub mod brain;
 mod call_model;

@@ -24,7 +24,7 @@ pub async fn read_log(brain: &BrainActivities, input: &ReadLogInput) -> Result<T
             let wrong = |source| Error::Log { session_id: session_id.clone(), source };
             let slice = brain.logs.slice(session_id, asked.range.start, asked.range.end).await;
             let mut entries = slice.map_err(wrong)?;
-            call_model::resolve(brain, &mut entries).await?;
+            call_model::resolve(&*brain.blobs, &mut entries).await?;
             let text = own_log::shown(&asked, &entries, *end);
             Executed { content: vec![Block::text(text)], is_error: false, lost: false, hand_lost: false }
         }

@@ -1,9 +1,10 @@
 //! `whatif`: a recorded session gone through again. Reads its log, makes the requests, and asks the model where the record has no
-//! answer and asking is allowed. It runs no tool and writes to no log; where a session is to go on from a call that is new, it leaves
-//! what that needs.
+//! answer and asking is allowed. It runs no tool, writes to no log, and keeps what a model says to itself; where a session is to go
+//! on from a call that is new, it leaves what that needs.
 
 use crate::{
     answer::Origin,
+    aside::Aside,
     brain::BrainActivities,
     call_model::{self, Asking},
     decide::Guarded,
@@ -13,9 +14,9 @@ use crate::{
 };
 use domain::{
     agent::{AgentSnapshot, HarnessRef},
-    content::BlobRef,
+    content::{BlobRef, Block},
     ids,
-    limits::TRIAL_TURNS_TOLD_MAX,
+    limits::TRIAL_PAUSE_MS_MAX,
     model::Recipe,
     session::Attributes,
     trial::Tried,
@@ -24,10 +25,11 @@ use futures::future::BoxFuture;
 use harness::{
     SessionState,
     context::{self, Shape},
-    whatif::{Asked, Input, Need, Record, Report, Trial, Variant},
+    whatif::{Asked, Input, Need, OtherModel, Record, Report, Trial, Variant, says},
 };
 use log::blobs;
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use store::Blobs;
 use temporalio_sdk::activities::ActivityError;
 
 pub async fn whatif<'a>(
@@ -45,7 +47,13 @@ pub async fn whatif<'a>(
         Ok(record) => record,
         Err(error) => return failed(format!("cannot {error}")),
     };
-    let Variation { attributes, harness, snapshot } = variation(brain, &record.before, input).await?;
+    // A trial may last longer than blobs are kept that nobody refers to, and nobody refers to these, unless a session goes on.
+    let blobs: Arc<dyn Blobs> = match input.live {
+        true => brain.blobs.clone(),
+        false => Arc::new(Aside::over(brain.blobs.clone())),
+    };
+    let blobs = &*blobs;
+    let Variation { attributes, harness } = variation(blobs, &record.before, &input.variant).await?;
     let found = brain.harnesses.find(&harness).await?;
     if let Found::Gone(why) = &found {
         return failed(format!("harness {harness} {why}"));
@@ -63,48 +71,59 @@ pub async fn whatif<'a>(
         .await?;
         match need {
             Need::Nothing => break,
+            Need::Pause { ms } if ms > TRIAL_PAUSE_MS_MAX => {
+                return failed(format!("the model asks to be left alone for {} s", ms / 1_000));
+            }
             // The provider's wish, not the record's.
-            Need::Pause { ms } => tokio::time::sleep(Duration::from_millis(ms)).await,
+            Need::Pause { ms } => tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(ms)) => {}
+                () = cancelled() => return Err(ActivityError::cancelled()),
+            },
             Need::Request(asked) => {
-                if !answer(brain, input, attempt, &mut trial, &asked, &snapshot, cancelled()).await? {
+                if !answer(brain, blobs, input, attempt, &mut trial, &asked, cancelled()).await? {
                     return Err(ActivityError::cancelled());
                 }
             }
         }
     }
-    let mut report = trial.report(input);
-    report.turns.truncate(TRIAL_TURNS_TOLD_MAX);
+    let words = words(blobs, &trial, input).await?;
+    let mut report = trial.report(input, &words);
     if let Some(left) = trial.left().filter(|_| input.live) {
-        report.left = Some(blobs::put_json(&*brain.blobs, &left).await?);
+        report.left = Some(blobs::put_json(blobs, &left).await?);
     }
     Ok(Tried::Report { report })
+}
+
+/// Which of the last messages that are kept by reference say what was expected.
+async fn words(blobs: &dyn Blobs, trial: &Trial, input: &Input) -> Result<BTreeMap<String, bool>, log::blobs::Error> {
+    let mut words = BTreeMap::new();
+    let Some(expected) = &input.expect else { return Ok(words) };
+    for (hash, blob) in trial.last_words(input) {
+        let blocks: Vec<Block> = blobs::get_json(blobs, &blob).await?;
+        words.insert(hash, says(&blocks, expected));
+    }
+    Ok(words)
 }
 
 struct Variation {
     attributes: Attributes,
     harness: HarnessRef,
-    snapshot: AgentSnapshot,
 }
 
 /// The session as it was before the turn, with what is to be otherwise.
-async fn variation(brain: &BrainActivities, before: &SessionState, input: &Input) -> Result<Variation, ActivityError> {
-    let Variant { harness, strategy, model, shims_off } = input.variant.clone();
+async fn variation(
+    blobs: &dyn Blobs,
+    before: &SessionState,
+    variant: &Variant,
+) -> Result<Variation, log::blobs::Error> {
+    let Variant { harness, strategy, model, shims_off } = variant.clone();
     let mut attributes = before.summary.attributes.clone();
     let agent = &mut attributes.agent;
-    let mut snapshot: AgentSnapshot = blobs::get_json(&*brain.blobs, &agent.snapshot).await?;
     if let Some(model) = model
         && model.id != agent.model
     {
-        snapshot.model.id.clone_from(&model.id);
-        snapshot.model.max_tokens = model.max_tokens;
-        agent.snapshot = match input.live {
-            true => blobs::put_json(&*brain.blobs, &snapshot).await?,
-            // It is named in no log, so nobody reads it by its hash.
-            false => {
-                let bytes = serde_json::to_vec(&snapshot).unwrap_or_default();
-                BlobRef { blob: ids::content_hash(&bytes), bytes: bytes.len() as u64 }
-            }
-        };
+        let snapshot = snapshot(blobs, &agent.snapshot, Some(&model)).await?;
+        agent.snapshot = blobs::put_json(blobs, &snapshot).await?;
         (agent.model, agent.window_tokens, agent.max_tokens) = (model.id, model.window_tokens, model.max_tokens);
     }
     if let Some(strategy) = strategy {
@@ -114,24 +133,42 @@ async fn variation(brain: &BrainActivities, before: &SessionState, input: &Input
     agent.shims_off.sort();
     agent.shims_off.dedup();
     let harness = harness.unwrap_or_else(|| before.summary.harness.clone());
-    Ok(Variation { attributes, harness, snapshot })
+    Ok(Variation { attributes, harness })
+}
+
+/// What the model is told of its agent. Tools that servers list come with a snapshot of the recorded agent, which had a model of
+/// its own.
+async fn snapshot(
+    blobs: &dyn Blobs,
+    reference: &BlobRef,
+    model: Option<&OtherModel>,
+) -> Result<AgentSnapshot, log::blobs::Error> {
+    let mut snapshot: AgentSnapshot = blobs::get_json(blobs, reference).await?;
+    if let Some(model) = model
+        && model.id != snapshot.model.id
+    {
+        snapshot.model.id.clone_from(&model.id);
+        snapshot.model.max_tokens = model.max_tokens;
+    }
+    Ok(snapshot)
 }
 
 /// Has a request answered, by the record or a model, or ends the trial. False if nobody wants it any more.
 async fn answer(
     brain: &BrainActivities,
+    blobs: &dyn Blobs,
     input: &Input,
     attempt: u32,
     trial: &mut Trial,
     asked: &Asked,
-    snapshot: &AgentSnapshot,
     cancelled: BoxFuture<'_, ()>,
 ) -> Result<bool, ActivityError> {
     let mut entries = asked.entries.clone();
-    call_model::resolve(brain, &mut entries).await?;
+    call_model::resolve(blobs, &mut entries).await?;
     let harness::whatif::Shape { purpose, slice, strategy, suffix, snapshot: reference } = asked.shape.clone();
+    let snapshot = snapshot(blobs, &reference, input.variant.model.as_ref()).await?;
     let shape = Shape { strategy: &strategy, suffix: &suffix, purpose };
-    let body = match context::request(&entries, snapshot, shape) {
+    let body = match context::request(&entries, &snapshot, shape) {
         Ok(body) => body,
         Err(error) => return Err(ActivityError::from(error)),
     };
@@ -163,7 +200,7 @@ async fn answer(
     let request = Request { body, betas: Vec::new(), session_id: input.id.clone(), tries: asked.tries };
     let asking = Asking { origin: &origin, agent: &asked.agent, request, recipe };
     // Nobody watches a session that is not there.
-    let told = call_model::ask(brain, asking, &mut |_| {}, cancelled).await?;
+    let told = call_model::ask(&*brain.model, blobs, asking, &mut |_| {}, cancelled).await?;
     let is_told = told.is_some();
     if let Some(outcome) = told {
         trial.told(asked, outcome);

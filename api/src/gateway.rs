@@ -67,6 +67,23 @@ pub enum Error {
 }
 
 impl Error {
+    /// The engine has certainly not done what it was asked to. Of what went wrong on the way nobody knows that.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Error::NotFound { .. } | Error::Exhausted { .. } | Error::Claim { .. } => true,
+            Error::Unreachable { .. } => false,
+            Error::Rpc { source, .. } => matches!(
+                source.code(),
+                Code::InvalidArgument
+                    | Code::FailedPrecondition
+                    | Code::PermissionDenied
+                    | Code::Unauthenticated
+                    | Code::Unimplemented
+                    | Code::OutOfRange
+            ),
+        }
+    }
+
     fn of(session_id: &str, status: Status) -> Self {
         let session_id = session_id.to_owned();
         let source = Box::new(status);

@@ -47,6 +47,7 @@ pub async fn round(tenants: &Tenants, before: Timestamp, now: Timestamp) -> Resu
     for app in &apps {
         sealed_runs::delete(app, now).await?;
         trials::forget(app, now).await?;
+        trials::refer(app).await?;
         swept.files_expired += sweep::expire(&*app.catalog, now).await?;
     }
     let first = tenants.first();

@@ -112,12 +112,20 @@ pub const ROLLOUT_STAGES_MAX: usize = 20;
 
 /// What-ifs of one trial that are gone through side by side: each holds a log, and may ask a model.
 pub const TRIALS_AT_ONCE: usize = 4;
+/// What-ifs that a brain worker goes through at a time, of all trials: the others wait, and no session waits for them.
+pub const TRIALS_OF_A_WORKER_MAX: usize = 8;
+/// Trials of a tenant at a time.
+pub const TRIALS_OF_A_TENANT_MAX: usize = 8;
 /// Milliseconds that one of them may take: a model may be asked as often as is allowed.
 pub const TRIAL_TIMEOUT_MS: u64 = 2 * 60 * 60 * 1_000;
 /// Attempts of one of them: each may ask a model anew.
 pub const TRIAL_ATTEMPTS_MAX: u32 = 3;
 /// How often one of them may really ask a model.
 pub const TRIAL_REQUESTS_MAX: u32 = 1_000;
+/// Milliseconds for which a model may ask one of them to leave it alone: it holds its place meanwhile.
+pub const TRIAL_PAUSE_MS_MAX: u64 = 10 * 60 * 1_000;
+/// Bytes of what is expected of its last message.
+pub const TRIAL_EXPECT_BYTES_MAX: usize = 4 * 1024;
 /// Recorded sessions that shims are tried on with a model: each of them once for every shim.
 pub const TRIAL_SESSIONS_MAX: usize = 50;
 /// Turns of a what-if that its report tells of one by one.

@@ -20,6 +20,8 @@ pub const WORKFLOW_TYPE: &str = "SessionWorkflow";
 pub mod queue {
     /// Workflow tasks of sessions and the brain's activities.
     pub const BRAIN: &str = "brain";
+    /// What-ifs: brain workers take a few at a time, so that no session waits for them.
+    pub const TRIALS: &str = "brain-trials";
     /// Work that any hand worker can take: `provision`.
     pub const HANDS: &str = "hands";
 

@@ -75,9 +75,17 @@ impl Effect {
     }
 }
 
+/// Of the normal distribution, for 95 percent on both sides.
+const Z: f64 = 1.959_964;
+
+/// The 95 percent interval of a mean. One value says nothing of how far others lie from it.
+pub fn interval(moments: &Moments) -> Option<(f64, f64)> {
+    let half = Z * (moments.variance() / moments.n as f64).sqrt();
+    (moments.n > 1).then(|| (moments.mean() - half, moments.mean() + half))
+}
+
 /// Wilson's 95 percent interval of a share.
 fn wilson(found: u64, of: u64) -> (f64, f64) {
-    const Z: f64 = 1.959_964;
     if of == 0 {
         return (0.0, 1.0);
     }

@@ -14,13 +14,13 @@ mod record;
 mod tests;
 mod trial;
 
-pub use compare::{Difference, Move, Pair, Sum, What, cost};
+pub use compare::{Difference, Move, Pair, Sum, Totals, What, cost, says};
 pub use record::{ModelEnd, Record, Shape};
 pub use trial::{Asked, Need, Trial};
 
 use crate::{SessionState, replay};
 use domain::{
-    Committed, EventBody,
+    Committed, Content, EventBody,
     agent::{HarnessRef, StrategyRef},
     content::BlobRef,
     rollout::Recorded,
@@ -58,7 +58,7 @@ pub struct Input {
     pub session: Recorded,
     /// From which turn on.
     pub turn: u64,
-    /// How many turns are gone through; without it, all that were recorded.
+    /// How many turns are gone through, from that one on; without it, all that were recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub turns: Option<u64>,
     #[serde(default)]
@@ -98,8 +98,11 @@ pub struct Report {
     pub model: String,
     pub strategy: StrategyRef,
     pub shims_off: Vec<String>,
-    /// Turn by turn, both sides.
+    /// Turn by turn, both sides: the first of them.
     pub turns: Vec<Pair>,
+    /// Over all turns; reports of earlier builds have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub totals: Option<Totals>,
     /// Steps that came out the same before the first that did not.
     pub same_steps: u64,
     /// The first step that was another one.
@@ -162,10 +165,17 @@ impl Report {
     pub fn went_on(&mut self, session_id: &str, commits: &[Committed], waits: bool, expect: Option<&str>) {
         let End::Call { turn, round, name } = self.end.clone() else { return };
         self.end = End::WentOn { turn, round, name, session_id: session_id.to_owned(), waits };
-        let tried = compare::sums(commits, self.turn - 1, expect);
+        // Of a last message that is kept by reference nobody knows here.
+        let mut says = |last: Option<&Content>| match last {
+            Some(Content::Blob(_)) => None,
+            Some(Content::Inline(blocks)) => Some(says(blocks, expect?)),
+            None => Some(says(&[], expect?)),
+        };
+        let tried = compare::sums(commits, self.turn - 1, u64::MAX, &mut says);
         for pair in &mut self.turns {
             pair.tried = tried.iter().find(|sum| sum.turn == pair.turn).cloned();
         }
+        self.totals = Some(Totals::of(&self.turns));
         let own = commits.iter().skip_while(|committed| !committed.commit.fork().is_some_and(|fork| fork.goes_on));
         for entry in own.flat_map(Committed::entries) {
             match entry.event.body {
@@ -179,11 +189,9 @@ impl Report {
         }
     }
 
-    /// Every turn ended by the model's own word, and the last one said what was expected, if anything was.
-    pub fn is_good(&self) -> bool {
-        let last = self.turns.last().and_then(|pair| pair.tried.as_ref());
-        let ended = self.turns.iter().all(|pair| pair.tried.as_ref().is_some_and(Sum::ended_well));
-        ended && last.is_none_or(|sum| sum.as_expected != Some(false))
+    /// Over all turns, also those that are not told of one by one.
+    pub fn totals(&self) -> Totals {
+        self.totals.clone().unwrap_or_else(|| Totals::of(&self.turns))
     }
 
     /// What it does not know.

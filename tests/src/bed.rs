@@ -11,7 +11,7 @@ use activities::{
     hands::McpServers,
     harnesses::Harnesses,
     model::{
-        Timeouts,
+        Model, Timeouts,
         scripted::{Script, Scripted},
     },
 };
@@ -24,11 +24,13 @@ use domain::{
     session::{
         Attributes as SessionAttributes, LogEntry, Origin, Posted, SessionInput, Tuning, WORKFLOW_TYPE, queue, signal,
     },
+    trial::{self, TrialInput},
 };
 use engine::Engine;
 use harness::{
     SessionState,
     replay::{Report, With, replay},
+    whatif::Input as Trial,
 };
 use http::HeaderMap;
 use log::{ClaimCheck, HistoryReader, SessionLog, TemporalReader};
@@ -46,6 +48,7 @@ use temporalio_common::protos::temporal::api::{
     taskqueue::v1::TaskQueue,
     workflowservice::v1::{
         GetWorkflowExecutionHistoryRequest, SignalWorkflowExecutionRequest, StartWorkflowExecutionRequest,
+        TerminateWorkflowExecutionRequest,
     },
 };
 use tonic::IntoRequest as _;
@@ -127,12 +130,21 @@ impl Bed {
     }
 
     pub async fn start_brain(&mut self, script: &str) -> anyhow::Result<()> {
-        let model = Scripted::new(Script::from_toml(script, std::path::Path::new("script.toml"))?, Timeouts::default());
+        let script = Script::from_toml(script, std::path::Path::new("script.toml"))?;
+        let model = Scripted::new(script, Timeouts::default());
+        self.start_brain_with(Arc::new(model), worker::brain::Options::default()).await
+    }
+
+    pub async fn start_brain_with(
+        &mut self,
+        model: Arc<dyn Model>,
+        options: worker::brain::Options,
+    ) -> anyhow::Result<()> {
         let reader = CountingReader { reader: self.reader.clone(), counts: self.counts.clone() };
         let blobs = CountingBlobs { blobs: self.blobs.clone(), counts: self.counts.clone() };
-        let activities = BrainActivities::new(Arc::new(model), Arc::new(reader), Arc::new(blobs), Arc::new(NoDeltas));
+        let activities = BrainActivities::new(model, Arc::new(reader), Arc::new(blobs), Arc::new(NoDeltas));
         let client = self.client(self.connection.clone())?;
-        self.worker = Some(worker::brain::start(client, activities, worker::brain::Options::default()).await?);
+        self.worker = Some(worker::brain::start(client, activities, options).await?);
         Ok(())
     }
 
@@ -201,6 +213,22 @@ impl Bed {
         self.start_input(&SessionInput { session_id: session_id.into(), from }).await
     }
 
+    /// Recorded sessions gone through again.
+    pub async fn start_trial(&self, input: &TrialInput<Trial>) -> anyhow::Result<()> {
+        self.start_workflow(trial::WORKFLOW_TYPE, &input.trial_id, input).await
+    }
+
+    /// Ends a workflow from outside.
+    pub async fn terminate(&self, id: &str) -> anyhow::Result<()> {
+        let request = TerminateWorkflowExecutionRequest {
+            namespace: NAMESPACE.into(),
+            workflow_execution: Some(WorkflowExecution { workflow_id: id.into(), run_id: String::new() }),
+            ..Default::default()
+        };
+        self.connection.workflow_service().terminate_workflow_execution(request.into_request()).await?;
+        Ok(())
+    }
+
     /// A session that goes on from a state, as a fork does.
     pub async fn start_from(&self, state: &SessionState) -> anyhow::Result<()> {
         let from = Origin::Forked { state: Box::new(serde_json::to_value(state)?) };
@@ -241,13 +269,17 @@ impl Bed {
     }
 
     async fn start_input(&self, input: &SessionInput<Value>) -> anyhow::Result<()> {
+        self.start_workflow(WORKFLOW_TYPE, &input.session_id, input).await
+    }
+
+    async fn start_workflow(&self, kind: &str, id: &str, input: &impl Serialize) -> anyhow::Result<()> {
         let request = StartWorkflowExecutionRequest {
             namespace: NAMESPACE.into(),
-            workflow_id: input.session_id.clone(),
-            workflow_type: Some(WorkflowType { name: WORKFLOW_TYPE.into() }),
+            workflow_id: id.into(),
+            workflow_type: Some(WorkflowType { name: kind.into() }),
             task_queue: Some(TaskQueue { name: queue::BRAIN.into(), ..Default::default() }),
             input: Some(self.payloads(input).await?),
-            request_id: input.session_id.clone(),
+            request_id: id.into(),
             ..Default::default()
         };
         self.connection.workflow_service().start_workflow_execution(request.into_request()).await?;

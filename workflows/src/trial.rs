@@ -43,7 +43,7 @@ impl TrialWorkflow {
 async fn one(ctx: &WorkflowContext<TrialWorkflow>, at: usize, input: Input) -> Tried<Report> {
     let options = ActivityOptions::with_start_to_close_timeout(Duration::from_millis(limits::TRIAL_TIMEOUT_MS))
         .activity_id(format!("whatif-{at}"))
-        .task_queue(queue::BRAIN.to_owned())
+        .task_queue(queue::TRIALS.to_owned())
         .heartbeat_timeout(Duration::from_millis(limits::HEARTBEAT_TIMEOUT_MS))
         .cancellation_type(ActivityCancellationType::TryCancel)
         .do_not_eagerly_execute(true)

@@ -17,6 +17,7 @@ use temporalio_client::tonic::Status;
 use temporalio_client::{Connection, ConnectionOptions, Url};
 use temporalio_common::protos::constants::LOCAL_ACTIVITY_MARKER_NAME;
 use temporalio_common::protos::temporal::api::common::v1::{Payload, Payloads, WorkflowExecution};
+use temporalio_common::protos::temporal::api::enums::v1::WorkflowExecutionStatus;
 use temporalio_common::protos::temporal::api::history::v1::history_event::Attributes;
 use temporalio_common::protos::temporal::api::history::v1::{
     ActivityTaskCompletedEventAttributes, ActivityTaskScheduledEventAttributes, History, HistoryEvent,
@@ -207,6 +208,31 @@ impl FakeEngine {
         self.close(session_id);
     }
 
+    /// Ends a workflow by its own will, with a result.
+    pub fn complete_with(&self, id: &str, result: &impl Serialize) {
+        self.complete_as(id, payloads(result));
+    }
+
+    /// Ends a workflow by its own will, with a result as a worker sends it.
+    pub fn complete_as(&self, id: &str, result: Payloads) {
+        let result = Some(result);
+        let completed = WorkflowExecutionCompletedEventAttributes { result, ..Default::default() };
+        self.append(id, Attributes::WorkflowExecutionCompletedEventAttributes(completed));
+        self.close(id);
+    }
+
+    /// Waits until so many workflows were started whose ids begin so; gives the ids.
+    pub async fn started(&self, prefix: &str, count: usize) -> Vec<String> {
+        let mut changes = self.inner.changes.subscribe();
+        loop {
+            let started: Vec<_> = self.sessions().into_iter().filter(|id| id.starts_with(prefix)).collect();
+            if started.len() >= count {
+                return started;
+            }
+            changes.changed().await.unwrap();
+        }
+    }
+
     /// Continues the session as a new run with this input.
     pub fn continue_as_new(&self, session_id: &str, input: &Value) -> String {
         let run_id = format!("run-{}", self.inner.state.lock().workflows[session_id].len());
@@ -257,7 +283,7 @@ impl FakeEngine {
 
     fn start(&self, request: StartWorkflowExecutionRequest) -> Result<Vec<u8>, Status> {
         let kind = request.workflow_type.unwrap().name;
-        assert!(["SessionWorkflow", "RolloutWorkflow"].contains(&kind.as_str()), "{kind}");
+        assert!(["SessionWorkflow", "RolloutWorkflow", "TrialWorkflow"].contains(&kind.as_str()), "{kind}");
         assert_eq!(request.task_queue.unwrap().name, "brain");
         assert_eq!(request.workflow_task_timeout.unwrap().seconds, 5);
         let mut state = self.inner.state.lock();
@@ -322,6 +348,10 @@ impl FakeEngine {
         let info = WorkflowExecutionInfo {
             execution: Some(WorkflowExecution { run_id: run.run_id.clone(), ..execution }),
             history_length: run.events.len() as i64,
+            status: match run.closed {
+                true => WorkflowExecutionStatus::Completed as i32,
+                false => WorkflowExecutionStatus::Running as i32,
+            },
             ..Default::default()
         };
         let response = DescribeWorkflowExecutionResponse {

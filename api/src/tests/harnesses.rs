@@ -20,7 +20,7 @@ impl Api {
     }
 
     /// Lets the session's harness make the first decision, as its workflow would.
-    fn decide(&self, session_id: &str) {
+    pub(super) fn decide(&self, session_id: &str) {
         let input = self.engine.input(session_id);
         let Origin::Created { created_at, attributes, harness, events } = input.from else { panic!("a first run") };
         let state = SessionState::created(session_id, created_at, attributes, harness.clone());

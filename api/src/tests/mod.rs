@@ -22,6 +22,7 @@ mod story;
 mod stream;
 mod tenants;
 mod transport;
+mod trials;
 mod upkeep;
 mod vaults;
 mod work;

@@ -89,27 +89,22 @@ fn told(report: &Value) -> String {
             format!("{:.0}-{:.0}%", percent("low"), percent("high")),
             shim["other_step"].to_string(),
             shim["other_context"].to_string(),
-            format!(
-                "{:+.2} ({:+.2} to {:+.2})",
-                number(&requests["mean"]),
-                number(&requests["low"]),
-                number(&requests["high"])
-            ),
+            mean(requests, 2),
         ]
     });
     let head = ["SHIM", "", "SESSIONS", "95%", "OTHER STEPS", "OTHER CONTEXTS", "REQUESTS A SESSION"];
     table(head, &rows.collect::<Vec<_>>())
 }
 
+/// A mean with its interval, where more than one session makes one.
+fn mean(of: &Value, digits: usize) -> String {
+    let [mean, low, high] = ["mean", "low", "high"].map(|side| of[side].as_f64());
+    let interval = low.zip(high).map(|(low, high)| format!(" ({low:+.digits$} to {high:+.digits$})"));
+    mean.map_or_else(String::new, |mean| format!("{mean:+.digits$}{}", interval.unwrap_or_default()))
+}
+
 fn told_live(report: &Value) -> String {
     let number = |value: &Value| value.as_f64().unwrap_or_default();
-    let mean = |of: &Value, digits: usize| match of.is_null() {
-        true => String::new(),
-        false => {
-            let [mean, low, high] = ["mean", "low", "high"].map(|side| number(&of[side]));
-            format!("{mean:+.digits$} ({low:+.digits$} to {high:+.digits$})")
-        }
-    };
     let rows = report["shims"].as_array().into_iter().flatten().map(|shim| {
         let percent = |side: &str| 100.0 * number(&shim["share_worse"][side]);
         [
@@ -158,12 +153,13 @@ mod tests {
     #[test]
     fn what_sessions_are_without_a_shim_is_told() {
         let mean = json!({"mean": -1.0, "low": -1.5, "high": -0.5});
+        let one = json!({"mean": 2.0, "low": null, "high": null});
         let shim = json!({"name": "reset", "verdict": "needed", "sessions": 6, "unfinished": 1, "changed": 6, "worse": 6,
-            "better": 0, "share_worse": {"low": 0.61, "high": 1.0}, "requests": mean, "tokens": mean, "cost": null});
+            "better": 0, "share_worse": {"low": 0.61, "high": 1.0}, "requests": mean, "tokens": mean, "cost": one});
         let told = told_live(&json!({"shims": [shim], "failed": {"harness gone@1 is not in this build": 2}}));
         let lines: Vec<&str> = told.lines().collect();
         assert!(lines[1].starts_with("reset    needed  6         1           6        6      61-100%  0"), "{told}");
-        assert!(lines[1].ends_with("-1.00 (-1.50 to -0.50)  -1 (-2 to -0)"), "{told}");
+        assert!(lines[1].ends_with("-1.00 (-1.50 to -0.50)  -1 (-2 to -0)  +2.0000"), "{told}");
         assert_eq!(lines[2], "not gone through, 2 times: harness gone@1 is not in this build");
     }
 }

@@ -26,12 +26,12 @@ pub fn check(namespace: &str, rpc: &str, body: &[u8]) -> Result<(), Status> {
         "PollWorkflowTaskQueue" => {
             let request = decode::<PollWorkflowTaskQueueRequest>(body)?;
             of(&request.namespace)?;
-            polled(request.task_queue)
+            polled(request.task_queue, &[queue::BRAIN])
         }
         "PollActivityTaskQueue" => {
             let request = decode::<PollActivityTaskQueueRequest>(body)?;
             of(&request.namespace)?;
-            polled(request.task_queue)
+            polled(request.task_queue, &[queue::BRAIN, queue::TRIALS])
         }
         "RespondWorkflowTaskCompleted" => {
             let request = decode::<RespondWorkflowTaskCompletedRequest>(body)?;
@@ -47,14 +47,14 @@ pub fn check(namespace: &str, rpc: &str, body: &[u8]) -> Result<(), Status> {
     }
 }
 
-/// Its own queue, or the one on which the engine gives back to a worker what it has begun.
-fn polled(queue: Option<TaskQueue>) -> Result<(), Status> {
+/// One of its own queues, or the one on which the engine gives back to a worker what it has begun.
+fn polled(queue: Option<TaskQueue>, own: &[&str]) -> Result<(), Status> {
     let queue = queue.unwrap_or_default();
     let is_sticky = queue.kind == TaskQueueKind::Sticky as i32 && queue.normal_name == queue::BRAIN;
-    if queue.name == queue::BRAIN || is_sticky {
+    if own.contains(&queue.name.as_str()) || is_sticky {
         return Ok(());
     }
-    Err(Status::permission_denied("a brain worker polls its own queue only"))
+    Err(Status::permission_denied("a brain worker polls its own queues only"))
 }
 
 /// An allow-list: what is not known to be harmless is refused.
@@ -91,7 +91,7 @@ fn commanded(namespace: &str, command: &Command) -> Result<(), Status> {
 /// Where sessions have their work done; named by none it is where the session itself runs.
 fn activity_queue(queue: Option<&TaskQueue>) -> Result<(), Status> {
     let name = name(queue);
-    if matches!(name, "" | queue::BRAIN | queue::HANDS) || queue::host_of(name).is_some() {
+    if matches!(name, "" | queue::BRAIN | queue::TRIALS | queue::HANDS) || queue::host_of(name).is_some() {
         return Ok(());
     }
     Err(Status::permission_denied("sessions have no work on that queue"))

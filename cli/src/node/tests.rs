@@ -212,6 +212,7 @@ async fn a_brain_worker_gives_no_command_that_is_not_a_sessions() {
     // What sessions do gets as far as the engine, which knows no such task.
     for attributes in [
         on("brain"),
+        on("brain-trials"),
         on("hands"),
         on("hand-host-a"),
         on(""),
@@ -233,7 +234,7 @@ async fn a_brain_worker_gives_no_command_that_is_not_a_sessions() {
 }
 
 #[tokio::test]
-async fn a_brain_worker_stays_in_its_namespace_and_on_its_queue() {
+async fn a_brain_worker_stays_in_its_namespace_and_on_its_queues() {
     let rpc = engine(&["a"]).await;
     let node = Node::new(rpc, NAMESPACE, Arc::new(MemoryBlobs::new()), Arc::new(|_| {}), BTreeMap::new());
     let brain = Worker::of(&node, Peer { role: Role::Brain, host: None }).await;

@@ -4,7 +4,7 @@
 //! The sessions are pairs, so they are compared as pairs: what differs between sessions does not count. An outcome is how turns
 //! ended and, where that was said, what was expected of their last message: not how good the work was.
 
-use super::wilson;
+use super::{interval, wilson};
 use crate::whatif::{End, Report, Sum, cost};
 use domain::rollout::{Moments, Price};
 use serde::Serialize;
@@ -33,7 +33,8 @@ pub struct Shadow {
 pub enum Worth {
     /// Sessions end worse without it, more often than chance explains.
     Needed,
-    /// No session ends worse without it, and none of the figures is significantly higher.
+    /// No session ends worse without it, and none of the figures is significantly higher; one session alone says that only if
+    /// nothing in it was decided or sent otherwise.
     DeadWeight,
     /// Sessions end as well without it, but take more requests or tokens.
     Saves,
@@ -47,7 +48,6 @@ pub enum Worth {
 
 /// Largest probability of so one-sided an outcome by chance.
 const ALPHA: f64 = 0.05;
-const Z: f64 = 1.959_964;
 
 impl Shadow {
     /// Takes in one session: gone through with the shim, and without it.
@@ -56,11 +56,12 @@ impl Shadow {
             self.unfinished += 1;
             return;
         }
-        let (one, other) = (total(with), total(without));
+        let (with_all, without_all) = (with.totals(), without.totals());
+        let (one, other) = (with_all.all, without_all.all);
         self.sessions += 1;
         let steps = |report: &Report| (report.first_step.clone(), report.first_request.clone(), report.same_steps);
         self.changed += u64::from(steps(with) != steps(without));
-        match (with.is_good(), without.is_good()) {
+        match (with_all.is_good, without_all.is_good) {
             (true, false) => self.worse += 1,
             (false, true) => self.better += 1,
             _ => {}
@@ -75,12 +76,13 @@ impl Shadow {
 
     pub fn worth(&self) -> Worth {
         let by_chance = |count: u64| sign_test(count, self.worse + self.better) > ALPHA;
-        let rises = |moments: &Moments| interval(moments).0 > 0.0;
+        let rises = |moments: &Moments| interval(moments).is_some_and(|(low, _)| low > 0.0);
         match (self.sessions, self.worse, self.better) {
             (0, ..) => Worth::Unknown,
             (_, worse, better) if worse > better && !by_chance(worse) => Worth::Needed,
             (_, worse, better) if better > worse && !by_chance(better) => Worth::Harms,
             (_, 0, _) if rises(&self.requests) || rises(&self.tokens) => Worth::Saves,
+            (1, 0, _) if self.changed > 0 => Worth::Unclear,
             (_, 0, _) => Worth::DeadWeight,
             _ => Worth::Unclear,
         }
@@ -90,23 +92,6 @@ impl Shadow {
     pub fn share_worse(&self) -> (f64, f64) {
         wilson(self.worse, self.sessions)
     }
-}
-
-/// The 95 percent interval of a mean.
-pub fn interval(moments: &Moments) -> (f64, f64) {
-    let half = Z * (moments.variance() / moments.n.max(1) as f64).sqrt();
-    (moments.mean() - half, moments.mean() + half)
-}
-
-fn tried(report: &Report) -> impl Iterator<Item = &Sum> {
-    report.turns.iter().filter_map(|pair| pair.tried.as_ref())
-}
-
-fn total(report: &Report) -> Sum {
-    tried(report).fold(Sum::default(), |mut total, sum| {
-        total.absorb(sum);
-        total
-    })
 }
 
 /// How probable it is that at least `count` of `of` fair coins fall on one side.
@@ -146,6 +131,7 @@ mod tests {
             strategy: StrategyRef { name: "full".into(), version: 1, params: serde_json::Value::Null },
             shims_off: Vec::new(),
             turns: vec![Pair { turn: 1, recorded: sum.clone(), tried: Some(sum) }],
+            totals: None,
             same_steps,
             first_step: None,
             first_request: None,
@@ -170,6 +156,11 @@ mod tests {
         for (pairs, expected) in [
             (Vec::new(), Worth::Unknown),
             (many(8, &good, &good), Worth::DeadWeight),
+            (many(1, &good, &good), Worth::DeadWeight),
+            // One session has no spread: nobody knows what others would come to.
+            (many(1, &good, &dear), Worth::Unclear),
+            (many(1, &dear, &good), Worth::Unclear),
+            (many(2, &good, &dear), Worth::Saves),
             (many(8, &good, &bad), Worth::Needed),
             (many(8, &bad, &good), Worth::Harms),
             (many(8, &good, &dear), Worth::Saves),

@@ -155,24 +155,65 @@ pub fn pairs(recorded: &[Sum], tried: &[Sum]) -> Vec<Pair> {
     recorded.iter().map(|sum| Pair { turn: sum.turn, recorded: sum.clone(), tried: tried(sum.turn) }).collect()
 }
 
-/// What each turn of some commits came to; `turn` is the number of the last one before them.
-pub fn sums(commits: &[Committed], turn: u64, expect: Option<&str>) -> Vec<Sum> {
+/// What turns came to, taken together.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Turns that both sides came through, and what they came to there.
+    pub turns: u64,
+    pub recorded: Sum,
+    pub tried: Sum,
+    /// Every turn that was gone through, whether or not it came to its end.
+    pub all: Sum,
+    /// Every turn ended by the model's own word, and the last one said what was expected, if anything was.
+    pub is_good: bool,
+}
+
+impl Totals {
+    pub fn of(turns: &[Pair]) -> Self {
+        let ended_well = turns.iter().all(|pair| pair.tried.as_ref().is_some_and(Sum::ended_well));
+        let last = turns.last().and_then(|pair| pair.tried.as_ref());
+        let is_good = ended_well && last.is_none_or(|sum| sum.as_expected != Some(false));
+        let mut totals = Totals { is_good, ..Totals::default() };
+        for Pair { recorded, tried, .. } in turns {
+            let Some(tried) = tried else { continue };
+            totals.all.absorb(tried);
+            if tried.ended.is_some() && recorded.ended.is_some() {
+                totals.turns += 1;
+                totals.recorded.absorb(recorded);
+                totals.tried.absorb(tried);
+            }
+        }
+        totals
+    }
+}
+
+/// What each turn of some commits came to, up to turn `until`; `turn` is the number of the last one before them. `says`: whether
+/// the last message of a turn that is over, if it has one, says what was expected.
+pub fn sums(
+    commits: &[Committed],
+    turn: u64,
+    until: u64,
+    says: &mut dyn FnMut(Option<&Content>) -> Option<bool>,
+) -> Vec<Sum> {
     let mut sums: Vec<Sum> = Vec::new();
     let mut turn = turn;
-    let mut said = String::new();
+    let mut said = None;
     for committed in commits {
         let mut entries = committed.entries().into_iter();
         for take in &committed.commit.takes {
             match take {
                 Take::Private { entry: PrivateEntry::TurnBegun {} } => {
+                    if turn == until {
+                        return sums;
+                    }
                     turn += 1;
-                    said.clear();
+                    said = None;
                     sums.push(Sum { turn, ..Sum::default() });
                 }
                 Take::Private { .. } => {}
                 _ => {
                     let (Some(sum), Some(entry)) = (sums.last_mut(), entries.next()) else { continue };
-                    sum.add(&entry.event.body, &mut said, expect);
+                    sum.add(&entry.event.body, &mut said, says);
                 }
             }
         }
@@ -190,7 +231,12 @@ impl Sum {
         self.errors += other.errors;
     }
 
-    fn add(&mut self, body: &EventBody, said: &mut String, expect: Option<&str>) {
+    fn add(
+        &mut self,
+        body: &EventBody,
+        said: &mut Option<Content>,
+        says: &mut dyn FnMut(Option<&Content>) -> Option<bool>,
+    ) {
         match body {
             EventBody::SpanModelRequestEnd { is_error, model_usage, .. } => {
                 self.requests += 1;
@@ -201,7 +247,7 @@ impl Sum {
             | EventBody::AgentCustomToolUse { .. }
             | EventBody::AgentMcpToolUse { .. } => self.calls += 1,
             EventBody::SessionError { .. } => self.errors += 1,
-            EventBody::AgentMessage { content: Content::Inline(blocks) } => *said = text(blocks),
+            EventBody::AgentMessage { content } => *said = Some(content.clone()),
             EventBody::SessionStatusIdle { stop_reason, .. } => {
                 let reason = match stop_reason {
                     StopReason::EndTurn {} => "end_turn",
@@ -211,19 +257,20 @@ impl Sum {
                     StopReason::RequiresAction { .. } => return,
                 };
                 self.ended = Some(reason.to_owned());
-                self.as_expected = expect.map(|expected| said.contains(expected));
+                self.as_expected = says(said.as_ref());
             }
             _ => {}
         }
     }
 }
 
-fn text(blocks: &[Block]) -> String {
+/// Whether a message says what was expected of it.
+pub fn says(blocks: &[Block], expected: &str) -> bool {
     let texts = blocks.iter().filter_map(|block| match block {
         Block::Text { text } => Some(text.as_str()),
         _ => None,
     });
-    texts.collect::<Vec<_>>().join("\n")
+    texts.collect::<Vec<_>>().join("\n").contains(expected)
 }
 
 /// Dollars, where prices are known.

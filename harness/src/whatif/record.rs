@@ -15,7 +15,7 @@ use domain::{
     content::BlobRef,
     event::Permission,
     model::Purpose,
-    outcome::{Call, ModelDigest, ToolDigest},
+    outcome::{Call, ListOutcome, ModelDigest, ToolDigest},
     session::{LogEntry, Mail},
 };
 use serde_json::Value;
@@ -35,6 +35,7 @@ pub struct Record {
     pub left_out: u64,
     requests: VecDeque<Request>,
     calls: VecDeque<Recalled>,
+    lists: VecDeque<Result<ListOutcome, Closed>>,
 }
 
 /// A model request and what became of it.
@@ -128,6 +129,7 @@ impl Record {
             left_out: 0,
             requests: VecDeque::new(),
             calls: VecDeque::new(),
+            lists: VecDeque::new(),
         }
     }
 
@@ -147,6 +149,10 @@ impl Record {
                     if let Some(known) = self.recalled(&call.tool_use_id) {
                         known.end = end;
                     }
+                }
+                (Some(Op::ListTools {}), Some(Outcome::List { outcome })) => self.lists.push_back(Ok(outcome.clone())),
+                (Some(Op::ListTools {}), _) if closing.how != Closed::Cancelled => {
+                    self.lists.push_back(Err(closing.how.clone()));
                 }
                 _ => {}
             }
@@ -268,6 +274,11 @@ impl Record {
         let answer = self.calls.front()?.answer;
         let at = self.calls.iter().take_while(|known| known.answer == answer).position(is_it)?;
         self.calls.remove(at)
+    }
+
+    /// What MCP servers said when they were asked next, or how asking them failed.
+    pub fn listed(&mut self) -> Option<Result<ListOutcome, Closed>> {
+        self.lists.pop_front()
     }
 
     /// It was asked about, and is still to be run.

@@ -13,9 +13,10 @@ use domain::{
     Failure, Status, Time, Usage,
     agent::{HarnessRef, StrategyRef},
     commit::Fork,
-    content::Json,
+    content::{BlobRef, Json},
     failure::FailureKind,
     ids,
+    limits::TRIAL_TURNS_TOLD_MAX,
     model::{ModelPrivate, Recipe},
     outcome::{BlockDigest, Call, ModelDigest, ModelOutcome},
     rollout::Recorded,
@@ -29,16 +30,20 @@ type Said = (&'static str, &'static [&'static str], u64);
 /// Turns of a session, each with what the model says in it.
 fn recorded(harness: (&str, u32), turns: &[&[Said]]) -> Session {
     let harness = registry::named(harness.0, harness.1).unwrap().reference();
-    let mut session = Session::new(kit::attributes(), harness);
+    gone_through(Session::new(kit::attributes(), harness), turns)
+}
+
+fn gone_through(mut session: Session, turns: &[&[Said]]) -> Session {
     for (turn, said) in turns.iter().enumerate() {
         session.message(&format!("task {turn}"));
         session.settle();
-        play(&mut session, said);
+        play(&mut session, said, turn > 0);
     }
     session
 }
 
-fn play(session: &mut Session, said: &[Said]) {
+/// `is_there`: the MCP server, if the agent has one.
+fn play(session: &mut Session, said: &[Said], is_there: bool) {
     let mut said = said.iter();
     let mut results = 0;
     loop {
@@ -66,6 +71,7 @@ fn play(session: &mut Session, said: &[Said]) {
             }
             Op::Timer { .. } => session.finish(&activity, Ok(crate::Outcome::Done {})),
             Op::Collect {} => session.collected(&activity),
+            Op::ListTools {} => session.tools_listed(&activity, is_there),
             other => panic!("{other:?}"),
         }
         session.settle();
@@ -82,7 +88,7 @@ type Model<'a> = &'a mut dyn FnMut(&Asked, &Value) -> ModelOutcome;
 
 fn whatif(recording: &Recording, input: &Input, model: Option<Model<'_>>) -> (Report, Vec<u64>) {
     let (trial, pauses) = tried(recording, input, model);
-    (trial.report(input), pauses)
+    (trial.report(input, &BTreeMap::new()), pauses)
 }
 
 fn tried(recording: &Recording, input: &Input, mut model: Option<Model<'_>>) -> (Trial, Vec<u64>) {
@@ -288,7 +294,7 @@ fn a_shim_that_is_switched_off_shows_in_the_steps() {
     assert_eq!(purposes, [domain::model::Purpose::Summary, domain::model::Purpose::Answer]);
     let [pair] = &report.turns[..] else { panic!("{report:#?}") };
     assert_eq!((pair.recorded.as_expected, pair.tried.as_ref().unwrap().as_expected), (Some(true), Some(false)));
-    assert!(!report.is_good(), "it did not do the task");
+    assert!(!report.totals().is_good, "it did not do the task");
     assert_eq!((pair.recorded.requests, pair.tried.as_ref().unwrap().requests), (4, 3));
 }
 
@@ -321,13 +327,140 @@ fn a_turn_that_began_without_a_pause_is_gone_through_with_the_one_before() {
     session.message("two");
     session.settle();
     session.message("three");
-    play(&mut session, &[("second", &[], 10), ("third", &[], 10)]);
+    play(&mut session, &[("second", &[], 10), ("third", &[], 10)], true);
     let recording = session.recording();
     let (report, _) = whatif(&recording, &input(3, Variant::default()), None);
     assert_eq!((report.turn, report.end, report.turns.len()), (2, End::Complete {}, 2));
     assert!(report.turns.iter().all(|pair| pair.tried.as_ref().is_some_and(|tried| tried.requests == 1)));
+    // The turn before it is not the one that was asked for.
+    let (one, _) = whatif(&recording, &Input { turns: Some(1), ..input(3, Variant::default()) }, None);
+    assert_eq!(one.turns, report.turns);
+    let (before, _) = whatif(&recording, &Input { turns: Some(1), ..input(2, Variant::default()) }, None);
+    assert_eq!(before.turns, report.turns[..1]);
     let missing = Record::of(&recording, 4).err().unwrap().to_string();
     assert_eq!(missing, "find turn 4 in session sesn_test, which has 3");
+}
+
+/// A session of an agent with an MCP server that was down in the first turn.
+fn with_server() -> Recording {
+    let harness = registry::named("loop", 1).unwrap().reference();
+    let session = Session::new(kit::with_server(kit::attributes()), harness);
+    let turns: &[&[Said]] = &[&[("no tools", &[], 10)], &[("searching", &[kit::MCP_TOOL], 20), ("found", &[], 30)]];
+    gone_through(session, turns).recording()
+}
+
+#[test]
+fn servers_say_again_what_they_said_then() {
+    let recording = with_server();
+    let (trial, _) = tried(&recording, &input(1, Variant::default()), None);
+    let report = trial.report(&input(1, Variant::default()), &BTreeMap::new());
+    assert_eq!(
+        (&report.end, &report.first_step, &report.first_request),
+        (&End::Complete {}, &None, &None),
+        "{report:#?}"
+    );
+    for pair in &report.turns {
+        assert_eq!(pair.tried.as_ref(), Some(&pair.recorded));
+    }
+    assert_eq!(report.turns[0].recorded.errors, 1, "it was down");
+    let agent = &trial.state.summary.attributes.agent;
+    assert!(agent.mcp[0].listed && agent.tools.iter().any(|tool| tool.name == kit::MCP_TOOL), "{agent:?}");
+    assert_eq!(agent.snapshot.blob, "1".repeat(64), "requests are made of what was listed");
+}
+
+#[test]
+fn a_call_of_a_server_after_a_live_answer_has_its_result() {
+    let recording = with_server();
+    let call = recording.commits.iter().flat_map(|committed| &committed.results).find_map(|named| {
+        let digest: ModelDigest = serde_json::from_value(named.result.rest.get("digest")?.clone()).ok()?;
+        match digest {
+            ModelDigest::Answer { calls, .. } => calls.into_iter().next(),
+            ModelDigest::Failed { .. } => None,
+        }
+    });
+    let call = call.expect("it called the server");
+    let mut bodies = Vec::new();
+    let mut model = |request: &Asked, body: &Value| {
+        bodies.push(body.clone());
+        if bodies.len() > 1 {
+            return says(request, "PLAN COMPLETE");
+        }
+        let mut said = says(request, "");
+        let tool_use_id = ids::activity_event("sesn_whatif", &request.activity, 1, 1);
+        let body = domain::EventBody::AgentMcpToolUse {
+            name: "search".into(),
+            mcp_server_name: "docs".into(),
+            input: call.input.clone(),
+            evaluated_permission: Some(call.permission),
+            evaluation: None,
+        };
+        said.events = vec![domain::Event { id: tool_use_id.clone(), body, processed_at: None }];
+        let private = said.private.as_mut().unwrap();
+        let block = json!({"type": "tool_use", "id": "toolu_live", "name": kit::MCP_TOOL, "input": {}});
+        private.blocks = Json::Inline { value: json!([block]) };
+        private.tool_ids = [(tool_use_id.clone(), "toolu_live".to_owned())].into();
+        if let ModelDigest::Answer { calls, stop_reason, .. } = &mut said.digest {
+            *stop_reason = "tool_use".into();
+            calls.push(domain::outcome::Call { tool_use_id, ..call.clone() });
+        }
+        said
+    };
+    let variant = Variant { harness: named("plan-act", 1), ..Variant::default() };
+    let (report, _) = whatif(&recording, &input(2, variant), Some(&mut model));
+    assert_eq!((&report.end, report.answered.calls_recorded), (&End::Complete {}, 1), "{report:#?}");
+    let results: Vec<&Value> = bodies[1]["messages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|message| message["content"].as_array().into_iter().flatten())
+        .filter(|block| block["type"] == "tool_result")
+        .collect();
+    assert_eq!(results.len(), 1, "{:#}", bodies[1]);
+    assert_eq!(results[0]["tool_use_id"], "toolu_live");
+    assert!(results[0].to_string().contains("output 1"), "{:#}", results[0]);
+}
+
+#[test]
+fn turns_that_are_not_told_of_one_by_one_count_all_the_same() {
+    let turn: &[Said] = &[("going on", &[], 10)];
+    let last: &[Said] = &[("I give up", &[], 10)];
+    let many = TRIAL_TURNS_TOLD_MAX + 1;
+    let turns: Vec<&[Said]> = (1..many).map(|_| turn).chain([last]).collect();
+    let recording = recorded(("loop", 1), &turns).recording();
+    let expect = Input { expect: Some("going on".into()), ..input(1, Variant::default()) };
+    let (report, _) = whatif(&recording, &expect, None);
+    assert_eq!((&report.end, report.turns.len()), (&End::Complete {}, TRIAL_TURNS_TOLD_MAX));
+    let totals = report.totals();
+    assert_eq!((totals.turns, totals.tried.requests, totals.all.requests), (many as u64, many as u64, many as u64));
+    assert_eq!(totals.recorded, totals.tried);
+    assert!(!totals.is_good, "what the last message says is not told of, and counts");
+    // As an earlier build would have told it.
+    let older = Report { totals: None, ..report };
+    assert_eq!(older.totals().turns, TRIAL_TURNS_TOLD_MAX as u64);
+}
+
+#[test]
+fn a_last_message_that_is_kept_by_reference_is_the_last_message() {
+    let mut recording =
+        recorded(("loop", 1), &[&[("ALL DONE? No:", &["bash"], 10), ("ALL DONE", &[], 20)]]).recording();
+    let blob = BlobRef { blob: "a".repeat(64), bytes: 40_000 };
+    let messages = recording.commits.iter_mut().flat_map(|committed| &mut committed.results);
+    let messages = messages.flat_map(|named| &mut named.result.events).filter_map(|event| match &mut event.body {
+        domain::EventBody::AgentMessage { content } => Some(content),
+        _ => None,
+    });
+    *messages.last().expect("it said something") = domain::Content::Blob(blob.clone());
+    let expect = Input { expect: Some("DONE".into()), ..input(1, Variant::default()) };
+    let (trial, _) = tried(&recording, &expect, None);
+    let words = trial.last_words(&expect);
+    assert_eq!(words.into_iter().collect::<Vec<_>>(), [(blob.blob.clone(), blob.clone())]);
+    for (told, expected) in [(None, None), (Some(true), Some(true)), (Some(false), Some(false))] {
+        let known = told.map(|says| (blob.blob.clone(), says)).into_iter().collect();
+        let report = trial.report(&expect, &known);
+        let pair = &report.turns[0];
+        assert_eq!((pair.recorded.as_expected, pair.tried.as_ref().unwrap().as_expected), (expected, expected));
+        assert_eq!(report.totals().is_good, told != Some(false));
+    }
 }
 
 /// The state goes over into a session of its own: the call is made there, in a new hand, and the whole log replays.
@@ -348,7 +481,7 @@ fn what_is_left_goes_on_in_a_session_of_its_own() {
         calls(request, &Call { input_sha256, ..like.clone() })
     };
     let (trial, _) = tried(&recording, &input, Some(&mut model));
-    let mut report = trial.report(&input);
+    let mut report = trial.report(&input, &BTreeMap::new());
     assert_eq!(report.end, End::Call { turn: 2, round: 2, name: "bash".into() });
     let left = trial.left().expect("it ended at a call");
     assert_eq!(left.inputs.len(), 1, "one turn is left");

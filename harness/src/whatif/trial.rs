@@ -4,7 +4,7 @@
 //! Its clock is the workflow's: it moves on by what is waited for, and nobody waits.
 
 use super::{
-    Answered, End, Input, Left, Record, Report,
+    Answered, End, Input, Left, Pair, Record, Report, Totals,
     compare::{self, Move},
     record::{CallEnd, ModelEnd, Shape},
 };
@@ -15,12 +15,14 @@ use crate::{
     state::{Blocker, Op, Pending, Slice},
 };
 use domain::{
-    Commit, Committed, Event, EventBody, PrivateEntry, Status, Take, Time,
+    Commit, Committed, Content, Event, EventBody, PrivateEntry, Status, Summary, Take, Time,
     agent::{AgentFacts, HarnessRef},
     commit::{Closed, Fork},
     committed::{ActivityResult, NamedResult},
+    content::BlobRef,
     event::Confirmation,
     ids,
+    limits::TRIAL_TURNS_TOLD_MAX,
     model::{Purpose, Recipe},
     outcome::{Call, CollectOutcome, ListOutcome, ModelDigest, ModelOutcome, ProvisionOutcome},
     session::{Attributes, HandRef, LogEntry, Mail},
@@ -78,6 +80,7 @@ impl Trial {
         attributes.tuning.park_after_ms = 0;
         let before = record.before.clone();
         let now = before.summary.last_time;
+        let turns_left = turns(&before.summary, input);
         let (parent, session_id) = (before.session_id.clone(), input.id.clone());
         let fork = Fork { parent, session_id, created_at: now, attributes, harness, goes_on: false };
         let began = before.forked(fork);
@@ -91,7 +94,7 @@ impl Trial {
             closed: Vec::new(),
             results: BTreeMap::new(),
             now,
-            turns_left: input.turns.unwrap_or(u64::MAX),
+            turns_left,
             moves: Vec::new(),
             answered: Answered::default(),
             end: None,
@@ -278,12 +281,17 @@ impl Trial {
                 self.results.insert(activity.to_owned(), ActivityResult { rest: json!(outcome), ..Default::default() });
                 self.finish(activity, Ok(Outcome::Collect { outcome }));
             }
-            // No server is asked: what the session had learned of them by then is all there is.
-            Op::ListTools {} => {
-                let outcome = ListOutcome { listed: None, problems: Vec::new() };
-                self.results.insert(activity.to_owned(), ActivityResult { rest: json!(outcome), ..Default::default() });
-                self.finish(activity, Ok(Outcome::List { outcome }));
-            }
+            Op::ListTools {} => match self.record.listed() {
+                Some(Err(how)) => self.finish(activity, Err(how)),
+                known => {
+                    // No server is asked: what the session knows of them by now is all there is.
+                    let nothing = || ListOutcome { listed: None, problems: Vec::new() };
+                    let outcome = known.and_then(Result::ok).unwrap_or_else(nothing);
+                    let result = ActivityResult { rest: json!(outcome), ..Default::default() };
+                    self.results.insert(activity.to_owned(), result);
+                    self.finish(activity, Ok(Outcome::List { outcome }));
+                }
+            },
             Op::Release {}
             | Op::Rest { .. }
             | Op::Park {}
@@ -359,13 +367,41 @@ impl Trial {
         })
     }
 
-    pub fn report(&self, input: &Input) -> Report {
+    /// Both sides turn by turn. `says`: what of what was expected the last message of a turn says.
+    fn pairs(&self, input: &Input, says: &mut dyn FnMut(Option<&Content>) -> Option<bool>) -> Vec<Pair> {
+        let before = &self.record.before.summary;
+        let last = before.turn.saturating_add(turns(before, input));
+        let [recorded, tried] =
+            [&self.record.commits, &self.committed].map(|commits| compare::sums(commits, before.turn, last, says));
+        compare::pairs(&recorded, &tried)
+    }
+
+    /// Last messages of turns that are kept by reference. Whether they say what was expected, [`Trial::report`] is told.
+    pub fn last_words(&self, input: &Input) -> BTreeMap<String, BlobRef> {
+        let mut words = BTreeMap::new();
+        self.pairs(input, &mut |last| {
+            if let Some(Content::Blob(blob)) = last {
+                words.insert(blob.blob.clone(), blob.clone());
+            }
+            None
+        });
+        words
+    }
+
+    /// `words`: of [`Trial::last_words`], which say what was expected. Of one that is not among them nobody knows.
+    pub fn report(&self, input: &Input, words: &BTreeMap<String, bool>) -> Report {
         let before = &self.record.before.summary;
         let (same_steps, first_step, first_request) = compare::part(&self.record.moves, &self.moves);
-        let expect = input.expect.as_deref();
-        let tried = compare::sums(&self.committed, before.turn, expect);
-        let mut recorded = compare::sums(&self.record.commits, before.turn, expect);
-        recorded.truncate(input.turns.and_then(|turns| usize::try_from(turns).ok()).unwrap_or(usize::MAX));
+        let mut turns = self.pairs(input, &mut |last| {
+            let expected = input.expect.as_deref()?;
+            match last {
+                Some(Content::Blob(blob)) => words.get(&blob.blob).copied(),
+                Some(Content::Inline(blocks)) => Some(compare::says(blocks, expected)),
+                None => Some(compare::says(&[], expected)),
+            }
+        });
+        let totals = Totals::of(&turns);
+        turns.truncate(TRIAL_TURNS_TOLD_MAX);
         let summary = &self.state.summary;
         let agent = &summary.attributes.agent;
         Report {
@@ -376,7 +412,8 @@ impl Trial {
             model: agent.model.clone(),
             strategy: agent.strategy.clone(),
             shims_off: agent.shims_off.clone(),
-            turns: compare::pairs(&recorded, &tried),
+            turns,
+            totals: Some(totals),
             same_steps,
             first_step,
             first_request,
@@ -386,6 +423,12 @@ impl Trial {
             left: None,
         }
     }
+}
+
+/// How many turns are gone through: those that were asked for, and those before them that they cannot be parted from.
+fn turns(before: &Summary, input: &Input) -> u64 {
+    let early = input.turn.saturating_sub(before.turn + 1);
+    input.turns.map_or(u64::MAX, |turns| turns.saturating_add(early))
 }
 
 fn calls(closing: &Closing) -> &[Call] {
@@ -406,6 +449,7 @@ fn to(event: Event, use_id: &str) -> Event {
     let Event { id, mut body, processed_at } = event;
     let known = match &mut body {
         EventBody::AgentToolResult { tool_use_id, .. }
+        | EventBody::AgentMcpToolResult { mcp_tool_use_id: tool_use_id, .. }
         | EventBody::UserToolResult { tool_use_id, .. }
         | EventBody::UserToolConfirmation { tool_use_id, .. }
         | EventBody::UserCustomToolResult { custom_tool_use_id: tool_use_id, .. } => tool_use_id,

@@ -25,6 +25,7 @@ mod rollouts;
 mod session;
 mod swaps;
 mod traces;
+mod trials;
 mod turns;
 mod users;
 mod web;

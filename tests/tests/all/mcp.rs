@@ -165,6 +165,16 @@ async fn scenario(
     ensure!(replayed["identical"] == true, "{replayed:#}");
     let context = client.ok(Method::GET, &format!("/v1/sessions/{session}/context"), None).await?;
     ensure!(context["is_as_sent"] == true, "{context:#}");
+    // Gone through again it is answered by its own record, also what its servers said.
+    let whatif = format!("/v1/sessions/{session}/whatif");
+    let mut shown = client.ok(Method::POST, &whatif, Some(&json!({"turn": 1}))).await?;
+    let trial = format!("{whatif}/{}", shown["id"].as_str().context("it has an id")?);
+    while shown["status"] == "running" {
+        shown = client.ok(Method::GET, &trial, None).await?;
+    }
+    let report = &shown["report"];
+    ensure!(report["end"]["end"] == "complete" && report["turns"].as_array().is_some_and(|turns| turns.len() == 3));
+    ensure!(report["first_step"].is_null() && report["first_request"].is_null(), "{report:#}");
     for dir in [service.data_dir(), service.hands_dir()] {
         let found = Command::new("grep").args(["-rla", "CANARY"]).arg(&dir).output()?;
         ensure!(found.stdout.is_empty(), "in the clear: {}", String::from_utf8_lossy(&found.stdout));

@@ -4,7 +4,8 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use domain::Time;
-use harness::ablate::Effect;
+use domain::rollout::Moments;
+use harness::ablate::{Effect, interval};
 use harness::rollout::threshold;
 use serde_json::{Value, json};
 
@@ -76,8 +77,6 @@ pub fn shims(found: &Found) -> Vec<String> {
 
 fn shown(shim: &str, effect: &Effect) -> Value {
     let (low, high) = effect.share();
-    let requests = &effect.requests;
-    let half = 1.959_964 * (requests.variance() / requests.n.max(1) as f64).sqrt();
     let verdict = match (effect.sessions, effect.sessions_changed) {
         (0, _) => "unknown",
         (_, 0) => "dead_weight",
@@ -91,8 +90,14 @@ fn shown(shim: &str, effect: &Effect) -> Value {
         "moments": effect.moments,
         "other_step": effect.other_step,
         "other_context": effect.other_context,
-        "requests": {"mean": requests.mean(), "low": requests.mean() - half, "high": requests.mean() + half},
+        "requests": mean(&effect.requests),
     })
+}
+
+/// With its interval, if more than one value makes one.
+pub fn mean(moments: &Moments) -> Value {
+    let (low, high) = interval(moments).unzip();
+    json!({"mean": moments.mean(), "low": low, "high": high})
 }
 
 /// Sessions with a turn behind them, in an order that is by chance and always the same.

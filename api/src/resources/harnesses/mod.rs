@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use store::{Batch, Digest, Durability};
 
+pub use self::ablation::shims;
 pub use self::find::{Deciding, Found, deciding, resolve};
 use self::row::HarnessRow;
 use super::rollouts;

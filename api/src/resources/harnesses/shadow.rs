@@ -9,7 +9,7 @@ use domain::agent::HarnessRef;
 use domain::limits::TRIAL_SESSIONS_MAX;
 use domain::rollout::{Price, Recorded};
 use domain::trial::Tried;
-use harness::ablate::shadow::{Shadow, interval};
+use harness::ablate::shadow::Shadow;
 use harness::whatif::{Input, Report, Variant};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -71,6 +71,13 @@ pub async fn begin(
     if wanted == 0 || wanted > TRIAL_SESSIONS_MAX {
         return Err(ApiError::field("sessions", format!("must be from 1 to {TRIAL_SESSIONS_MAX}")));
     }
+    if body.turns == Some(0) {
+        return Err(ApiError::field("turns", "must be at least 1"));
+    }
+    if shims.is_empty() {
+        return Err(ApiError::invalid(format!("{harness} has no shims that could be switched off")));
+    }
+    inspect::check_text(Some(&body.model), body.expect.as_deref())?;
     let requests_max = inspect::requests_max(body.requests_max)?;
     let sessions = ablation::sample(&app, Some(&body.model), body.agent.as_deref(), wanted).await?;
     let id = ids::new(ids::TRIAL);
@@ -143,23 +150,19 @@ fn weigh(asked: &Asked, tried: &[Tried<Report>]) -> (Vec<Value>, BTreeMap<String
             Tried::Report { report } => Ok(report),
             Tried::Failed { why } => Err(why),
         });
-        let with = reports.next();
+        let mut fail = |why: &str| *failed.entry(why.to_owned()).or_default() += 1;
+        let Some(with) = reports.next() else { continue };
+        // Every shim is held against this one, but it failed once.
+        let with = with.inspect_err(|why| fail(why));
         for (shadow, without) in shadows.iter_mut().zip(reports) {
+            let without = without.inspect_err(|why| fail(why));
             match (with, without) {
-                (Some(Ok(with)), Ok(without)) => shadow.add(with, without, asked.price.as_ref()),
-                (Some(Err(why)), _) | (_, Err(why)) => {
-                    shadow.unfinished += 1;
-                    *failed.entry(why.clone()).or_default() += 1;
-                }
-                (None, _) => {}
+                (Ok(with), Ok(without)) => shadow.add(with, without, asked.price.as_ref()),
+                _ => shadow.unfinished += 1,
             }
         }
     }
     let told = asked.shims.iter().zip(&shadows).map(|(name, shadow)| {
-        let mean = |moments: &domain::rollout::Moments| {
-            let (low, high) = interval(moments);
-            json!({"mean": moments.mean(), "low": low, "high": high})
-        };
         let (low, high) = shadow.share_worse();
         json!({
             "name": name,
@@ -170,10 +173,54 @@ fn weigh(asked: &Asked, tried: &[Tried<Report>]) -> (Vec<Value>, BTreeMap<String
             "better": shadow.better,
             "unfinished": shadow.unfinished,
             "share_worse": {"low": low, "high": high},
-            "requests": mean(&shadow.requests),
-            "tokens": mean(&shadow.tokens),
-            "cost": shadow.cost.as_ref().map(mean),
+            "requests": ablation::mean(&shadow.requests),
+            "tokens": ablation::mean(&shadow.tokens),
+            "cost": shadow.cost.as_ref().map(ablation::mean),
         })
     });
     (told.collect(), failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Tried<Report> {
+        let sum = json!({"turn": 1, "requests": 2, "failed_requests": 0, "usage": {}, "calls": 0, "errors": 0, "ended": "end_turn"});
+        let answered = json!({"requests_recorded": 2, "requests_live": 0, "calls_recorded": 0});
+        let report = json!({
+            "session_id": "sesn_1", "turn": 1, "position": 0, "harness": {"name": "loop", "version": 2, "sha256": ""},
+            "model": "m", "strategy": {"name": "full", "version": 1}, "shims_off": [], "same_steps": 3, "left_out": 0,
+            "turns": [{"turn": 1, "recorded": sum, "tried": sum}], "answered": answered, "end": {"end": "complete"},
+        });
+        Tried::Report { report: serde_json::from_value(report).unwrap() }
+    }
+
+    fn failed(why: &str) -> Tried<Report> {
+        Tried::Failed { why: why.to_owned() }
+    }
+
+    #[test]
+    fn what_failed_is_counted_once() {
+        let asked = Asked {
+            harness: HarnessRef { name: "loop".to_owned(), version: 2, sha256: String::new() },
+            model: "m".to_owned(),
+            shims: ["one", "two"].map(str::to_owned).to_vec(),
+            sessions: ["sesn_1", "sesn_2", "sesn_3"].map(str::to_owned).to_vec(),
+            expect: None,
+            price: None,
+        };
+        // With every shim, without one, without the other: of each session.
+        let tried = [
+            [failed("gone"), report(), report()],
+            [report(), report(), failed("late")],
+            [failed("gone"), report(), failed("late")],
+        ];
+        let (shims, failed) = weigh(&asked, &tried.concat());
+        assert_eq!(json!(failed), json!({"gone": 2, "late": 2}));
+        let counts = shims.iter().map(|shim| (&shim["sessions"], &shim["unfinished"])).collect::<Vec<_>>();
+        assert_eq!(counts, [(&json!(1), &json!(2)), (&json!(0), &json!(3))]);
+        assert_eq!(shims[0]["requests"], json!({"mean": 0.0, "low": null, "high": null}), "one session has no spread");
+        assert_eq!((&shims[0]["verdict"], &shims[1]["verdict"]), (&json!("dead_weight"), &json!("unknown")));
+    }
 }

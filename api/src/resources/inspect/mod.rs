@@ -29,7 +29,7 @@ use crate::query::{Param, Query};
 use crate::router::{Resource, Route};
 
 pub use self::replay::read as recording;
-pub use self::whatif::requests_max;
+pub use self::whatif::{check_text, requests_max};
 
 pub const RESOURCE: Resource = Resource {
     name: "session inspection",

@@ -3,11 +3,11 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use domain::agent::StrategyRef;
-use domain::limits::TRIAL_REQUESTS_MAX;
+use domain::limits::{TRIAL_EXPECT_BYTES_MAX, TRIAL_REQUESTS_MAX};
 use domain::rollout::{Price, Recorded};
 use domain::trial::Tried;
 use harness::context;
-use harness::whatif::{Input, Report, Sum, Variant, cost};
+use harness::whatif::{Input, Record, Report, Sum, Totals, Variant, cost};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -18,11 +18,13 @@ use super::super::trials::{self, Found, TrialRow};
 use super::onward;
 use crate::app::App;
 use crate::body::JsonBody;
-use crate::error::{ApiError, Result};
+use crate::error::{ApiError, Kind, Result};
 use crate::ids;
 
 /// How often a model may be asked where nothing else is said.
 const REQUESTS: u32 = 50;
+/// Bytes of a model's name.
+const MODEL_BYTES_MAX: usize = 256;
 
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -56,7 +58,7 @@ pub struct WhatIf {
 pub async fn begin(
     State(app): State<App>,
     Path(session_id): Path<String>,
-    JsonBody(body): JsonBody<WhatIf>,
+    JsonBody(mut body): JsonBody<WhatIf>,
 ) -> Result<Json<Value>> {
     let session = row::find(&app, &session_id).await?;
     let current = sessions::read(&app, &session_id).await?;
@@ -67,10 +69,13 @@ pub async fn begin(
     if body.turns == Some(0) {
         return Err(ApiError::field("turns", "must be at least 1"));
     }
+    check_text(body.model.as_deref(), body.expect.as_deref())?;
     let harness = match &body.harness {
-        Some(named) => Some(harnesses::resolve(&app, named).await?.reference()),
+        Some(named) => Some(harnesses::resolve(&app, named).await?),
         None => None,
     };
+    body.shims_off = shims_off(&app, &session_id, &body, harness.as_ref()).await?;
+    let harness = harness.map(|found| found.reference());
     if let Some(strategy) = &body.strategy {
         context::find(strategy).map_err(|error| ApiError::field("strategy", format!("names {error}")))?;
     }
@@ -100,6 +105,62 @@ pub async fn begin(
     let row = TrialRow { id, created_at: app.clock.now(), subject: session_id, asked, fork };
     trials::begin(&app, &row, vec![input]).await?;
     shown(&app, &row).await.map(Json)
+}
+
+/// These go into every trial.
+pub fn check_text(model: Option<&str>, expect: Option<&str>) -> Result<()> {
+    for (field, text, max) in [("model", model, MODEL_BYTES_MAX), ("expect", expect, TRIAL_EXPECT_BYTES_MAX)] {
+        if text.is_some_and(|text| text.len() > max) {
+            return Err(ApiError::field(field, format!("must be at most {max} bytes")));
+        }
+    }
+    Ok(())
+}
+
+/// Each once, and all of them shims of the harness that is asked.
+async fn shims_off(
+    app: &App,
+    session_id: &str,
+    body: &WhatIf,
+    harness: Option<&harnesses::Found>,
+) -> Result<Vec<String>> {
+    if body.shims_off.is_empty() {
+        return Ok(Vec::new());
+    }
+    let own;
+    let harness = match harness {
+        Some(harness) => harness,
+        None => {
+            own = held(app, session_id, body.turn).await?;
+            &own
+        }
+    };
+    let known = harnesses::shims(harness);
+    let mut shims_off = body.shims_off.clone();
+    shims_off.sort();
+    shims_off.dedup();
+    match shims_off.iter().find(|name| !known.contains(name)) {
+        None => Ok(shims_off),
+        Some(_) if known.is_empty() => {
+            Err(ApiError::field("shims_off", format!("{} has no shims", harness.reference())))
+        }
+        Some(_) => {
+            let known = known.join(", ");
+            Err(ApiError::field("shims_off", format!("{} has the shims {known}", harness.reference())))
+        }
+    }
+}
+
+/// The harness that the session held before a turn: it may have been swapped since.
+async fn held(app: &App, session_id: &str, turn: u64) -> Result<harnesses::Found> {
+    let recording = super::recording(app, session_id).await?;
+    let read = tokio::task::spawn_blocking(move || Record::of(&recording, turn).map(|record| record.before));
+    let before = read.await.map_err(ApiError::internal)?.map_err(ApiError::internal)?;
+    let harness = before.summary.harness;
+    harnesses::resolve(app, &harness.sha256).await.map_err(|error| match error.kind() {
+        Kind::NotFound => ApiError::field("shims_off", format!("nobody knows the shims of {harness}, which is gone")),
+        _ => error,
+    })
 }
 
 pub fn requests_max(asked: Option<u32>) -> Result<u32> {
@@ -157,20 +218,15 @@ fn told(report: &Report, price: Option<&Price>) -> Result<Value> {
         }
         shown
     };
-    let (mut recorded, mut tried, mut compared) = (Sum::default(), Sum::default(), 0);
     for pair in &report.turns {
         let at = told["turns"].as_array_mut().and_then(|turns| turns.iter_mut().find(|turn| turn["turn"] == pair.turn));
         let Some(at) = at else { continue };
         at["recorded"] = priced(&pair.recorded);
         let Some(other) = &pair.tried else { continue };
         at["tried"] = priced(other);
-        if other.ended.is_some() && pair.recorded.ended.is_some() {
-            compared += 1;
-            recorded.absorb(&pair.recorded);
-            tried.absorb(other);
-        }
     }
-    told["totals"] = json!({"turns": compared, "recorded": priced(&recorded), "tried": priced(&tried)});
+    let Totals { turns, recorded, tried, .. } = report.totals();
+    told["totals"] = json!({"turns": turns, "recorded": priced(&recorded), "tried": priced(&tried)});
     told["unknown"] = json!(report.caveats());
     if let Some(told) = told.as_object_mut() {
         told.remove("left");
