@@ -124,7 +124,7 @@ async fn ask(
         }
         ClientAuth::Post { secret } => {
             form.push(("client_id", encoded(&refresh.client_id)));
-            form.push(("client_secret", encoded(&*proxy.secret(secret)?)));
+            form.push(("client_secret", encoded(&proxy.secret(secret)?)));
         }
         ClientAuth::None {} => form.push(("client_id", encoded(&refresh.client_id))),
     }

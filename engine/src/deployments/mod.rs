@@ -43,6 +43,11 @@ impl Deployments {
     }
 }
 
+/// Which of several deployments decides: whether it names a version, and when that was said.
+type Weight = (bool, i64);
+/// What goes to a version that is ramped up, in percent.
+type Share = Option<(Target, f32)>;
+
 impl Table {
     pub fn get(&self, namespace: &str, name: &str) -> Option<&Deployment> {
         self.0.get(namespace)?.get(name)
@@ -76,8 +81,8 @@ impl Table {
     /// Where a queue goes. Of several deployments whose workers poll it the one that was changed last decides, and one
     /// that sends it to a version before one that sends it to workers without.
     pub fn routing(&self, namespace: &str, queue: &str, is_activity: bool) -> Routing {
-        let mut current: Option<(bool, i64, Target)> = None;
-        let mut ramp: Option<(bool, i64, Option<(Target, f32)>)> = None;
+        let mut current: Option<(Weight, Target)> = None;
+        let mut ramp: Option<(Weight, Share)> = None;
         for deployment in self.all(namespace) {
             let polls = |build_id: &str| {
                 deployment.versions.get(build_id).is_some_and(|version| version.has_queue(queue, is_activity))
@@ -93,24 +98,24 @@ impl Table {
             };
             let revision = deployment.revision;
             if let Some((is_versioned, version)) = target(&deployment.current) {
-                let candidate = (is_versioned, deployment.current_changed_at, Target { version, revision });
-                if current.as_ref().is_none_or(|known| (known.0, known.1) < (candidate.0, candidate.1)) {
+                let candidate = ((is_versioned, deployment.current_changed_at), Target { version, revision });
+                if current.as_ref().is_none_or(|known| known.0 < candidate.0) {
                     current = Some(candidate);
                 }
             }
             let to = deployment.ramp.as_ref().map_or(&None, |ramp| &ramp.to);
             if let Some((is_versioned, version)) = target(to) {
                 let share = deployment.ramp.as_ref().map(|ramp| (Target { version, revision }, ramp.percentage));
-                let candidate = (is_versioned, deployment.percentage_changed_at, share);
-                if ramp.as_ref().is_none_or(|known| (known.0, known.1) < (candidate.0, candidate.1)) {
+                let candidate = ((is_versioned, deployment.percentage_changed_at), share);
+                if ramp.as_ref().is_none_or(|known| known.0 < candidate.0) {
                     ramp = Some(candidate);
                 }
             }
         }
-        let changed_at = current.as_ref().map_or(0, |known| known.1).max(ramp.as_ref().map_or(0, |known| known.1));
+        let changed_at = current.as_ref().map_or(0, |known| known.0.1).max(ramp.as_ref().map_or(0, |known| known.0.1));
         Routing {
-            current: current.map(|known| known.2).unwrap_or_default(),
-            ramp: ramp.and_then(|known| known.2),
+            current: current.map(|known| known.1).unwrap_or_default(),
+            ramp: ramp.and_then(|known| known.1),
             changed_at: Time(changed_at),
         }
     }
