@@ -375,6 +375,8 @@ impl Followed {
                     self.tell(Update::Closed);
                     return;
                 }
+                // The follower is gone, and whatever it was part of: nobody can ask any more.
+                Err(_) if self.inner.recent.strong_count() == 0 => return,
                 Err(error) => {
                     warn!(error = &error as &dyn std::error::Error, "session cannot be read");
                     tokio::time::sleep(RETRY_PAUSE).await;

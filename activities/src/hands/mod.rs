@@ -5,6 +5,7 @@
 
 mod local;
 mod mcp;
+mod nesting;
 mod packages;
 mod pieces;
 mod repositories;

@@ -1,7 +1,7 @@
 //! `web_fetch`: a page of the web as text. Fetched by egress, which judges where it lies; read here, where a page that does
 //! harm finds neither a session nor a secret.
 
-use super::Executed;
+use super::{Executed, nesting};
 use domain::{
     agent::WebFetch,
     egress::{CALLS_SOCKET, WEB_REFUSED, WEB_URL, web_path},
@@ -25,6 +25,8 @@ const WITHIN: Duration = Duration::from_secs(60);
 /// Of what is made into text: as a page of pure text has it, and as HTML.
 const TEXT_BYTES_MAX: usize = 10 * 1024 * 1024;
 const HTML_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Elements inside of each other. Browsers stop at 512.
+const NESTED_MAX: usize = 1_000;
 /// What the model is shown, unless its agent says less.
 const SHOWN_CHARS_MAX: usize = 100_000;
 /// What a token is taken to be.
@@ -134,6 +136,9 @@ fn plain(page: &Page) -> String {
 
 fn html(page: &Page) -> Result<String, Executed> {
     let html = &page.body[..page.body.len().min(HTML_BYTES_MAX)];
+    if nesting::depth(html) > NESTED_MAX {
+        return Err(failed("url_not_accessible", "the page's HTML nests too deep to be read"));
+    }
     let text = html2text::config::plain().string_from_read(html, LINE_CHARS);
     let text = text.map_err(|_| failed("url_not_accessible", "the page's HTML cannot be read"))?;
     let Ok(base) = Url::parse(&page.url) else { return Ok(text) };
@@ -193,11 +198,14 @@ mod tests {
     }
 
     #[test]
-    fn html_that_is_deeper_than_a_stack_is_read_or_refused() {
+    fn html_that_is_deeper_than_a_parser_can_bear_is_refused_and_what_is_less_deep_is_read() {
         let deep = page("text/html", &"<div>".repeat(200_000));
+        assert!(text(&deep).starts_with("ERROR url_not_accessible: "));
+        let deep = page("text/html", &format!("{}inside", "<div>".repeat(NESTED_MAX)));
         // On a thread as small as those that it runs on.
-        let read = std::thread::Builder::new().stack_size(2 * 1024 * 1024).spawn(move || text(&deep).len());
-        assert!(read.unwrap().join().unwrap() > 0);
+        let read = std::thread::Builder::new().stack_size(2 * 1024 * 1024).spawn(move || text(&deep));
+        let read = read.unwrap().join().unwrap();
+        assert!(read.trim_end().ends_with("inside"), "{read:.200}");
     }
 
     #[tokio::test]

@@ -36,6 +36,8 @@ pub struct Record {
     requests: VecDeque<Request>,
     calls: VecDeque<Recalled>,
     lists: VecDeque<Result<ListOutcome, Closed>>,
+    /// Calls that have.
+    ended: usize,
 }
 
 /// A model request and what became of it.
@@ -72,6 +74,8 @@ pub struct Recalled {
     input_sha256: String,
     tool_use_id: String,
     pub end: Option<CallEnd>,
+    /// How many had ended before it.
+    ended: usize,
     pub confirmation: Option<Mail>,
 }
 
@@ -130,6 +134,7 @@ impl Record {
             requests: VecDeque::new(),
             calls: VecDeque::new(),
             lists: VecDeque::new(),
+            ended: 0,
         }
     }
 
@@ -146,9 +151,7 @@ impl Record {
                         Some(Outcome::Tool { digest }) => Some(CallEnd::Hand(Box::new((digest.clone(), result)))),
                         _ => Some(closing.how.clone()).filter(|how| *how != Closed::Cancelled).map(CallEnd::Lost),
                     };
-                    if let Some(known) = self.recalled(&call.tool_use_id) {
-                        known.end = end;
-                    }
+                    self.ended(&call.tool_use_id, end);
                 }
                 (Some(Op::ListTools {}), Some(Outcome::List { outcome })) => self.lists.push_back(Ok(outcome.clone())),
                 (Some(Op::ListTools {}), _) if closing.how != Closed::Cancelled => {
@@ -202,9 +205,7 @@ impl Record {
                         }
                         EventBody::UserCustomToolResult { custom_tool_use_id: id, .. }
                         | EventBody::UserToolResult { tool_use_id: id, .. } => {
-                            if let Some(known) = self.recalled(id) {
-                                known.end = Some(CallEnd::Client(Box::new(mail.clone())));
-                            }
+                            self.ended(id, Some(CallEnd::Client(Box::new(mail.clone()))));
                         }
                         _ => self.left_out += 1,
                     }
@@ -227,6 +228,7 @@ impl Record {
                         input_sha256: call.input_sha256.clone(),
                         tool_use_id: call.tool_use_id.clone(),
                         end: None,
+                        ended: 0,
                         confirmation: None,
                     }));
                 }
@@ -245,6 +247,14 @@ impl Record {
             last.know(request.sha256.as_deref());
         }
         request.end = end;
+    }
+
+    fn ended(&mut self, tool_use_id: &str, end: Option<CallEnd>) {
+        let before = self.ended;
+        if let Some(known) = self.recalled(tool_use_id) {
+            (known.end, known.ended) = (end, before);
+            self.ended += 1;
+        }
     }
 
     fn recalled(&mut self, tool_use_id: &str) -> Option<&mut Recalled> {
@@ -274,6 +284,13 @@ impl Record {
         let answer = self.calls.front()?.answer;
         let at = self.calls.iter().take_while(|known| known.answer == answer).position(is_it)?;
         self.calls.remove(at)
+    }
+
+    /// Where in the order of ends this call's was. What is not known comes last.
+    pub fn place(&self, call: &Call) -> usize {
+        let mut known = self.calls.iter().filter(|known| known.end.is_some());
+        let known = known.find(|known| known.name == call.name && known.input_sha256 == call.input_sha256);
+        known.map_or(usize::MAX, |known| known.ended)
     }
 
     /// What MCP servers said when they were asked next, or how asking them failed.

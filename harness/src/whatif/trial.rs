@@ -118,8 +118,13 @@ impl Trial {
             // A call waits for its hand here too: what is answered before it was given to anybody was not run.
             let has_hand = self.state.summary.hand.is_some();
             let is_started = |pending: &&Pending| has_hand || !pending.op.needs_hand();
-            let mut started = self.state.pending.iter().filter(is_started);
-            let pending = started.find(|pending| !self.is_closed(&pending.activity)).cloned();
+            let started = self.state.pending.iter().filter(is_started);
+            // Calls that ran side by side end in the order in which they ended then: requests name their results so.
+            let place = |pending: &&Pending| match &pending.op {
+                Op::Execute { call } => self.record.place(call),
+                _ => 0,
+            };
+            let pending = started.filter(|pending| !self.is_closed(&pending.activity)).min_by_key(place).cloned();
             match pending {
                 Some(Pending { activity, op: op @ (Op::CallModel { .. } | Op::Compact { .. }), .. }) => {
                     return Need::Request(Box::new(self.asked(activity, op)));
@@ -327,7 +332,8 @@ impl Trial {
 
     /// Confirmations and results of clients, as they came then.
     fn answer_from_outside(&mut self) {
-        let waits = self.state.blocked.iter().find(|blocked| blocked.on != Blocker::Allowed).cloned();
+        let waits = self.state.blocked.iter().filter(|blocked| blocked.on != Blocker::Allowed);
+        let waits = waits.min_by_key(|blocked| self.record.place(&blocked.call)).cloned();
         let Some(blocked) = waits else { return self.end = Some(End::Complete {}) };
         let known = self.record.result(&blocked.call);
         let mail = known.and_then(|known| match blocked.on {

@@ -1,11 +1,11 @@
 //! What a session stores goes when nobody needs it, and not before: blobs by references, histories once they are sealed.
 
 use activities::model::scripted::{Script, serve};
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use api::{App, tenants::Tenants, upkeep};
 use engine::{Engine, Store};
 use jiff::{SignedDuration, Timestamp};
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 use steadyhand_tests::{
     bed,
     client::{Client, LoggedEvent, Mark},
@@ -93,6 +93,7 @@ async fn turn(client: &Client, session: &str, number: usize) -> anyhow::Result<(
 /// One round of upkeep on a service's folder, as if so much later.
 async fn upkeep_later(data: &Path, later: SignedDuration) -> anyhow::Result<Round> {
     let catalog = Arc::new(FjallCatalog::open(&data.join("catalog"))?);
+    let held = Arc::downgrade(&catalog);
     let blobs = Arc::new(FolderBlobs::open(&data.join("blobs"))?);
     let engine = Engine::open(engine::Options::new(Store::Fjall(data.join("engine"))))?;
     let connection = bed::embedded(engine.clone()).await?;
@@ -106,5 +107,13 @@ async fn upkeep_later(data: &Path, later: SignedDuration) -> anyhow::Result<Roun
     let (blobs, runs) = (blobs.list(None, usize::MAX).await?.len(), engine.verify()?.runs);
     app.close();
     engine.shutdown().await;
+    drop(app);
+    // Whoever follows a session hears of the engine's end and lets go.
+    let let_go = async {
+        while held.strong_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), let_go).await.context("the catalog is still held")?;
     Ok(Round { blobs_before, blobs, runs_before, runs })
 }

@@ -173,7 +173,8 @@ async fn scenario(
         shown = client.ok(Method::GET, &trial, None).await?;
     }
     let report = &shown["report"];
-    ensure!(report["end"]["end"] == "complete" && report["turns"].as_array().is_some_and(|turns| turns.len() == 3));
+    let is_whole = report["turns"].as_array().is_some_and(|turns| turns.len() == 3);
+    ensure!(report["end"]["end"] == "complete" && is_whole, "{shown:#}");
     ensure!(report["first_step"].is_null() && report["first_request"].is_null(), "{report:#}");
     for dir in [service.data_dir(), service.hands_dir()] {
         let found = Command::new("grep").args(["-rla", "CANARY"]).arg(&dir).output()?;
