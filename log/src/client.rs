@@ -16,7 +16,7 @@ use temporalio_common::protos::temporal::api::{
         DescribeWorkflowExecutionRequest, GetWorkflowExecutionHistoryRequest, GetWorkflowExecutionHistoryReverseRequest,
     },
 };
-use tonic::{Code, IntoRequest, Status};
+use tonic::{Code, IntoRequest, Response, Status};
 
 /// Mostly little or nothing is new: the first page back is short, and each further one longer.
 const NEWEST_PAGE_EVENTS: i32 = 4;
@@ -42,6 +42,18 @@ impl TemporalReader {
     }
 }
 
+/// What was asked for, asked a second time where the connection broke under it: a cluster ends each one after some minutes
+/// (`frontend.keepAliveMaxConnectionAge`), and reading twice does nothing twice.
+async fn asked<R, Answer: Future<Output = Result<Response<R>, Status>>>(
+    call: impl Fn() -> Answer,
+) -> Result<R, Status> {
+    let answer = match call().await {
+        Err(status) if matches!(status.code(), Code::Unavailable | Code::Cancelled) => call().await,
+        answer => answer,
+    };
+    answer.map(Response::into_inner)
+}
+
 fn error(session_id: &str, status: Status) -> Error {
     let session_id = session_id.to_owned();
     match status.code() {
@@ -65,13 +77,11 @@ impl HistoryReader for TemporalReader {
             history_event_filter_type: HistoryEventFilterType::AllEvent as i32,
             ..Default::default()
         };
-        let response = self
-            .connection
-            .workflow_service()
-            .get_workflow_execution_history(request.into_request())
-            .await
-            .map_err(|status| error(&run.session_id, status))?
-            .into_inner();
+        let asked = asked(|| {
+            let (mut service, request) = (self.connection.workflow_service(), request.clone().into_request());
+            async move { service.get_workflow_execution_history(request).await }
+        });
+        let response = asked.await.map_err(|status| error(&run.session_id, status))?;
         let events = response.history.map(|history| history.events).unwrap_or_default();
         self.whole(&run.session_id, events, response.next_page_token).await
     }
@@ -88,13 +98,11 @@ impl HistoryReader for TemporalReader {
                 maximum_page_size,
             };
             maximum_page_size = maximum_page_size.saturating_mul(PAGE_GROWTH);
-            let response = self
-                .connection
-                .workflow_service()
-                .get_workflow_execution_history_reverse(request.into_request())
-                .await
-                .map_err(|status| error(&run.session_id, status))?
-                .into_inner();
+            let asked = asked(|| {
+                let (mut service, request) = (self.connection.workflow_service(), request.clone().into_request());
+                async move { service.get_workflow_execution_history_reverse(request).await }
+            });
+            let response = asked.await.map_err(|status| error(&run.session_id, status))?;
             let events = response.history.map(|history| history.events).unwrap_or_default();
             let is_known = events.iter().any(|event| event.event_id <= known);
             newest_first.extend(events.into_iter().filter(|event| event.event_id > known));
@@ -111,16 +119,41 @@ impl HistoryReader for TemporalReader {
             namespace: self.namespace.clone(),
             execution: execution(session_id, ""),
         };
-        let response = self
-            .connection
-            .workflow_service()
-            .describe_workflow_execution(request.into_request())
-            .await
-            .map_err(|status| error(session_id, status))?
-            .into_inner();
+        let asked = asked(|| {
+            let (mut service, request) = (self.connection.workflow_service(), request.clone().into_request());
+            async move { service.describe_workflow_execution(request).await }
+        });
+        let response = asked.await.map_err(|status| error(session_id, status))?;
         let info = response.workflow_execution_info.unwrap_or_default();
         let run_id = info.execution.map(|execution| execution.run_id);
         let run_id = run_id.ok_or_else(|| Error::NotFound { session_id: session_id.to_owned() })?;
         Ok((Run { session_id: session_id.to_owned(), run_id }, info.history_length))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[tokio::test]
+    async fn a_connection_that_breaks_is_asked_a_second_time_and_no_third() {
+        for (answers, expected, asked_for) in [
+            (vec![Ok(1)], Ok(1), 1),
+            (vec![Err(Code::Cancelled), Ok(2)], Ok(2), 2),
+            (vec![Err(Code::Unavailable), Ok(2)], Ok(2), 2),
+            (vec![Err(Code::Unavailable), Err(Code::Unavailable), Ok(3)], Err(Code::Unavailable), 2),
+            (vec![Err(Code::NotFound), Ok(2)], Err(Code::NotFound), 1),
+            (vec![Err(Code::Internal), Ok(2)], Err(Code::Internal), 1),
+        ] {
+            let at = AtomicUsize::new(0);
+            let answer = || match &answers[at.fetch_add(1, Ordering::Relaxed)] {
+                Ok(answer) => Ok(Response::new(*answer)),
+                Err(code) => Err(Status::new(*code, "")),
+            };
+            let call = || std::future::ready(answer());
+            assert_eq!(asked(call).await.map_err(|status| status.code()), expected, "{answers:?}");
+            assert_eq!(at.into_inner(), asked_for, "{answers:?}");
+        }
     }
 }

@@ -213,14 +213,11 @@ impl Client {
             loop {
                 // Listening begins before looking, so nothing falls in between.
                 let listening = self.listen(session, "session.status_idle").await;
-                if let Ok(events) = self.events(session).await
-                    && is_done(&events)
-                {
-                    return anyhow::Ok(events);
-                }
-                match listening {
-                    Ok(listening) => listening.await,
-                    Err(_) => self.back().await?,
+                match (self.events(session).await, listening) {
+                    (Ok(events), _) if is_done(&events) => return anyhow::Ok(events),
+                    (Ok(_), Ok(listening)) => listening.await,
+                    // What was not seen may be what is listened for: it is looked for again.
+                    (Err(_), _) | (_, Err(_)) => self.back().await?,
                 }
             }
         };
