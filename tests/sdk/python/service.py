@@ -15,11 +15,13 @@ from support import MODEL, TOOLSET, Session
 
 
 class Service:
-    """`steadyhand serve` on a data folder that outlives it. STEADYHAND_SDK_SERVE is the command but for its folders."""
+    """`steadyhand serve` on a data folder that outlives it. STEADYHAND_SDK_SERVE is the command but for its folders, with
+    PROCESS for which of pytest's it is."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._command = shlex.split(os.environ["STEADYHAND_SDK_SERVE"])
+        process = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+        self._command = shlex.split(os.environ["STEADYHAND_SDK_SERVE"].replace("PROCESS", process))
         self._command += ["--data", str(folder / "data"), "--hands-dir", str(folder / "hands")]
         self._clients = contextlib.ExitStack()
         # Where it was first, it is again: a worker has only one address.
