@@ -123,12 +123,11 @@ fn start<'a>(
                 call: call.clone(),
                 turn_event,
             };
-            let mut options = activity.options(
-                queue::HANDS,
+            let options = activity.outside(
+                state,
                 limits::EXECUTE_TIMEOUT_MS,
                 ActivityCancellationType::WaitCancellationCompleted,
             );
-            options.schedule_to_start_timeout = Some(state.summary.attributes.tuning.host_wait());
             let call = ctx.execute_activity(Hands::call_mcp, input, options);
             Box::pin(async move { Ok(Outcome::Tool { digest: call.await.map_err(closed)?.digest }) })
         }
@@ -151,12 +150,11 @@ fn start<'a>(
                 call: call.clone(),
                 turn_event,
             };
-            let mut options = activity.options(
-                queue::HANDS,
+            let options = activity.outside(
+                state,
                 limits::EXECUTE_TIMEOUT_MS,
                 ActivityCancellationType::WaitCancellationCompleted,
             );
-            options.schedule_to_start_timeout = Some(state.summary.attributes.tuning.host_wait());
             let call = ctx.execute_activity(Hands::fetch_page, input, options);
             Box::pin(async move { Ok(Outcome::Tool { digest: call.await.map_err(closed)?.digest }) })
         }
@@ -200,9 +198,7 @@ fn start<'a>(
                 servers: unlisted.map(|server| server.server.clone()).collect(),
                 turn_event,
             };
-            let mut options =
-                activity.options(queue::HANDS, limits::LIST_TIMEOUT_MS, ActivityCancellationType::TryCancel);
-            options.schedule_to_start_timeout = Some(state.summary.attributes.tuning.host_wait());
+            let options = activity.outside(state, limits::LIST_TIMEOUT_MS, ActivityCancellationType::TryCancel);
             let call = ctx.execute_activity(Hands::list_tools, input, options);
             Box::pin(async move { Ok(Outcome::List { outcome: call.await.map_err(closed)? }) })
         }
@@ -388,6 +384,18 @@ impl Activity {
             .cancellation_token(self.token.clone())
             .do_not_eagerly_execute(true)
             .build()
+    }
+
+    /// For what any hand worker does out in the network. It waits for one no longer than for the host of a hand.
+    fn outside(
+        &self,
+        state: &SessionState,
+        start_to_close_ms: u64,
+        cancellation: ActivityCancellationType,
+    ) -> ActivityOptions {
+        let mut options = self.options(queue::HANDS, start_to_close_ms, cancellation);
+        options.schedule_to_start_timeout = Some(state.summary.attributes.tuning.host_wait());
+        options
     }
 
     /// For what only one host can take.

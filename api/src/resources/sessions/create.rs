@@ -19,7 +19,6 @@ use store::{Batch, Digest, Durability};
 use tracing::Span;
 
 use super::current::Current;
-use super::mcp::{self, McpPolicy};
 use super::object::Session;
 use super::repositories;
 use super::row::{self, CreationRow, Projection, SessionRow};
@@ -169,16 +168,6 @@ async fn plan(app: &App, body: CreateSession) -> Result<Plan> {
     let agent = agent::keep(app, &agent).await?;
     let agent = AgentFacts { strategy: strategy.unwrap_or(agent.strategy), shims_off, ..agent };
     let attached = uploads.iter().map(|upload| upload.resource.clone()).collect::<Vec<Resource>>();
-    let repositories = repositories::reached(&id, &attached);
-    let McpPolicy { mcp_servers, mcp_hosts, web } = mcp::policy(app, &agent, &vault_ids).await?;
-    let policy = egress::policy(app, &environment.config)?.map(|policy| Policy {
-        variables,
-        repositories,
-        mcp_servers,
-        mcp_hosts,
-        web,
-        ..policy
-    });
     let attributes = Attributes {
         title,
         metadata,
@@ -189,6 +178,7 @@ async fn plan(app: &App, body: CreateSession) -> Result<Plan> {
         agent,
         tuning: app.tuning,
     };
+    let policy = super::policy(app, &id, &attributes, &environment.config, variables).await?;
     Ok(Plan { id, created_at, attributes, uploads, events, harness, policy })
 }
 

@@ -27,7 +27,6 @@ use store::{Batch, Digest, Durability};
 use tracing::Span;
 
 use super::current::Current;
-use super::mcp::{self, McpPolicy};
 use super::object::Session;
 use super::row::{self, Projection, SessionRow};
 use super::{agent, create, moment, repositories};
@@ -200,16 +199,7 @@ async fn attributes(
         resource.id = derived::derive(ids::RESOURCE, &[&state.session_id, &resource.id]);
     }
     let variables = vaults::variables(app, &attributes.vault_ids).await?;
-    let repositories = repositories::reached(id, &attributes.resources);
-    let McpPolicy { mcp_servers, mcp_hosts, web } = mcp::policy(app, &attributes.agent, &attributes.vault_ids).await?;
-    let policy = egress::policy(app, &environment.config)?.map(|policy| Policy {
-        variables,
-        repositories,
-        mcp_servers,
-        mcp_hosts,
-        web,
-        ..policy
-    });
+    let policy = super::policy(app, id, &attributes, &environment.config, variables).await?;
     Ok((attributes, policy))
 }
 

@@ -19,7 +19,8 @@ pub mod uploads;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use domain::session::SessionInput;
+use domain::egress::{Policy, Variable};
+use domain::session::{Attributes, SessionInput};
 use domain::{Summary, Time};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -28,13 +29,16 @@ use store::Durability;
 pub use self::agent::{BuiltinTool, other_model};
 use self::current::Current;
 pub use self::fork::onward::go_on;
+use self::mcp::McpPolicy;
 use self::object::Session;
 use self::row::SessionRow;
 pub use self::rows::{DIFF, SessionRows};
 use crate::app::App;
+use crate::egress;
 use crate::error::{ApiError, Result};
 use crate::gateway;
 use crate::operation::{get, post};
+use crate::resources::environments::config::Config;
 use crate::router::{Resource, Route};
 
 pub const RESOURCE: Resource = Resource {
@@ -51,6 +55,27 @@ async fn retrieve(State(app): State<App>, Path(id): Path<String>) -> Result<Json
     let row = row::find(&app, &id).await?;
     let current = read(&app, &id).await?;
     Ok(Json(Session::of(&app, &row, current).await?))
+}
+
+/// What sandboxes of a session may reach, where its environment has any.
+async fn policy(
+    app: &App,
+    id: &str,
+    attributes: &Attributes,
+    config: &Config,
+    variables: Vec<Variable>,
+) -> Result<Option<Policy>> {
+    let Attributes { agent, vault_ids, resources, .. } = attributes;
+    let repositories = repositories::reached(id, resources);
+    let McpPolicy { mcp_servers, mcp_hosts, web } = mcp::policy(app, agent, vault_ids).await?;
+    Ok(egress::policy(app, config)?.map(|policy| Policy {
+        variables,
+        repositories,
+        mcp_servers,
+        mcp_hosts,
+        web,
+        ..policy
+    }))
 }
 
 /// Starts the workflow of a session whose row is written. If it cannot be started, the session is forgotten.
