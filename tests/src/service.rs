@@ -91,8 +91,9 @@ pub struct Service {
     options: Options,
     /// Base URL of the trace collector.
     collector: Option<String>,
-    /// Where the programs of another build are, which it runs until it is upgraded.
-    old: Option<PathBuf>,
+    /// Where the programs are that it runs, if not this build's where they lie: those of another build until it is upgraded, or
+    /// this build's where another user can reach them.
+    programs: Option<PathBuf>,
     dir: TempDir,
     key: String,
     base: watch::Sender<String>,
@@ -127,9 +128,22 @@ impl Service {
                 chown(&passage, options.uid, options.uid)?;
             }
         }
+        let mut programs = old;
+        if options.uid.is_some() && programs.is_none() {
+            programs = Some(lend_programs(dir.path())?);
+        }
         let base = watch::Sender::new(String::new());
-        let mut service =
-            Service { options, collector, old, dir, key: String::new(), base, serve: None, brain: None, hand: None };
+        let mut service = Service {
+            options,
+            collector,
+            programs,
+            dir,
+            key: String::new(),
+            base,
+            serve: None,
+            brain: None,
+            hand: None,
+        };
         service.start_missing().await?;
         service.options.fault = None;
         Ok(service)
@@ -138,7 +152,7 @@ impl Service {
     /// Puts this build in the place of the one that runs, one process after the other, on the same data: the workers first, so that
     /// for a while a new worker works for an old service.
     pub async fn upgrade(&mut self) -> anyhow::Result<()> {
-        self.old = None;
+        self.programs = None;
         if let Some(process) = self.brain.take() {
             process.terminate().await?;
             self.start_missing().await?;
@@ -243,7 +257,7 @@ impl Service {
 
     /// The program with nothing in its environment but what a test means.
     fn command(&self, role: Role) -> Command {
-        let program = self.old.as_ref().map_or_else(|| program("steadyhand"), |old| old.join("steadyhand"));
+        let program = self.programs.as_ref().map_or_else(|| program("steadyhand"), |folder| folder.join("steadyhand"));
         let mut command = Command::new(program);
         command.env_clear().stdin(Stdio::null()).stdout(Stdio::null());
         for name in ["PATH", "HOME", "STEADYHAND_LOG"] {
@@ -253,7 +267,7 @@ impl Service {
         }
         command.envs(self.options.environment.iter().map(|(name, value)| (name, value)));
         if let Some(uid) = self.options.uid {
-            command.uid(uid).gid(uid);
+            command.uid(uid).gid(uid).current_dir(self.dir.path());
         }
         match self.options.fault {
             Some((at, fault)) if at == role => command.env(FAULT, fault.to_string()),
@@ -372,6 +386,21 @@ impl Drop for Service {
 
 pub fn data_dir(root: &Path) -> PathBuf {
     root.join("data")
+}
+
+/// The programs in a folder of their own: the one they were built in may be closed to other users, as a home is.
+fn lend_programs(root: &Path) -> anyhow::Result<PathBuf> {
+    let folder = root.join("programs");
+    std::fs::create_dir(&folder)?;
+    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755))?;
+    for name in ["steadyhand", "steadyhand-hand"] {
+        let (from, to) = (program(name), folder.join(name));
+        // A link costs nothing, where both are on one file system.
+        if std::fs::hard_link(&from, &to).is_err() {
+            std::fs::copy(&from, &to).with_context(|| format!("copy {}", from.display()))?;
+        }
+    }
+    Ok(folder)
 }
 
 fn is_missing(process: &Option<Process>) -> bool {
