@@ -2,8 +2,9 @@
 //! gives back events, private part and digest. A failure of the provider is a result.
 
 use crate::{
-    answer::{self, Origin, Previews},
+    answer::{self, Origin, Parts, Previews},
     brain::BrainActivities,
+    judge::{self, Judge, Verdicts},
     model::{self, FailureClass, Model, OnDelta, Outcome, Request},
     url_sources,
 };
@@ -18,7 +19,7 @@ use domain::{
     outcome::{ModelDigest, ModelOutcome},
     session::{LogEntry, ModelInput},
 };
-use futures::future::BoxFuture;
+use futures::{FutureExt as _, future::BoxFuture};
 use harness::context::{self, Shape};
 use store::Blobs;
 
@@ -67,7 +68,8 @@ pub async fn call_model(
         request_sha256: ids::content_hash(&context::serialize(&body)),
     };
     let request = Request { body, betas: Vec::new(), session_id: input.session_id.clone(), tries: input.tries };
-    let asking = Asking { origin: &origin, agent: &input.agent, request, recipe };
+    let intent = judge::intent(&entries);
+    let asking = Asking { origin: &origin, agent: &input.agent, request, recipe, intent };
     let mut previews = Previews::new(origin.clone());
     let deltas = &brain.deltas;
     let mut on_delta = |delta| {
@@ -78,7 +80,7 @@ pub async fn call_model(
             deltas.publish(delta);
         }
     };
-    let outcome = ask(&*brain.model, &*brain.blobs, asking, &mut on_delta, cancelled).await?;
+    let outcome = ask(&*brain.model, brain.judge.as_ref(), &*brain.blobs, asking, &mut on_delta, cancelled).await?;
     Ok(outcome.map(|outcome| url_sources::checked(outcome, &entries, &snapshot)))
 }
 
@@ -88,19 +90,34 @@ pub struct Asking<'a> {
     pub agent: &'a AgentFacts,
     pub request: Request,
     pub recipe: Recipe,
+    /// What the user said, to judge calls by.
+    pub intent: String,
 }
 
 /// Sends it. `None`: nobody wants the answer any more. What of the answer is large goes into `blobs`.
 pub async fn ask(
     model: &dyn Model,
+    judge: Option<&Judge>,
     blobs: &dyn Blobs,
     asking: Asking<'_>,
     on_delta: &mut OnDelta<'_>,
     cancelled: BoxFuture<'_, ()>,
 ) -> Result<Option<ModelOutcome>, Error> {
-    let Asking { origin, agent, request, recipe } = asking;
-    match model.call(&request, on_delta, cancelled).await {
-        Outcome::Answer(answer) => Ok(Some(answered(blobs, origin, agent, answer, recipe).await?)),
+    let Asking { origin, agent, request, recipe, intent } = asking;
+    let cancelled = cancelled.shared();
+    match model.call(&request, on_delta, cancelled.clone().boxed()).await {
+        Outcome::Answer(answer) => {
+            let verdicts = match judge {
+                Some(judge) => {
+                    let cancelled = || cancelled.clone().boxed();
+                    judge.judge(&request.session_id, agent, &intent, &answer, cancelled).await
+                }
+                None => Some(Verdicts::new()),
+            };
+            let Some(verdicts) = verdicts else { return Ok(None) };
+            let parts = answer::parts(origin, agent, &answer, &verdicts);
+            Ok(Some(answered(blobs, parts, answer, recipe).await?))
+        }
         Outcome::Failed(failure) => {
             let digest = ModelDigest::Failed { failure: failed(failure) };
             Ok(Some(ModelOutcome { digest, events: Vec::new(), private: None }))
@@ -136,12 +153,10 @@ pub async fn resolve(blobs: &dyn Blobs, entries: &mut [LogEntry]) -> Result<(), 
 
 async fn answered(
     blobs: &dyn Blobs,
-    origin: &Origin,
-    agent: &AgentFacts,
+    mut parts: Parts,
     answer: model::Answer,
     recipe: Recipe,
 ) -> Result<ModelOutcome, Error> {
-    let mut parts = answer::parts(origin, agent, &answer);
     for event in &mut parts.events {
         log::blobs::offload(blobs, event).await?;
     }

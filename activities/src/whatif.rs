@@ -10,6 +10,7 @@ use crate::{
     decide::Guarded,
     gate,
     harnesses::Found,
+    judge,
     model::Request,
 };
 use domain::{
@@ -198,9 +199,10 @@ async fn answer(
     };
     let origin = Origin { session_id: input.id.clone(), activity_id: asked.activity.clone(), attempt };
     let request = Request { body, betas: Vec::new(), session_id: input.id.clone(), tries: asked.tries };
-    let asking = Asking { origin: &origin, agent: &asked.agent, request, recipe };
+    let intent = judge::intent(&entries);
+    let asking = Asking { origin: &origin, agent: &asked.agent, request, recipe, intent };
     // Nobody watches a session that is not there.
-    let told = call_model::ask(&*brain.model, blobs, asking, &mut |_| {}, cancelled).await?;
+    let told = call_model::ask(&*brain.model, brain.judge.as_ref(), blobs, asking, &mut |_| {}, cancelled).await?;
     let is_told = told.is_some();
     if let Some(outcome) = told {
         trial.told(asked, outcome);

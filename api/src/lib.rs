@@ -41,4 +41,4 @@ pub use app::{App, Engine, Options};
 pub use error::{ApiError, Result};
 pub use resources::sessions::catch_up::catch_up;
 pub use router::router;
-pub use serve::serve;
+pub use serve::{Patience, serve};
