@@ -1,12 +1,20 @@
 //! Clients that nobody wants: they take their time, say nothing, or say far too much. Raw bytes on sockets, as no client
-//! library would send them.
+//! library would send them. All of them are on a thread of their own, so that nobody who measures beside them waits for
+//! what they do here instead of what they do to the service.
 
 use anyhow::Context as _;
-use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    sync::Barrier,
+    runtime::Builder,
+    sync::{Barrier, oneshot},
     task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
@@ -14,6 +22,9 @@ use tokio::{
 const DRIP_EVERY: Duration = Duration::from_millis(500);
 const LARGE_BYTES: usize = 33_000_000;
 const DEEP_BYTES: usize = 1_000_000;
+/// Made once: whoever sends them is not to be busy with making them.
+static LARGE: LazyLock<Vec<u8>> = LazyLock::new(|| vec![b' '; LARGE_BYTES]);
+static DEEP: LazyLock<Vec<u8>> = LazyLock::new(|| vec![b'['; DEEP_BYTES]);
 /// Bodies that one of them sends, a second.
 const BODIES_PER_S: f64 = 2.0;
 
@@ -48,8 +59,12 @@ impl fmt::Display for Nuisance {
     }
 }
 
-/// At it until it is dropped.
-pub struct Crowd(JoinSet<()>);
+/// At it until it disperses, or is dropped.
+pub struct Crowd {
+    leave: oneshot::Sender<()>,
+    /// Ends when the last of them has.
+    gone: oneshot::Receiver<Infallible>,
+}
 
 /// Where it is, and whose key it has.
 #[derive(Clone)]
@@ -61,34 +76,49 @@ struct Target {
 impl Crowd {
     /// Returns once all of them have begun.
     pub async fn gather(nuisance: Nuisance, count: usize, addr: SocketAddr, key: &str) -> anyhow::Result<Self> {
+        LazyLock::force(&LARGE);
+        LazyLock::force(&DEEP);
         let target = Target { addr, key: key.into() };
-        let begun = Arc::new(Barrier::new(count + 1));
-        let mut crowd = JoinSet::new();
-        for n in 0..count {
-            let (target, begun) = (target.clone(), begun.clone());
-            crowd.spawn(async move {
-                // One that was sent away comes again; only the first time counts.
-                let mut first = Some(begun);
-                loop {
-                    // Being refused is what it is about.
-                    let _ = once(nuisance, n, &target, &mut first).await;
-                    if let Some(begun) = first.take() {
-                        begun.wait().await;
-                    }
-                }
-            });
-        }
-        let all = tokio::time::timeout(Duration::from_secs(120), begun.wait()).await;
-        all.context("the crowd does not gather")?;
-        Ok(Crowd(crowd))
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let (begun, all_begun) = oneshot::channel();
+        let (leave, leaving) = oneshot::channel();
+        let (here, gone) = oneshot::channel();
+        let crowd = async move {
+            let mut crowd = JoinSet::new();
+            let gathering = Arc::new(Barrier::new(count + 1));
+            for n in 0..count {
+                crowd.spawn(again_and_again(nuisance, n, target.clone(), gathering.clone()));
+            }
+            gathering.wait().await;
+            // Nobody waits any more: then it was dropped, and leaves.
+            let _ = begun.send(());
+            let _ = leaving.await;
+        };
+        std::thread::Builder::new().name("crowd".to_owned()).spawn(move || {
+            runtime.block_on(crowd);
+            drop(runtime);
+            drop(here);
+        })?;
+        let all_begun = tokio::time::timeout(Duration::from_secs(120), all_begun).await;
+        all_begun.context("the crowd does not gather")?.context("the crowd ended")?;
+        Ok(Crowd { leave, gone })
     }
 
-    pub fn len(&self) -> usize {
-        self.0.len()
+    /// Returns once all of them have closed their connections.
+    pub async fn disperse(self) {
+        drop(self.leave);
+        // Nothing is ever said there.
+        let _ = self.gone.await;
     }
+}
 
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+async fn again_and_again(nuisance: Nuisance, n: usize, target: Target, gathering: Arc<Barrier>) {
+    // One that was sent away comes again; only the first time counts.
+    let mut first = Some(gathering);
+    loop {
+        // Being refused is what it is about.
+        let _ = once(nuisance, n, &target, &mut first).await;
+        here(&mut first).await;
     }
 }
 
@@ -123,17 +153,17 @@ async fn once(nuisance: Nuisance, n: usize, target: &Target, first: &mut Option<
                 match nuisance {
                     Nuisance::Deep => {
                         stream.write_all(head(&format!("content-length: {DEEP_BYTES}\r\n")).as_bytes()).await?;
-                        stream.write_all(&vec![b'['; DEEP_BYTES]).await?;
+                        stream.write_all(&DEEP).await?;
                     }
                     // A body that was announced is refused before it is read.
                     _ if n.is_multiple_of(2) => {
                         stream.write_all(head(&format!("content-length: {LARGE_BYTES}\r\n")).as_bytes()).await?;
-                        stream.write_all(&vec![b' '; LARGE_BYTES]).await?;
+                        stream.write_all(&LARGE).await?;
                     }
                     _ => {
                         stream.write_all(head("transfer-encoding: chunked\r\n").as_bytes()).await?;
                         stream.write_all(format!("{LARGE_BYTES:x}\r\n").as_bytes()).await?;
-                        stream.write_all(&vec![b' '; LARGE_BYTES]).await?;
+                        stream.write_all(&LARGE).await?;
                         stream.write_all(b"\r\n0\r\n\r\n").await?;
                     }
                 }

@@ -1,16 +1,21 @@
-//! A body that has to come at some pace: whoever sends one a byte at a time holds a request, and whatever that holds, for
-//! as long as he likes.
+//! A body that has to come at some pace, neither too slowly nor without a pause: whoever sends one a byte at a time holds a
+//! request, and whatever that holds, for as long as he likes; whoever sends one faster than it can be read holds a thread.
 
 use std::error::Error;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep};
 
 use super::Patience;
+
+/// What is read of a body before others have their turn, in bytes. A connection that always has more goes on for a MiB by
+/// itself, and is first in line again before anybody has looked which other connections have something to say.
+const TURN_BYTES: usize = 128 << 10;
 
 #[derive(Debug, thiserror::Error)]
 #[error("the body comes too slowly")]
@@ -28,11 +33,13 @@ pub(super) struct Paced<B> {
     begun: Option<Instant>,
     bytes: u64,
     overdue: Option<Pin<Box<Sleep>>>,
+    /// How much came since others had their turn.
+    turn_bytes: usize,
 }
 
 impl<B> Paced<B> {
     pub fn new(body: B, patience: Patience) -> Self {
-        Self { body, patience, begun: None, bytes: 0, overdue: None }
+        Self { body, patience, begun: None, bytes: 0, overdue: None, turn_bytes: 0 }
     }
 
     fn deadline(&mut self) -> Instant {
@@ -55,12 +62,21 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
         let this = &mut *self;
         let deadline = this.deadline();
+        if this.turn_bytes >= TURN_BYTES {
+            this.turn_bytes = 0;
+            // Once begun it wakes this task, and unlike a wake of our own not before the runtime has asked the system for news.
+            let _ = pin!(yield_now()).poll(cx);
+            return Poll::Pending;
+        }
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
             if let Some(Ok(frame)) = &frame {
-                this.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                this.bytes += bytes as u64;
+                this.turn_bytes += bytes;
             }
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
+        this.turn_bytes = 0;
         let overdue = this.overdue.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         if overdue.deadline() != deadline {
             overdue.as_mut().reset(deadline);
@@ -79,8 +95,12 @@ where
 
 #[cfg(test)]
 mod tests {
-    use futures::stream;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::{StreamExt, stream};
     use http_body_util::{BodyExt, StreamBody};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 
@@ -114,5 +134,39 @@ mod tests {
         let took = begun.elapsed();
         assert!(took > Duration::from_secs(19) && took < Duration::from_secs(21), "{took:?}");
         assert!(is_too_slow(&*read(1, 10_001).await.unwrap_err()));
+    }
+    /// Looks at a socket again and again, while a body comes that is always there: how much of it was read between looks.
+    #[tokio::test]
+    async fn a_body_that_is_always_there_leaves_others_their_turn() {
+        const FRAME: &[u8] = &[b'x'; 16 << 10];
+        let read = Arc::new(AtomicUsize::new(0));
+        let (mut near, mut far) = tokio::net::UnixStream::pair().unwrap();
+        let looking = tokio::spawn({
+            let read = read.clone();
+            async move {
+                let (mut before, mut most) = (0, 0);
+                while near.read_u8().await.is_ok() {
+                    let now = read.load(Ordering::Relaxed);
+                    most = most.max(now - before);
+                    before = now;
+                }
+                most
+            }
+        });
+        let frames = stream::repeat_with(|| Ok::<_, axum::BoxError>(Frame::data(Bytes::from_static(FRAME)))).take(2000);
+        let mut body = Paced::new(StreamBody::new(frames), PATIENCE);
+        tokio::spawn(async move {
+            while let Some(frame) = body.frame().await {
+                let bytes = frame.unwrap().into_data().unwrap().len();
+                read.fetch_add(bytes, Ordering::Relaxed);
+                far.try_write(&[0]).unwrap();
+            }
+            far.shutdown().await.unwrap();
+        })
+        .await
+        .unwrap();
+        let most = looking.await.unwrap();
+        // Whoever has something to read is told of it when a turn ends, and has his own before the next one does.
+        assert!(most <= 3 * TURN_BYTES, "{most} bytes between looks");
     }
 }

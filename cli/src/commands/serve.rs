@@ -500,7 +500,6 @@ fn refuse_model_key() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Until somebody wants the service to end, or it cannot go on.
 /// As many file descriptors as this process may have: a connection takes one, and so does much behind it.
 fn descriptors() -> std::io::Result<usize> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -509,6 +508,7 @@ fn descriptors() -> std::io::Result<usize> {
     Ok(usize::try_from(maximum).expect("a small number"))
 }
 
+/// Until somebody wants the service to end, or it cannot go on.
 async fn wait(
     serving: &mut tokio::task::JoinHandle<()>,
     brain: Option<&worker::WorkerThread>,

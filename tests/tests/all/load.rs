@@ -36,6 +36,11 @@ const SIDE_BY_SIDE: usize = 16;
 /// What a healthy client may notice of others: twice the time, and so much that a busy machine shows by itself.
 const DISTURBED_MAX: u32 = 2;
 const NOISE: Duration = Duration::from_millis(25);
+/// Healthy clients alone and beside others take turns, so often, and each time for as long: what else this machine does
+/// meets both.
+const TURNS: usize = 3;
+/// Who disturbs does so every time it is looked at; what a busy machine does by itself is not there again.
+const LOOKS: usize = 3;
 
 /// How much of everything.
 #[derive(Clone, Copy)]
@@ -74,10 +79,16 @@ impl Load {
     }
 }
 
-/// How long requests of one kind took, each from the moment at which it was due.
+/// How long requests of one kind took, each from the moment at which it was due; the shortest first.
+#[derive(Default)]
 struct Times(Vec<Duration>);
 
 impl Times {
+    fn add(&mut self, more: Times) {
+        self.0.extend(more.0);
+        self.0.sort_unstable();
+    }
+
     fn at(&self, share: f64) -> Duration {
         self.0[((self.0.len() - 1) as f64 * share).round() as usize]
     }
@@ -108,9 +119,9 @@ async fn paced<F: Future<Output = anyhow::Result<()>> + Send + 'static>(
             anyhow::Ok(due.elapsed())
         });
     }
-    let mut times = under_way.join_all().await.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
-    times.sort_unstable();
-    Ok(Times(times))
+    let mut times = Times::default();
+    times.add(Times(under_way.join_all().await.into_iter().collect::<anyhow::Result<Vec<_>>>()?));
+    Ok(times)
 }
 
 async fn get(client: &Client, path: &str) -> anyhow::Result<Value> {
@@ -206,7 +217,7 @@ impl Scene {
                 Ok(())
             }
         });
-        let reads = self.reads(reads_per_s, &sessions);
+        let reads = self.reads(reads_per_s, seconds, &sessions);
         let (turns, creates, reads) = tokio::try_join!(turns, creates, reads)?;
         ensure!(made.load(Ordering::Relaxed) == creates_per_s * seconds);
         turns.print(self.engine, "turns, from the message to the end on the stream");
@@ -217,8 +228,8 @@ impl Scene {
         Ok(())
     }
 
-    async fn reads(&self, per_s: usize, sessions: &Arc<[String]>) -> anyhow::Result<Times> {
-        paced(per_s, self.load.seconds, |n| {
+    async fn reads(&self, per_s: usize, seconds: usize, sessions: &Arc<[String]>) -> anyhow::Result<Times> {
+        paced(per_s, seconds, |n| {
             let (client, sessions) = (self.client.clone(), sessions.clone());
             async move {
                 let session = &sessions[n % sessions.len()];
@@ -235,19 +246,43 @@ impl Scene {
 
     /// Healthy clients beside others.
     async fn beside(&self, sessions: &Arc<[String]>, addr: SocketAddr) -> anyhow::Result<()> {
-        let per_s = (self.load.reads_per_s / 10).max(20);
-        let alone = self.reads(per_s, sessions).await?;
-        alone.print(self.engine, "reads by healthy clients alone");
         for nuisance in Nuisance::ALL {
-            let crowd = Crowd::gather(nuisance, self.load.count(nuisance), addr, self.client.key()).await?;
-            let beside = self.reads(per_s, sessions).await?;
-            beside.print(self.engine, &format!("reads beside {} with {nuisance}", crowd.len()));
-            let most = (alone.at(0.99) * DISTURBED_MAX).max(NOISE);
-            ensure!(beside.at(0.99) <= most, "{nuisance}: p99 {:?}, alone {:?}", beside.at(0.99), alone.at(0.99));
+            let mut looks = 1;
+            while let Err(disturbed) = self.look(nuisance, sessions, addr).await? {
+                println!("figures: {}: {disturbed}", self.engine);
+                ensure!(looks < LOOKS, "{disturbed}, and so it was each of {LOOKS} times");
+                looks += 1;
+            }
         }
         let (now, most) = memory_mib(self.service.process(Role::Serve)?.pid())?;
         println!("figures: {}: memory of the service after it: {now} MiB, at most {most} MiB", self.engine);
         Ok(())
+    }
+
+    /// Whether healthy clients notice this one, and how.
+    async fn look(
+        &self,
+        nuisance: Nuisance,
+        sessions: &Arc<[String]>,
+        addr: SocketAddr,
+    ) -> anyhow::Result<Result<(), String>> {
+        let per_s = (self.load.reads_per_s / 10).max(40);
+        let seconds = self.load.seconds.div_ceil(TURNS);
+        let count = self.load.count(nuisance);
+        let (mut alone, mut beside) = (Times::default(), Times::default());
+        for _ in 0..TURNS {
+            alone.add(self.reads(per_s, seconds, sessions).await?);
+            let crowd = Crowd::gather(nuisance, count, addr, self.client.key()).await?;
+            beside.add(self.reads(per_s, seconds, sessions).await?);
+            crowd.disperse().await;
+        }
+        alone.print(self.engine, &format!("reads, not beside {nuisance}"));
+        beside.print(self.engine, &format!("reads beside {count} with {nuisance}"));
+        let (alone, beside) = (alone.at(0.99), beside.at(0.99));
+        Ok(match beside <= (alone * DISTURBED_MAX).max(NOISE) {
+            true => Ok(()),
+            false => Err(format!("disturbed by {nuisance}: p99 {beside:.1?}, alone {alone:.1?}")),
+        })
     }
 
     async fn play(&self) -> anyhow::Result<()> {
