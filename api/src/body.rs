@@ -13,9 +13,12 @@ use http_body_util::BodyExt;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use serde_path_to_error::Track;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::error::{ApiError, Kind, Result};
+use crate::lists::refuse_misplaced;
 use crate::numbers::Signed;
 use crate::serve::is_too_slow;
 
@@ -35,7 +38,7 @@ static LARGE_PARSED: Semaphore = Semaphore::const_new(LARGE_PARSED_MAX);
 /// The JSON object in the body of a request. An empty body reads as `{}`.
 pub struct JsonBody<T>(pub T);
 
-impl<S: Send + Sync, T: DeserializeOwned + Send + 'static> FromRequest<S> for JsonBody<T> {
+impl<S: Send + Sync, T: DeserializeOwned + JsonSchema + Send + 'static> FromRequest<S> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self> {
@@ -43,28 +46,26 @@ impl<S: Send + Sync, T: DeserializeOwned + Send + 'static> FromRequest<S> for Js
     }
 }
 
-fn object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+fn object<T: DeserializeOwned + JsonSchema + 'static>(bytes: &[u8]) -> Result<T> {
     match bytes.trim_ascii_start().first() {
         None => json(b"{}"),
         Some(b'{') => json(bytes),
-        // Structs would take their fields from a list, in order.
-        Some(_) => {
-            json::<serde::de::IgnoredAny>(bytes).and_then(|_| Err(ApiError::invalid("the body must be a JSON object")))
-        }
+        Some(_) => json::<Value>(bytes).and_then(|_| Err(ApiError::invalid("the body must be a JSON object"))),
     }
 }
 
 /// The same where the body may hold a secret anywhere, misplaced too: an error never quotes.
 pub struct SecretBody<T>(pub T);
 
-impl<S: Send + Sync, T: DeserializeOwned + Send + 'static> FromRequest<S> for SecretBody<T> {
+impl<S: Send + Sync, T: DeserializeOwned + JsonSchema + Send + 'static> FromRequest<S> for SecretBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self> {
-        let JsonBody(value) = JsonBody::<serde_json::Value>::from_request(request, state).await?;
+        let JsonBody(value) = JsonBody::<Value>::from_request(request, state).await?;
         // Not even where: a path has the client's own names of fields in it.
         let problem = "the body is not what it has to be: a field is missing, unknown, or of another type";
-        T::deserialize(Signed(value)).map(SecretBody).map_err(|_| ApiError::invalid(problem))
+        let read = refuse_misplaced::<T, _>(&value).and_then(|()| T::deserialize(Signed(value)));
+        read.map(SecretBody).map_err(|_| ApiError::invalid(problem))
     }
 }
 
@@ -146,19 +147,25 @@ pub(crate) fn unreadable(message: &'static str, error: impl Error + Send + Sync 
 }
 
 /// Parses a body; the error says where in it the problem is.
-pub fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+pub fn json<T: DeserializeOwned + JsonSchema + 'static>(bytes: &[u8]) -> Result<T> {
+    let mut track = Track::new();
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(Signed(&mut deserializer)).map_err(|error| {
-        let path = error.path().to_string();
-        let error = error.into_inner();
-        match error.classify() {
-            serde_json::error::Category::Data if path != "." => ApiError::field(path, error),
-            serde_json::error::Category::Data => ApiError::invalid(error.to_string()),
-            _ => not_json(error),
-        }
-    })?;
+    let tracked = serde_path_to_error::Deserializer::new(&mut deserializer, &mut track);
+    refuse_misplaced::<T, _>(tracked).map_err(|error| problem(&track.path(), error))?;
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let read = serde_path_to_error::deserialize(Signed(&mut deserializer));
+    let value = read.map_err(|error| problem(&error.path().clone(), error.into_inner()))?;
     deserializer.end().map_err(not_json)?;
     Ok(value)
+}
+
+fn problem(path: &serde_path_to_error::Path, error: serde_json::Error) -> ApiError {
+    let path = path.to_string();
+    match error.classify() {
+        serde_json::error::Category::Data if path != "." => ApiError::field(path, error),
+        serde_json::error::Category::Data => ApiError::invalid(error.to_string()),
+        _ => not_json(error),
+    }
 }
 
 fn not_json(error: serde_json::Error) -> ApiError {
@@ -219,7 +226,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Patch<T> {
 mod tests {
     use super::*;
 
-    #[derive(Deserialize, Debug)]
+    #[derive(Deserialize, JsonSchema, Debug)]
     #[serde(deny_unknown_fields)]
     struct Outer {
         #[expect(dead_code, reason = "only its parsing is looked at")]
@@ -228,7 +235,7 @@ mod tests {
         note: Patch<String>,
     }
 
-    #[derive(Deserialize, Debug)]
+    #[derive(Deserialize, JsonSchema, Debug)]
     struct Inner {
         #[expect(dead_code, reason = "only its parsing is looked at")]
         count: u32,
@@ -243,7 +250,7 @@ mod tests {
             ),
             (r#"{"inner":[],"other":1}"#, "other: unknown field `other`"),
             (r#"{}"#, "missing field `inner`"),
-            (r#"[]"#, "invalid length 0"),
+            (r#"[]"#, "invalid type: sequence, expected an object"),
             (r#"{"inner":["#, "the body is not valid JSON: EOF while parsing a list at line 1 column 10"),
             (r#"{"inner":[]} x"#, "the body is not valid JSON: trailing characters at line 1 column 14"),
         ] {
@@ -253,7 +260,7 @@ mod tests {
         }
     }
 
-    #[derive(Deserialize, Debug)]
+    #[derive(Deserialize, JsonSchema, Debug)]
     #[serde(tag = "type", rename_all = "snake_case")]
     enum Shape {
         Dot {},
@@ -274,7 +281,7 @@ mod tests {
             r#"{"type":"within","shape":{"type":"within","shape":{"type":0}}}"#,
         ] {
             assert_eq!(shape(wrong).unwrap_err().kind(), Kind::InvalidRequest, "{wrong}");
-            let value = serde_json::from_str::<serde_json::Value>(wrong).unwrap();
+            let value = serde_json::from_str::<Value>(wrong).unwrap();
             assert!(Shape::deserialize(Signed(value)).is_err(), "{wrong}");
         }
     }
@@ -290,6 +297,6 @@ mod tests {
     #[test]
     fn nesting_without_end_is_refused() {
         let deep = "[".repeat(100_000);
-        assert_eq!(json::<serde_json::Value>(deep.as_bytes()).unwrap_err().kind(), Kind::InvalidRequest);
+        assert_eq!(json::<Value>(deep.as_bytes()).unwrap_err().kind(), Kind::InvalidRequest);
     }
 }

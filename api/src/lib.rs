@@ -15,6 +15,7 @@ pub mod gateway;
 pub mod hands;
 pub mod ids;
 pub mod listing;
+mod lists;
 pub mod media;
 pub mod metadata;
 mod numbers;
