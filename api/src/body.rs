@@ -26,6 +26,8 @@ use crate::serve::is_too_slow;
 pub const BODY_BYTES_MAX: usize = 32_000_000;
 /// What is larger keeps others waiting: it is counted while it is in memory, and taken apart beside the requests.
 const LARGE_BYTES: usize = 256 << 10;
+/// Of what comes of a body, this much is kept in one piece.
+const PIECE_BYTES: usize = 64 << 10;
 /// Of large bodies that are in memory at a time, in KiB.
 const LARGE_KIB_MAX: usize = 256 << 10;
 /// Large bodies that are taken apart at a time: what becomes of one can be ten times as large.
@@ -71,21 +73,45 @@ impl<S: Send + Sync, T: DeserializeOwned + JsonSchema + Send + 'static> FromRequ
 
 /// A body, and what it takes of the memory that there is for large ones.
 pub struct Whole {
-    pub bytes: Bytes,
-    _held: Option<SemaphorePermit<'static>>,
+    /// As it came: moved when it grows, or given back in one piece, it would keep everybody waiting.
+    pieces: Vec<BytesMut>,
+    bytes: usize,
+    held: Option<SemaphorePermit<'static>>,
 }
 
 impl Whole {
+    fn push(&mut self, data: &[u8]) {
+        self.bytes += data.len();
+        match self.pieces.last_mut() {
+            Some(last) if last.len() + data.len() <= PIECE_BYTES => last.extend_from_slice(data),
+            _ => self.pieces.push(data.into()),
+        }
+    }
+
+    /// All of it in one piece; of a large one that takes a while.
+    pub fn joined(self) -> Bytes {
+        let mut pieces = self.pieces.into_iter();
+        let mut all = pieces.next().unwrap_or_default();
+        all.reserve(self.bytes - all.len());
+        pieces.for_each(|piece| all.extend_from_slice(&piece));
+        all.freeze()
+    }
+
     /// What is made of its bytes; beside the requests, where that takes long.
     pub async fn taken_apart<T: Send + 'static>(
         self,
         how: impl FnOnce(&[u8]) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        if self.bytes.len() <= LARGE_BYTES {
-            return how(&self.bytes);
+        if self.bytes <= LARGE_BYTES {
+            return how(&self.joined());
         }
         let _turn = LARGE_PARSED.acquire().await.map_err(ApiError::internal)?;
-        tokio::task::spawn_blocking(move || how(&self.bytes)).await.map_err(ApiError::internal)?
+        let beside = move || {
+            let mut whole = self;
+            let _held = whole.held.take();
+            how(&whole.joined())
+        };
+        tokio::task::spawn_blocking(beside).await.map_err(ApiError::internal)?
     }
 }
 
@@ -94,23 +120,22 @@ pub async fn read(request: Request) -> Result<Whole> {
     let announced =
         request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     let mut body = request.into_body();
-    let mut bytes = BytesMut::new();
-    let mut held: Option<SemaphorePermit<'static>> = None;
+    let mut whole = Whole { pieces: Vec::new(), bytes: 0, held: None };
     let mut over = announced.is_some_and(|length| length > BODY_BYTES_MAX);
     while !over && let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| unreadable("the body could not be read", error))?;
         if let Some(data) = frame.data_ref() {
-            over = bytes.len() + data.len() > BODY_BYTES_MAX;
-            bytes.extend_from_slice(data);
+            over = whole.bytes + data.len() > BODY_BYTES_MAX;
+            whole.push(data);
         }
-        if bytes.len() > LARGE_BYTES {
-            hold(&mut held, bytes.len())?;
+        if whole.bytes > LARGE_BYTES {
+            hold(&mut whole.held, whole.bytes)?;
         }
     }
     if over {
         return Err(too_large(BODY_BYTES_MAX));
     }
-    Ok(Whole { bytes: bytes.freeze(), _held: held })
+    Ok(whole)
 }
 
 pub(crate) fn too_large(bytes_max: usize) -> ApiError {
@@ -292,6 +317,20 @@ mod tests {
         assert_eq!(note(r#"{"inner":[]}"#), Patch::Keep);
         assert_eq!(note(r#"{"inner":[],"note":null}"#), Patch::Clear);
         assert_eq!(note(r#"{"inner":[],"note":"x"}"#), Patch::Set("x".to_owned()));
+    }
+
+    /// However it comes, and whatever it is cut into.
+    #[tokio::test]
+    async fn a_body_is_put_together_from_what_came() {
+        for (frames, bytes) in
+            [(0, 1), (1, 3), (1000, 1), (40, PIECE_BYTES / 3), (9, PIECE_BYTES), (5, PIECE_BYTES * 2)]
+        {
+            let expected: Vec<u8> = (0..frames * bytes).map(|n| (n % 251) as u8).collect();
+            let mut whole = Whole { pieces: Vec::new(), bytes: 0, held: None };
+            expected.chunks(bytes).for_each(|chunk| whole.push(chunk));
+            assert!(whole.pieces.len() <= 1 + 2 * expected.len() / PIECE_BYTES, "small frames share a piece");
+            assert_eq!(whole.taken_apart(|bytes| Ok(bytes.to_vec())).await.unwrap(), expected);
+        }
     }
 
     #[test]
