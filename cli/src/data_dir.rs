@@ -51,6 +51,11 @@ pub fn api_socket(root: &Path) -> PathBuf {
     root.join("api.sock")
 }
 
+/// Where the running service is asked for a backup.
+pub fn backup_socket(root: &Path) -> PathBuf {
+    root.join("backup.sock")
+}
+
 pub fn node_socket(root: &Path) -> PathBuf {
     root.join("node.sock")
 }

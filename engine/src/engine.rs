@@ -1,5 +1,6 @@
 //! The engine as others hold it: open, call, verify, shut down.
 
+use crate::backup::Moment;
 use crate::host::{self, Host, Settings, recovered};
 use crate::options::{Options, Store};
 use crate::rpc::{self, Call, Namespaces};
@@ -106,6 +107,16 @@ impl Engine {
             tracing::error!(error = &error as &dyn std::error::Error, "the store could not be synced");
         }
         self.0.host.close_store();
+    }
+
+    /// The store at one moment between two writes. `beside` runs at that moment, when all that was acknowledged before is
+    /// there and nothing that comes after: what it looks at fits to the store. It must not block.
+    pub async fn moment<T: Send + 'static>(
+        &self,
+        beside: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<(Moment, T), Error> {
+        let moment = self.0.host.at_rest(beside).await.map_err(|source| Error::Read(source.into()))?;
+        Ok((Moment::new(moment.0), moment.1))
     }
 
     /// Examines every run and index of the store as it is at this moment, whatever happens meanwhile.

@@ -9,6 +9,7 @@
 //!                └─► dispatch ◄───────┴─► store (atomic batches, group commit)
 //! ```
 
+mod backup;
 pub mod clock;
 pub mod core;
 mod deployments;
@@ -24,6 +25,7 @@ mod store;
 pub mod time;
 mod verify;
 
+pub use backup::Moment;
 pub use engine::{Engine, Error};
 pub use options::{Limits, Options, Store};
 pub use verify::Report;

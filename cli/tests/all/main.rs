@@ -1,5 +1,6 @@
 //! The program as people and scripts meet it: exit code, stdout, stderr.
 
+mod backup;
 mod bad_input;
 mod disk;
 mod documents;

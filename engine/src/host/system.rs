@@ -65,6 +65,27 @@ impl Host {
         Ok(self.store.snapshot()?)
     }
 
+    /// The store between two writes, and what `beside` finds at that moment.
+    pub async fn at_rest<T: Send + 'static>(
+        self: &Arc<Self>,
+        beside: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<(Box<dyn Reads>, T), Error> {
+        if self.committer.is_none() {
+            let beside = beside();
+            return Ok((self.snapshot()?, beside));
+        }
+        let (done, waits) = oneshot::channel();
+        let host = self.clone();
+        // The thread that writes runs it: everything before it is written, and nothing behind it.
+        let after = move |result: Result<(), Arc<store::Error>>| {
+            let beside = beside();
+            let moment = result.map_err(Error::Store).and_then(|()| Ok((host.snapshot()?, beside)));
+            let _nobody_waits = done.send(moment);
+        };
+        self.submit(Batch::default(), Durability::Synced, Box::new(after));
+        waits.await.unwrap_or_else(|_gone| Err(store::Error::Poisoned.into()))
+    }
+
     /// Closes the store, after which only errors are answered.
     pub fn close_store(&self) {
         self.store.close();
