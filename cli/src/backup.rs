@@ -30,7 +30,7 @@ pub const FORMAT: u32 = 1;
 const MANIFEST: &str = "backup.json";
 /// Small files that make the folder what it is.
 const FILES: &[&str] =
-    &["admin.key", "host", "steadyhand.toml", "roles/brain.token", "roles/hand.token", "roles/engine.token"];
+    &["format", "admin.key", "host", "steadyhand.toml", "roles/brain.token", "roles/hand.token", "roles/engine.token"];
 /// A request is a path.
 const REQUEST_BYTES_MAX: usize = 64 << 10;
 

@@ -1,6 +1,7 @@
 //! The engine as others hold it: open, call, verify, shut down.
 
 use crate::backup::Moment;
+use crate::format;
 use crate::host::{self, Host, Settings, recovered};
 use crate::options::{Options, Store};
 use crate::rpc::{self, Call, Namespaces};
@@ -10,6 +11,7 @@ use crate::verify::{self, Report};
 use bytes::Bytes;
 use http::HeaderMap;
 use parking_lot::Mutex;
+use std::path::Path;
 use std::sync::Arc;
 use tokio::task::JoinHandle;
 use tonic::Status;
@@ -20,6 +22,8 @@ use tracing::debug;
 pub enum Error {
     #[error(transparent)]
     Store(#[from] crate::store::Error),
+    #[error(transparent)]
+    Format(#[from] format::Error),
     #[error("start the commit thread")]
     Thread(#[source] std::io::Error),
     #[error("recover the runs that were busy")]
@@ -46,13 +50,14 @@ impl Drop for Inner {
 }
 
 impl Engine {
-    /// Opens the store, recovers what was busy when it was closed, and starts the timers. Must be called within a tokio
-    /// runtime.
+    /// Opens the store, brings it to this build's format, recovers what was busy when it was closed, and starts the timers.
+    /// Must be called within a tokio runtime.
     pub fn open(options: Options) -> Result<Engine, Error> {
         let store: Arc<dyn Storage> = match &options.store {
             Store::Memory => Arc::new(MemoryStore::default()),
             Store::Fjall(path) => Arc::new(FjallStore::open(path)?),
         };
+        format::bring_up(&*store)?;
         let committer = Committer::start(store.clone()).map_err(Error::Thread)?;
         let (host, namespaces) = parts(store, Some(committer), options)?;
         let pending = host.recover().map_err(|source| Error::Recover(source.into()))?;
@@ -67,14 +72,23 @@ impl Engine {
     }
 
     /// Opens a store that nobody else uses to look at it: nothing is recovered, no timer fires, and every call that
-    /// would change something is refused. A folder must hold a database already.
+    /// would change something is refused. A folder must hold a database already, of this build's format.
     pub fn open_read_only(options: Options) -> Result<Engine, Error> {
         let store: Arc<dyn Storage> = match &options.store {
             Store::Memory => Arc::new(MemoryStore::default()),
             Store::Fjall(path) => Arc::new(FjallStore::open_existing(path)?),
         };
+        format::must_be_current(&*store)?;
         let (host, namespaces) = parts(store, None, options)?;
         Ok(Engine(Arc::new(Inner { host, namespaces, tasks: Mutex::default() })))
+    }
+
+    /// Brings a store that nobody uses to this build's format, and does nothing else with it.
+    pub fn bring_up(path: &Path) -> Result<(), Error> {
+        let store = FjallStore::open_existing(path)?;
+        format::bring_up(&store)?;
+        store.close();
+        Ok(())
     }
 
     /// Answers one RPC: `service` is the full name (`temporal.api.workflowservice.v1.WorkflowService`), `rpc` the

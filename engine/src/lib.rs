@@ -15,6 +15,7 @@ pub mod core;
 mod deployments;
 mod dispatch;
 mod engine;
+mod format;
 mod host;
 mod options;
 mod rpc;

@@ -3,11 +3,12 @@
 use super::verify;
 use crate::{
     backup, config,
-    data_dir::DataDir,
+    data_dir::{self, DataDir},
     env_vars,
-    error::{Code, failed},
+    error::{Code, Hint as _, failed},
 };
 use clap::Args;
+use engine::Engine;
 use std::path::PathBuf;
 
 /// Make a data folder from a backup and check that it is whole
@@ -39,6 +40,15 @@ impl Restore {
             let (from, to) = (self.backup.clone(), part.clone());
             tokio::task::spawn_blocking(move || backup::copy(&from, &to)).await??;
             let data = DataDir::open(&part)?;
+            let engine = data_dir::engine(&part);
+            if engine.is_dir() {
+                // A backup that an older build made becomes a folder of this one.
+                tokio::task::spawn_blocking(move || Engine::bring_up(&engine)).await?.hint(
+                    Code::Data,
+                    "bring up what the engine stored",
+                    "the backup may be damaged, or made by a newer version",
+                )?;
+            }
             verify::examine(&data, &self.namespace).await
         };
         let found = match restored.await {

@@ -16,6 +16,7 @@ mod stranger;
 mod terminal;
 mod traces;
 mod unreachable;
+mod upgrade;
 mod usage;
 mod vault;
 mod verify;

@@ -45,10 +45,12 @@ pub enum Space {
     Deployment,
     /// Open runs that belong to one version of their workers.
     Pinned,
+    /// What the store says of itself.
+    About,
 }
 
 impl Space {
-    pub const ALL: [Space; 13] = [
+    pub const ALL: [Space; 14] = [
         Space::History,
         Space::Run,
         Space::Signal,
@@ -62,6 +64,7 @@ impl Space {
         Space::Attribute,
         Space::Deployment,
         Space::Pinned,
+        Space::About,
     ];
 
     pub fn name(self) -> &'static str {
@@ -79,6 +82,7 @@ impl Space {
             Space::Attribute => "attribute",
             Space::Deployment => "deployment",
             Space::Pinned => "pinned",
+            Space::About => "about",
         }
     }
 }
