@@ -2,7 +2,7 @@
 
 use crate::backup::Moment;
 use crate::format;
-use crate::host::{self, Host, Settings, recovered};
+use crate::host::{self, Host, Kept, Settings, recovered};
 use crate::options::{Options, Store};
 use crate::rpc::{self, Call, Namespaces};
 use crate::store::committer::Committer;
@@ -63,12 +63,13 @@ impl Engine {
         let pending = host.recover().map_err(|source| Error::Recover(source.into()))?;
         let wheel = tokio::spawn(host.clone().run_wheel());
         let errands = tokio::spawn(host.clone().run_errands());
+        let keeping = tokio::spawn(host.clone().run_keeping());
         let recovery = tokio::spawn(async move {
             if let Err(error) = recovered(pending).await {
                 tracing::error!(error = &error as &dyn std::error::Error, "recovery could not be stored");
             }
         });
-        Ok(Engine(Arc::new(Inner { host, namespaces, tasks: Mutex::new(vec![wheel, errands, recovery]) })))
+        Ok(Engine(Arc::new(Inner { host, namespaces, tasks: Mutex::new(vec![wheel, errands, keeping, recovery]) })))
     }
 
     /// Opens a store that nobody else uses to look at it: nothing is recovered, no timer fires, and every call that
@@ -149,7 +150,7 @@ fn parts(
     let host = Arc::new(Host::new(store, committer, Settings { clock, limits, cached_runs_max, seed }));
     host.load_deployments().map_err(|source| Error::Read(source.into()))?;
     let stored = host.stored_namespaces().map_err(|source| Error::Read(source.into()))?;
-    let configured = namespaces.into_iter().map(|name| (name, String::new()));
+    let configured = namespaces.into_iter().map(|name| (name, Kept::default()));
     let names: Vec<_> = configured.chain(stored).collect();
     let namespaces = Namespaces::new(names.iter().cloned());
     for (name, _) in names {

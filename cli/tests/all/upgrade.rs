@@ -26,6 +26,9 @@ fn session(place: &Place, title: &str) -> String {
 fn a_folder_of_the_first_format_goes_on() {
     let place = Place::new();
     unpack(&place, "format-1.tar.gz");
+    // Whoever only looks changes nothing, and cannot read it as it is.
+    let looked = place.run(&["verify"]);
+    assert!(looked.code == 6 && looked.stdout.contains("it has format 1, and this build reads"), "{looked}");
     let service = place.serve(HELLO);
     let before = session(&place, "remember this");
     let at = place.run(&["session", "events", &before]).ok().lines().count().to_string();

@@ -2,6 +2,8 @@
 //! it is touched; an older one is brought up, one format after the other. A store that says nothing is of the first format:
 //! that one had no number.
 
+mod from_1;
+
 use crate::store::{self, Batch, Durability, Reads, Space, Storage};
 use tracing::info;
 
@@ -12,7 +14,7 @@ pub const FORMAT: u32 = 1 + MIGRATIONS.len() as u32;
 /// been cut off when it was last tried; what it gives back is written with the new number, in one write.
 type Migration = fn(&dyn Storage) -> Result<Batch, Error>;
 
-const MIGRATIONS: &[Migration] = &[];
+const MIGRATIONS: &[Migration] = &[from_1::migrate];
 
 const KEY: &[u8] = b"format";
 
@@ -75,7 +77,72 @@ fn say(store: &dyn Storage, mut batch: Batch, format: u32) -> Result<(), store::
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::MemoryStore;
+    use crate::clock::SystemClock;
+    use crate::core::terminate::Terminate;
+    use crate::host::{Host, Kept, Settings, Start};
+    use crate::options::Limits;
+    use crate::pb::history::v1::WorkflowExecutionStartedEventAttributes;
+    use crate::store::committer::Committer;
+    use crate::store::{MemoryStore, Range};
+    use prost::Message;
+    use std::sync::Arc;
+
+    /// A store of the first format with an open run, a closed one and a namespace.
+    async fn first_format() -> Arc<MemoryStore> {
+        let store = Arc::new(MemoryStore::default());
+        let committer = Committer::start(store.clone()).expect("a committer");
+        let settings =
+            Settings { clock: Arc::new(SystemClock), limits: Limits::default(), cached_runs_max: 10, seed: 7 };
+        let host = Arc::new(Host::new(store.clone(), Some(committer), settings));
+        for workflow_id in ["open", "closed"] {
+            let started =
+                WorkflowExecutionStartedEventAttributes { workflow_id: workflow_id.into(), ..Default::default() };
+            let start = Start {
+                namespace: "default".into(),
+                request_id: workflow_id.into(),
+                started,
+                user_metadata: None,
+                reuse: Default::default(),
+                conflict: Default::default(),
+                signal: None,
+            };
+            host.start(start).await.expect("starts");
+        }
+        let slot = host.newest("default", "closed").expect("reads").expect("is there");
+        let end = Terminate {
+            reason: String::new(),
+            details: None,
+            identity: String::new(),
+            first_run_id: String::new(),
+            from: None,
+        };
+        host.transact(&slot, end, Durability::Synced).await.expect("ends");
+        let mut batch = Batch::default();
+        for space in [Space::Closed, Space::Loose, Space::About] {
+            for (key, _) in store.scan(space, Range::prefix(Vec::new())).expect("scans") {
+                batch.remove(space, key);
+            }
+        }
+        batch.put(Space::Namespace, b"other".to_vec(), b"what it is for".to_vec());
+        store.write(vec![batch], Durability::Synced).expect("writes");
+        store
+    }
+
+    #[tokio::test]
+    async fn a_store_of_the_first_format_is_brought_up_and_read_only_when_it_was() {
+        let store = first_format().await;
+        assert!(matches!(must_be_current(&*store), Err(Error::Older { found: 1 })));
+        bring_up(&*store).expect("brought up");
+        must_be_current(&*store).expect("current");
+        let report = crate::verify::verify(&*store).expect("reads");
+        assert_eq!((report.runs, report.open_runs, report.problems), (2, 1, vec![]));
+        assert_eq!(store.scan(Space::Loose, Range::prefix(Vec::new())).expect("scans").len(), 1, "is packed one day");
+        let other = store.get(Space::Namespace, b"other").expect("reads").expect("is there");
+        let kept = Kept { description: "what it is for".into(), retention_ns: 0 };
+        assert_eq!(Kept::decode(other.as_slice()).expect("decodes"), kept);
+        bring_up(&*store).expect("nothing to do");
+        assert_eq!(store.get(Space::Namespace, b"other").expect("reads"), Some(other), "it is not wrapped twice");
+    }
 
     #[test]
     fn a_new_store_says_its_format_and_is_opened_again() {
