@@ -10,9 +10,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).with_name("python")))
 
-from temporalio.client import Client
 from temporalio.worker import Worker
 
+from connection import connect
 from workflows import ACTIVITIES, WORKFLOWS
 
 QUEUE = "cli"
@@ -46,7 +46,7 @@ workflow terminate -w terminated
 workflow cancel -w terminated
 workflow signal-with-start --signal-name post --signal-input "stop" --task-queue cli --type Mailbox --workflow-id sws
 workflow result -w sws
-workflow count --query WorkflowType="Mailbox"
+workflow count --query WorkflowId="mail"
 workflow list --query WorkflowId="mail"
 workflow list --query Nonsense="mail"
 workflow describe -w nobody
@@ -71,10 +71,10 @@ activity complete --activity-id 1 -w nobody --result 1
 STEADY = [
     (re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "ID"),
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d\S*"), "TIME"),
-    (re.compile(r"(a few seconds|\d+ \w+|now|a \w+) (ago|from now)"), "AGO"),
+    (re.compile(r"((a few seconds|\d+ \w+|an? \w+) (ago|from now)|\bnow\b)"), "AGO"),
     (re.compile(r"\b[\d.]+(ms|µs|s)\b"), "SPAN"),
     # What a server keeps of build ids from before 2025.
-    (re.compile(r"BuildIds:(metadata:{[^}]*} )*data:\"[^ ]*\" ?"), ""),
+    (re.compile(r'BuildIds:(metadata:\{[^}]*\} )+data:"(\\.|[^"\\])*" ?'), ""),
     # Where a namespace is, among several clusters.
     (re.compile(r"ReplicationConfig.State .*"), ""),
     (re.compile(r"\d+@\S+"), "WORKER"),
@@ -91,7 +91,7 @@ def steady(text: str) -> str:
 
 
 async def main(temporal: str, address: str) -> None:
-    client = await Client.connect(address)
+    client = await connect(address)
     worker = Worker(client, task_queue=QUEUE, workflows=WORKFLOWS, activities=ACTIVITIES,
                     disable_eager_activity_execution=True)
     async with worker:

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).with_name("python")))
 from temporalio.client import Client
 from temporalio.worker import Worker
 
+from connection import connect
 from scenarios import QUEUE, SCENARIOS, Stage
 from workflows import ACTIVITIES, WORKFLOWS
 
@@ -78,7 +79,7 @@ class Soak:
 
 
 async def main(steadyhand: str, address: str, pid: int, data: str, seconds: float, seed: int) -> int:
-    client = await Client.connect(address)
+    client = await connect(address)
     async with Worker(client, task_queue=QUEUE, workflows=WORKFLOWS, activities=ACTIVITIES):
         soak = Soak(client, steadyhand, data, seconds, seed)
         for name in SCENARIOS:

@@ -16,6 +16,8 @@ RANDOM = {
 # Build ids from before 2025, points to reset to, and the groups that a user interface draws; a server makes runs that are
 # continued at once wait for a second.
 LEFT_OUT = {"workerVersion", "prevAutoResetPoints", "eventGroupMarkers", "firstWorkflowTaskBackoff"}
+# In any order.
+SETS = {"coreUsedFlags", "langUsedFlags"}
 # What a local activity's marker says of when it was.
 TIMES = re.compile(r'"(seconds|nanos)":\d+')
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -30,6 +32,8 @@ def _steady(value):
         if value.get("kind") == "TASK_QUEUE_KIND_STICKY":
             return {"kind": value["kind"]}
         kept = {key: inner for key, inner in value.items() if key not in LEFT_OUT}
+        for flags in SETS & kept.keys():
+            kept[flags] = sorted(kept[flags])
         return {key: "*" if key in RANDOM else _decoded(key, _steady(inner)) for key, inner in kept.items()}
     if isinstance(value, list):
         return [_steady(inner) for inner in value]

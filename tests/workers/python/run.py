@@ -10,6 +10,7 @@ import sys
 from temporalio.client import Client
 from temporalio.worker import Replayer, Worker
 
+from connection import connect
 from histories import steady
 from scenarios import QUEUE, SCENARIOS, Stage
 from workflows import ACTIVITIES, WORKFLOWS
@@ -26,7 +27,7 @@ async def play(client: Client, name: str) -> dict:
 
 
 async def main(address: str, output: str, names: list[str]) -> None:
-    client = await Client.connect(address)
+    client = await connect(address)
     worker = Worker(
         client,
         task_queue=QUEUE,
