@@ -74,7 +74,7 @@ STEADY = [
     (re.compile(r"((a few seconds|\d+ \w+|an? \w+) (ago|from now)|\bnow\b)"), "AGO"),
     (re.compile(r"\b[\d.]+(ms|µs|s)\b"), "SPAN"),
     # What a server keeps of build ids from before 2025.
-    (re.compile(r'BuildIds:(metadata:\{[^}]*\} )+data:"(\\.|[^"\\])*" ?'), ""),
+    (re.compile(r'BuildIds:(metadata:\{[^}]*\}\s+)+data:"(\\.|[^"\\])*" ?'), ""),
     # Where a namespace is, among several clusters.
     (re.compile(r"ReplicationConfig.State .*"), ""),
     (re.compile(r"\d+@\S+"), "WORKER"),

@@ -206,6 +206,7 @@ pub fn continue_as_new(
         first_workflow_task_backoff: backoff,
         memo: memo.clone(),
         search_attributes: search_attributes.clone(),
+        priority: tx.state.priority.clone(),
         header: command.header.clone(),
         ..Default::default()
     };

@@ -5,4 +5,6 @@ from temporalio.runtime import Runtime, TelemetryConfig
 
 
 async def connect(address: str) -> Client:
-    return await Client.connect(address, runtime=Runtime(telemetry=TelemetryConfig(logging=None)))
+    # The process's own one, as it must outlive every worker.
+    Runtime.set_default(Runtime(telemetry=TelemetryConfig(logging=None)))
+    return await Client.connect(address)
