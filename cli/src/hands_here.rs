@@ -151,6 +151,7 @@ impl api::hands::Hands for HandsHere {
             api::hands::Hand {
                 id: found.hand_id,
                 session_id: owner.session_id,
+                name: owner.name,
                 is_running: found.status.is_some(),
                 mode: found.mode.name().to_owned(),
                 epoch: found.status.as_ref().map(|status| status.epoch),
@@ -200,7 +201,7 @@ mod tests {
         let here = HandsHere::new(&dir.path().join("hands"), "here", by);
         assert!(here.own().await.unwrap().is_empty(), "nobody has made the folder yet");
         let made = |id: &str, host: &str, session_id: &str| {
-            let owner = Owner { host: host.to_owned(), session_id: session_id.to_owned() };
+            let owner = Owner::new(host, session_id);
             here.hands.provision(Spec { owner: Some(owner), ..here.hands.spec(id) }).unwrap()
         };
         let hands = [
@@ -263,7 +264,7 @@ mod tests {
     async fn a_session_is_over_when_the_engine_says_so_and_not_before() {
         let rpc = Rpc::Embedded(Engine::open(Options::new(Store::Memory)).unwrap());
         let over = async |session_id: &str| {
-            let owner = Owner { host: "h".to_owned(), session_id: session_id.to_owned() };
+            let owner = Owner::new("h", session_id);
             is_over(&rpc, "default", &owner).await.unwrap()
         };
         start(&rpc, "sesn_1").await;

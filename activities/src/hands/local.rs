@@ -75,7 +75,8 @@ impl Local {
         staging: &std::path::Path,
     ) -> Result<(Spec, Option<ErrorBody>), Failure> {
         let mut spec = self.hands.spec(&input.hand);
-        spec.owner = Some(Owner { host: self.host.clone(), session_id: input.session_id.clone() });
+        let (host, session_id) = (self.host.clone(), input.session_id.clone());
+        spec.owner = Some(Owner { name: input.name.to_string(), ..Owner::new(host, session_id) });
         spec.stop = fault::armed().and_then(stop);
         for resource in &input.resources {
             self.stage(&mut spec, resource, staging).await?;
