@@ -88,11 +88,24 @@ impl HandsHere {
             if let Err(error) = self.reap_once(&engine, &namespace, &holders, idle).await {
                 warn!(error = &error as &dyn std::error::Error, "hands not looked through");
             }
+            if let Err(error) = self.trim().await {
+                warn!(error = &error as &dyn std::error::Error, "packages not looked through");
+            }
             tokio::select! {
                 () = tokio::time::sleep(REAP_EVERY) => {}
                 _ = closing.wait_for(|closing| *closing) => return,
             }
         }
+    }
+
+    /// Packages that no hand has had for long, or that are too many.
+    async fn trim(&self) -> io::Result<()> {
+        let hands = self.hands.clone();
+        let trimmed = spawn_blocking(move || hands.trim_shelves()).await.map_err(io::Error::other)?;
+        for shelf in trimmed.map_err(io::Error::other)? {
+            info!(shelf, "packages removed that no hand has");
+        }
+        Ok(())
     }
 
     async fn reap_once(&self, engine: &Rpc, namespace: &str, holders: &impl Holders, idle: Idle) -> io::Result<()> {

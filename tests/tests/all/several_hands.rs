@@ -79,14 +79,14 @@ async fn scenario(service: &Service) -> anyhow::Result<()> {
     ensure!(uses == [&Value::Null, "build", "build", "elsewhere"], "{uses:?}");
 
     // The one that nobody used was not made.
-    let hands = hands(&client, &mine).await?;
-    let names: Vec<&str> = hands.iter().map(|(name, ..)| name.as_str()).collect();
-    ensure!(names == ["build", "main"] && hands[0].1 != hands[1].1, "{hands:?}");
+    let held = hands(&client, &mine).await?;
+    let names: Vec<&str> = held.iter().map(|(name, ..)| name.as_str()).collect();
+    ensure!(names == ["build", "main"] && held[0].1 != held[1].1, "{held:?}");
     let files = client.ok(Method::GET, &format!("/v1/files?scope_id={mine}"), None).await?;
     ensure!(files["data"][0]["filename"] == "report", "{files}");
 
     // One that is ended is lost, and the other one is as it was.
-    let (_, build_id, _) = &hands[0];
+    let (_, build_id, _) = &held[0];
     client.ok(Method::DELETE, &format!("/v1/hands/{build_id}"), None).await?;
     client.send(&mine, "look", Mark::RetryCount).await?;
     let events = at_rest(&client, &mine, 2).await?;
