@@ -67,7 +67,8 @@ pub async fn call_model(
         request_sha256: ids::content_hash(&context::serialize(&body)),
     };
     let request = Request { body, betas: Vec::new(), session_id: input.session_id.clone(), tries: input.tries };
-    let asking = Asking { origin: &origin, agent: &input.agent, request, recipe };
+    let asking =
+        Asking { origin: &origin, agent: &input.agent, request, recipe, entries: &entries, snapshot: &snapshot };
     let mut previews = Previews::new(origin.clone());
     let deltas = &brain.deltas;
     let mut on_delta = |delta| {
@@ -78,8 +79,7 @@ pub async fn call_model(
             deltas.publish(delta);
         }
     };
-    let outcome = ask(&*brain.model, &*brain.blobs, asking, &mut on_delta, cancelled).await?;
-    Ok(outcome.map(|outcome| url_sources::checked(outcome, &entries, &snapshot)))
+    ask(&*brain.model, &*brain.blobs, asking, &mut on_delta, cancelled).await
 }
 
 /// A request that is ready to be sent, and what its answer is made into events with.
@@ -88,9 +88,13 @@ pub struct Asking<'a> {
     pub agent: &'a AgentFacts,
     pub request: Request,
     pub recipe: Recipe,
+    /// What the request was made of: where URLs stand that may be fetched.
+    pub entries: &'a [LogEntry],
+    pub snapshot: &'a AgentSnapshot,
 }
 
-/// Sends it. `None`: nobody wants the answer any more. What of the answer is large goes into `blobs`.
+/// Sends it. `None`: nobody wants the answer any more. What of the answer is large goes into `blobs`, and calls are refused that nobody
+/// may make, whoever asks: also what a what-if is told may be done by the session that goes on from it.
 pub async fn ask(
     model: &dyn Model,
     blobs: &dyn Blobs,
@@ -98,9 +102,12 @@ pub async fn ask(
     on_delta: &mut OnDelta<'_>,
     cancelled: BoxFuture<'_, ()>,
 ) -> Result<Option<ModelOutcome>, Error> {
-    let Asking { origin, agent, request, recipe } = asking;
+    let Asking { origin, agent, request, recipe, entries, snapshot } = asking;
     match model.call(&request, on_delta, cancelled).await {
-        Outcome::Answer(answer) => Ok(Some(answered(blobs, origin, agent, answer, recipe).await?)),
+        Outcome::Answer(answer) => {
+            let outcome = answered(blobs, origin, agent, answer, recipe).await?;
+            Ok(Some(url_sources::checked(outcome, entries, snapshot)))
+        }
         Outcome::Failed(failure) => {
             let digest = ModelDigest::Failed { failure: failed(failure) };
             Ok(Some(ModelOutcome { digest, events: Vec::new(), private: None }))

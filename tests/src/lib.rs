@@ -8,6 +8,7 @@ pub mod counting;
 pub mod engines;
 pub mod gate;
 pub mod git;
+pub mod ground;
 pub mod hands;
 pub mod long;
 pub mod mcp;
