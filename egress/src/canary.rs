@@ -10,7 +10,7 @@ use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// Read at a time.
-const CHUNK_BYTES: usize = 1 << 20;
+const CHUNK_BYTES: usize = 1 << 16;
 /// Shorter secrets would be found by chance, in their encoded forms above all.
 const SECRET_BYTES_MIN: usize = 12;
 
@@ -45,6 +45,10 @@ impl Needles {
     /// Names of those that are there.
     pub fn found(&self, bytes: &[u8]) -> BTreeSet<&str> {
         let mut found = BTreeSet::new();
+        // Holes of files, and memory that nobody has used.
+        if bytes.iter().all(|byte| *byte == 0) {
+            return found;
+        }
         for (at, start) in bytes.windows(2).enumerate() {
             for &form in self.starts.get(start).into_iter().flatten() {
                 let (name, form) = &self.forms[form];

@@ -71,19 +71,23 @@ async fn scenario(service: &Service) -> anyhow::Result<()> {
     ensure!((main.as_str(), build.as_str()) == ("main\nwhere\n", "build\n"), "{main:?} {build:?}");
     ensure!(note.contains("/workspace/note"), "{note:?}");
     ensure!(nobody.contains("there are main, build, spare") && nobody.contains("Nothing was run"), "{nobody:?}");
-    let uses: Vec<&Value> = events
-        .iter()
-        .filter(|event| event.kind == "agent.tool_use")
-        .map(|event| &event.rest["input"]["hand"])
-        .collect();
-    ensure!(uses == [&Value::Null, "build", "build", "elsewhere"], "{uses:?}");
+    let uses = events.iter().filter(|event| event.kind == "agent.tool_use");
+    let uses: Vec<Option<&str>> = uses.map(|event| event.rest["input"]["hand"].as_str()).collect();
+    ensure!(uses == [None, Some("build"), Some("build"), Some("elsewhere")], "{uses:?}");
 
     // The one that nobody used was not made.
     let held = hands(&client, &mine).await?;
     let names: Vec<&str> = held.iter().map(|(name, ..)| name.as_str()).collect();
     ensure!(names == ["build", "main"] && held[0].1 != held[1].1, "{held:?}");
-    let files = client.ok(Method::GET, &format!("/v1/files?scope_id={mine}"), None).await?;
-    ensure!(files["data"][0]["filename"] == "report", "{files}");
+    // They are collected when the turn is over.
+    let collected = async {
+        let path = format!("/v1/files?scope_id={mine}");
+        while client.ok(Method::GET, &path, None).await?["data"][0]["filename"] != "report" {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(PATIENCE, collected).await.context("the other hand's outputs are not collected")??;
 
     // One that is ended is lost, and the other one is as it was.
     let (_, build_id, _) = &held[0];
