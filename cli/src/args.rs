@@ -46,7 +46,6 @@ pub enum Command {
     Context(commands::context::Context),
     Why(commands::why::Why),
     Doctor(commands::doctor::Doctor),
-    Canary(commands::canary::Canary),
     Verify(commands::verify::Verify),
     Worker(commands::worker::Worker),
     Completions(commands::completions::Completions),

@@ -8,7 +8,6 @@
 pub mod address;
 pub mod audit;
 pub mod calls;
-pub mod canary;
 pub mod control;
 mod idle;
 mod knock;

@@ -3,7 +3,6 @@
 pub mod ablate;
 pub mod agent;
 pub mod audit;
-pub mod canary;
 pub mod completions;
 pub mod context;
 pub mod doctor;
@@ -47,7 +46,6 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Command::Context(context) => wait(context.run()),
         Command::Why(why) => wait(why.run()),
         Command::Doctor(doctor) => wait(doctor.run()),
-        Command::Canary(canary) => wait(canary.run()),
         Command::Verify(verify) => wait(verify.run()),
         Command::Worker(worker) => worker.run(),
         Command::Completions(completions) => completions.run(),

@@ -5,17 +5,20 @@
 use activities::model::scripted::{Script, Server, serve};
 use anyhow::{Context as _, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use egress::canary;
-use serde_json::{Value, json};
-use std::{collections::BTreeMap, path::Path, process::Command};
+use serde_json::json;
+use std::{
+    fs::File,
+    io::{Read as _, Seek as _, SeekFrom},
+    path::Path,
+    process::Command,
+};
 use steadyhand_tests::{
     client::{LoggedEvent, Mark},
     collector::Collector,
-    engines::{Temporal, engine, free_addr},
+    engines::{Temporal, free_addr},
     git::Forge,
     mcp::McpServer,
-    on_each_engine,
-    service::{HANDS_MODE, Options, Role, Service, program},
+    service::{Options, Role, Service},
 };
 use tokio::net::TcpListener;
 
@@ -28,9 +31,43 @@ const OAUTH: [&str; 2] = ["CANARY-client-secret", "CANARY-refresh"];
 /// What may be everywhere, and is found there.
 const CONTROL: &str = "CONTROL-51f0";
 
+/// Where a process inside can look. What it looks for is put together only there.
+const SEARCH: &str = r#"
+import os, re
+needles, own, looked, hits = [b"CANA" + b"RY-", b"CONT" + b"ROL-51f0"], os.getpid(), 0, set()
+def look(name, data):
+    global looked
+    looked += 1
+    for needle in needles:
+        if needle in data: hits.add(f"{needle.decode()[:4]} {name}")
+def read(path):
+    try: return open(path, "rb").read()
+    except OSError: return b""
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    look("environ", read(f"/proc/{pid}/environ"))
+    look("cmdline", read(f"/proc/{pid}/cmdline"))
+    if int(pid) == own: continue
+    try:
+        mem = open(f"/proc/{pid}/mem", "rb", 0)
+        for line in open(f"/proc/{pid}/maps"):
+            m = re.match(r"([0-9a-f]+)-([0-9a-f]+) r", line)
+            if not m or "vvar" in line or "vsyscall" in line: continue
+            a, b = (int(x, 16) for x in m.groups())
+            try:
+                mem.seek(a)
+                look("memory", mem.read(min(b - a, 64 << 20)))
+            except OSError: pass
+    except OSError: pass
+for root in ("/workspace", "/tmp", "/run", "/etc", "/home", "/mnt", "/dev/shm"):
+    for folder, _, names in os.walk(root):
+        for name in names:
+            path = os.path.join(folder, name)
+            if os.path.isfile(path): look("files", read(path))
+print(f"looked {looked} hits {sorted(hits)}")
+"#;
+
 fn script() -> String {
-    let search =
-        format!("cat >/tmp/search.py <<'END'\n{}\nEND\npython3 /tmp/search.py CANA RY- CONT ROL-51f0", canary::INSIDE);
+    let search = format!("cat >/tmp/search.py <<'END'\n{SEARCH}\nEND\npython3 /tmp/search.py");
     let planted = format!(
         "echo CONT''ROL-51f0 >/workspace/planted; (export PLANTED=CONT''ROL-51f0; exec sleep 600) >/dev/null 2>&1 &\n\
          cd /workspace/app && git pull -q origin main && git ls-remote -q origin >/dev/null; cd /tmp\n{search}"
@@ -49,6 +86,36 @@ fn needles(more: &[String]) -> Vec<String> {
     let basic = plain.iter().map(|secret| BASE64.encode(format!("x-access-token:{secret}")));
     let encoded = plain.iter().map(|secret| BASE64.encode(secret));
     plain.iter().cloned().chain(basic).chain(encoded).collect()
+}
+
+/// Everything that a process can read of its own.
+fn memory(pid: &str) -> anyhow::Result<Vec<u8>> {
+    let (mut memory, mut all) = (File::open(format!("/proc/{pid}/mem"))?, Vec::new());
+    for line in std::fs::read_to_string(format!("/proc/{pid}/maps"))?.lines() {
+        let (range, rest) = line.split_once(' ').context("a range")?;
+        // What can be written: programs and their data hold no secret.
+        if !rest.starts_with("rw") {
+            continue;
+        }
+        let (from, to) = range.split_once('-').context("two ends")?;
+        let (from, to) = (u64::from_str_radix(from, 16)?, u64::from_str_radix(to, 16)?);
+        memory.seek(SeekFrom::Start(from))?;
+        // A mapping may go away while it is read.
+        let _ = memory.by_ref().take(to - from).read_to_end(&mut all);
+    }
+    Ok(all)
+}
+
+/// Children of a process, by the words of their command lines.
+fn children(pid: i32) -> anyhow::Result<Vec<(String, String)>> {
+    let mut children = Vec::new();
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
+        for child in std::fs::read_to_string(task.path().join("children"))?.split_whitespace() {
+            let words = std::fs::read_to_string(format!("/proc/{child}/cmdline"))?.replace('\0', " ");
+            children.push((words, child.to_owned()));
+        }
+    }
+    Ok(children)
 }
 
 async fn secrets_are_where_they_belong_and_nowhere_else(is_temporal: bool) -> anyhow::Result<()> {
@@ -138,9 +205,9 @@ async fn scenario(
 
     // In the sandbox, which also looked for what it had put there itself.
     let found = texts("agent.tool_result").pop().context("a result")?;
-    let planted = ["control environ", "control files"].map(|place| format!("'{place}'"));
+    let planted = ["CONT environ", "CONT files"].map(|place| format!("'{place}'"));
     ensure!(planted.iter().all(|place| found.contains(place)), "{found}");
-    ensure!(found.contains("hits [") && !found.contains("secret "), "{found}");
+    ensure!(found.contains("hits [") && !found.contains("CANA "), "{found}");
     let looked: usize = found.split(' ').nth(1).context("a number")?.parse()?;
     ensure!(looked > 50, "{found}");
 
@@ -152,11 +219,11 @@ async fn scenario(
     clean("logs", service.logs().as_bytes(), "Serve")?;
     if rustix::process::geteuid().is_root() {
         // As a plain user nobody can look there but the worker itself.
-        let all = canary::children(service.process(Role::Serve)?.pid().cast_unsigned())?;
-        let pid = |name: &str| all.iter().find(|(words, _)| words.contains(name)).map(|(_, pid)| *pid);
-        let worker = canary::memory(pid("worker hand").context("a hand worker")?)?;
+        let all = children(service.process(Role::Serve)?.pid())?;
+        let pid = |name: &str| all.iter().find(|(words, _)| words.contains(name)).map(|(_, pid)| pid.as_str());
+        let worker = memory(pid("worker hand").context("a hand worker")?)?;
         clean("the hand worker's memory", &worker, &session)?;
-        let launcher = canary::memory(pid("launcher").context("a launcher")?)?;
+        let launcher = memory(pid("launcher").context("a launcher")?)?;
         clean("the launcher's memory", &launcher, "hands")?;
     }
     for dir in [data, service.hands_dir()] {
@@ -178,45 +245,4 @@ async fn canaries_on_the_embedded_engine() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn canaries_on_temporal() -> anyhow::Result<()> {
     secrets_are_where_they_belong_and_nowhere_else(true).await
-}
-
-on_each_engine!(the_operators_command_looks_everywhere_and_finds_nothing);
-
-async fn the_operators_command_looks_everywhere_and_finds_nothing(is_temporal: bool) -> anyhow::Result<()> {
-    let temporal = engine(is_temporal)?;
-    let mut command = tokio::process::Command::new(program("steadyhand"));
-    command.args(["canary", "--json", "--", "--hands-mode", HANDS_MODE]);
-    if let Some(temporal) = &temporal {
-        command.args(["--temporal", &temporal.addr.to_string()]);
-    }
-    let output = command.output().await?;
-    let said = String::from_utf8(output.stdout)?;
-    ensure!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    let looked = said.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
-    let states: BTreeMap<&str, &str> =
-        looked.iter().filter_map(|looked| Some((looked["place"].as_str()?, looked["state"].as_str()?))).collect();
-    let memory = if rustix::process::geteuid().is_root() { "clean" } else { "skipped" };
-    let expected = [
-        ("sandbox", "clean"),
-        ("session log", "clean"),
-        ("model requests", "clean"),
-        ("traces", "clean"),
-        ("service log", "clean"),
-        ("memory of the hand worker", memory),
-        ("memory of the launcher", memory),
-        ("files of the running service", "clean"),
-        ("files of the stopped service", "clean"),
-    ];
-    ensure!(states == BTreeMap::from(expected), "{said}");
-    Ok(())
-}
-
-/// With a service that cannot start nothing was looked at, and that is no good news.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_command_that_could_not_look_fails() -> anyhow::Result<()> {
-    let mut command = tokio::process::Command::new(program("steadyhand"));
-    let output = command.args(["canary", "--", "--hands-mode", "none"]).output().await?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.code() == Some(7) && said.contains("the service did not start"), "{said}");
-    Ok(())
 }
