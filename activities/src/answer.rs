@@ -7,7 +7,7 @@ use crate::{
     model::{Answer, BlockKind, Delta as ModelDelta},
 };
 use domain::{
-    Event, EventBody, Usage,
+    Event, EventBody, HandName, Usage,
     agent::{AgentFacts, Policy, ToolFact, ToolKind},
     content::{Block, Content, Json},
     delta::{Delta, DeltaKind},
@@ -159,23 +159,38 @@ fn call(id: &str, block: &Value, agent: &AgentFacts, answer: &Answer, verdicts: 
         None => Permission::Deny,
     };
     let bad = answer.bad_inputs.iter().find(|bad| bad.tool_use_id == model_id).map(|bad| bad.error.clone());
+    let kind = known.map_or(ToolKind::Builtin, |tool| tool.kind.clone());
+    let hand = if kind == ToolKind::Builtin { hand(&input, agent) } else { Ok(HandName::default()) };
     let refused = match known {
         Some(_) if permission == Permission::Deny => {
             Some(format!("This call of {name} was judged to be of high risk, and was not made."))
         }
-        Some(_) => bad,
+        Some(_) => bad.or_else(|| hand.as_ref().err().cloned()),
         None => Some(format!("There is no tool {name:?} in this session.")),
     };
     let call = Call {
         tool_use_id: id.to_owned(),
         name: name.to_owned(),
-        kind: known.map_or(ToolKind::Builtin, |tool| tool.kind.clone()),
+        hand: hand.unwrap_or_default(),
+        kind,
         input_sha256: ids::content_hash(&harness::context::serialize(&input)),
         input: Json::Inline { value: input },
         permission,
         refused,
     };
     (call, known.map(|tool| tool.policy))
+}
+
+/// The hand that a call names, or what the model is told instead of a result.
+fn hand(input: &Value, agent: &AgentFacts) -> Result<HandName, String> {
+    // Without other hands the tools know no such property, and say so themselves.
+    let Some(named) = input.get("hand").filter(|_| !agent.hands.is_empty()) else { return Ok(HandName::default()) };
+    let known = named.as_str().and_then(HandName::parse);
+    known.filter(|name| name.is_main() || agent.hands.contains(name)).ok_or_else(|| {
+        let names: Vec<&str> =
+            std::iter::once(HandName::MAIN).chain(agent.hands.iter().map(HandName::as_str)).collect();
+        format!("There is no hand {named} in this session; there are {}. Nothing was run.", names.join(", "))
+    })
 }
 
 /// How the policy came to the permission, as the API tells it.
@@ -255,6 +270,7 @@ mod tests {
             ],
             strategy: StrategyRef { name: "full".into(), version: 1, params: Value::Null },
             mcp: Vec::new(),
+            hands: vec![HandName::other("build").unwrap()],
             shims_off: Vec::new(),
             snapshot: BlobRef { blob: "0".repeat(64), bytes: 0 },
         }
@@ -326,6 +342,27 @@ mod tests {
             assert_eq!((call.permission, *evaluated_permission), (permission, Some(permission)));
             assert_eq!(*evaluation, Some(json!({"type": "auto", "evaluated_permission": judged})));
             assert_eq!(call.refused.is_some(), permission == Permission::Deny);
+        }
+    }
+
+    #[test]
+    fn a_call_goes_to_the_hand_that_it_names_and_one_that_names_a_stranger_is_told_who_is_there() {
+        let named = |hand: Value| {
+            let block = json!({"type": "tool_use", "id": "toolu_1", "name": "bash", "input": {"command": "make", "hand": hand}});
+            let parts =
+                parts(&origin(), &agent(), &Answer { blocks: vec![block], ..Answer::default() }, &Verdicts::new());
+            let ModelDigest::Answer { mut calls, .. } = parts.digest else { panic!("an answer") };
+            let EventBody::AgentToolUse { input: Json::Inline { value }, .. } = &parts.events[0].body else {
+                panic!("a use")
+            };
+            assert_eq!(value["hand"], hand, "the log has it as the model said it");
+            calls.remove(0)
+        };
+        assert_eq!((named(json!("build")).hand.as_str(), named(json!("build")).refused), ("build", None));
+        assert!(named(json!("main")).hand.is_main() && named(json!("main")).refused.is_none());
+        for wrong in [json!("test"), json!(""), json!(3), json!(null), json!(["build"])] {
+            let refused = named(wrong.clone()).refused.unwrap_or_else(|| panic!("{wrong} is nobody"));
+            assert!(refused.contains("there are main, build"), "{refused}");
         }
     }
 

@@ -8,6 +8,8 @@ use async_trait::async_trait;
 pub struct Hand {
     pub id: String,
     pub session_id: String,
+    /// What its session calls it.
+    pub name: String,
     /// Its sandbox runs; else only its folder is there, and the next call starts it again.
     pub is_running: bool,
     /// `strict` or `dev`.
@@ -36,5 +38,5 @@ pub async fn is_held(app: &App, session_id: &str, hand_id: &str) -> std::io::Res
     let followed = app.session(session_id);
     let log = followed.fresh().await.map_err(std::io::Error::other)?;
     let summary = log.summary().ok_or(std::io::ErrorKind::NotFound)?;
-    Ok(summary.hand.as_ref().is_some_and(|hand| hand.hand == hand_id))
+    Ok(summary.name_of(hand_id).is_some())
 }

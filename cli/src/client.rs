@@ -130,8 +130,8 @@ impl Client {
     }
 
     /// The bytes behind a path, as they come.
-    pub async fn open(&self, path: &[&str]) -> anyhow::Result<Response> {
-        self.send(self.request(Method::GET, path, &Query::new())).await
+    pub async fn open(&self, path: &[&str], query: &Query) -> anyhow::Result<Response> {
+        self.send(self.request(Method::GET, path, query)).await
     }
 
     /// The next bytes of an answer.

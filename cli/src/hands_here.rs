@@ -88,11 +88,24 @@ impl HandsHere {
             if let Err(error) = self.reap_once(&engine, &namespace, &holders, idle).await {
                 warn!(error = &error as &dyn std::error::Error, "hands not looked through");
             }
+            if let Err(error) = self.trim().await {
+                warn!(error = &error as &dyn std::error::Error, "packages not looked through");
+            }
             tokio::select! {
                 () = tokio::time::sleep(REAP_EVERY) => {}
                 _ = closing.wait_for(|closing| *closing) => return,
             }
         }
+    }
+
+    /// Packages that no hand has had for long, or that are too many.
+    async fn trim(&self) -> io::Result<()> {
+        let hands = self.hands.clone();
+        let trimmed = spawn_blocking(move || hands.trim_shelves()).await.map_err(io::Error::other)?;
+        for shelf in trimmed.map_err(io::Error::other)? {
+            info!(shelf, "packages removed that no hand has");
+        }
+        Ok(())
     }
 
     async fn reap_once(&self, engine: &Rpc, namespace: &str, holders: &impl Holders, idle: Idle) -> io::Result<()> {
@@ -151,6 +164,7 @@ impl api::hands::Hands for HandsHere {
             api::hands::Hand {
                 id: found.hand_id,
                 session_id: owner.session_id,
+                name: owner.name,
                 is_running: found.status.is_some(),
                 mode: found.mode.name().to_owned(),
                 epoch: found.status.as_ref().map(|status| status.epoch),
@@ -200,7 +214,7 @@ mod tests {
         let here = HandsHere::new(&dir.path().join("hands"), "here", by);
         assert!(here.own().await.unwrap().is_empty(), "nobody has made the folder yet");
         let made = |id: &str, host: &str, session_id: &str| {
-            let owner = Owner { host: host.to_owned(), session_id: session_id.to_owned() };
+            let owner = Owner::new(host, session_id);
             here.hands.provision(Spec { owner: Some(owner), ..here.hands.spec(id) }).unwrap()
         };
         let hands = [
@@ -263,7 +277,7 @@ mod tests {
     async fn a_session_is_over_when_the_engine_says_so_and_not_before() {
         let rpc = Rpc::Embedded(Engine::open(Options::new(Store::Memory)).unwrap());
         let over = async |session_id: &str| {
-            let owner = Owner { host: "h".to_owned(), session_id: session_id.to_owned() };
+            let owner = Owner::new("h", session_id);
             is_over(&rpc, "default", &owner).await.unwrap()
         };
         start(&rpc, "sesn_1").await;

@@ -1,6 +1,6 @@
 //! What a session keeps of its agent: the snapshot (a blob) and the facts that decisions need (by value).
 
-use crate::{content::BlobRef, egress::Domains};
+use crate::{HandName, content::BlobRef, egress::Domains};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -148,6 +148,9 @@ pub struct AgentFacts {
     /// The agent's MCP servers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mcp: Vec<McpFact>,
+    /// Its hands beside the main one: what calls may name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hands: Vec<HandName>,
     pub strategy: StrategyRef,
     /// Shims of the harness that are switched off, by name.
     #[serde(default)]

@@ -2,7 +2,7 @@
 //! engine as one marker, and the only thing that changes a session's state (docs/decisions/001).
 
 use crate::{
-    Event, Time,
+    Event, HandName, Time,
     agent::{HarnessRef, StrategyRef},
     content::BlobRef,
     outcome::Listed,
@@ -131,6 +131,8 @@ pub enum PrivateEntry {
     },
     HandProvisioned {
         hand: HandRef,
+        #[serde(default, skip_serializing_if = "HandName::is_main")]
+        name: HandName,
     },
     HandLost {
         hand: String,
@@ -146,10 +148,14 @@ pub enum PrivateEntry {
     /// The hand is asked what the turn left in it.
     Collecting {
         activity: String,
+        #[serde(default, skip_serializing_if = "HandName::is_main")]
+        name: HandName,
     },
     /// Files and the diff, as they were at idle.
     Outputs {
         listing: BlobRef,
+        #[serde(default, skip_serializing_if = "HandName::is_main")]
+        name: HandName,
     },
     /// MCP servers are asked which tools they have.
     Listing {
@@ -167,10 +173,14 @@ pub enum PrivateEntry {
     /// What is in the hand is being kept, so that it can be let go.
     Parking {
         activity: String,
+        #[serde(default, skip_serializing_if = "HandName::is_main")]
+        name: HandName,
     },
     /// The workspace is kept: the hand is let go by an activity of this name, and the next use has a new one.
     HandParked {
         hand: HandRef,
+        #[serde(default, skip_serializing_if = "HandName::is_main")]
+        name: HandName,
         workspace: Workspace,
         release: String,
     },
@@ -181,6 +191,8 @@ pub enum PrivateEntry {
     /// It does not: the session goes on with it.
     NotGiven {
         reason: String,
+        #[serde(default, skip_serializing_if = "HandName::is_main")]
+        name: HandName,
     },
     /// It is on its way, by an activity of this name, and no longer this session's.
     HandGiven {
@@ -205,6 +217,8 @@ pub enum PrivateEntry {
     /// The hand is given up for good.
     Releasing {
         activity: String,
+        #[serde(default, skip_serializing_if = "HandName::is_main")]
+        name: HandName,
     },
     /// Everything before this is another session's; what was under way there is not under way here.
     Forked {

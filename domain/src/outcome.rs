@@ -1,7 +1,7 @@
 //! Results of activities, as they stand in history, and the digests of them that decisions see.
 
 use crate::{
-    Event, Failure, Usage,
+    Event, Failure, HandName, Usage,
     agent::{ToolFact, ToolKind},
     content::{BlobRef, Json},
     event::{ErrorBody, Permission},
@@ -64,6 +64,9 @@ pub struct Call {
     pub input: Json,
     pub input_sha256: String,
     pub permission: Permission,
+    /// The hand that runs it, if a hand does.
+    #[serde(default, skip_serializing_if = "HandName::is_main")]
+    pub hand: HandName,
     /// The tool is not offered, or its input is no JSON: what the model is told instead of a result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,

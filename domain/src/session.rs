@@ -3,7 +3,7 @@
 //! These are data in history: a field may be added with a default, none may change its meaning.
 
 use crate::{
-    Event, Summary, Time,
+    Event, HandName, Summary, Time,
     agent::{AgentFacts, HarnessRef, StrategyRef},
     content::{BlobRef, Json},
     limits,
@@ -282,6 +282,12 @@ pub struct Give {
     pub id: String,
     /// The other session.
     pub to: String,
+    /// What this session calls it.
+    #[serde(default, skip_serializing_if = "HandName::is_main")]
+    pub name: HandName,
+    /// What the other one will.
+    #[serde(default, skip_serializing_if = "HandName::is_main")]
+    pub to_name: HandName,
 }
 
 /// Signal `handed`, from one session to another: what was in a hand.
@@ -292,6 +298,12 @@ pub struct Handed {
     pub from: String,
     /// The hand that it was in.
     pub hand: String,
+    /// What whoever is told of it is to call it.
+    #[serde(default, skip_serializing_if = "HandName::is_main")]
+    pub name: HandName,
+    /// What whoever tells of it called it.
+    #[serde(default, skip_serializing_if = "HandName::is_main")]
+    pub from_name: HandName,
     pub workspace: Workspace,
     /// It comes back, as it was not taken.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -429,6 +441,9 @@ pub struct ProvisionInput {
     pub session_id: String,
     /// The id the hand will have: the same for every attempt.
     pub hand: String,
+    /// What its session calls it.
+    #[serde(default, skip_serializing_if = "HandName::is_main")]
+    pub name: HandName,
     pub environment_id: String,
     pub resources: Vec<Resource>,
     /// Of a hand that was parked: the new one begins with it.

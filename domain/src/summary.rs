@@ -4,13 +4,15 @@
 //! session itself cannot disagree.
 
 use crate::{
-    EventBody, PrivateEntry, Take, Time, Usage,
+    EventBody, HandName, Held, PrivateEntry, Take, Time, Usage,
     agent::HarnessRef,
     content::BlobRef,
     event::StopReason,
-    session::{Attributes, Change, HandRef, Workspace},
+    held::Parked,
+    session::{Attributes, Change},
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
@@ -38,30 +40,18 @@ pub struct Summary {
     /// Milliseconds spent running, without the stretch that began at `running_since`.
     pub active_ms: u64,
     pub running_since: Option<Time>,
-    pub hand: Option<HandRef>,
-    /// What its last hand left, while it has none.
+    /// What it has of the hand that calls go to which name none.
+    #[serde(flatten)]
+    pub main: Held,
+    /// And of the others, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub others: BTreeMap<HandName, Held>,
+    /// The timer at whose end its hands are parked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub parked: Option<Parked>,
-    /// The activity by which its hand will be parked, or is being parked now.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub parking: Option<String>,
-    /// Listing of the files collected last.
-    pub outputs: Option<BlobRef>,
-    /// The activity that is collecting them now.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub collecting: Option<String>,
+    pub resting: Option<String>,
     pub manifest: Option<BlobRef>,
     /// Closed runs that the manifest does not name yet, oldest first.
     pub unsealed: Vec<String>,
-}
-
-/// A hand that was let go.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Parked {
-    /// The id it had.
-    pub hand: String,
-    pub workspace: Workspace,
-    pub at: Time,
 }
 
 /// What everything that a turn causes can be traced back to.
@@ -116,11 +106,9 @@ impl Summary {
             usage: Usage::default(),
             active_ms: 0,
             running_since: None,
-            hand: None,
-            parked: None,
-            parking: None,
-            outputs: None,
-            collecting: None,
+            main: Held::default(),
+            others: BTreeMap::new(),
+            resting: None,
             manifest: None,
             unsealed: Vec::new(),
         }
@@ -198,34 +186,40 @@ impl Summary {
                 }
             }
             PrivateEntry::Swapped { to, .. } => self.harness = to.clone(),
-            PrivateEntry::HandProvisioned { hand } => {
-                self.hand = Some(hand.clone());
-                self.parked = None;
+            PrivateEntry::HandProvisioned { hand, name } => {
+                let held = self.held_mut(name);
+                held.hand = Some(hand.clone());
+                held.parked = None;
             }
-            PrivateEntry::HandParked { hand, workspace, .. } => {
-                self.hand = None;
-                self.parked = Some(Parked { hand: hand.hand.clone(), workspace: workspace.clone(), at: now });
+            PrivateEntry::HandParked { hand, name, workspace, .. } => {
+                let held = self.held_mut(name);
+                held.hand = None;
+                held.parked = Some(Parked { hand: hand.hand.clone(), workspace: workspace.clone(), at: now });
             }
-            PrivateEntry::HandGiven { .. } => self.parked = None,
-            PrivateEntry::HandTaken { handed } | PrivateEntry::HandBack { handed } => {
-                self.parked = Some(Parked { hand: handed.hand.clone(), workspace: handed.workspace.clone(), at: now });
+            PrivateEntry::HandGiven { handed, .. } => self.held_mut(&handed.from_name).parked = None,
+            PrivateEntry::HandTaken { handed } => {
+                let (hand, workspace) = (handed.hand.clone(), handed.workspace.clone());
+                self.held_mut(&handed.name).parked = Some(Parked { hand, workspace, at: now });
             }
-            PrivateEntry::Resting { activity, .. } | PrivateEntry::Parking { activity } => {
-                self.parking = Some(activity.clone());
+            PrivateEntry::HandBack { handed } => {
+                let (hand, workspace) = (handed.hand.clone(), handed.workspace.clone());
+                self.held_mut(&handed.from_name).parked = Some(Parked { hand, workspace, at: now });
             }
-            PrivateEntry::HandLost { hand, .. } | PrivateEntry::HandReleased { hand }
-                if self.hand.as_ref().is_some_and(|own| own.hand == *hand) =>
-            {
-                self.hand = None;
+            PrivateEntry::Resting { activity, .. } => self.resting = Some(activity.clone()),
+            PrivateEntry::Parking { activity, name } => self.held_mut(name).parking = Some(activity.clone()),
+            PrivateEntry::HandLost { hand, .. } | PrivateEntry::HandReleased { hand } => {
+                for held in self.all_held_mut() {
+                    held.hand.take_if(|own| own.hand == *hand);
+                }
             }
             PrivateEntry::RunSealed { run_id, manifest } => {
                 self.unsealed.retain(|run| run != run_id);
                 self.manifest = Some(manifest.clone());
             }
-            PrivateEntry::Collecting { activity } => self.collecting = Some(activity.clone()),
+            PrivateEntry::Collecting { activity, name } => self.held_mut(name).collecting = Some(activity.clone()),
             PrivateEntry::ActivityClosed { activity, .. } => {
-                self.collecting.take_if(|collecting| collecting == activity);
-                self.parking.take_if(|parking| parking == activity);
+                self.all_held_mut().for_each(|held| held.closed(activity));
+                self.resting.take_if(|resting| resting == activity);
             }
             PrivateEntry::ToolsListed { listed } => {
                 let agent = &mut self.attributes.agent;
@@ -235,9 +229,44 @@ impl Summary {
                     server.listed = true;
                 }
             }
-            PrivateEntry::Outputs { listing } => self.outputs = Some(listing.clone()),
+            PrivateEntry::Outputs { listing, name } => self.held_mut(name).outputs = Some(listing.clone()),
             _ => {}
         }
+    }
+
+    /// What there is of a hand; nothing where it was never made.
+    pub fn held(&self, name: &HandName) -> Option<&Held> {
+        if name.is_main() { Some(&self.main) } else { self.others.get(name) }
+    }
+
+    fn held_mut(&mut self, name: &HandName) -> &mut Held {
+        if name.is_main() { &mut self.main } else { self.others.entry(name.clone()).or_default() }
+    }
+
+    fn all_held_mut(&mut self) -> impl Iterator<Item = &mut Held> {
+        std::iter::once(&mut self.main).chain(self.others.values_mut())
+    }
+
+    /// Every hand that the session has or had, the main one first.
+    pub fn all_held(&self) -> impl Iterator<Item = (HandName, &Held)> {
+        let others = self.others.iter().map(|(name, held)| (name.clone(), held));
+        std::iter::once((HandName::default(), &self.main)).chain(others)
+    }
+
+    /// The session has that hand now.
+    pub fn name_of(&self, hand_id: &str) -> Option<HandName> {
+        self.all_held()
+            .find(|(_, held)| held.hand.as_ref().is_some_and(|own| own.hand == hand_id))
+            .map(|(name, _)| name)
+    }
+
+    pub fn has_any_hand(&self) -> bool {
+        self.all_held().any(|(_, held)| held.hand.is_some())
+    }
+
+    /// Something of its hands will be told in the log although the session rests.
+    pub fn is_asking_hands(&self) -> bool {
+        self.resting.is_some() || self.all_held().any(|(_, held)| held.collecting.is_some() || held.parking.is_some())
     }
 
     /// The end of a commit.
@@ -318,12 +347,12 @@ mod tests {
         let mut summary = summary();
         let closed = |activity: &str| PrivateEntry::ActivityClosed { activity: activity.into(), how: Closed::Finished };
         for (entry, expected) in [
-            (PrivateEntry::Collecting { activity: "collect-7".into() }, Some("collect-7")),
+            (PrivateEntry::Collecting { activity: "collect-7".into(), name: HandName::default() }, Some("collect-7")),
             (closed("seal-3"), Some("collect-7")),
             (closed("collect-7"), None),
         ] {
             summary.take(&Take::Private { entry }, Time::from_ms(1), |_| None);
-            assert_eq!(summary.collecting.as_deref(), expected);
+            assert_eq!(summary.main.collecting.as_deref(), expected);
         }
     }
 }

@@ -90,6 +90,17 @@ impl Hands {
         shelf::is_kept(&self.dir, name)
     }
 
+    /// As [`shelf::trim`], with the usual bounds.
+    pub fn trim_shelves(&self) -> Result<Vec<String>, Error> {
+        match &self.by {
+            By::Itself { .. } => shelf::trim(&self.dir, shelf::Bounds::default()),
+            By::Launcher { .. } => match self.ask(&Request::Trim)? {
+                Reply::Trimmed { shelves } => Ok(shelves),
+                other => Err(unexpected(other)),
+            },
+        }
+    }
+
     /// As [`local::list`].
     pub fn list(&self) -> Result<Vec<Found>, Error> {
         match &self.by {

@@ -124,9 +124,10 @@ fn try_launch(spec: Spec) -> Result<HandRef, Error> {
     let owner = uid.map_or(Owner::Launcher, Owner::Hand);
     // A hand that has a disk of its own keeps it, whatever is asked for now.
     let own_disk = spec.mode == Mode::Strict || folder.image().exists();
-    if let Some(Shelf::Read(name)) = &spec.shelf {
-        shelf::open(&spec.hands_dir, name)?;
-    }
+    let shelf = match &spec.shelf {
+        Some(Shelf::Read(name)) => Some(shelf::open(&spec.hands_dir, name)?),
+        Some(Shelf::Fill(_)) | None => None,
+    };
     let disk = match own_disk {
         false => probe::disk_watched(),
         true => probe::disk_own(image::mount(&folder, spec.limits.disk_bytes, Some(&spec.hands_dir))),
@@ -152,6 +153,8 @@ fn try_launch(spec: Spec) -> Result<HandRef, Error> {
     let text = serde_json::to_vec(&plan).expect("a plan has only string keys");
     folder::replace(&folder.plan(), &text).map_err(|e| Error::Make(folder.plan(), e))?;
     readable(&folder.plan(), 0o640, uid)?;
+    // From now on the plan says who has it.
+    drop(shelf);
     if let Err(error) = start_shim(&folder, &plan) {
         // It may be that none starts here any more.
         let off: Vec<_> = probe::required().into_iter().filter(|layer| !layer.on).collect();

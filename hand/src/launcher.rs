@@ -54,6 +54,8 @@ pub enum Request {
         epoch: u64,
     },
     List,
+    /// Remove shelves beyond the launcher's own bounds.
+    Trim,
 }
 
 /// One JSON line back.
@@ -68,6 +70,10 @@ pub enum Reply {
     Released,
     Hands {
         hands: Vec<Found>,
+    },
+    /// Names of the shelves that were.
+    Trimmed {
+        shelves: Vec<String>,
     },
     Refused {
         message: String,
@@ -179,6 +185,10 @@ fn answer(options: &Options, request: Request) -> Reply {
         },
         Request::List => match local::list(&options.hands_dir) {
             Ok(hands) => Reply::Hands { hands },
+            Err(e) => refused(&e),
+        },
+        Request::Trim => match shelf::trim(&options.hands_dir, shelf::Bounds::default()) {
+            Ok(shelves) => Reply::Trimmed { shelves },
             Err(e) => refused(&e),
         },
     }

@@ -74,6 +74,11 @@ pub const DIFF_BYTES: u64 = 16 * 1024 * 1024;
 /// A packed workspace.
 pub const SNAPSHOT_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 
+/// All shelves of packages together, on disk: beyond it those that were not read for longest are removed.
+pub const SHELVES_BYTES_MAX: u64 = 20 * 1024 * 1024 * 1024;
+/// Without a hand that is launched with it a shelf is removed after this.
+pub const SHELF_IDLE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
 /// Unprivileged host uids that hands get when the service runs as root, one each.
 pub const UIDS: std::ops::RangeInclusive<u32> = 61_000..=64_999;
 /// The host uid of the hand worker when the service runs as root; no hand has it.

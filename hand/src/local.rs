@@ -45,6 +45,8 @@ pub enum Error {
     Keep(PathBuf, #[source] io::Error),
     #[error("have a folder for packages")]
     Shelves(#[source] launch::Error),
+    #[error("remove packages that nobody needs from {0}")]
+    Trim(PathBuf, #[source] io::Error),
     #[error("keep the packages of a hand that was not made to install any")]
     NoShelf,
 }
@@ -195,7 +197,7 @@ pub fn list(hands_dir: &Path) -> Result<Vec<Found>, Error> {
     Ok(hands)
 }
 
-fn folders(hands_dir: &Path) -> Result<Vec<(String, Folder)>, Error> {
+pub(crate) fn folders(hands_dir: &Path) -> Result<Vec<(String, Folder)>, Error> {
     let list = |e| Error::List(hands_dir.to_owned(), e);
     let mut folders = Vec::new();
     // As plans name it.

@@ -4,6 +4,10 @@
 //! packages, on the disk that it had. That hand's user stays taken, so nobody ever runs as the owner of what others trust,
 //! and it is mounted read-only. It is never filled twice and never changed; whoever wants other packages has another name.
 
+mod trim;
+
+pub use self::trim::{Bounds, trim};
+
 use crate::folder::Folder;
 use crate::image;
 use crate::launch::{self, Owner, is_ours, make_dir};
@@ -11,6 +15,7 @@ use crate::local::{self, Error};
 use crate::removal::remove_tree;
 use crate::sandbox::cgroup;
 use crate::spec::{HandRef, Plan, Shelf};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -28,9 +33,14 @@ pub fn is_kept(hands_dir: &Path, name: &str) -> bool {
     folder(hands_dir, name).packages().symlink_metadata().is_ok()
 }
 
-/// Have it so that sandboxes can be given it.
-pub(crate) fn open(hands_dir: &Path, name: &str) -> Result<(), launch::Error> {
+/// Have it so that a sandbox can be given it. It is not removed as long as what this gives is held, nor once a hand's plan names it.
+pub(crate) fn open(hands_dir: &Path, name: &str) -> Result<File, launch::Error> {
     let folder = folder(hands_dir, name);
+    let held = trim::hold(hands_dir).map_err(|e| match e.kind() {
+        // Not one is there.
+        io::ErrorKind::NotFound => launch::Error::NoShelf(folder.path().to_owned()),
+        _ => launch::Error::Make(folder.path().to_owned(), e),
+    })?;
     if !folder.path().symlink_metadata().is_ok_and(|found| found.is_dir() && is_ours(&found)) {
         return Err(launch::Error::NoShelf(folder.path().to_owned()));
     }
@@ -38,7 +48,8 @@ pub(crate) fn open(hands_dir: &Path, name: &str) -> Result<(), launch::Error> {
         // Made by the hand that filled it; its size is not asked for again.
         image::mount(&folder, 0, None).map_err(launch::Error::ShelfDisk)?;
     }
-    Ok(())
+    trim::note_use(&folder).map_err(|e| launch::Error::Make(folder.path().to_owned(), e))?;
+    Ok(held)
 }
 
 /// End the hand and keep what it has installed. One that was kept already is as good.
@@ -60,6 +71,7 @@ pub fn keep(hand: &HandRef) -> Result<(), Error> {
     }
     cgroup::remove(&cgroup::name(&spec.hand_id, left.path()));
     make_dir(&spec.hands_dir.join(FOLDER), 0o711, Owner::Launcher).map_err(Error::Shelves)?;
+    trim::note_use(&left).map_err(failed)?;
     std::fs::rename(left.path(), kept.path()).map_err(failed)
 }
 

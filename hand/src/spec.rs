@@ -125,6 +125,20 @@ pub struct Owner {
     /// The name of the service on this machine.
     pub host: String,
     pub session_id: String,
+    /// What the session calls it.
+    #[serde(default = "main_hand")]
+    pub name: String,
+}
+
+impl Owner {
+    /// Of the hand that every session has.
+    pub fn new(host: impl Into<String>, session_id: impl Into<String>) -> Self {
+        Self { host: host.into(), session_id: session_id.into(), name: main_hand() }
+    }
+}
+
+fn main_hand() -> String {
+    "main".to_owned()
 }
 
 /// The n-th passage of a moment, counted from 1.

@@ -167,12 +167,12 @@ mod tests {
                     session.input_tokens = 10;
                     session.model_answers(&activity, "done", &[]);
                 }
-                Op::Provision { hand } => session.hand_is_ready(&activity, &hand),
+                Op::Provision { hand, .. } => session.hand_is_ready(&activity, &hand),
                 Op::Execute { call } => {
                     let text = format!("output {rounds}");
                     session.tool_returns(&activity, &call, &text, false);
                 }
-                Op::Collect {} => session.collected(&activity),
+                Op::Collect { .. } => session.collected(&activity),
                 other => panic!("{other:?}"),
             }
             session.settle();

@@ -77,4 +77,6 @@ pub fn is_due(state: &SessionState, intake: &Intake) -> bool {
 }
 
 #[cfg(test)]
+mod several;
+#[cfg(test)]
 mod tests;

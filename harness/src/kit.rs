@@ -15,7 +15,7 @@ use crate::{
     view::{Decision, VERSION, View},
 };
 use domain::{
-    Commit, Committed, Content, Event, EventBody, Failure, PrivateEntry, Take, Time, Usage,
+    Commit, Committed, Content, Event, EventBody, Failure, HandName, PrivateEntry, Take, Time, Usage,
     agent::{AgentFacts, AgentSnapshot, HarnessRef, McpFact, ModelParams, Policy, ToolFact, ToolKind},
     commit::Closed,
     committed::{ActivityResult, Genesis, NamedResult},
@@ -76,6 +76,7 @@ pub fn attributes() -> Attributes {
             tools: tools(),
             strategy: context::default_strategy(),
             mcp: Vec::new(),
+            hands: Vec::new(),
             shims_off: Vec::new(),
             snapshot: BlobRef { blob: "0".repeat(64), bytes: 0 },
         },
@@ -190,17 +191,26 @@ impl Session {
 
     /// To a session that is not part of this.
     pub fn give(&mut self) {
-        let id = self.fresh_id();
-        self.mailbox.push(Mail::Give { give: Give { id, to: "sesn_other".to_owned() } });
+        self.give_as(&HandName::default(), &HandName::default());
+    }
+
+    /// One of its hands, which the other session will call so.
+    pub fn give_as(&mut self, name: &HandName, to_name: &HandName) {
+        let (id, to, name, to_name) = (self.fresh_id(), "sesn_other".to_owned(), name.clone(), to_name.clone());
+        self.mailbox.push(Mail::Give { give: Give { id, to, name, to_name } });
     }
 
     /// From a session that is not part of this.
     pub fn handed(&mut self, returned: bool) {
+        self.handed_as(&HandName::default(), returned);
+    }
+
+    pub fn handed_as(&mut self, name: &HandName, returned: bool) {
         let listing = BlobRef { blob: "3".repeat(64), bytes: 0 };
         let (id, hand) = (self.fresh_id(), "hand_other".to_owned());
         let workspace = Workspace { listing, start: None };
-        self.mailbox
-            .push(Mail::Handed { handed: Handed { id, from: "sesn_other".to_owned(), hand, workspace, returned } });
+        let (from, name, from_name) = ("sesn_other".to_owned(), name.clone(), HandName::default());
+        self.mailbox.push(Mail::Handed { handed: Handed { id, from, hand, name, from_name, workspace, returned } });
     }
 
     pub fn swap(&mut self, harness: HarnessRef) {
@@ -252,8 +262,7 @@ impl Session {
     fn start(&mut self) {
         for pending in &self.state.pending {
             let is_known = self.flying.iter().any(|(activity, _)| *activity == pending.activity);
-            let has_hand = !pending.op.needs_hand() || self.state.has_hand();
-            if !is_known && has_hand {
+            if !is_known && self.state.is_startable(&pending.op) {
                 self.flying.push((pending.activity.clone(), pending.op.clone()));
                 self.ops.insert(pending.activity.clone(), pending.op.clone());
             }
@@ -306,7 +315,7 @@ impl Session {
             let model_id = format!("toolu_{activity}_{index}");
             blocks.push(json!({"type": "tool_use", "id": model_id, "name": name, "input": {}}));
             tool_ids.insert(call.tool_use_id.clone(), model_id);
-            let (name, input) = ((*name).to_owned(), call.input.clone());
+            let (name, input) = (call.name.clone(), call.input.clone());
             let body = match call.kind {
                 ToolKind::Custom => EventBody::AgentCustomToolUse { name, input },
                 ToolKind::Builtin | ToolKind::Log | ToolKind::Web => EventBody::AgentToolUse {
@@ -498,7 +507,12 @@ impl Ask for Gone {
     }
 }
 
-fn call(activity: &str, index: usize, name: &str) -> Call {
+/// `bash@build` is `bash` in the hand of that name.
+fn call(activity: &str, index: usize, wanted: &str) -> Call {
+    let (name, hand) = match wanted.split_once('@') {
+        Some((name, hand)) => (name, HandName::other(hand).expect("a hand's name")),
+        None => (wanted, HandName::default()),
+    };
     let fact = tools().into_iter().chain([mcp_tool()]).find(|tool| tool.name == name);
     let permission = match fact.as_ref().map(|tool| tool.policy) {
         Some(Policy::AlwaysAllow) => Permission::Allow,
@@ -512,6 +526,7 @@ fn call(activity: &str, index: usize, name: &str) -> Call {
         input: Json::Inline { value: json!({}) },
         input_sha256: ids::content_hash(b"{}"),
         permission,
+        hand,
         refused: None,
     }
 }

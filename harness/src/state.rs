@@ -10,7 +10,7 @@ use crate::{
     marks::{Cut, Marks},
 };
 use domain::{
-    Commit, EventBody, Failure, PrivateEntry, Status, Step, Summary, Take, Time,
+    Commit, EventBody, Failure, HandName, PrivateEntry, Status, Step, Summary, Take, Time,
     agent::{HarnessRef, StrategyRef, ToolKind},
     commit::{Closed, Fork},
     event::Permission,
@@ -22,7 +22,7 @@ use domain::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SessionState {
@@ -48,15 +48,12 @@ pub struct SessionState {
     pub marks: Marks,
     /// Hands made so far: the next one's number.
     pub hands: u64,
-    /// A hand worked since the last collection.
-    pub uncollected: bool,
-    /// The hand goes on from a parked one, and no call of it has ended yet.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub restored: bool,
+    #[serde(flatten)]
+    pub main: Work,
+    /// Of the other hands, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub others: BTreeMap<HandName, Work>,
     pub swap: Option<Swap>,
-    /// What is in the hand goes to another session as soon as it is kept.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub giving: Option<Give>,
     pub closing: bool,
     /// Ids of mail taken lately, so that a redelivered signal changes nothing.
     pub seen: VecDeque<String>,
@@ -66,6 +63,19 @@ pub struct SessionState {
     /// It goes on from another session, and has not decided anything yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fork: Option<Fork>,
+}
+
+/// How it stands with one of the session's hands, beside what readers of the log keep of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// It worked since the last collection.
+    pub uncollected: bool,
+    /// It goes on from a parked one, and no call of it has ended yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restored: bool,
+    /// What is in it goes to another session as soon as it is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub giving: Option<Give>,
 }
 
 /// Something outside the workflow that is under way, or will be as soon as the shell gets to it.
@@ -105,6 +115,8 @@ pub enum Op {
     },
     Provision {
         hand: String,
+        #[serde(default, skip_serializing_if = "HandName::is_main")]
+        name: HandName,
     },
     Timer {
         until: Time,
@@ -114,13 +126,19 @@ pub enum Op {
     Seal {
         run_id: String,
     },
-    Collect {},
-    /// Nothing is done with the hand until then.
+    Collect {
+        #[serde(default, skip_serializing_if = "HandName::is_main")]
+        name: HandName,
+    },
+    /// Nothing is done with any hand until then.
     Rest {
         until: Time,
     },
-    /// Calls wait until it is over.
-    Park {},
+    /// Calls of this hand wait until it is over.
+    Park {
+        #[serde(default, skip_serializing_if = "HandName::is_main")]
+        name: HandName,
+    },
     /// A parked hand is let go; the session has nothing to do with it any more.
     Discard {
         hand: HandRef,
@@ -130,7 +148,10 @@ pub enum Op {
         to: String,
         handed: Handed,
     },
-    Release {},
+    Release {
+        #[serde(default, skip_serializing_if = "HandName::is_main")]
+        name: HandName,
+    },
 }
 
 /// What of the log a model request is made of.
@@ -147,7 +168,15 @@ pub struct Slice {
 impl Op {
     /// A call that a hand runs.
     pub fn needs_hand(&self) -> bool {
-        matches!(self, Op::Execute { call } if is_hands(call))
+        self.waits_for().is_some()
+    }
+
+    /// The hand that runs it.
+    pub fn waits_for(&self) -> Option<&HandName> {
+        match self {
+            Op::Execute { call } if is_hands(call) => Some(&call.hand),
+            _ => None,
+        }
     }
 
     /// Whether the turn waits for it.
@@ -155,12 +184,12 @@ impl Op {
         !matches!(
             self,
             Op::Seal { .. }
-                | Op::Collect {}
+                | Op::Collect { .. }
                 | Op::Rest { .. }
-                | Op::Park {}
+                | Op::Park { .. }
                 | Op::Discard { .. }
                 | Op::Hand { .. }
-                | Op::Release {}
+                | Op::Release { .. }
         )
     }
 }
@@ -207,10 +236,9 @@ impl SessionState {
             context: Context::default(),
             marks: Marks::default(),
             hands: 0,
-            uncollected: false,
-            restored: false,
+            main: Work::default(),
+            others: BTreeMap::new(),
             swap: None,
-            giving: None,
             closing: false,
             seen: VecDeque::new(),
             turn_strategy: None,
@@ -231,8 +259,8 @@ impl SessionState {
         for pending in &mut self.pending {
             (pending.cancelling, pending.dispatched) = (false, false);
         }
-        (self.uncollected, self.swap, self.closing) = (false, None, false);
-        (self.restored, self.giving) = (false, None);
+        (self.main, self.swap, self.closing) = (Work::default(), None, false);
+        self.others.clear();
         if !goes_on {
             (self.tries, self.turn_strategy) = (0, None);
         }
@@ -290,9 +318,37 @@ impl SessionState {
         self.summary.status == Status::Running && !self.is_busy() && self.blocked.is_empty()
     }
 
-    /// There is a hand, and calls can be given to it.
-    pub fn has_hand(&self) -> bool {
-        self.summary.hand.is_some() && !self.pending.iter().any(|pending| pending.op == Op::Park {})
+    /// There is that hand, and calls can be given to it.
+    pub fn has_hand(&self, name: &HandName) -> bool {
+        self.hand(name).is_some() && !self.is_pending(|op| matches!(op, Op::Park { name: parked } if parked == name))
+    }
+
+    /// Nothing of it waits for a hand that is not there.
+    pub fn is_startable(&self, op: &Op) -> bool {
+        op.waits_for().is_none_or(|name| self.has_hand(name))
+    }
+
+    pub fn hand(&self, name: &HandName) -> Option<&HandRef> {
+        self.summary.held(name).and_then(|held| held.hand.as_ref())
+    }
+
+    /// Names of the hands that there are.
+    pub fn hand_names(&self) -> Vec<HandName> {
+        let held = self.summary.all_held();
+        held.filter(|(_, held)| held.hand.is_some()).map(|(name, _)| name).collect()
+    }
+
+    pub fn is_pending(&self, is_meant: impl Fn(&Op) -> bool) -> bool {
+        self.pending.iter().any(|pending| is_meant(&pending.op))
+    }
+
+    pub fn work(&self, name: &HandName) -> Work {
+        let known = if name.is_main() { Some(&self.main) } else { self.others.get(name) };
+        known.cloned().unwrap_or_default()
+    }
+
+    fn work_mut(&mut self, name: &HandName) -> &mut Work {
+        if name.is_main() { &mut self.main } else { self.others.entry(name.clone()).or_default() }
     }
 
     pub fn pending(&self, activity: &str) -> Option<&Pending> {
@@ -305,9 +361,9 @@ impl SessionState {
             self.take(take, commit.now, intake);
         }
         self.step(&commit.step, commit.n, commit.now);
-        let has_hand = self.has_hand();
-        for pending in self.pending.iter_mut().filter(|pending| matches!(pending.op, Op::Execute { .. })) {
-            pending.dispatched |= has_hand || !pending.op.needs_hand();
+        let started: Vec<bool> = self.pending.iter().map(|pending| self.is_startable(&pending.op)).collect();
+        for (pending, is_started) in self.pending.iter_mut().zip(started) {
+            pending.dispatched |= is_started && matches!(pending.op, Op::Execute { .. });
         }
         if let Some(memo) = &commit.memo {
             self.memo = Some(memo.clone());
@@ -324,7 +380,7 @@ impl SessionState {
             }
         }
         let harness = self.summary.harness.name.clone();
-        let was_parked = self.summary.parked.is_some();
+        let restored = self.restored_by(take);
         self.summary.take(take, now, |id| match intake.mail(id) {
             Some(Waiting::Change { change }) => Some(change),
             _ => None,
@@ -337,10 +393,22 @@ impl SessionState {
             }
             Take::Inline { event, .. } => self.inline(&event.body),
             Take::Private { entry } => {
-                self.restored |= was_parked && matches!(entry, PrivateEntry::HandProvisioned { .. });
+                if let Some(name) = restored {
+                    self.work_mut(&name).restored = true;
+                }
                 self.private(entry, &harness, intake);
             }
             Take::Accepted { ignored: true, .. } | Take::Result { .. } => {}
+        }
+    }
+
+    /// The hand that is made by this from one that was parked.
+    fn restored_by(&self, take: &Take) -> Option<HandName> {
+        match take {
+            Take::Private { entry: PrivateEntry::HandProvisioned { name, .. } } => {
+                self.summary.held(name).is_some_and(|held| held.parked.is_some()).then(|| name.clone())
+            }
+            _ => None,
         }
     }
 
@@ -423,19 +491,21 @@ impl SessionState {
                 self.marks.turn_begun(self.summary.position);
             }
             PrivateEntry::Resumed {} => self.release_allowed(),
-            PrivateEntry::Collecting { activity } => {
-                self.uncollected = false;
-                self.start(activity.clone(), Op::Collect {});
+            PrivateEntry::Collecting { activity, name } => {
+                self.work_mut(name).uncollected = false;
+                self.start(activity.clone(), Op::Collect { name: name.clone() });
             }
             PrivateEntry::Resting { activity, until } => self.start(activity.clone(), Op::Rest { until: *until }),
-            PrivateEntry::Parking { activity } => self.start(activity.clone(), Op::Park {}),
+            PrivateEntry::Parking { activity, name } => self.start(activity.clone(), Op::Park { name: name.clone() }),
             PrivateEntry::HandParked { hand, release, .. } => {
                 self.start(release.clone(), Op::Discard { hand: hand.clone() });
                 // Calls may have come meanwhile.
                 self.provision_if_needed(self.summary.n);
             }
             PrivateEntry::Listing { activity } => self.start(activity.clone(), Op::ListTools {}),
-            PrivateEntry::Releasing { activity } => self.start(activity.clone(), Op::Release {}),
+            PrivateEntry::Releasing { activity, name } => {
+                self.start(activity.clone(), Op::Release { name: name.clone() });
+            }
             PrivateEntry::Forked { .. } => self.fork = None,
             PrivateEntry::Changed { id, dropped: false } => {
                 if let Some(Waiting::Change { change }) = intake.mail(id)
@@ -444,20 +514,25 @@ impl SessionState {
                     self.turn_strategy = Some(change.strategy.clone());
                 }
             }
-            PrivateEntry::Giving { give } => self.giving = Some(give.clone()),
-            PrivateEntry::NotGiven { .. } => self.giving = None,
+            PrivateEntry::Giving { give } => self.work_mut(&give.name).giving = Some(give.clone()),
+            PrivateEntry::NotGiven { name, .. } => self.work_mut(name).giving = None,
             PrivateEntry::HandGiven { to, handed, activity } => {
-                self.giving = None;
+                self.work_mut(&handed.from_name).giving = None;
                 self.start(activity.clone(), Op::Hand { to: to.clone(), handed: handed.clone() });
             }
             PrivateEntry::HandRefused { handed, activity: Some(activity) } => {
-                let returned = Handed { returned: true, ..handed.clone() };
+                let (name, from_name) = (handed.from_name.clone(), handed.name.clone());
+                let returned = Handed { returned: true, name, from_name, ..handed.clone() };
                 self.start(activity.clone(), Op::Hand { to: handed.from.clone(), handed: returned });
             }
             // What was given to no hand yet needs another one.
             PrivateEntry::HandLost { .. } => {
-                if self.pending.iter().any(|pending| pending.op.needs_hand() && !pending.dispatched) {
-                    self.provision(self.summary.n);
+                let waits = |pending: &Pending| pending.op.waits_for().filter(|_| !pending.dispatched).cloned();
+                let waited: BTreeSet<HandName> = self.pending.iter().filter_map(waits).collect();
+                for name in &waited {
+                    if self.hand(name).is_none() {
+                        self.provision(name, self.summary.n);
+                    }
                 }
             }
             // In the summary.
@@ -489,8 +564,10 @@ impl SessionState {
                 self.model_closed(&ModelDigest::Failed { failure });
             }
             (Op::Execute { call }, Closed::Finished, Some(Outcome::Tool { digest })) => {
-                self.uncollected |= is_hands(&call);
-                self.restored &= !is_hands(&call);
+                if is_hands(&call) {
+                    let work = self.work_mut(&call.hand);
+                    (work.uncollected, work.restored) = (true, false);
+                }
                 self.answered(digest.clone());
             }
             _ => {}
@@ -561,8 +638,9 @@ impl SessionState {
                 self.provision_if_needed(n);
             }
             Step::Provision {} => {
-                if self.summary.hand.is_none() {
-                    self.provision(n);
+                let main = HandName::default();
+                if self.hand(&main).is_none() {
+                    self.provision(&main, n);
                 }
             }
             Step::Wait { until } => {
@@ -626,19 +704,22 @@ impl SessionState {
     }
 
     fn provision_if_needed(&mut self, n: u64) {
-        let waits = self.pending.iter().any(|pending| pending.op.needs_hand());
-        if waits && self.summary.hand.is_none() {
-            self.provision(n);
+        let waited: BTreeSet<HandName> =
+            self.pending.iter().filter_map(|pending| pending.op.waits_for()).cloned().collect();
+        for name in &waited {
+            if self.hand(name).is_none() {
+                self.provision(name, n);
+            }
         }
     }
 
-    fn provision(&mut self, n: u64) {
-        if self.pending.iter().any(|pending| matches!(pending.op, Op::Provision { .. })) {
+    fn provision(&mut self, name: &HandName, n: u64) {
+        if self.is_pending(|op| matches!(op, Op::Provision { name: made, .. } if made == name)) {
             return;
         }
         let hand = domain::ids::derive(domain::ids::prefix::HAND, &[&self.session_id, &self.hands.to_string()]);
         self.hands += 1;
-        self.start(format!("provision-{n}"), Op::Provision { hand });
+        self.start(name.activity(&format!("provision-{n}")), Op::Provision { hand, name: name.clone() });
     }
 }
 

@@ -435,7 +435,7 @@ fn rests(log: &SessionLog) -> bool {
     let is_at_rest = |summary: &Summary| {
         let works = !(summary.status.is_idle() || summary.status == Status::Terminated);
         // What a turn left behind is collected when it is over, and its hand parked; both are told in the log as everything else.
-        !works && summary.collecting.is_none() && summary.parking.is_none()
+        !works && !summary.is_asking_hands()
     };
     log.uncommitted().next().is_none() && log.summary().is_none_or(is_at_rest)
 }

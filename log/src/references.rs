@@ -54,7 +54,7 @@ impl Needed {
             match take {
                 Take::Inline { event, .. } => self.event(event),
                 Take::Private { entry: PrivateEntry::RunSealed { manifest, .. } } => self.sealed(manifest),
-                Take::Private { entry: PrivateEntry::Outputs { listing } } => self.listing(listing),
+                Take::Private { entry: PrivateEntry::Outputs { listing, .. } } => self.listing(listing),
                 Take::Private { entry: PrivateEntry::HandParked { workspace, .. } } => self.workspace(workspace),
                 Take::Private { entry: PrivateEntry::ToolsListed { listed } } => self.blob(&listed.snapshot),
                 Take::Private { entry: PrivateEntry::SwapRequested { harness, .. } } => self.harness(harness),
@@ -245,7 +245,7 @@ mod tests {
         let takes = vec![
             Take::Inline { event: Event { id: "e".into(), body: message, processed_at: None }, private: None },
             Take::Private { entry: PrivateEntry::RunSealed { run_id: "r".into(), manifest: blob("manifest") } },
-            Take::Private { entry: PrivateEntry::Outputs { listing: blob("listing") } },
+            Take::Private { entry: PrivateEntry::Outputs { listing: blob("listing"), name: Default::default() } },
         ];
         let facts = json!({"agent_id": "a", "version": 1, "name": "a", "model": "m", "window_tokens": 1, "max_tokens": 1,
             "tools": [], "strategy": {"name": "s", "version": 1}, "snapshot": blob("changed snapshot")});

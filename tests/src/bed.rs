@@ -253,6 +253,7 @@ impl Bed {
                 .collect(),
             strategy: harness::context::default_strategy(),
             mcp: Vec::new(),
+            hands: Vec::new(),
             shims_off: Vec::new(),
             snapshot: blob,
         };

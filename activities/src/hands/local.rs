@@ -17,7 +17,7 @@ use hand::{
     hands::Hands,
     local,
     protocol::{Refusal, Settled, State, ToolResult},
-    spec::{CloneOf, Egress, FileResource, Owner, Repo, Restore, Spec, Start, Stop, StopAt},
+    spec::{CloneOf, Egress, FileResource, Owner, Repo, Restore, Shelf, Spec, Start, Stop, StopAt},
 };
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use store::Blobs;
@@ -75,7 +75,8 @@ impl Local {
         staging: &std::path::Path,
     ) -> Result<(Spec, Option<ErrorBody>), Failure> {
         let mut spec = self.hands.spec(&input.hand);
-        spec.owner = Some(Owner { host: self.host.clone(), session_id: input.session_id.clone() });
+        let (host, session_id) = (self.host.clone(), input.session_id.clone());
+        spec.owner = Some(Owner { name: input.name.to_string(), ..Owner::new(host, session_id) });
         spec.stop = fault::armed().and_then(stop);
         for resource in &input.resources {
             self.stage(&mut spec, resource, staging).await?;
@@ -209,9 +210,18 @@ impl Provider for Local {
             |error: &dyn std::error::Error| Failure::transient(FailureKind::Internal, hand::error_chain(error));
         let staging =
             tempfile::Builder::new().prefix("steadyhand-staging-").tempdir().map_err(|error| internal(&error))?;
-        let (spec, problem) = self.spec(input, staging.path()).await?;
+        let (spec, mut problem) = self.spec(input, staging.path()).await?;
         let has_clones = !spec.resources.clones.is_empty();
-        let hand = self.make(spec).await?;
+        let shelf = spec.shelf.clone();
+        let hand = match self.make(spec).await {
+            // It was removed just before it would have been in use: it is filled again.
+            Err(_) if matches!(&shelf, Some(Shelf::Read(name)) if !self.hands.has_shelf(name)) => {
+                let again = self.spec(input, staging.path()).await?;
+                problem = again.1;
+                self.make(again.0).await?
+            }
+            made => made?,
+        };
         let mut problems = Vec::from_iter(problem);
         if has_clones {
             let status = self.ask(&hand, |client, _| client.status()).await.map_err(Error::into_failure)?;

@@ -128,7 +128,14 @@ impl HandsActivities {
     async fn input(&self, call: &Call) -> Result<Value, log::blobs::Error> {
         let mut input = call.input.clone();
         log::blobs::resolve_json(&*self.blobs, &mut input).await?;
-        let Json::Inline { value } = input else { unreachable!("it was resolved above") };
+        let Json::Inline { mut value } = input else { unreachable!("it was resolved above") };
+        // Which hand it is for was for us; tools know nothing of it.
+        if call.kind == ToolKind::Builtin
+            && let Some(fields) = value.as_object_mut()
+            && fields.get("hand").is_some_and(|named| named == call.hand.as_str())
+        {
+            fields.remove("hand");
+        }
         Ok(value)
     }
 

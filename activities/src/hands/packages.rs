@@ -80,7 +80,7 @@ async fn fill(
     name: &str,
 ) -> Result<Result<(), (Manager, String)>, Failure> {
     let mut spec = local.hands.spec(&format!("shelf-{name}"));
-    spec.owner = Some(Owner { host: local.host.clone(), session_id: input.session_id.clone() });
+    spec.owner = Some(Owner::new(local.host.clone(), input.session_id.clone()));
     spec.shelf = Some(Shelf::Fill(name.to_owned()));
     let dir = egress.dir.with_file_name(installer(&input.session_id));
     spec.egress = Some(Egress { dir, registries: egress.registries.clone(), ..Egress::default() });

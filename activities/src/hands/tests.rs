@@ -1,5 +1,5 @@
 use super::*;
-use domain::{content::BlobRef, event::Permission};
+use domain::{HandName, content::BlobRef, event::Permission};
 use serde_json::json;
 use std::future::pending;
 use store::blobs::MemoryBlobs;
@@ -44,9 +44,26 @@ fn call(input: Json) -> McpCallInput {
         input,
         input_sha256: String::new(),
         permission: Permission::Allow,
+        hand: HandName::default(),
         refused: None,
     };
     McpCallInput { session_id: "sesn_1".into(), server, tool, call, turn_event: None }
+}
+
+#[tokio::test]
+async fn a_tool_is_not_told_which_hand_it_runs_in() {
+    let activities = HandsActivities::new(Arc::new(NoHands), Arc::new(MemoryBlobs::default()), McpServers::new(None));
+    let said = async |hand: &str, kind: ToolKind| {
+        let input = Json::Inline { value: json!({"command": "ls", "hand": "build"}) };
+        let call = Call { kind, hand: HandName::parse(hand).unwrap(), ..call(input).call };
+        activities.input(&call).await.unwrap()
+    };
+    assert_eq!(said("build", ToolKind::Builtin).await, json!({"command": "ls"}));
+    // What is no name of a hand of ours is the tool's own to refuse, and an MCP server's own to take.
+    let whole = json!({"command": "ls", "hand": "build"});
+    assert_eq!(said("main", ToolKind::Builtin).await, whole);
+    let mcp = ToolKind::Mcp { server: "docs".to_owned(), tool: "add".to_owned() };
+    assert_eq!(said("build", mcp).await, whole);
 }
 
 #[tokio::test]

@@ -3,8 +3,8 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use domain::Time;
 use domain::session::{Give, signal};
+use domain::{HandName, Held, Summary, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +40,8 @@ struct Object {
     kind: &'static str,
     id: String,
     session_id: String,
+    /// What the session calls it: `main`, or one of the hands that its agent names.
+    name: String,
     /// `running`, `stopped`, or `parked`: what was in it is kept, and nothing of it runs.
     state: &'static str,
     /// None where it is parked.
@@ -63,6 +65,7 @@ impl From<Hand> for Object {
             kind: "hand",
             id: hand.id,
             session_id: hand.session_id,
+            name: hand.name,
             state: if hand.is_running { "running" } else { "stopped" },
             mode: Some(hand.mode),
             epoch: hand.epoch,
@@ -74,7 +77,7 @@ impl From<Hand> for Object {
     }
 }
 
-/// As many as this machine has, so they come on one page; of one session, the parked one too.
+/// As many as this machine has, so they come on one page; of one session, the parked ones too.
 async fn list(State(app): State<App>, query: Query) -> Result<Json<Page<Object>>> {
     let session_id = query.text("session_id")?;
     let mut hands = seen(&app).await?;
@@ -87,22 +90,26 @@ async fn list(State(app): State<App>, query: Query) -> Result<Json<Page<Object>>
     Ok(Json(Page::whole(shown)))
 }
 
-async fn parked(app: &App, session_id: &str) -> Result<Option<Object>> {
+async fn parked(app: &App, session_id: &str) -> Result<Vec<Object>> {
     let followed = app.session(session_id);
     let log = followed.fresh().await?;
-    let parked = log.summary().and_then(|summary| summary.parked.as_ref());
-    Ok(parked.map(|parked| Object {
+    let now = Time::from_ms(app.clock.now().as_millisecond());
+    let held = log.summary().into_iter().flat_map(Summary::all_held);
+    let parked = held.filter_map(|(name, held)| Some((name, held.parked.as_ref()?)));
+    let shown = parked.map(|(name, parked)| Object {
         kind: "hand",
         id: parked.hand.clone(),
         session_id: session_id.to_owned(),
+        name: name.to_string(),
         state: "parked",
         mode: None,
         epoch: None,
         running_calls: Vec::new(),
-        idle_seconds: Time::from_ms(app.clock.now().as_millisecond()).since(parked.at) / 1000,
+        idle_seconds: now.since(parked.at) / 1000,
         lease_seconds: None,
         layers_off: Vec::new(),
-    }))
+    });
+    Ok(shown.collect())
 }
 
 async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Object>> {
@@ -123,6 +130,12 @@ async fn end(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Dele
 struct TransferOf {
     from_session_id: String,
     to_session_id: String,
+    /// Which of the first session's hands: `main` unless said.
+    #[serde(default)]
+    hand: Option<String>,
+    /// Which of the other's it becomes: as it is called in the first one unless said.
+    #[serde(default)]
+    to_hand: Option<String>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -134,14 +147,16 @@ struct Transfer {
     id: String,
     from_session_id: String,
     to_session_id: String,
+    hand: String,
+    to_hand: String,
 }
 
 /// What is in a session's hand goes to another session, as soon as the first one rests: nothing of the first one's calls, secrets
 /// or network goes with it. The logs of both say what became of it.
-async fn transfer(
-    State(app): State<App>,
-    JsonBody(TransferOf { from_session_id, to_session_id }): JsonBody<TransferOf>,
-) -> Result<Json<Transfer>> {
+async fn transfer(State(app): State<App>, JsonBody(of): JsonBody<TransferOf>) -> Result<Json<Transfer>> {
+    let TransferOf { from_session_id, to_session_id, hand, to_hand } = of;
+    let to_name = name(to_hand.as_deref().or(hand.as_deref()), "to_hand")?;
+    let name = name(hand.as_deref(), "hand")?;
     if from_session_id == to_session_id {
         return Err(ApiError::invalid("a session has its hand already"));
     }
@@ -149,13 +164,18 @@ async fn transfer(
         session_row::find(&app, id).await?;
     }
     let (from, to) = (current(&app, &from_session_id).await?, current(&app, &to_session_id).await?);
-    if from.summary.hand.is_none() && from.summary.parked.is_none() {
-        return Err(ApiError::invalid(format!("session {from_session_id} has no hand")));
+    if from.summary.held(&name).is_none_or(Held::is_without) {
+        return Err(ApiError::invalid(format!("session {from_session_id} has no hand{}", called(&name))));
     }
-    if to.summary.hand.is_some() || to.summary.parked.is_some() {
-        return Err(ApiError::invalid(format!("session {to_session_id} has a hand of its own")));
+    if !to_name.is_main() && !to.summary.attributes.agent.hands.contains(&to_name) {
+        let problem = format!("the agent of session {to_session_id} knows no hand called {to_name}");
+        return Err(ApiError::field("to_hand", problem));
     }
-    let give = Give { id: ids::new(ids::TRANSFER), to: to_session_id.clone() };
+    if to.summary.held(&to_name).is_some_and(|held| !held.is_without()) {
+        return Err(ApiError::invalid(format!("session {to_session_id} has a hand of its own{}", called(&to_name))));
+    }
+    let id = ids::new(ids::TRANSFER);
+    let give = Give { id, to: to_session_id.clone(), name: name.clone(), to_name: to_name.clone() };
     match app.gateway.signal(&from_session_id, signal::GIVE, &give, &give.id).await {
         Ok(()) => {}
         Err(gateway::Error::NotFound { .. }) => return Err(ended(&from_session_id)),
@@ -163,7 +183,18 @@ async fn transfer(
     }
     app.session(&from_session_id).follow();
     app.session(&to_session_id).follow();
-    Ok(Json(Transfer { kind: "hand_transfer", id: give.id, from_session_id, to_session_id }))
+    let (hand, to_hand) = (name.to_string(), to_name.to_string());
+    Ok(Json(Transfer { kind: "hand_transfer", id: give.id, from_session_id, to_session_id, hand, to_hand }))
+}
+
+/// As a client wrote it; the main one where it named none.
+pub(super) fn name(text: Option<&str>, at: &str) -> Result<HandName> {
+    let Some(text) = text else { return Ok(HandName::default()) };
+    HandName::parse(text).ok_or_else(|| ApiError::field(at, format!("{text:?} is not the name of a hand")))
+}
+
+fn called(name: &HandName) -> String {
+    if name.is_main() { String::new() } else { format!(" called {name}") }
 }
 
 async fn current(app: &App, id: &str) -> Result<Current> {

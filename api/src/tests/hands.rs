@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use axum::body::Body;
 use domain::content::BlobRef;
 use domain::session::{HandRef, Handed, Workspace, signal};
-use domain::{PrivateEntry, Take};
+use domain::{HandName, PrivateEntry, Take};
 use http::Request;
 use serde_json::json;
 
@@ -33,6 +33,7 @@ fn hand(id: &str, session_id: &str) -> Hand {
     Hand {
         id: id.to_owned(),
         session_id: session_id.to_owned(),
+        name: "main".to_owned(),
         is_running: true,
         mode: "dev".to_owned(),
         epoch: Some(1),
@@ -100,7 +101,7 @@ async fn what_is_in_a_hand_is_handed_on_by_a_signal_to_the_session_that_has_it()
 
     let mut story = Story::of(&api.engine, &from);
     let hand = HandRef { hand: "hand_1".to_owned(), host: "here".to_owned(), epoch: 1 };
-    story.commit(vec![Take::Private { entry: PrivateEntry::HandProvisioned { hand } }]);
+    story.commit(vec![Take::Private { entry: PrivateEntry::HandProvisioned { hand, name: HandName::default() } }]);
     let transferred = transfer(&from, &to).await.ok();
     let signals = api.engine.signals(&from, signal::GIVE);
     assert_eq!((&signals[0]["id"], &signals[0]["to"]), (&transferred["id"], &json!(to)));
@@ -116,7 +117,14 @@ async fn a_parked_hand_is_listed_with_its_session_and_takes_no_other() {
     let hand = HandRef { hand: "hand_1".to_owned(), host: "here".to_owned(), epoch: 1 };
     let parked = || {
         let (hand, workspace) = (hand.clone(), workspace.clone());
-        vec![Take::Private { entry: PrivateEntry::HandParked { hand, workspace, release: "discard-0".to_owned() } }]
+        vec![Take::Private {
+            entry: PrivateEntry::HandParked {
+                hand,
+                name: HandName::default(),
+                workspace,
+                release: "discard-0".to_owned(),
+            },
+        }]
     };
     story.commit(parked());
     Story::of(&api.engine, &to).commit(parked());
@@ -129,8 +137,15 @@ async fn a_parked_hand_is_listed_with_its_session_and_takes_no_other() {
     assert!(refused.contains("has a hand of its own"), "{refused}");
 
     // What is on its way to another session is no longer this one's.
-    let handed =
-        Handed { id: "handed_1".to_owned(), from: from.clone(), hand: "hand_1".to_owned(), workspace, returned: false };
+    let handed = Handed {
+        id: "handed_1".to_owned(),
+        from: from.clone(),
+        hand: "hand_1".to_owned(),
+        name: HandName::default(),
+        from_name: HandName::default(),
+        workspace,
+        returned: false,
+    };
     let given = PrivateEntry::HandGiven { to, handed, activity: "hand-1".to_owned() };
     story.commit(vec![Take::Private { entry: given }]);
     assert_eq!(api.get(&format!("/v1/hands?session_id={from}")).await.ok()["data"], json!([]));

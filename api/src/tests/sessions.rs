@@ -1,6 +1,7 @@
 //! Sessions: made, shown, listed, changed, ended.
 
 use axum::body::Body;
+use domain::HandName;
 use domain::Take;
 use domain::commit::PrivateEntry;
 use domain::session::signal;
@@ -447,7 +448,7 @@ async fn what_a_session_leaves_becomes_files_and_a_diff() {
         log::blobs::put_json(&*api.app.blobs, &outputs).await.unwrap()
     };
     let first = listing(&[("report.md", "# one"), ("charts/a.png", "png"), ("diff", "--- a")]).await;
-    story.commit(vec![Take::Private { entry: PrivateEntry::Outputs { listing: first } }]);
+    story.commit(vec![Take::Private { entry: PrivateEntry::Outputs { listing: first, name: HandName::default() } }]);
     api.get(&path).await.ok();
     let files = async || api.get(&format!("/v1/files?scope_id={}", story_id(&path))).await.ok()["data"].clone();
     let names = |files: &Value| {
@@ -465,7 +466,7 @@ async fn what_a_session_leaves_becomes_files_and_a_diff() {
     let answer = api.get(&format!("{path}/diff")).await;
     assert_eq!(answer.body, b"--- a");
     let second = listing(&[("report.md", "# two"), ("charts/a.png", "png")]).await;
-    story.commit(vec![Take::Private { entry: PrivateEntry::Outputs { listing: second } }]);
+    story.commit(vec![Take::Private { entry: PrivateEntry::Outputs { listing: second, name: HandName::default() } }]);
     api.get(&path).await.ok();
     let found = files().await;
     assert_eq!(names(&found), ["a.png image/png", "report.md text/markdown"]);

@@ -115,7 +115,7 @@ async fn download(client: &Client, id: &str, output: Option<PathBuf>) -> anyhow:
         Some(path) => path,
         None => own_name(client, id).await?,
     };
-    let mut response = client.open(&["v1", "files", id, "content"]).await?;
+    let mut response = client.open(&["v1", "files", id, "content"], &Query::new()).await?;
     if path.as_os_str() == "-" {
         while let Some(chunk) = client.chunk(&mut response).await? {
             output::bytes(&chunk);

@@ -25,7 +25,7 @@ pub struct Hand {
 enum Command {
     /// List hands, with the session of each
     List {
-        /// Only those of a session, the one that is parked too
+        /// Only those of a session, those that are parked too
         #[arg(long, value_parser = args::id, value_name = "SESSION")]
         session: Option<String>,
         /// Print one JSON object a line
@@ -46,6 +46,12 @@ enum Command {
         from: String,
         #[arg(value_parser = args::id, value_name = "TO_SESSION")]
         to: String,
+        /// Which of the session's hands
+        #[arg(long, default_value = "main", value_name = "NAME")]
+        hand: String,
+        /// Which of the other session's hands it becomes, if not the one of the same name
+        #[arg(long = "as", value_name = "NAME")]
+        to_hand: Option<String>,
         /// Print the answer as JSON
         #[arg(long)]
         json: bool,
@@ -74,10 +80,14 @@ impl Hand {
                 }
                 Ok(())
             }
-            Command::Give { from, to, json } => {
-                let body = json!({"from_session_id": from, "to_session_id": to});
+            Command::Give { from, to, hand, to_hand, json } => {
+                let mut body = json!({"from_session_id": from, "to_session_id": to, "hand": hand});
+                if let Some(to_hand) = to_hand {
+                    body["to_hand"] = to_hand.into();
+                }
                 let answer = client.post(&["v1", "hands", "transfer"], &body).await?;
-                output::said(&answer, json, &format!("{from} hands its sandbox to {to} when it rests"));
+                let said = format!("{from} hands its sandbox {hand} to {to} when it rests");
+                output::said(&answer, json, &said);
                 Ok(())
             }
             Command::End { hand, json } => {
@@ -99,9 +109,9 @@ async fn list(client: &Client, session: Option<String>, as_json: bool) -> anyhow
     let rows = hands.iter().map(|hand| {
         let calls = hand["running_calls"].as_array().map_or(0, Vec::len);
         let state = if calls > 0 { "busy".to_owned() } else { text(&hand["state"]) };
-        [text(&hand["id"]), text(&hand["session_id"]), mode(hand), state, idle(hand)]
+        [text(&hand["id"]), text(&hand["session_id"]), text(&hand["name"]), mode(hand), state, idle(hand)]
     });
-    output::line(&table(["HAND", "SESSION", "MODE", "STATE", "IDLE"], &rows.collect::<Vec<_>>()));
+    output::line(&table(["HAND", "SESSION", "NAME", "MODE", "STATE", "IDLE"], &rows.collect::<Vec<_>>()));
     Ok(())
 }
 
@@ -109,6 +119,7 @@ fn described(hand: &Value) -> String {
     let mut pairs = vec![
         ("hand", text(&hand["id"])),
         ("session", text(&hand["session_id"])),
+        ("name", text(&hand["name"])),
         ("state", text(&hand["state"])),
         ("mode", mode(hand)),
         ("epoch", hand["epoch"].as_u64().map(|epoch| epoch.to_string()).unwrap_or_default()),
@@ -146,10 +157,10 @@ mod tests {
 
     #[test]
     fn a_weaker_hand_is_called_weaker_and_says_what_it_does_without() {
-        let hand = json!({"id": "hand_1", "session_id": "sesn_1", "state": "running", "mode": "dev", "epoch": 1,
+        let hand = json!({"id": "hand_1", "session_id": "sesn_1", "name": "build", "state": "running", "mode": "dev", "epoch": 1,
             "idle_seconds": 5, "lease_seconds": 60, "running_calls": ["toolu_1"],
             "layers_off": [{"name": "own_uid", "why": "not root"}]});
-        let expect = "hand     hand_1\nsession  sesn_1\nstate    running\nmode     dev (weaker)\nepoch    1\nidle     5 s\n\
+        let expect = "hand     hand_1\nsession  sesn_1\nname     build\nstate    running\nmode     dev (weaker)\nepoch    1\nidle     5 s\n\
             lease    60 s left\nruns     toolu_1\nwithout  own_uid: not root";
         assert_eq!(described(&hand), expect);
     }

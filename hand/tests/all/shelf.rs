@@ -1,12 +1,14 @@
 //! Packages that one hand installs and others read.
 
-use crate::fixture::{Hand, Hands, is_root};
+use crate::fixture::{Hand, Hands, Process, is_root};
 use hand::local;
-use hand::shelf;
+use hand::shelf::{self, Bounds};
 use hand::spec::{Mode, Shelf, Spec};
+use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 const INSTALL: &str = "umask 022; cd /opt/packages; mkdir -p pip/bin; echo 'word = 7' >pip/installed.py; \
     printf '#!/bin/sh\\necho it runs\\n' >pip/bin/tool; chmod +x pip/bin/tool; echo CANARY-left >/workspace/left; \
@@ -101,4 +103,79 @@ fn only_what_was_installed_is_kept_and_only_what_was_kept_is_read() {
         let refused = local::provision(&spec(&hands, "reader", Mode::Dev, Shelf::Read("planted".into())));
         assert!(matches!(refused, Err(local::Error::Failed(_))));
     }
+}
+
+/// A shelf of that many bytes, given out so long ago.
+fn shelf_of(hands: &Hands, name: &str, bytes: u32, days: u32) {
+    let filler = Hand::new(&spec(hands, &format!("fill-{name}"), Mode::Dev, Shelf::Fill(name.into())));
+    filler.sh(&format!("head -c {bytes} /dev/urandom >/opt/packages/data"));
+    shelf::keep(&filler.at).unwrap();
+    let used = shelf::folder(&hands.hands_dir(), name).path().join("used");
+    File::options().write(true).open(used).unwrap().set_modified(SystemTime::now() - DAY * days).unwrap();
+}
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const MIB: u32 = 1 << 20;
+
+fn kept(hands: &Hands) -> Vec<String> {
+    let names = hands.hands_dir().join(".shelves").read_dir().unwrap().map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).filter(|name| name != ".lock").collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn shelves_that_nobody_reads_go_by_their_age_and_then_the_oldest_until_the_rest_is_small_enough() {
+    let hands = Hands::new();
+    for (name, days) in [("ancient", 40), ("old", 3), ("older", 5), ("new", 0)] {
+        shelf_of(&hands, name, MIB + 1, days);
+    }
+    let dir = hands.hands_dir();
+    let trim = |mib: u32, idle_max| shelf::trim(&dir, Bounds { bytes_max: u64::from(mib * MIB), idle_max }).unwrap();
+    assert!(trim(100, DAY * 50).is_empty());
+    assert_eq!(trim(100, DAY * 30), ["ancient"]);
+    // Each takes a little more than its bytes.
+    assert_eq!(trim(3, DAY * 30), ["older"]);
+    // What is given out is the newest, whatever it was before.
+    let reader = Hand::new(&spec(&hands, "reader", Mode::Dev, Shelf::Read("old".into())));
+    assert!(reader.sh("wc -c </opt/packages/data").starts_with("1048577"));
+    local::release(&reader.at).unwrap();
+    assert_eq!(trim(2, DAY * 30), ["new"]);
+    assert_eq!(kept(&hands), ["old"]);
+    if is_root() {
+        let claims = || dir.join(".uids").read_dir().unwrap().count();
+        assert_eq!(claims(), 1, "of the shelf that is left");
+        assert_eq!(trim(0, DAY), ["old"]);
+        assert_eq!(claims(), 0, "users of hands that filled shelves are free again");
+    }
+}
+
+#[test]
+fn a_shelf_that_a_hand_has_is_never_removed() {
+    let hands = Hands::new();
+    shelf_of(&hands, "read", MIB + 1, 100);
+    let reader = Hand::new(&spec(&hands, "reader", Mode::Dev, Shelf::Read("read".into())));
+    let nothing = Bounds { bytes_max: 0, idle_max: Duration::ZERO };
+    assert!(shelf::trim(&hands.hands_dir(), nothing).unwrap().is_empty());
+    // One whose processes are gone can be started again.
+    let shim = Process::new(reader.client().status().unwrap().pid);
+    shim.kill();
+    shim.wait();
+    assert!(shelf::trim(&hands.hands_dir(), nothing).unwrap().is_empty());
+    let reader = Hand::new(&spec(&hands, "reader", Mode::Dev, Shelf::Read("read".into())));
+    assert!(reader.sh("wc -c </opt/packages/data").starts_with("1048577"));
+    local::release(&reader.at).unwrap();
+    assert_eq!(shelf::trim(&hands.hands_dir(), nothing).unwrap(), ["read"]);
+    assert!(kept(&hands).is_empty());
+}
+
+#[test]
+fn a_removal_that_was_broken_off_is_finished_by_the_next() {
+    let hands = Hands::new();
+    shelf_of(&hands, "half", MIB + 1, 0);
+    let shelf = shelf::folder(&hands.hands_dir(), "half");
+    std::fs::rename(shelf.path(), shelf.path().with_file_name(".removed-half")).unwrap();
+    assert!(!shelf::is_kept(&hands.hands_dir(), "half"));
+    assert!(shelf::trim(&hands.hands_dir(), Bounds::default()).unwrap().is_empty());
+    assert!(kept(&hands).is_empty());
 }

@@ -29,12 +29,12 @@ pub fn begin(draft: &mut Draft<'_>) {
             | Op::Timer { .. }
             | Op::ListTools {}
             | Op::Seal { .. }
-            | Op::Collect {}
+            | Op::Collect { .. }
             | Op::Rest { .. }
-            | Op::Park {}
+            | Op::Park { .. }
             | Op::Discard { .. }
             | Op::Hand { .. }
-            | Op::Release {} => {}
+            | Op::Release { .. } => {}
         }
     }
     mail::end_calls(draft, FORKED);

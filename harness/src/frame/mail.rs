@@ -23,7 +23,7 @@ pub fn is_due(state: &SessionState, intake: &Intake) -> bool {
     intake.mail.iter().any(|waiting| match waiting {
         Waiting::Message { .. } | Waiting::System { .. } => state.summary.status == Status::Idle,
         Waiting::Interrupt { .. } => !is_stopping(state),
-        Waiting::Give { .. } => state.summary.status.is_idle() && state.giving.is_none(),
+        Waiting::Give { give } => state.summary.status.is_idle() && state.work(&give.name).giving.is_none(),
         Waiting::Confirmation { .. }
         | Waiting::Answer { .. }
         | Waiting::Change { .. }
@@ -93,12 +93,12 @@ fn stop(draft: &mut Draft<'_>) {
             Op::Execute { .. } if !pending.cancelling => dying.push(pending.activity),
             Op::Execute { .. }
             | Op::Seal { .. }
-            | Op::Collect {}
+            | Op::Collect { .. }
             | Op::Rest { .. }
-            | Op::Park {}
+            | Op::Park { .. }
             | Op::Discard { .. }
             | Op::Hand { .. }
-            | Op::Release {} => {}
+            | Op::Release { .. } => {}
         }
     }
     if !dying.is_empty() {
@@ -197,7 +197,8 @@ fn late(draft: &mut Draft<'_>) {
             Waiting::Swap { swap } => self::swap(draft, swap),
             Waiting::Give { give } => {
                 draft.note(PrivateEntry::Giving { give: give.clone() });
-                draft.note(PrivateEntry::NotGiven { reason: "the session is over".to_owned() });
+                let reason = "the session is over".to_owned();
+                draft.note(PrivateEntry::NotGiven { reason, name: give.name.clone() });
             }
             Waiting::Handed { handed } => rest::refuse(draft, handed),
             Waiting::Close { close } => draft.note(PrivateEntry::CloseRequested { id: close.id.clone() }),

@@ -145,17 +145,17 @@ fn complete(lot: &mut Lot, session: &mut Session, activity: &str, op: &Op) {
             let lost = lot.one_in(10);
             session.tool_returns(activity, call, "output", lost);
         }
-        Op::Provision { hand } => {
+        Op::Provision { hand, .. } => {
             if lot.one_in(6) {
                 session.hand_fails(activity);
             } else {
                 session.hand_is_ready(activity, hand);
             }
         }
-        Op::Timer { .. } | Op::Rest { .. } | Op::Discard { .. } | Op::Hand { .. } | Op::Release {} => {
+        Op::Timer { .. } | Op::Rest { .. } | Op::Discard { .. } | Op::Hand { .. } | Op::Release { .. } => {
             session.finish(activity, Ok(crate::Outcome::Done {}));
         }
-        Op::Park {} => match lot.below(3) {
+        Op::Park { .. } => match lot.below(3) {
             0 => session.park_ends(activity, ParkOutcome::Gone {}),
             1 => {
                 let failure = Failure::transient(FailureKind::Internal, "no room");
@@ -164,7 +164,7 @@ fn complete(lot: &mut Lot, session: &mut Session, activity: &str, op: &Op) {
             _ => session.parked(activity),
         },
         Op::ListTools {} => session.tools_listed(activity, lot.one_in(2)),
-        Op::Collect {} => session.collected(activity),
+        Op::Collect { .. } => session.collected(activity),
         Op::Seal { .. } => unreachable!("the kit has one run"),
     }
 }
@@ -178,15 +178,15 @@ fn finish(session: &mut Session) {
         match &op {
             Op::CallModel { .. } | Op::Compact { .. } => session.model_answers(&activity, "done, PLAN COMPLETE", &[]),
             Op::Execute { call } => session.tool_returns(&activity, call, "output", false),
-            Op::Provision { hand } => session.hand_is_ready(&activity, hand),
+            Op::Provision { hand, .. } => session.hand_is_ready(&activity, hand),
             Op::ListTools {} => session.tools_listed(&activity, true),
-            Op::Collect {} => session.collected(&activity),
-            Op::Park {} => session.parked(&activity),
+            Op::Collect { .. } => session.collected(&activity),
+            Op::Park { .. } => session.parked(&activity),
             Op::Timer { .. }
             | Op::Rest { .. }
             | Op::Discard { .. }
             | Op::Hand { .. }
-            | Op::Release {}
+            | Op::Release { .. }
             | Op::Seal { .. } => {
                 session.finish(&activity, Ok(crate::Outcome::Done {}));
             }
@@ -370,7 +370,7 @@ fn of_a_lost_tool_worker_the_model_is_told() {
     let model = session.flying[0].0.clone();
     session.model_answers(&model, "", &["bash"]);
     session.settle();
-    let (provision, Op::Provision { hand }) = session.flying[0].clone() else { panic!("a hand is made") };
+    let (provision, Op::Provision { hand, .. }) = session.flying[0].clone() else { panic!("a hand is made") };
     session.hand_is_ready(&provision, &hand);
     session.settle();
     let execute = session.flying[0].0.clone();
@@ -457,7 +457,7 @@ fn a_summary_takes_the_place_of_what_it_stands_for() {
     let (model, _) = session.flying[0].clone();
     session.model_answers(&model, "working", &["bash"]);
     session.settle();
-    let (provision, Op::Provision { hand }) = session.flying[0].clone() else { panic!("a hand is made") };
+    let (provision, Op::Provision { hand, .. }) = session.flying[0].clone() else { panic!("a hand is made") };
     session.hand_is_ready(&provision, &hand);
     session.settle();
     let (execute, Op::Execute { call }) = session.flying[0].clone() else { panic!("a call runs") };
@@ -494,7 +494,7 @@ fn a_call_that_runs_on_a_lost_hand_is_not_said_to_have_done_nothing() {
         .flying
         .iter()
         .find_map(|(activity, op)| match op {
-            Op::Provision { hand } => Some((activity.clone(), hand.clone())),
+            Op::Provision { hand, .. } => Some((activity.clone(), hand.clone())),
             _ => None,
         })
         .expect("a hand is made");

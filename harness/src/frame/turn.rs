@@ -8,7 +8,7 @@ use crate::{
     view::Decision,
 };
 use domain::{
-    EventBody, PrivateEntry, Status, Step, Take, Usage,
+    EventBody, HandName, PrivateEntry, Status, Step, Take, Usage,
     agent::{McpFact, ToolKind},
     commit::{Closed, IdleReason},
     event::{ErrorBody, ErrorKind, Permission, RetryStatus, StopDetails, StopReason},
@@ -30,7 +30,7 @@ pub fn close(draft: &mut Draft<'_>, closing: &Closing) {
                     draft.take(Take::Result { activity: activity.to_owned(), index: 0 });
                     draft.closed(activity, Closed::Finished);
                     if digest.hand_lost {
-                        hand_lost(draft, "its sandbox is gone");
+                        hand_lost(draft, &call.hand, "its sandbox is gone");
                     }
                     return;
                 }
@@ -48,10 +48,10 @@ pub fn close(draft: &mut Draft<'_>, closing: &Closing) {
                 format!("lost: {lost}. It may or may not have taken effect; check before running it again."),
             );
             if matches!(closing.how, Closed::Failed { .. }) && is_hands(call) {
-                hand_lost(draft, "its host does not answer");
+                hand_lost(draft, &call.hand, "its host does not answer");
             }
         }
-        Op::Provision { .. } => close_provision(draft, closing),
+        Op::Provision { name, .. } => close_provision(draft, closing, name),
         Op::ListTools {} => close_list(draft, closing),
         Op::Timer { .. } => {
             draft.closed(activity, closing.how.clone());
@@ -66,21 +66,21 @@ pub fn close(draft: &mut Draft<'_>, closing: &Closing) {
                 draft.note(PrivateEntry::RunSealed { run_id, manifest });
             }
         }
-        Op::Collect {} => {
+        Op::Collect { name } => {
             draft.closed(activity, closing.how.clone());
             if let Some(Outcome::Collect { outcome }) = &closing.outcome
                 && let Some(listing) = outcome.listing.clone()
             {
-                draft.note(PrivateEntry::Outputs { listing });
+                draft.note(PrivateEntry::Outputs { listing, name: name.clone() });
             }
         }
         Op::Rest { .. } => rest::over(draft, closing),
-        Op::Park {} => rest::parked(draft, closing),
+        Op::Park { name } => rest::parked(draft, closing, name),
         Op::Hand { handed, .. } => rest::sent(draft, closing, handed),
         Op::Discard { .. } => draft.closed(activity, closing.how.clone()),
-        Op::Release {} => {
+        Op::Release { name } => {
             draft.closed(activity, closing.how.clone());
-            if let Some(hand) = draft.state.summary.hand.clone() {
+            if let Some(hand) = draft.state.hand(name).cloned() {
                 draft.note(PrivateEntry::HandReleased { hand: hand.hand });
             }
         }
@@ -156,11 +156,11 @@ fn close_list(draft: &mut Draft<'_>, closing: &Closing) {
     }
 }
 
-fn close_provision(draft: &mut Draft<'_>, closing: &Closing) {
+fn close_provision(draft: &mut Draft<'_>, closing: &Closing, name: &HandName) {
     draft.closed(&closing.activity, closing.how.clone());
     let reason = match (&closing.how, &closing.outcome) {
         (Closed::Finished, Some(Outcome::Provision { outcome: ProvisionOutcome::Ready { hand, problems } })) => {
-            draft.note(PrivateEntry::HandProvisioned { hand: hand.clone() });
+            draft.note(PrivateEntry::HandProvisioned { hand: hand.clone(), name: name.clone() });
             for error in problems {
                 draft.emit(EventBody::SessionError { error: error.clone() });
             }
@@ -173,7 +173,7 @@ fn close_provision(draft: &mut Draft<'_>, closing: &Closing) {
         _ => "provisioning was cancelled".to_owned(),
     };
     for pending in draft.state.pending.clone() {
-        if pending.op.needs_hand()
+        if pending.op.waits_for() == Some(name)
             && let Op::Execute { call } = pending.op
             && !pending.dispatched
         {
@@ -183,8 +183,9 @@ fn close_provision(draft: &mut Draft<'_>, closing: &Closing) {
     }
 }
 
-pub fn hand_lost(draft: &mut Draft<'_>, reason: &str) {
-    if let Some(hand) = draft.state.summary.hand.clone() {
+/// The session's other hands have nothing to do with it.
+pub fn hand_lost(draft: &mut Draft<'_>, name: &HandName, reason: &str) {
+    if let Some(hand) = draft.state.hand(name).cloned() {
         draft.note(PrivateEntry::HandLost { hand: hand.hand, reason: reason.to_owned() });
     }
 }
@@ -291,9 +292,9 @@ fn terminate(draft: &mut Draft<'_>) {
     let (session_thread_id, agent_name) = draft.thread();
     draft.emit(EventBody::SessionThreadStatusTerminated { session_thread_id, agent_name });
     draft.emit(EventBody::SessionStatusTerminated {});
-    if draft.state.summary.hand.is_some() {
-        let activity = format!("release-{}", draft.state.summary.n);
-        draft.note(PrivateEntry::Releasing { activity });
+    for name in draft.state.hand_names() {
+        let activity = name.activity(&format!("release-{}", draft.state.summary.n));
+        draft.note(PrivateEntry::Releasing { activity, name });
     }
 }
 
@@ -375,7 +376,7 @@ fn can_be_done(draft: &Draft<'_>, step: &Step) -> Result<(), String> {
         Step::Execute { calls } if !state.calls.iter().any(|call| calls.contains(&call.tool_use_id)) => {
             Err("asked to run no call that is open".to_owned())
         }
-        Step::Provision {} if state.summary.hand.is_some() => Err("asked for a hand that is there".to_owned()),
+        Step::Provision {} if state.summary.main.hand.is_some() => Err("asked for a hand that is there".to_owned()),
         Step::Continue {} => Err("decided nothing".to_owned()),
         _ => Ok(()),
     }
@@ -413,9 +414,11 @@ fn end_turn(draft: &mut Draft<'_>, reason: IdleReason) {
             draft.idle(StopReason::Refusal {}, Some(details));
         }
     }
-    if draft.state.uncollected && draft.state.summary.hand.is_some() {
-        let activity = format!("collect-{}", draft.state.summary.n);
-        draft.note(PrivateEntry::Collecting { activity });
+    for name in draft.state.hand_names() {
+        if draft.state.work(&name).uncollected {
+            let activity = name.activity(&format!("collect-{}", draft.state.summary.n));
+            draft.note(PrivateEntry::Collecting { activity, name });
+        }
     }
     // What is still under way ends with a decision, which then swaps. Else the next one may be long in coming.
     if draft.swaps_with_end && draft.state.pending.is_empty() {

@@ -138,15 +138,17 @@ fn outcome(op: &Op, activity: &str, result: Option<&ActivityResult>) -> Result<O
             let outcome: SealOutcome = read(activity, &result()?.rest)?;
             Outcome::Seal { outcome }
         }
-        Op::Collect {} => {
+        Op::Collect { .. } => {
             let outcome: CollectOutcome = read(activity, &result()?.rest)?;
             Outcome::Collect { outcome }
         }
-        Op::Park {} => {
+        Op::Park { .. } => {
             let outcome: ParkOutcome = read(activity, &result()?.rest)?;
             Outcome::Park { outcome }
         }
-        Op::Timer { .. } | Op::Rest { .. } | Op::Discard { .. } | Op::Hand { .. } | Op::Release {} => Outcome::Done {},
+        Op::Timer { .. } | Op::Rest { .. } | Op::Discard { .. } | Op::Hand { .. } | Op::Release { .. } => {
+            Outcome::Done {}
+        }
     })
 }
 

@@ -19,9 +19,9 @@ fn recorded(name: &str, version: u32) -> Session {
                 session.model_answers(&activity, "looking", &["bash", "bash"]);
             }
             Op::CallModel { .. } => session.model_answers(&activity, "PLAN COMPLETE", &[]),
-            Op::Provision { hand } => session.hand_is_ready(&activity, &hand),
+            Op::Provision { hand, .. } => session.hand_is_ready(&activity, &hand),
             Op::Execute { call } => session.tool_returns(&activity, &call, "output", false),
-            Op::Collect {} => session.collected(&activity),
+            Op::Collect { .. } => session.collected(&activity),
             other => panic!("{other:?}"),
         }
         session.settle();

@@ -216,9 +216,9 @@ fn whole_turn(harness: &WasmHarness) -> Session {
                     _ => session.model_answers(&activity, "done", &[]),
                 }
             }
-            Op::Provision { hand } => session.hand_is_ready(&activity, &hand),
+            Op::Provision { hand, .. } => session.hand_is_ready(&activity, &hand),
             Op::Execute { call } => session.tool_returns(&activity, &call, "\"last\":{\"last\":\"failed\"", false),
-            Op::Collect {} => session.collected(&activity),
+            Op::Collect { .. } => session.collected(&activity),
             Op::Timer { .. } => session.finish(&activity, Ok(crate::Outcome::Done {})),
             other => panic!("{other:?}"),
         }

@@ -64,13 +64,13 @@ fn play(session: &mut Session, said: &[Said], is_there: bool) {
                     _ => session.model_answers(&activity, text, tools),
                 }
             }
-            Op::Provision { hand } => session.hand_is_ready(&activity, &hand),
+            Op::Provision { hand, .. } => session.hand_is_ready(&activity, &hand),
             Op::Execute { call } => {
                 results += 1;
                 session.tool_returns(&activity, &call, &format!("output {results}"), false);
             }
             Op::Timer { .. } => session.finish(&activity, Ok(crate::Outcome::Done {})),
-            Op::Collect {} => session.collected(&activity),
+            Op::Collect { .. } => session.collected(&activity),
             Op::ListTools {} => session.tools_listed(&activity, is_there),
             other => panic!("{other:?}"),
         }
@@ -516,13 +516,13 @@ fn gone_on(recording: &Recording, trial: &Trial, input: &Input) -> (Report, Vec<
         }
         let Some((activity, op)) = on.flying.first().cloned() else { break };
         match op {
-            Op::Provision { hand } => on.hand_is_ready(&activity, &hand),
+            Op::Provision { hand, .. } => on.hand_is_ready(&activity, &hand),
             Op::Execute { call } => {
                 on.tool_returns(&activity, &call, "something else", false);
                 made.push(call);
             }
             Op::CallModel { .. } => on.model_answers(&activity, "PLAN COMPLETE", &[]),
-            Op::Collect {} => on.collected(&activity),
+            Op::Collect { .. } => on.collected(&activity),
             other => panic!("{other:?}"),
         }
         on.settle();

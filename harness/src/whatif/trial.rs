@@ -116,8 +116,7 @@ impl Trial {
                 continue;
             }
             // A call waits for its hand here too: what is answered before it was given to anybody was not run.
-            let has_hand = self.state.summary.hand.is_some();
-            let is_started = |pending: &&Pending| has_hand || !pending.op.needs_hand();
+            let is_started = |pending: &&Pending| self.state.is_startable(&pending.op);
             let started = self.state.pending.iter().filter(is_started);
             // Calls that ran side by side end in the order in which they ended then: requests name their results so.
             let place = |pending: &&Pending| match &pending.op {
@@ -275,13 +274,13 @@ impl Trial {
         match pending.op {
             Op::Execute { call } => self.execute(activity, &call),
             // Nothing runs in it.
-            Op::Provision { hand } => {
+            Op::Provision { hand, .. } => {
                 let hand = HandRef { hand, host: "record".to_owned(), epoch: 1 };
                 let outcome = ProvisionOutcome::Ready { hand, problems: Vec::new() };
                 self.results.insert(activity.to_owned(), ActivityResult { rest: json!(outcome), ..Default::default() });
                 self.finish(activity, Ok(Outcome::Provision { outcome }));
             }
-            Op::Collect {} => {
+            Op::Collect { .. } => {
                 let outcome = CollectOutcome { listing: None };
                 self.results.insert(activity.to_owned(), ActivityResult { rest: json!(outcome), ..Default::default() });
                 self.finish(activity, Ok(Outcome::Collect { outcome }));
@@ -297,9 +296,9 @@ impl Trial {
                     self.finish(activity, Ok(Outcome::List { outcome }));
                 }
             },
-            Op::Release {}
+            Op::Release { .. }
             | Op::Rest { .. }
-            | Op::Park {}
+            | Op::Park { .. }
             | Op::Discard { .. }
             | Op::Hand { .. }
             | Op::Seal { .. }

@@ -25,6 +25,7 @@ mod parking;
 mod repositories;
 mod rollouts;
 mod session;
+mod several_hands;
 mod swaps;
 mod traces;
 mod trials;

@@ -175,7 +175,7 @@ async fn a_hand_at_rest_is_parked_and_the_next_call_has_what_was_in_it(on: On) -
     let parked_after = |turns: u64| {
         move |log: &SessionLog| {
             let parked = |summary: &domain::Summary| {
-                summary.turn == turns && summary.status == Status::Idle && summary.parked.is_some()
+                summary.turn == turns && summary.status == Status::Idle && summary.main.parked.is_some()
             };
             log.summary().is_some_and(parked)
         }
@@ -224,7 +224,7 @@ answer = [{ text = "Done." }]
 
 /// The turn is over, and what it left in its hand is collected.
 fn rests(turn: u64) -> impl Fn(&SessionLog) -> bool {
-    move |log| log.summary().is_some_and(|it| it.turn == turn && it.status.is_idle() && it.collecting.is_none())
+    move |log| log.summary().is_some_and(|it| it.turn == turn && it.status.is_idle() && it.main.collecting.is_none())
 }
 
 fn is_untaken(attributes: &Attributes) -> bool {
@@ -554,7 +554,7 @@ async fn a_closed_session_ends(on: On) -> anyhow::Result<()> {
     let mut log = bed.wait("s1", |log| log.is_closed()).await?;
     let types = bed.types(&mut log).await?;
     assert_eq!(types.last(), Some(&"session.status_terminated"));
-    assert!(log.summary().is_some_and(|summary| summary.hand.is_none()), "the hand was released");
+    assert!(log.summary().is_some_and(|summary| summary.main.hand.is_none()), "the hand was released");
     bed.end().await
 }
 

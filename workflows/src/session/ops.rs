@@ -3,8 +3,10 @@
 use super::SessionWorkflow;
 use crate::contract::{Brain, Hands};
 use domain::{
+    HandName,
     agent::{StrategyRef, ToolKind},
     commit::Closed,
+    content::BlobRef,
     limits,
     model::Purpose,
     outcome::Call,
@@ -160,9 +162,9 @@ fn start<'a>(
         }
         Op::Execute { call } => {
             // Started when the hand is there.
-            let hand = state.summary.hand.clone().filter(|_| state.has_hand())?;
+            let hand = state.hand(&call.hand).filter(|_| state.has_hand(&call.hand))?.clone();
             let host = Host::of(state, &hand);
-            let (session_id, restored) = (state.session_id.clone(), state.restored);
+            let (session_id, restored) = (state.session_id.clone(), state.work(&call.hand).restored);
             let input = ExecuteInput { session_id, hand, call: call.clone(), restored, turn_event };
             let dispatch = move || {
                 let options = activity.on_host(
@@ -175,13 +177,15 @@ fn start<'a>(
             let first = dispatch();
             Box::pin(async move { Ok(Outcome::Tool { digest: twice(first, dispatch).await?.digest }) })
         }
-        Op::Provision { hand } => {
+        Op::Provision { hand, name } => {
+            let parked = state.summary.held(name).and_then(|held| held.parked.as_ref());
             let input = ProvisionInput {
                 session_id: state.session_id.clone(),
                 hand: hand.clone(),
+                name: name.clone(),
                 environment_id: state.summary.attributes.environment_id.clone(),
                 resources: state.summary.attributes.resources.clone(),
-                restore: state.summary.parked.as_ref().map(|parked| parked.workspace.clone()),
+                restore: parked.map(|parked| parked.workspace.clone()),
                 turn_event,
             };
             let options =
@@ -213,8 +217,8 @@ fn start<'a>(
             let call = ctx.execute_activity(Brain::seal, input, options);
             Box::pin(async move { Ok(Outcome::Seal { outcome: call.await.map_err(closed)? }) })
         }
-        Op::Collect {} => {
-            let (input, host) = hand_input(state, turn_event)?;
+        Op::Collect { name } => {
+            let (input, host) = hand_input(state, name, turn_event)?;
             let dispatch = move || {
                 let options =
                     activity.on_host(&host, limits::PROVISION_TIMEOUT_MS, ActivityCancellationType::TryCancel);
@@ -223,8 +227,8 @@ fn start<'a>(
             let first = dispatch();
             Box::pin(async move { Ok(Outcome::Collect { outcome: twice(first, dispatch).await? }) })
         }
-        Op::Park {} => {
-            let (input, host) = hand_input(state, turn_event)?;
+        Op::Park { name } => {
+            let (input, host) = hand_input(state, name, turn_event)?;
             let dispatch = move || {
                 let options =
                     activity.on_host(&host, limits::PROVISION_TIMEOUT_MS, ActivityCancellationType::TryCancel);
@@ -233,8 +237,9 @@ fn start<'a>(
             let first = dispatch();
             Box::pin(async move { Ok(Outcome::Park { outcome: twice(first, dispatch).await? }) })
         }
-        Op::Discard { hand } => release(ctx, activity, input_of(state, hand.clone(), turn_event)),
-        Op::Release {} => release(ctx, activity, hand_input(state, turn_event)?),
+        // Nothing of it is asked for any more.
+        Op::Discard { hand } => release(ctx, activity, input_of(state, hand.clone(), None, turn_event)),
+        Op::Release { name } => release(ctx, activity, hand_input(state, name, turn_event)?),
         Op::Hand { to, handed } => {
             let sent = ctx.external_workflow(to, None).signal(
                 SessionWorkflow::handed,
@@ -325,13 +330,19 @@ fn call_model<'a>(
     })
 }
 
-fn hand_input(state: &SessionState, turn_event: Option<String>) -> Option<(HandInput, Host)> {
-    Some(input_of(state, state.summary.hand.clone()?, turn_event))
+fn hand_input(state: &SessionState, name: &HandName, turn_event: Option<String>) -> Option<(HandInput, Host)> {
+    let held = state.summary.held(name)?;
+    Some(input_of(state, held.hand.clone()?, held.outputs.as_ref(), turn_event))
 }
 
-fn input_of(state: &SessionState, hand: HandRef, turn_event: Option<String>) -> (HandInput, Host) {
+fn input_of(
+    state: &SessionState,
+    hand: HandRef,
+    outputs: Option<&BlobRef>,
+    turn_event: Option<String>,
+) -> (HandInput, Host) {
     let host = Host::of(state, &hand);
-    let last_listing = state.summary.outputs.as_ref().map(|listing| listing.blob.clone());
+    let last_listing = outputs.map(|listing| listing.blob.clone());
     (HandInput { session_id: state.session_id.clone(), hand, last_listing, turn_event }, host)
 }
 

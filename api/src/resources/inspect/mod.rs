@@ -18,6 +18,7 @@ use log::{Committed, blobs};
 
 use self::why::Why;
 use super::events::calls::Calls;
+use super::hands;
 use super::sessions::current::Current;
 use super::sessions::{self, DIFF, row};
 use crate::app::App;
@@ -38,7 +39,7 @@ pub const RESOURCE: Resource = Resource {
             path: "/v1/sessions/{session_id}/log",
             methods: || get(commits).query([LIMITS.param(), page::param()]),
         },
-        Route { path: "/v1/sessions/{session_id}/diff", methods: || get(diff) },
+        Route { path: "/v1/sessions/{session_id}/diff", methods: || get(diff).query([Param::text("hand")]) },
         Route { path: "/v1/sessions/{session_id}/why", methods: || get(why) },
         Route { path: "/v1/sessions/{session_id}/recording", methods: || get(replay::recording) },
         Route {
@@ -87,12 +88,14 @@ fn place(text: &str) -> Option<(u64, u64)> {
     Some((n.parse().ok()?, position.parse().ok()?))
 }
 
-async fn diff(State(app): State<App>, Path(id): Path<String>) -> Result<Sent<Text>> {
+/// Of one of its hands, the main one unless said.
+async fn diff(State(app): State<App>, Path(id): Path<String>, query: Query) -> Result<Sent<Text>> {
     row::find(&app, &id).await?;
+    let hand = hands::name(query.text("hand")?, "hand")?;
     let current = sessions::read(&app, &id).await?;
     let missing = || ApiError::not_found("diff of session", &id);
-    let listing = current.summary.outputs.ok_or_else(missing)?;
-    let outputs: Vec<OutputFile> = blobs::get_json(&*app.blobs, &listing).await?;
+    let listing = current.summary.held(&hand).and_then(|held| held.outputs.as_ref()).ok_or_else(missing)?;
+    let outputs: Vec<OutputFile> = blobs::get_json(&*app.blobs, listing).await?;
     let diff = outputs.into_iter().find(|output| output.path == DIFF).ok_or_else(missing)?;
     let text = blobs::get(&*app.blobs, &diff.blob).await?;
     Ok(Sent::new(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response()))

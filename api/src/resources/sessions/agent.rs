@@ -1,6 +1,7 @@
 //! From an agent as clients see it to what a session keeps of it: the snapshot that model requests are built from, and
 //! the facts that decisions need.
 
+use domain::HandName;
 use domain::agent::{
     self, AgentFacts, McpFact, McpToolset, ModelParams, Policy, ToolConfig, ToolFact, ToolKind, ToolSpec,
 };
@@ -9,14 +10,14 @@ use harness::whatif::OtherModel;
 use harness::{context, own_log};
 use log::blobs;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use store::Blobs;
 
 use crate::app::App;
 use crate::error::{ApiError, Result};
 use crate::resources::agents::model::{Effort, Speed};
 use crate::resources::agents::snapshot::AgentSnapshot;
-use crate::resources::agents::tools::{Judge, PermissionPolicy, Tool, WEB_FETCH};
+use crate::resources::agents::tools::{Judge, NamedHand, PermissionPolicy, Tool, WEB_FETCH};
 
 /// A tool of `agent_toolset_20260401`, as the model is told of it.
 #[derive(Clone, PartialEq, Debug)]
@@ -81,10 +82,23 @@ pub async fn keep(app: &App, agent: &AgentSnapshot) -> Result<AgentFacts> {
         max_tokens: size.max_tokens,
         tools: facts,
         mcp,
+        hands: hands(agent).filter_map(|hand| HandName::other(&hand.name)).collect(),
         strategy: agent.strategy.clone().unwrap_or_else(context::default_strategy),
         shims_off: Vec::new(),
         snapshot: blobs::put_json(&*app.blobs, &snapshot).await?,
     })
+}
+
+/// Whoever works in a self-hosted environment has one sandbox, and knows of no other.
+pub fn check_hands(agent: &AgentFacts, self_hosted: bool) -> Result<()> {
+    match agent.hands.first() {
+        Some(name) if self_hosted => {
+            let problem =
+                format!("the agent's hand {name}: tools of a self-hosted environment run where its workers are");
+            Err(ApiError::field("agent", problem))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The agent as clients see it, out of the stored snapshot.
@@ -113,15 +127,21 @@ fn word(value: &impl Serialize, at: &str) -> String {
 /// Every tool that the model is offered: those of the toolset that hands have, then the client's own.
 fn specs(agent: &AgentSnapshot, builtin: &[BuiltinTool]) -> Vec<ToolSpec> {
     let mut specs = Vec::new();
+    let which = which_hand(agent);
     for tool in &agent.tools {
         match tool {
             Tool::AgentToolset(toolset) => specs.extend(builtin.iter().filter_map(|tool| {
                 let config = toolset.config(&tool.name);
+                let kind = if tool.name == WEB_FETCH { ToolKind::Web } else { ToolKind::Builtin };
+                let mut input_schema = tool.input_schema.clone();
+                if let Some(which) = which.as_ref().filter(|_| kind == ToolKind::Builtin) {
+                    input_schema["properties"]["hand"] = which.clone();
+                }
                 config.enabled.then(|| ToolSpec {
                     name: tool.name.clone(),
                     description: tool.description.clone(),
-                    input_schema: tool.input_schema.clone(),
-                    kind: if tool.name == WEB_FETCH { ToolKind::Web } else { ToolKind::Builtin },
+                    input_schema,
+                    kind,
                     policy: policy(config.permission_policy),
                 })
             })),
@@ -141,9 +161,34 @@ fn specs(agent: &AgentSnapshot, builtin: &[BuiltinTool]) -> Vec<ToolSpec> {
             }),
             // What a server offers is known only once it was asked.
             Tool::McpToolset(_) => {}
+            // Said by the tools that run there.
+            Tool::Hand(_) => {}
         }
     }
     specs
+}
+
+fn hands(agent: &AgentSnapshot) -> impl Iterator<Item = &NamedHand> {
+    agent.tools.iter().filter_map(|tool| match tool {
+        Tool::Hand(hand) => Some(hand),
+        _ => None,
+    })
+}
+
+/// What built-in tools take beside their own input where there is more than one hand.
+fn which_hand(agent: &AgentSnapshot) -> Option<Value> {
+    let names: Vec<&str> = hands(agent).map(|hand| hand.name.as_str()).collect();
+    if names.is_empty() {
+        return None;
+    }
+    let described = hands(agent).filter_map(|hand| Some(format!(" {}: {}", hand.name, hand.description.as_ref()?)));
+    let description = format!(
+        "The sandbox in which this runs. Each has files and processes of its own. {} unless said.{}",
+        HandName::MAIN,
+        described.collect::<String>()
+    );
+    let names: Vec<&str> = std::iter::once(HandName::MAIN).chain(names).collect();
+    Some(json!({"type": "string", "enum": names, "description": description}))
 }
 
 /// The settings of `web_fetch`, where the agent has the toolset that it is in.

@@ -105,6 +105,7 @@ async fn changed_agent(app: &App, param: AgentParam, current: &Current) -> Resul
     // How the session makes its requests is its own, not the agent's.
     let AgentFacts { strategy, shims_off, .. } = current.summary.attributes.agent.clone();
     let facts = AgentFacts { strategy, shims_off, ..agent::keep(app, &changed).await? };
+    agent::check_hands(&facts, current.summary.attributes.self_hosted)?;
     let mut public = Content::Inline { value: serde_json::to_value(&changed).map_err(ApiError::internal)? };
     blobs::offload_json(&*app.blobs, &mut public, INLINE_BYTES_MAX).await?;
     Ok(Some(AgentChange { facts, public }))

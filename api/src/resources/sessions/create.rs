@@ -166,6 +166,7 @@ async fn plan(app: &App, body: CreateSession) -> Result<Plan> {
     let uploads = uploads::resolve(app, &id, resources, &[], created_at).await?;
     let events = post::accept(app, bodies, created_at).await?;
     let agent = agent::keep(app, &agent).await?;
+    agent::check_hands(&agent, self_hosted)?;
     let agent = AgentFacts { strategy: strategy.unwrap_or(agent.strategy), shims_off, ..agent };
     let attached = uploads.iter().map(|upload| upload.resource.clone()).collect::<Vec<Resource>>();
     let attributes = Attributes {

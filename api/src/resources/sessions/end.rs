@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, State};
+use domain::Summary;
 use domain::session::{Close, signal};
 use log::SessionLog;
 use log::follow::Update;
@@ -149,7 +150,7 @@ pub async fn erase(app: &App, id: &str) -> Result<()> {
 }
 
 fn holds_hand(log: &SessionLog) -> bool {
-    !log.is_closed() && log.summary().is_some_and(|summary| summary.hand.is_some())
+    !log.is_closed() && log.summary().is_some_and(Summary::has_any_hand)
 }
 
 /// Removes what is left of a session: its secrets, its files, what it needs of blobs, and last its row, by which all of that

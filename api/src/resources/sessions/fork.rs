@@ -186,6 +186,7 @@ async fn attributes(
         let strategy = attributes.agent.strategy.clone();
         attributes.agent = AgentFacts { strategy, ..agent::keep(app, &resolved).await? };
     }
+    agent::check_hands(&attributes.agent, attributes.self_hosted)?;
     if let Some(strategy) = &body.strategy {
         context::find(strategy).map_err(|error| ApiError::field("strategy", format!("names {error}")))?;
         attributes.agent.strategy.clone_from(strategy);

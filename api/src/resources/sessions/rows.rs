@@ -54,7 +54,10 @@ impl SessionRows {
         let Some(current) = Current::of(log) else { return Ok(()) };
         let Some(known) = self.catalog.row::<row::SessionRow>(session_id).await? else { return Ok(()) };
         let projection = known.row.projection.as_ref();
-        let is_new = projection.is_none_or(|projection| projection.summary.outputs != current.summary.outputs);
+        let listings = |summary: &Summary| -> Vec<_> {
+            summary.all_held().filter_map(|(name, held)| Some((name, held.outputs.clone()?))).collect()
+        };
+        let is_new = projection.is_none_or(|projection| listings(&projection.summary) != listings(&current.summary));
         let outputs = if is_new { self.outputs(&current.summary).await? } else { Vec::new() };
         let mut replaced = BTreeMap::new();
         for output in &outputs {
@@ -65,8 +68,7 @@ impl SessionRows {
                 replaced.insert(output.path.clone(), read);
             }
         }
-        let is_asked = current.summary.collecting.is_some() || current.summary.parking.is_some();
-        let rests = current.rests() && !is_asked;
+        let rests = current.rests() && !current.summary.is_asking_hands();
         let open = !(rests || log.is_closed());
         let at = current.summary.last_time;
         let needed = standing(log, projection.map(|projection| &projection.summary), needed);
@@ -133,10 +135,17 @@ impl SessionRows {
         Ok(Sealed { from: noted, segments })
     }
 
+    /// No path that a hand gives begins with a slash, so those of other hands than the main one are told apart.
     async fn outputs(&self, summary: &Summary) -> Result<Vec<OutputFile>, Error> {
-        let Some(listing) = &summary.outputs else { return Ok(Vec::new()) };
-        let mut outputs: Vec<OutputFile> = blobs::get_json(&*self.blobs, listing).await?;
-        outputs.retain(|output| output.path != DIFF);
+        let mut outputs = Vec::new();
+        for (name, held) in summary.all_held() {
+            let Some(listing) = &held.outputs else { continue };
+            let files: Vec<OutputFile> = blobs::get_json(&*self.blobs, listing).await?;
+            outputs.extend(files.into_iter().filter(|file| file.path != DIFF).map(|file| OutputFile {
+                path: if name.is_main() { file.path } else { format!("/{name}/{}", file.path) },
+                ..file
+            }));
+        }
         Ok(outputs)
     }
 }

@@ -29,6 +29,9 @@ pub struct Show {
 pub struct Diff {
     #[arg(value_parser = args::id)]
     id: String,
+    /// In which of its hands
+    #[arg(long, default_value = "main", value_name = "NAME")]
+    hand: String,
 }
 
 impl Show {
@@ -58,7 +61,8 @@ impl Show {
 
 impl Diff {
     pub async fn run(self, client: &Client) -> anyhow::Result<()> {
-        match client.open(&["v1", "sessions", &self.id, "diff"]).await {
+        let query = [("hand", self.hand)].into_iter().collect();
+        match client.open(&["v1", "sessions", &self.id, "diff"], &query).await {
             Ok(mut response) => {
                 while let Some(chunk) = client.chunk(&mut response).await? {
                     output::bytes(&chunk);

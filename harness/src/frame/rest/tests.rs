@@ -32,9 +32,9 @@ fn use_hand(session: &mut Session) {
                 session.model_answers(&activity, "", &["bash"]);
             }
             Op::CallModel { .. } => session.model_answers(&activity, "done", &[]),
-            Op::Provision { hand } => session.hand_is_ready(&activity, &hand),
+            Op::Provision { hand, .. } => session.hand_is_ready(&activity, &hand),
             Op::Execute { call } => session.tool_returns(&activity, &call, "output", false),
-            Op::Collect {} => session.collected(&activity),
+            Op::Collect { .. } => session.collected(&activity),
             Op::Discard { .. } => session.finish(&activity, Ok(crate::Outcome::Done {})),
             other => panic!("{other:?}"),
         }
@@ -45,13 +45,13 @@ fn use_hand(session: &mut Session) {
 fn flying(session: &Session) -> Vec<&'static str> {
     let name = |op: &Op| match op {
         Op::Rest { .. } => "rest",
-        Op::Park {} => "park",
+        Op::Park { .. } => "park",
         Op::Discard { .. } => "discard",
         Op::Provision { .. } => "provision",
         Op::Execute { .. } => "execute",
         Op::CallModel { .. } => "model",
         Op::Hand { .. } => "hand",
-        Op::Collect {} => "collect",
+        Op::Collect { .. } => "collect",
         other => panic!("{other:?}"),
     };
     session.flying.iter().map(|(_, op)| name(op)).collect()
@@ -80,13 +80,13 @@ fn a_hand_at_rest_is_kept_then_let_go_and_the_next_call_has_one_that_begins_with
     assert_eq!(flying(&session), ["rest"]);
     end(&mut session, "rest");
     assert_eq!(flying(&session), ["park"]);
-    assert!(session.state.summary.hand.is_some(), "nothing is let go before it is kept");
+    assert!(session.state.summary.main.hand.is_some(), "nothing is let go before it is kept");
     let park = the(&session, "park");
     session.parked(&park);
     session.settle();
     assert_eq!(flying(&session), ["discard"]);
-    let parked = session.state.summary.parked.clone().expect("it is kept");
-    assert!(session.state.summary.hand.is_none() && session.state.summary.parking.is_none());
+    let parked = session.state.summary.main.parked.clone().expect("it is kept");
+    assert!(session.state.summary.main.hand.is_none() && session.state.summary.main.parking.is_none());
     end(&mut session, "discard");
 
     session.message("more");
@@ -94,15 +94,15 @@ fn a_hand_at_rest_is_kept_then_let_go_and_the_next_call_has_one_that_begins_with
     let model = the(&session, "model");
     session.model_answers(&model, "", &["bash"]);
     session.settle();
-    let Some((provision, Op::Provision { hand })) = session.flying.last().cloned() else {
+    let Some((provision, Op::Provision { hand, .. })) = session.flying.last().cloned() else {
         panic!("{:?}", session.flying)
     };
     assert_ne!(hand, parked.hand, "the old one is fenced off by its name");
     session.hand_is_ready(&provision, &hand);
     session.settle();
-    assert!(session.state.summary.parked.is_none() && session.state.restored, "the model is to be told");
+    assert!(session.state.summary.main.parked.is_none() && session.state.main.restored, "the model is to be told");
     use_hand(&mut session);
-    assert!(!session.state.restored, "once");
+    assert!(!session.state.main.restored, "once");
     assert_eq!(flying(&session), ["rest"]);
     check_replay(&session);
 }
@@ -117,7 +117,9 @@ fn a_hand_that_is_still_asked_has_not_rested() {
     let model = the(&session, "model");
     session.model_answers(&model, "", &["bash"]);
     session.settle();
-    let Some((provision, Op::Provision { hand })) = session.flying.last().cloned() else { panic!("no hand is made") };
+    let Some((provision, Op::Provision { hand, .. })) = session.flying.last().cloned() else {
+        panic!("no hand is made")
+    };
     session.hand_is_ready(&provision, &hand);
     session.settle();
     let Some((execute, Op::Execute { call })) = session.flying.last().cloned() else { panic!("no call runs") };
@@ -126,9 +128,10 @@ fn a_hand_that_is_still_asked_has_not_rested() {
     let model = the(&session, "model");
     session.model_answers(&model, "done", &[]);
     session.settle();
-    let collect = session.flying.iter().find(|(_, op)| *op == Op::Collect {}).expect("it is collected").0.clone();
+    let collect =
+        session.flying.iter().find(|(_, op)| matches!(op, Op::Collect { .. })).expect("it is collected").0.clone();
     end(&mut session, "rest");
-    assert!(!session.flying.iter().any(|(_, op)| *op == Op::Park {}), "{:?}", session.flying);
+    assert!(!session.flying.iter().any(|(_, op)| matches!(op, Op::Park { .. })), "{:?}", session.flying);
     session.collected(&collect);
     session.settle();
     end(&mut session, "rest");
@@ -139,12 +142,12 @@ fn a_hand_that_is_still_asked_has_not_rested() {
 #[test]
 fn a_session_that_goes_on_has_its_hand_as_it_was() {
     let mut session = rested();
-    let hand = session.state.summary.hand.clone();
+    let hand = session.state.summary.main.hand.clone();
     session.message("more");
     session.settle();
     assert_eq!(flying(&session), ["model"], "nobody waits for the end of the rest");
     use_hand(&mut session);
-    assert_eq!(session.state.summary.hand, hand);
+    assert_eq!(session.state.summary.main.hand, hand);
     // An interrupt later on has nothing to do with how the rest ended.
     session.message("even more");
     session.settle();
@@ -191,7 +194,7 @@ fn a_session_that_is_closed_at_rest_releases_its_hand() {
     let mut session = rested();
     session.close();
     session.settle();
-    assert!(matches!(session.flying.as_slice(), [(_, Op::Release {})]), "{:?}", session.flying);
+    assert!(matches!(session.flying.as_slice(), [(_, Op::Release { .. })]), "{:?}", session.flying);
 }
 
 #[test]
@@ -229,7 +232,7 @@ fn end_telling(session: &mut Session, how: Result<crate::Outcome, Closed>) {
 #[test]
 fn a_hand_is_kept_before_another_session_is_told_of_it() {
     let mut session = rested();
-    let hand = session.state.summary.hand.clone().expect("it has one");
+    let hand = session.state.summary.main.hand.clone().expect("it has one");
     session.give();
     session.settle();
     assert_eq!(flying(&session), ["park"], "nobody waits for the end of the rest");
@@ -240,7 +243,9 @@ fn a_hand_is_kept_before_another_session_is_told_of_it() {
     let (to, handed) = telling(&session);
     assert_eq!((to.as_str(), &handed.hand, handed.returned), ("sesn_other", &hand.hand, false));
     end_telling(&mut session, Ok(crate::Outcome::Done {}));
-    assert!(session.flying.is_empty() && session.state.summary.parked.is_none() && session.state.giving.is_none());
+    assert!(
+        session.flying.is_empty() && session.state.summary.main.parked.is_none() && session.state.main.giving.is_none()
+    );
     check_replay(&session);
 }
 
@@ -255,7 +260,7 @@ fn a_hand_that_nobody_takes_is_the_sessions_again() {
     session.give();
     session.settle();
     end_telling(&mut session, Err(Closed::Failed { message: "it is over".to_owned() }));
-    assert!(session.state.summary.parked.is_some());
+    assert!(session.state.summary.main.parked.is_some());
     check_replay(&session);
 }
 
@@ -264,7 +269,7 @@ fn without_a_hand_or_with_one_that_cannot_be_kept_nothing_is_given() {
     let mut session = Session::new(kit::attributes(), registry::default_harness());
     session.give();
     session.settle();
-    assert!(session.flying.is_empty() && session.state.giving.is_none() && !session.is_due());
+    assert!(session.flying.is_empty() && session.state.main.giving.is_none() && !session.is_due());
     check_replay(&session);
     let mut session = rested();
     session.give();
@@ -273,7 +278,7 @@ fn without_a_hand_or_with_one_that_cannot_be_kept_nothing_is_given() {
     let failure = Failure::transient(FailureKind::Internal, "no room");
     session.park_ends(&park, ParkOutcome::Kept { failure });
     session.settle();
-    assert!(session.state.summary.hand.is_some() && session.state.giving.is_none(), "it is still there");
+    assert!(session.state.summary.main.hand.is_some() && session.state.main.giving.is_none(), "it is still there");
     assert!(session.flying.is_empty(), "and not tried for ever: {:?}", session.flying);
     check_replay(&session);
 }
@@ -283,11 +288,11 @@ fn a_session_without_a_hand_takes_what_comes_and_one_with_a_hand_sends_it_back_o
     let mut session = Session::new(kit::attributes(), registry::default_harness());
     session.handed(false);
     session.settle();
-    assert_eq!(session.state.summary.parked.as_ref().map(|parked| parked.hand.as_str()), Some("hand_other"));
+    assert_eq!(session.state.summary.main.parked.as_ref().map(|parked| parked.hand.as_str()), Some("hand_other"));
     session.message("go");
     session.settle();
     use_hand(&mut session);
-    assert!(session.state.summary.hand.is_some() && session.state.summary.parked.is_none());
+    assert!(session.state.summary.main.hand.is_some() && session.state.summary.main.parked.is_none());
     session.handed(false);
     session.settle();
     let (to, handed) = telling(&session);

@@ -4,6 +4,7 @@
 use crate::metric::{Metric, Samples};
 use activities::hands::{Local, Provider as _, ToolCall};
 use anyhow::{Context as _, ensure};
+use domain::HandName;
 use domain::session::{HandRef, ProvisionInput};
 use hand::{
     client::Client,
@@ -209,6 +210,7 @@ pub async fn flood() -> anyhow::Result<Vec<Metric>> {
         environment_id: "bench".to_owned(),
         resources: Vec::new(),
         restore: None,
+        name: HandName::default(),
         turn_event: None,
     };
     let hand = provider.provision(&input).await.map_err(|failure| anyhow::anyhow!("{failure:?}"))?.hand;

@@ -10,6 +10,7 @@ use crate::{
     service::{self, Workplace},
 };
 use activities::hands::{Local, Provider};
+use domain::HandName;
 use domain::session::ProvisionInput;
 use hand::{
     hands::{By, Hands},
@@ -60,6 +61,7 @@ async fn first_token(workplace: &Workplace, text: &str, eager: Option<(&Local, u
     if let Some((provider, n)) = eager {
         let input = ProvisionInput {
             restore: None,
+            name: HandName::default(),
             session_id: format!("eager-{n}"),
             hand: format!("eager-{n}"),
             environment_id: "bench".to_owned(),

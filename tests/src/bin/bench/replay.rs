@@ -34,9 +34,9 @@ fn recorded() -> anyhow::Result<Vec<Recording>> {
                     session.model_answers(&activity, "looking", &["bash"]);
                 }
                 Op::CallModel { .. } => session.model_answers(&activity, "done", &[]),
-                Op::Provision { hand } => session.hand_is_ready(&activity, &hand),
+                Op::Provision { hand, .. } => session.hand_is_ready(&activity, &hand),
                 Op::Execute { call } => session.tool_returns(&activity, &call, "output", false),
-                Op::Collect {} => session.collected(&activity),
+                Op::Collect { .. } => session.collected(&activity),
                 other => anyhow::bail!("a plain turn has no {other:?}"),
             }
             session.settle();

@@ -1,7 +1,8 @@
-//! The tools of an agent: the built-in toolset, MCP toolsets, custom tools and the one that reads the session's own log, as
-//! clients send them and as they are kept, with every default filled in.
+//! The tools of an agent: the built-in toolset, MCP toolsets, custom tools, the one that reads the session's own log, and the hands
+//! beside the main one, as clients send them and as they are kept, with every default filled in.
 
 mod custom;
+mod hand;
 mod mcp;
 mod own_log;
 mod toolset;
@@ -13,6 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::custom::CustomTool;
+pub use self::hand::NamedHand;
 pub use self::mcp::{McpServer, McpToolset};
 pub use self::own_log::LogTool;
 pub use self::toolset::{AgentToolset, BUILT_IN, ToolConfig};
@@ -31,6 +33,7 @@ pub enum Tool {
     McpToolset(McpToolset),
     Custom(CustomTool),
     SessionLog(LogTool),
+    Hand(NamedHand),
 }
 
 /// As clients send it.
@@ -42,6 +45,7 @@ pub enum ToolParam {
     McpToolset(mcp::McpToolsetParam),
     Custom(custom::CustomToolParam),
     SessionLog(own_log::LogToolParam),
+    Hand(hand::NamedHandParam),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
@@ -101,7 +105,7 @@ impl Judge {
                     (default_config.permission_policy, configs.iter().map(|config| config.permission_policy).collect())
                 }
                 Tool::SessionLog(LogTool { permission_policy }) => (*permission_policy, Vec::new()),
-                Tool::Custom(_) => continue,
+                Tool::Custom(_) | Tool::Hand(_) => continue,
             };
             let at = match configs.into_iter().position(is_auto) {
                 _ if is_auto(default) && matches!(tool, Tool::SessionLog(_)) => String::new(),
@@ -126,6 +130,7 @@ pub fn resolve(params: Vec<ToolParam>) -> Result<Vec<Tool>> {
             ToolParam::McpToolset(param) => Tool::McpToolset(McpToolset::resolve(param, &at)?),
             ToolParam::Custom(param) => Tool::Custom(CustomTool::resolve(param, &at)?),
             ToolParam::SessionLog(param) => Tool::SessionLog(LogTool::resolve(param)),
+            ToolParam::Hand(param) => Tool::Hand(NamedHand::resolve(param, &at)?),
         });
     }
     let count: usize = tools.iter().map(Tool::count).sum();
@@ -138,6 +143,7 @@ pub fn resolve(params: Vec<ToolParam>) -> Result<Vec<Tool>> {
     if tools.iter().filter(|tool| matches!(tool, Tool::SessionLog(_))).count() > 1 {
         return Err(ApiError::field("tools", "more than one session_log"));
     }
+    check_hands(&tools)?;
     let mut custom = BTreeSet::new();
     for (n, tool) in tools.iter().enumerate() {
         if let Tool::Custom(tool) = tool
@@ -161,8 +167,31 @@ impl Tool {
             // What the server offers is not known yet; what is configured counts.
             Tool::McpToolset(toolset) => toolset.configs.len(),
             Tool::Custom(_) | Tool::SessionLog(_) => 1,
+            // It is where tools run.
+            Tool::Hand(_) => 0,
         }
     }
+}
+
+/// Each has a name of its own, and there are tools that run there.
+fn check_hands(tools: &[Tool]) -> Result<()> {
+    let mut names = BTreeSet::new();
+    for (n, tool) in tools.iter().enumerate() {
+        let Tool::Hand(hand) = tool else { continue };
+        if !names.insert(hand.name.as_str()) {
+            return Err(ApiError::field(format!("tools[{n}].name"), "another hand has this name"));
+        }
+    }
+    if names.len() > hand::HANDS_MAX {
+        return Err(ApiError::field(
+            "tools",
+            format!("{} hands, at most {} are allowed", names.len(), hand::HANDS_MAX),
+        ));
+    }
+    if !names.is_empty() && !tools.iter().any(|tool| matches!(tool, Tool::AgentToolset(_))) {
+        return Err(ApiError::field("tools", "hands without the agent toolset, whose tools run there"));
+    }
+    Ok(())
 }
 
 /// Whether an MCP server without a toolset is an error.
@@ -247,6 +276,29 @@ mod tests {
                 "configs": [{"type": "bash", "name": "bash", "enabled": false, "permission_policy": ask},
                     {"type": "read", "name": "read", "enabled": true, "permission_policy": allow}]}])
         );
+    }
+
+    #[test]
+    fn hands_have_names_of_their_own_and_tools_that_run_there() {
+        let hand = |name: &str| json!({"type": "hand", "name": name});
+        let toolset = json!({"type": "agent_toolset_20260401"});
+        let build = json!({"type": "hand", "name": "build", "description": "where things are compiled"});
+        let kept = check(json!([toolset, build, hand("test")])).unwrap();
+        assert_eq!((&kept[1], &kept[2]), (&build, &hand("test")));
+        let many = (0..9).map(|n| hand(&format!("h{n}"))).chain([toolset.clone()]).collect::<Vec<_>>();
+        for (tools, problem) in [
+            (json!([toolset, hand("main")]), "tools[1].name"),
+            (json!([toolset, hand("Build")]), "tools[1].name"),
+            (json!([toolset, hand("../up")]), "tools[1].name"),
+            (json!([toolset, hand("a"), hand("a")]), "another hand has this name"),
+            (json!([hand("a")]), "without the agent toolset"),
+            (json!(many), "9 hands"),
+            (json!([toolset, {"type": "hand", "name": "a", "description": "x".repeat(501)}]), "tools[1].description"),
+            (json!([toolset, {"type": "hand", "name": "a", "image": "debian"}]), "image"),
+        ] {
+            let said = check(tools.clone()).unwrap_err();
+            assert!(said.contains(problem), "{tools}: {said}");
+        }
     }
 
     #[test]
