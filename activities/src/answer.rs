@@ -2,7 +2,10 @@
 //!
 //! Previews use the same numbering, so a preview and the event it becomes have one id.
 
-use crate::model::{Answer, BlockKind, Delta as ModelDelta};
+use crate::{
+    judge::Verdicts,
+    model::{Answer, BlockKind, Delta as ModelDelta},
+};
 use domain::{
     Event, EventBody, HandName, Usage,
     agent::{AgentFacts, Policy, ToolFact, ToolKind},
@@ -92,7 +95,8 @@ pub struct Parts {
     pub tool_ids: BTreeMap<String, String>,
 }
 
-pub fn parts(origin: &Origin, agent: &AgentFacts, answer: &Answer) -> Parts {
+/// `verdicts` are those on calls of tools with the policy `auto`.
+pub fn parts(origin: &Origin, agent: &AgentFacts, answer: &Answer, verdicts: &Verdicts) -> Parts {
     let mut numbering = Numbering::default();
     let mut events: BTreeMap<usize, EventBody> = BTreeMap::new();
     let mut calls = Vec::new();
@@ -107,10 +111,9 @@ pub fn parts(origin: &Origin, agent: &AgentFacts, answer: &Answer) -> Parts {
             }
             "tool_use" => {
                 let id = origin.event_id(number);
-                let model_id = block["id"].as_str().unwrap_or_default();
-                tool_ids.insert(id.clone(), model_id.to_owned());
-                let call = call(&id, block, agent, answer, model_id);
-                events.insert(number, use_event(&call));
+                tool_ids.insert(id.clone(), block["id"].as_str().unwrap_or_default().to_owned());
+                let (call, policy) = call(&id, block, agent, answer, verdicts);
+                events.insert(number, use_event(&call, policy));
                 calls.push(call);
             }
             // A block that only the provider understands: it goes back to it, and has no event.
@@ -142,23 +145,30 @@ fn add_text(body: &mut EventBody, block: &Value) {
     }
 }
 
-fn call(id: &str, block: &Value, agent: &AgentFacts, answer: &Answer, model_id: &str) -> Call {
+/// A call, and the policy of its tool if there is such a tool.
+fn call(id: &str, block: &Value, agent: &AgentFacts, answer: &Answer, verdicts: &Verdicts) -> (Call, Option<Policy>) {
+    let model_id = block["id"].as_str().unwrap_or_default();
     let name = block["name"].as_str().unwrap_or_default();
     let input = block["input"].clone();
     let known: Option<&ToolFact> = agent.tools.iter().find(|tool| tool.name == name);
     let permission = match known.map(|tool| tool.policy) {
         Some(Policy::AlwaysAllow) => Permission::Allow,
         Some(Policy::AlwaysAsk) => Permission::Ask,
+        // Without a verdict nobody vouches for it.
+        Some(Policy::Auto) => verdicts.get(model_id).copied().unwrap_or(Permission::Ask),
         None => Permission::Deny,
     };
     let bad = answer.bad_inputs.iter().find(|bad| bad.tool_use_id == model_id).map(|bad| bad.error.clone());
     let kind = known.map_or(ToolKind::Builtin, |tool| tool.kind.clone());
     let hand = if kind == ToolKind::Builtin { hand(&input, agent) } else { Ok(HandName::default()) };
     let refused = match known {
+        Some(_) if permission == Permission::Deny => {
+            Some(format!("This call of {name} was judged to be of high risk, and was not made."))
+        }
         Some(_) => bad.or_else(|| hand.as_ref().err().cloned()),
         None => Some(format!("There is no tool {name:?} in this session.")),
     };
-    Call {
+    let call = Call {
         tool_use_id: id.to_owned(),
         name: name.to_owned(),
         hand: hand.unwrap_or_default(),
@@ -167,7 +177,8 @@ fn call(id: &str, block: &Value, agent: &AgentFacts, answer: &Answer, model_id: 
         input: Json::Inline { value: input },
         permission,
         refused,
-    }
+    };
+    (call, known.map(|tool| tool.policy))
 }
 
 /// The hand that a call names, or what the model is told instead of a result.
@@ -182,13 +193,21 @@ fn hand(input: &Value, agent: &AgentFacts) -> Result<HandName, String> {
     })
 }
 
-fn use_event(call: &Call) -> EventBody {
-    let (name, input) = (call.name.clone(), call.input.clone());
-    let evaluation = match call.permission {
-        Permission::Allow => Some(json!({"type": "always_allow"})),
-        Permission::Ask => Some(json!({"type": "always_ask"})),
-        Permission::Deny => None,
+/// How the policy came to the permission, as the API tells it.
+fn evaluation(policy: Policy, permission: Permission) -> Value {
+    let judged = match (policy, permission) {
+        (Policy::AlwaysAllow, _) => return json!({"type": "always_allow"}),
+        (Policy::AlwaysAsk, _) => return json!({"type": "always_ask"}),
+        (Policy::Auto, Permission::Allow) => json!({"type": "allow"}),
+        (Policy::Auto, Permission::Ask) => json!({"type": "ask", "reason_code": "indeterminate"}),
+        (Policy::Auto, Permission::Deny) => json!({"type": "deny", "reason_code": "high_risk"}),
     };
+    json!({"type": "auto", "evaluated_permission": judged})
+}
+
+fn use_event(call: &Call, policy: Option<Policy>) -> EventBody {
+    let (name, input) = (call.name.clone(), call.input.clone());
+    let evaluation = policy.map(|policy| evaluation(policy, call.permission));
     let evaluated_permission = Some(call.permission);
     match &call.kind {
         ToolKind::Custom => EventBody::AgentCustomToolUse { name, input },
@@ -277,7 +296,7 @@ mod tests {
             ],
             ..Answer::default()
         };
-        let parts = parts(&origin(), &agent(), &answer);
+        let parts = parts(&origin(), &agent(), &answer, &Verdicts::new());
         let kinds: Vec<_> = parts.events.iter().map(|event| event.body.type_name()).collect();
         assert_eq!(kinds, ["agent.thinking", "agent.message", "agent.tool_use", "agent.message"]);
 
@@ -306,7 +325,8 @@ mod tests {
     fn a_call_goes_to_the_hand_that_it_names_and_one_that_names_a_stranger_is_told_who_is_there() {
         let named = |hand: Value| {
             let block = json!({"type": "tool_use", "id": "toolu_1", "name": "bash", "input": {"command": "make", "hand": hand}});
-            let parts = parts(&origin(), &agent(), &Answer { blocks: vec![block], ..Answer::default() });
+            let parts =
+                parts(&origin(), &agent(), &Answer { blocks: vec![block], ..Answer::default() }, &Verdicts::default());
             let ModelDigest::Answer { mut calls, .. } = parts.digest else { panic!("an answer") };
             let EventBody::AgentToolUse { input: Json::Inline { value }, .. } = &parts.events[0].body else {
                 panic!("a use")
@@ -323,6 +343,30 @@ mod tests {
     }
 
     #[test]
+    fn what_was_judged_says_so_and_without_a_verdict_it_asks() {
+        let mut agent = agent();
+        agent.tools.truncate(1);
+        agent.tools[0].policy = Policy::Auto;
+        let ids = ["toolu_1", "toolu_2", "toolu_3"];
+        let answer = Answer { blocks: ids.map(|id| tool_use(id, "bash")).into(), ..Answer::default() };
+        let verdicts = [("toolu_1", Permission::Allow), ("toolu_2", Permission::Deny)];
+        let verdicts = verdicts.map(|(id, verdict)| (id.to_owned(), verdict)).into();
+        let parts = parts(&origin(), &agent, &answer, &verdicts);
+        let ModelDigest::Answer { calls, .. } = &parts.digest else { panic!("an answer") };
+        let expected = [
+            (Permission::Allow, json!({"type": "allow"})),
+            (Permission::Deny, json!({"type": "deny", "reason_code": "high_risk"})),
+            (Permission::Ask, json!({"type": "ask", "reason_code": "indeterminate"})),
+        ];
+        for ((call, event), (permission, judged)) in calls.iter().zip(&parts.events).zip(expected) {
+            let EventBody::AgentToolUse { evaluated_permission, evaluation, .. } = &event.body else { panic!("a use") };
+            assert_eq!((call.permission, *evaluated_permission), (permission, Some(permission)));
+            assert_eq!(*evaluation, Some(json!({"type": "auto", "evaluated_permission": judged})));
+            assert_eq!(call.refused.is_some(), permission == Permission::Deny);
+        }
+    }
+
+    #[test]
     fn permission_comes_from_the_policy_and_an_unknown_tool_is_denied() {
         let answer = Answer {
             blocks: vec![
@@ -333,7 +377,7 @@ mod tests {
             ],
             ..Answer::default()
         };
-        let parts = parts(&origin(), &agent(), &answer);
+        let parts = parts(&origin(), &agent(), &answer, &Verdicts::new());
         let ModelDigest::Answer { calls, .. } = &parts.digest else { panic!("an answer") };
         let permissions: Vec<_> = calls.iter().map(|call| (call.permission, call.refused.is_some())).collect();
         assert_eq!(

@@ -1,8 +1,8 @@
 //! The brain's activities, as a worker registers them.
 
 use crate::{
-    answer::Origin, beat::beating, call_model, decide, deltas::Deltas, gate, harnesses::Harnesses, log_cache::LogCache,
-    model::Model, read_log, turn, whatif,
+    answer::Origin, beat::beating, call_model, decide, deltas::Deltas, gate, harnesses::Harnesses, judge::Judge,
+    log_cache::LogCache, model::Model, read_log, turn, whatif,
 };
 use domain::{
     Commit,
@@ -29,6 +29,7 @@ use workflows::contract::{self, DecideInput, DecideRolloutInput};
 #[derive(Clone)]
 pub struct BrainActivities {
     pub(crate) model: Arc<dyn Model>,
+    pub(crate) judge: Option<Judge>,
     pub(crate) reader: Arc<dyn HistoryReader>,
     pub(crate) blobs: Arc<dyn Blobs>,
     pub(crate) deltas: Arc<dyn Deltas>,
@@ -45,7 +46,13 @@ impl BrainActivities {
     ) -> Self {
         let logs = Arc::new(LogCache::new(reader.clone(), blobs.clone()));
         let harnesses = Arc::new(Harnesses::new(blobs.clone()));
-        BrainActivities { model, reader, blobs, deltas, logs, harnesses }
+        BrainActivities { model, judge: None, reader, blobs, deltas, logs, harnesses }
+    }
+
+    /// Has the same provider's model of that name judge calls under the policy `auto`.
+    pub fn judged_by(self, name: Option<&str>) -> Self {
+        let judge = name.map(|name| Judge::new(self.model.clone(), name));
+        BrainActivities { judge, ..self }
     }
 }
 

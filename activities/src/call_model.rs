@@ -2,8 +2,9 @@
 //! gives back events, private part and digest. A failure of the provider is a result.
 
 use crate::{
-    answer::{self, Origin, Previews},
+    answer::{self, Origin, Parts, Previews},
     brain::BrainActivities,
+    judge::{self, Judge, Verdicts},
     model::{self, FailureClass, Model, OnDelta, Outcome, Request},
     url_sources,
 };
@@ -18,7 +19,7 @@ use domain::{
     outcome::{ModelDigest, ModelOutcome},
     session::{LogEntry, ModelInput},
 };
-use futures::future::BoxFuture;
+use futures::{FutureExt as _, future::BoxFuture};
 use harness::context::{self, Shape};
 use store::Blobs;
 
@@ -79,7 +80,7 @@ pub async fn call_model(
             deltas.publish(delta);
         }
     };
-    ask(&*brain.model, &*brain.blobs, asking, &mut on_delta, cancelled).await
+    ask(&*brain.model, brain.judge.as_ref(), &*brain.blobs, asking, &mut on_delta, cancelled).await
 }
 
 /// A request that is ready to be sent, and what its answer is made into events with.
@@ -88,7 +89,7 @@ pub struct Asking<'a> {
     pub agent: &'a AgentFacts,
     pub request: Request,
     pub recipe: Recipe,
-    /// What the request was made of: where URLs stand that may be fetched.
+    /// What the request was made of: where URLs stand that may be fetched, and what the user said, to judge calls by.
     pub entries: &'a [LogEntry],
     pub snapshot: &'a AgentSnapshot,
 }
@@ -97,15 +98,26 @@ pub struct Asking<'a> {
 /// may make, whoever asks: also what a what-if is told may be done by the session that goes on from it.
 pub async fn ask(
     model: &dyn Model,
+    judge: Option<&Judge>,
     blobs: &dyn Blobs,
     asking: Asking<'_>,
     on_delta: &mut OnDelta<'_>,
     cancelled: BoxFuture<'_, ()>,
 ) -> Result<Option<ModelOutcome>, Error> {
     let Asking { origin, agent, request, recipe, entries, snapshot } = asking;
-    match model.call(&request, on_delta, cancelled).await {
+    let cancelled = cancelled.shared();
+    match model.call(&request, on_delta, cancelled.clone().boxed()).await {
         Outcome::Answer(answer) => {
-            let outcome = answered(blobs, origin, agent, answer, recipe).await?;
+            let verdicts = match judge {
+                Some(judge) => {
+                    let (intent, cancelled) = (judge::intent(entries), || cancelled.clone().boxed());
+                    judge.judge(&request.session_id, agent, &intent, &answer, cancelled).await
+                }
+                None => Some(Verdicts::new()),
+            };
+            let Some(verdicts) = verdicts else { return Ok(None) };
+            let parts = answer::parts(origin, agent, &answer, &verdicts);
+            let outcome = answered(blobs, parts, answer, recipe).await?;
             Ok(Some(url_sources::checked(outcome, entries, snapshot)))
         }
         Outcome::Failed(failure) => {
@@ -143,12 +155,10 @@ pub async fn resolve(blobs: &dyn Blobs, entries: &mut [LogEntry]) -> Result<(), 
 
 async fn answered(
     blobs: &dyn Blobs,
-    origin: &Origin,
-    agent: &AgentFacts,
+    mut parts: Parts,
     answer: model::Answer,
     recipe: Recipe,
 ) -> Result<ModelOutcome, Error> {
-    let mut parts = answer::parts(origin, agent, &answer);
     for event in &mut parts.events {
         log::blobs::offload(blobs, event).await?;
     }

@@ -16,6 +16,7 @@ pub mod deltas;
 mod gate;
 pub mod hands;
 pub mod harnesses;
+mod judge;
 pub mod log_cache;
 pub mod model;
 mod read_log;

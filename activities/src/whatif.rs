@@ -202,7 +202,7 @@ async fn answer(
     let asking =
         Asking { origin: &origin, agent: &asked.agent, request, recipe, entries: &entries, snapshot: &snapshot };
     // Nobody watches a session that is not there.
-    let told = call_model::ask(&*brain.model, blobs, asking, &mut |_| {}, cancelled).await?;
+    let told = call_model::ask(&*brain.model, brain.judge.as_ref(), blobs, asking, &mut |_| {}, cancelled).await?;
     let is_told = told.is_some();
     if let Some(outcome) = told {
         trial.told(asked, outcome);

@@ -19,6 +19,7 @@ use crate::hands::Hands;
 use crate::resources::environments::work::queue::WorkQueues;
 use crate::resources::events::retry::{Answered, UnderWay};
 use crate::resources::sessions::{BuiltinTool, SessionRows};
+use crate::serve::Patience;
 use crate::tenants::scope::Scoped;
 use crate::tenants::{self, Tenant};
 use crate::time::{Clock, SystemClock};
@@ -41,6 +42,9 @@ pub struct App {
     pub builtin_tools: Arc<[BuiltinTool]>,
     /// What new sessions are tuned to.
     pub tuning: Tuning,
+    /// A model judges calls under the policy `auto`.
+    pub(crate) judges: bool,
+    pub(crate) patience: Patience,
     /// None where this service runs no hands.
     pub hands: Option<Arc<dyn Hands>>,
     /// None where this service runs no hands.
@@ -66,6 +70,10 @@ pub struct Options {
     pub egress: Option<Arc<dyn Egress>>,
     /// How often an organization may call.
     pub rates: Rates,
+    /// A model judges calls under the policy `auto`.
+    pub judges: bool,
+    /// How long clients may take.
+    pub patience: Patience,
 }
 
 /// What the part of a tenant is made of.
@@ -90,6 +98,8 @@ impl Default for Options {
             hands: None,
             egress: None,
             rates: Rates::default(),
+            judges: false,
+            patience: Patience::default(),
         }
     }
 }
@@ -132,6 +142,8 @@ impl App {
             clock: options.clock,
             builtin_tools: options.builtin_tools,
             tuning: options.tuning,
+            judges: options.judges,
+            patience: options.patience,
             hands: options.hands,
             egress: options.egress,
             answered: Answered::default(),

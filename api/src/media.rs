@@ -10,7 +10,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::resources::events::public::PublicEvent;
+use crate::resources::stream::only;
 
 /// A kind of content, and what it looks like.
 pub trait Media {
@@ -73,7 +73,7 @@ pub struct Events;
 impl Media for Events {
     fn content(generator: &mut SchemaGenerator) -> Value {
         // Without a schema of the whole: it has no end. `itemSchema` is OpenAPI 3.2's, an extension before.
-        json!({"text/event-stream": {"x-itemSchema": generator.subschema_for::<PublicEvent>()}})
+        json!({"text/event-stream": {"x-itemSchema": only::schema(generator)}})
     }
 }
 

@@ -42,6 +42,7 @@ pub struct ServeFile {
     pub model_url: Option<String>,
     pub model_api: Option<String>,
     pub model_script: Option<PathBuf>,
+    pub judge_model: Option<String>,
     pub hands_dir: Option<PathBuf>,
     pub hands: Option<bool>,
     pub hands_mode: Option<Mode>,

@@ -24,6 +24,7 @@ pub const NAMESPACE: &str = "STEADYHAND_NAMESPACE";
 pub const MODEL_URL: &str = "STEADYHAND_MODEL_URL";
 pub const MODEL_API: &str = "STEADYHAND_MODEL_API";
 pub const MODEL_SCRIPT: &str = "STEADYHAND_MODEL_SCRIPT";
+pub const JUDGE_MODEL: &str = "STEADYHAND_JUDGE_MODEL";
 pub const HANDS_DIR: &str = "STEADYHAND_HANDS_DIR";
 /// Addresses that are not public, for sandboxes whose environment names them.
 pub const PRIVATE_ADDRESSES: &str = "STEADYHAND_PRIVATE_ADDRESSES";

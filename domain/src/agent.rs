@@ -130,6 +130,8 @@ pub enum ToolKind {
 pub enum Policy {
     AlwaysAllow,
     AlwaysAsk,
+    /// A model judges each call. Builds before it cannot read an agent that has it.
+    Auto,
 }
 
 /// What decisions need to know of the agent without reading a blob.

@@ -516,7 +516,7 @@ fn call(activity: &str, index: usize, wanted: &str) -> Call {
     let fact = tools().into_iter().chain([mcp_tool()]).find(|tool| tool.name == name);
     let permission = match fact.as_ref().map(|tool| tool.policy) {
         Some(Policy::AlwaysAllow) => Permission::Allow,
-        Some(Policy::AlwaysAsk) => Permission::Ask,
+        Some(Policy::AlwaysAsk | Policy::Auto) => Permission::Ask,
         None => Permission::Deny,
     };
     Call {

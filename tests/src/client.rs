@@ -67,6 +67,10 @@ impl Client {
         Client { http: reqwest::Client::new(), base, key: key.to_owned() }
     }
 
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
     /// A session of a new agent with all tools, in a new environment.
     pub async fn session(&self) -> anyhow::Result<String> {
         let agent = json!({"name": "tester", "model": "scripted", "tools": [{"type": "agent_toolset_20260401"}]});

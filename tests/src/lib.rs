@@ -5,6 +5,7 @@ pub mod bed;
 pub mod client;
 pub mod collector;
 pub mod counting;
+pub mod crowd;
 pub mod engines;
 pub mod gate;
 pub mod git;

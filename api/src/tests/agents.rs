@@ -240,3 +240,23 @@ async fn a_session_can_resolve_its_agent() {
     api.act(&format!("{}/archive", path(&agent))).await.ok();
     assert!(resolve(json!(id(&agent))).await.is_err());
 }
+
+#[tokio::test]
+async fn the_policy_auto_needs_a_service_in_which_a_model_judges() {
+    let auto = json!({"name": "a", "model": "m", "tools": [
+        {"type": "agent_toolset_20260401", "default_config": {"permission_policy": {"type": "auto"}}}]});
+    let api = Api::new().await;
+    let message = api.post("/v1/agents", &auto).await.invalid();
+    assert!(message.starts_with("tools[0].default_config.permission_policy: auto needs a model"), "{message}");
+    let agent = api.post("/v1/agents", &json!({"name": "a", "model": "m"})).await.ok();
+    let path = format!("/v1/agents/{}", id(&agent));
+    api.post(&path, &json!({"tools": auto["tools"]})).await.invalid();
+    assert_eq!(api.get(&path).await.ok()["version"], 1);
+    let environment = api.post("/v1/environments", &json!({"name": "e"})).await.ok();
+    let overridden = json!({"type": "agent_with_overrides", "id": id(&agent), "tools": auto["tools"]});
+    api.post("/v1/sessions", &json!({"agent": overridden, "environment_id": id(&environment)})).await.invalid();
+
+    let api = Api::with(|options| options.judges = true).await;
+    let agent = api.post("/v1/agents", &auto).await.ok();
+    assert_eq!(agent["tools"][0]["default_config"]["permission_policy"], json!({"type": "auto"}));
+}

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use temporalio_common::protos::temporal::api::common::v1::Payload;
 
 use super::story::{Story, bash, custom, message};
-use super::{Api, id, request};
+use super::{Api, files, id, request};
 
 pub(super) fn user(text: &str) -> Value {
     json!({"type": "user.message", "content": [{"type": "text", "text": text}]})
@@ -383,6 +383,50 @@ async fn large_content_travels_in_blobs() {
     let list = api.get(&path).await.ok();
     assert_eq!(list["data"], sent["data"]);
     assert_eq!(list["data"][40]["content"][0]["text"].as_str().unwrap().len(), 100_000);
+}
+
+#[tokio::test]
+async fn what_a_file_has_is_kept_with_the_message_that_names_it() {
+    let api = Api::new().await;
+    let (story, path) = begun(&api, json!({})).await;
+    let file = async |name: &str, kind: &str, bytes: &[u8]| {
+        let headers = format!("name=\"file\"; filename=\"{name}\"\r\nContent-Type: {kind}");
+        id(&files::upload(&api, &[(&headers, bytes)]).await.ok())
+    };
+    let text = file("a.csv", "text/csv; charset=utf-8", b"a,b").await;
+    let image = file("a.png", "image/png", b"png").await;
+    let source = |file_id: &str| json!({"type": "file", "file_id": file_id});
+    let content = json!([
+        {"type": "document", "source": source(&text), "title": "t"},
+        {"type": "image", "source": source(&image)},
+    ]);
+    let sent = api.post(&path, &json!({"events": [{"type": "user.message", "content": content}]})).await.ok();
+    assert_eq!(sent["data"][0]["content"], content, "clients see what they sent");
+    let kept = &api.engine.signals(&story.session_id, signal::EVENTS)[0]["events"][0]["content"];
+    assert_eq!(kept[0]["source"]["content"], json!({"type": "text", "media_type": "text/plain", "data": "a,b"}));
+    let encoded = json!({"type": "base64", "media_type": "image/png", "data": "cG5n"});
+    assert_eq!(kept[1]["source"]["content"], encoded);
+    for id in [&text, &image] {
+        api.delete(&format!("/v1/files/{id}")).await.ok();
+    }
+    assert_eq!(api.get(&path).await.ok()["data"], sent["data"], "it does not need the files any more");
+
+    let latin = file("a.txt", "text/plain", b"\xff").await;
+    let block = |kind: &str, file_id: &str| json!([{"type": "user.message", "content": [{"type": kind, "source": source(file_id)}]}]);
+    api.post(&path, &json!({"events": block("document", &text)})).await.refused(404, "not_found_error");
+    let picture = file("b.png", "image/png", b"png").await;
+    for (events, expected) in [
+        (block("document", &latin), format!("file {latin} is text/plain and not a PDF or a text")),
+        (block("document", &picture), format!("file {picture} is image/png and not a PDF")),
+        (block("image", &latin), format!("file {latin} is text/plain and not an image")),
+    ] {
+        let message = api.post(&path, &json!({"events": events})).await.invalid();
+        assert!(message.starts_with(&expected), "{message}");
+    }
+    let text = file("c.txt", "text/plain", b"c").await;
+    let documents = vec![json!({"type": "document", "source": source(&text)}); 101];
+    let message = api.post(&path, &json!({"events": [{"type": "user.message", "content": documents}]})).await.invalid();
+    assert!(message.starts_with("at most 100 documents"), "{message}");
 }
 
 #[tokio::test]

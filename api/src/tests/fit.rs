@@ -27,6 +27,7 @@ impl Default for Fit {
     fn default() -> Self {
         let mut compiler = Compiler::new();
         compiler.enable_format_assertions();
+        compiler.enable_content_assertions();
         compiler.add_resource(URL, DOCUMENT.clone()).unwrap();
         Self { compiler, schemas: Schemas::new(), known: HashMap::new() }
     }
@@ -80,10 +81,15 @@ pub fn problem(pointer: &str, value: &Value) -> Option<String> {
     FIT.with_borrow_mut(|fit| fit.check(pointer, value)).err()
 }
 
-/// The event of a stream fits what the document says of them.
+/// A message of a stream, by its lines, fits what the document says of that stream.
 #[track_caller]
-pub fn check_event(event: &Value) {
-    fits("/components/schemas/SessionEvent".to_owned(), event, "the event does not fit");
+pub fn check_message(path: &str, lines: &Value) {
+    let operation = at(template(path).expect("the document has the stream"), &Method::GET);
+    fits(
+        format!("{operation}/responses/200/content/text~1event-stream/x-itemSchema"),
+        lines,
+        "the message does not fit",
+    );
 }
 
 /// The path of the document that a request's path is one of.

@@ -14,6 +14,7 @@ mod hands;
 mod harnesses;
 mod mcp;
 mod openapi;
+mod patience;
 mod repositories;
 mod rollouts;
 mod served;

@@ -67,6 +67,48 @@ async fn what_it_has_is_answered_and_what_it_has_not_is_405() {
     assert_eq!(ids.len(), known.len());
 }
 
+#[test]
+fn it_says_what_streams_send_and_nothing_else_fits() {
+    let message = |event: &str, data: Value| json!({"event": event, "data": data.to_string()});
+    let text = json!({"type": "text", "text": "he"});
+    let delta = json!({"type": "content_delta", "index": 0, "content": text});
+    let sound = [
+        json!({"event": "agent.message", "id": "7", "data": json!({"type": "agent.message", "id": "sevt_1",
+            "content": [text], "processed_at": "2026-11-23T00:00:00.000Z"}).to_string()}),
+        message("event_start", json!({"type": "event_start", "event": {"type": "agent.message", "id": "sevt_1"}})),
+        message("event_delta", json!({"type": "event_delta", "event_id": "sevt_1", "delta": delta})),
+        message(
+            "session.deleted",
+            json!({"type": "session.deleted", "id": "sevt_1", "processed_at": "2026-11-23T00:00:00.000Z"}),
+        ),
+        message("ping", json!({"type": "ping"})),
+    ];
+    let wrong = [
+        json!({"event": "ping"}),
+        json!({"event": "ping", "data": "{"}),
+        json!({"event": "ping", "data": "{\"type\":\"ping\"}", "retry": "1"}),
+        json!({"event": "ping", "id": "x", "data": "{\"type\":\"ping\"}"}),
+        message("pong", json!({"type": "pong"})),
+        message("event_start", json!({"type": "event_start", "event": {"id": "sevt_1"}})),
+        message("event_delta", json!({"type": "event_delta", "delta": delta})),
+        message(
+            "event_delta",
+            json!({"type": "event_delta", "event_id": "sevt_1", "delta": {"type": "content_delta"}}),
+        ),
+    ];
+    let streams =
+        ["~1v1~1sessions~1{session_id}~1events~1stream", "~1v1~1sessions~1{session_id}~1threads~1{thread_id}~1stream"];
+    for stream in streams {
+        let pointer = format!("/paths/{stream}/get/responses/200/content/text~1event-stream/x-itemSchema");
+        for message in &sound {
+            assert_eq!(fit::problem(&pointer, message), None);
+        }
+        for message in &wrong {
+            assert!(fit::problem(&pointer, message).is_some(), "{message}");
+        }
+    }
+}
+
 /// POSTs that are said all by their path. May only shrink.
 const WITHOUT_BODY: &[&str] = &[
     "/v1/agents/{agent_id}/archive",

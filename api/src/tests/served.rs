@@ -17,19 +17,23 @@ use super::engine::FakeEngine;
 use super::{KEY, id};
 use crate::auth::Scope;
 use crate::resources::sessions::row::{self, SessionRow};
-use crate::{App, Options};
+use crate::{App, Options, Patience};
 
-struct Service {
-    base: String,
+pub(super) struct Service {
+    pub base: String,
     stop: oneshot::Sender<()>,
-    served: tokio::task::JoinHandle<std::io::Result<()>>,
+    served: tokio::task::JoinHandle<()>,
     app: App,
 }
 
 async fn start(folder: &std::path::Path) -> Service {
+    start_with(folder, Patience::default()).await
+}
+
+pub(super) async fn start_with(folder: &std::path::Path, patience: Patience) -> Service {
     let catalog = FjallCatalog::open(&folder.join("catalog")).unwrap();
     let blobs = FolderBlobs::open(&folder.join("blobs")).unwrap();
-    let options = Options { admin_key: Some(KEY.to_owned()), ..Options::default() };
+    let options = Options { admin_key: Some(KEY.to_owned()), patience, ..Options::default() };
     let app = App::open(Arc::new(catalog), Arc::new(blobs), FakeEngine::new().connect().await, options).await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
@@ -45,7 +49,7 @@ async fn start(folder: &std::path::Path) -> Service {
 }
 
 impl Service {
-    async fn call(&self, method: &str, path: &str, body: impl Into<Bytes>) -> (u16, Value) {
+    pub async fn call(&self, method: &str, path: &str, body: impl Into<Bytes>) -> (u16, Value) {
         let client = Client::builder(TokioExecutor::new()).build_http();
         let request = Request::builder().method(method).uri(format!("{}{path}", self.base)).header("x-api-key", KEY);
         let response = client.request(request.body(Full::new(body.into())).unwrap()).await.unwrap();
@@ -54,9 +58,9 @@ impl Service {
         (status, serde_json::from_slice(&body).unwrap())
     }
 
-    async fn stop(self) {
+    pub async fn stop(self) {
         self.stop.send(()).unwrap();
-        self.served.await.unwrap().unwrap();
+        self.served.await.unwrap();
     }
 }
 

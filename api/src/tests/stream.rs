@@ -6,17 +6,15 @@ use domain::event::StopReason;
 use domain::{Event, EventBody, Take};
 use futures::StreamExt;
 use http::Method;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::events::{begun, ids, send, user};
 use super::story::{Story, message};
 use super::{Api, fit, id, request};
 
-/// Messages that are no events of a log.
-const OF_STREAMS: [&str; 4] = ["ping", "event_start", "event_delta", "session.deleted"];
-
 /// An open stream. Nothing is read ahead.
 struct Reader {
+    path: String,
     body: BodyDataStream,
     text: String,
 }
@@ -30,25 +28,30 @@ struct Frame {
 
 impl Reader {
     async fn open(api: &Api, path: &str, query: &str, last_event_id: Option<u64>) -> Self {
-        let mut open = request(Method::GET, &format!("{path}/stream{query}"));
+        let path = format!("{path}/stream");
+        let mut open = request(Method::GET, &format!("{path}{query}"));
         if let Some(id) = last_event_id {
             open = open.header("last-event-id", id.to_string());
         }
         let response = api.open(open.body(Body::empty()).unwrap()).await;
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
-        Self { body: response.into_body().into_data_stream(), text: String::new() }
+        Self { path, body: response.into_body().into_data_stream(), text: String::new() }
     }
 
     /// The next frame; `None` at the end.
     async fn next(&mut self) -> Option<Frame> {
         loop {
             if let Some((frame, rest)) = self.text.split_once("\n\n") {
+                let lines: Map<String, Value> = frame
+                    .lines()
+                    .filter_map(|line| line.split_once(": "))
+                    .map(|(name, line)| (name.into(), line.into()))
+                    .collect();
+                fit::check_message(&self.path, &lines.into());
                 let frame = parse(frame);
+                assert_eq!(frame.name, frame.data["type"]);
                 self.text = rest.to_owned();
-                if !OF_STREAMS.contains(&frame.name.as_str()) {
-                    fit::check_event(&frame.data);
-                }
                 return Some(frame);
             }
             let bytes = self.body.next().await?.unwrap();
@@ -354,7 +357,8 @@ async fn a_stream_ends_soon_after_its_key_was_revoked() {
     let bearer = format!("Bearer {}", key["key"].as_str().unwrap());
     let open = http::Request::get(format!("{path}/stream")).header("authorization", bearer);
     let response = api.open(open.body(Body::empty()).unwrap()).await;
-    let mut reader = Reader { body: response.into_body().into_data_stream(), text: String::new() };
+    let body = response.into_body().into_data_stream();
+    let mut reader = Reader { path: format!("{path}/stream"), body, text: String::new() };
     assert_eq!(reader.next().await.unwrap().name, "ping");
     api.act(&format!("/v1/steadyhand/api_keys/{}/revoke", id(&key))).await.ok();
     assert_eq!(reader.next().await, None);

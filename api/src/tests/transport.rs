@@ -96,6 +96,11 @@ async fn malformed_bodies_are_400_and_say_where() {
         ("null", "the body must be a JSON object"),
         ("\"\u{0}\"", "the body is not valid JSON"),
         (r#"{"name": 7, "model": "m"}"#, "name: invalid type: integer `7`, expected a string"),
+        (r#"{"name": "a", "model": []}"#, "model: invalid type: sequence, expected an object"),
+        (
+            r#"{"name": "a", "model": "m", "tools": [{"type": "agent_toolset_20260401", "default_config": []}]}"#,
+            "tools[0].default_config: invalid type: sequence, expected an object",
+        ),
         (r#"{"name": "a", "model": "m"} x"#, "the body is not valid JSON: trailing characters"),
     ] {
         let message = api.call(Method::POST, "/v1/agents", body).await.invalid();

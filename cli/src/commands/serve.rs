@@ -21,7 +21,7 @@ use crate::{
     way_out::WayOut,
 };
 use activities::{BrainActivities, Deltas, hands::web};
-use api::{App, auth::limits::Rates, resources::sessions::BuiltinTool};
+use api::{App, Patience, auth::limits::Rates, resources::sessions::BuiltinTool};
 use clap::Args;
 use domain::{delta::Delta, limits, packages::Registries, session::Tuning};
 use egress::address::Listed;
@@ -41,6 +41,9 @@ use tokio::{
     sync::watch,
 };
 use tracing::{info, warn};
+
+/// What a service has use for: an idle connection takes some KiB of memory.
+const DESCRIPTORS_MAX: u64 = 1 << 16;
 
 /// Run the service
 ///
@@ -176,6 +179,7 @@ impl Serve {
                 model_url: self.model.model_url.or(file.model_url),
                 model_api: self.model.model_api.or(file.model_api),
                 model_script: self.model.model_script.or(file.model_script),
+                judge_model: self.model.judge_model.or(file.judge_model).filter(|name| !name.is_empty()),
             },
             hands_dir: self.hands_dir.or(file.hands_dir).unwrap_or_else(default_hands),
             hands: self.hands.or(file.hands).unwrap_or(true),
@@ -266,6 +270,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             builtin_tools: builtin_tools(way_out.is_some()),
             tuning: settings.tuning,
             rates: settings.rates,
+            judges: settings.model.judge_model.is_some(),
+            patience: Patience { connections_max: descriptors()? / 2, ..Patience::default() },
             delete_sealed_runs: engine.is_some(),
             hands: hands.clone().map(|hands| Arc::new(hands) as Arc<dyn api::hands::Hands>),
             egress: way_out.as_ref().map(WayOut::link),
@@ -421,7 +427,8 @@ async fn brain(
 ) -> anyhow::Result<worker::WorkerThread> {
     let reader = Arc::new(log::TemporalReader::new(connection.clone(), &settings.namespace, stores.blobs.clone()));
     let deltas = Arc::new(HubDeltas(app.deltas.clone()));
-    let activities = BrainActivities::new(model, reader, stores.blobs.clone(), deltas);
+    let activities = BrainActivities::new(model, reader, stores.blobs.clone(), deltas)
+        .judged_by(settings.model.judge_model.as_deref());
     let client = connect::client(connection.clone(), &settings.namespace, stores.blobs.clone())?;
     Ok(worker::brain::start(client, activities, worker::brain::Options::default()).await?)
 }
@@ -493,9 +500,17 @@ fn refuse_model_key() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// As many file descriptors as this process may have: a connection takes one, and so does much behind it.
+fn descriptors() -> std::io::Result<usize> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum.map_or(DESCRIPTORS_MAX, |most| most.min(DESCRIPTORS_MAX));
+    setrlimit(Resource::Nofile, Rlimit { current: Some(maximum), ..getrlimit(Resource::Nofile) })?;
+    Ok(usize::try_from(maximum).expect("a small number"))
+}
+
 /// Until somebody wants the service to end, or it cannot go on.
 async fn wait(
-    serving: &mut tokio::task::JoinHandle<std::io::Result<()>>,
+    serving: &mut tokio::task::JoinHandle<()>,
     brain: Option<&worker::WorkerThread>,
     (mut interrupt, mut terminate): (Signal, Signal),
 ) -> anyhow::Result<()> {
@@ -512,7 +527,7 @@ async fn wait(
         }
         served = serving => {
             warn!("the API ended by itself");
-            Ok(served??)
+            Ok(served?)
         }
         _ = interrupt.recv() => Ok(()),
         _ = terminate.recv() => Ok(()),

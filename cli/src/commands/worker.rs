@@ -94,6 +94,9 @@ pub struct ModelArgs {
     /// Answer from a script instead of a model: for trying without a key
     #[arg(long, env = env_vars::MODEL_SCRIPT, value_name = "FILE")]
     pub model_script: Option<PathBuf>,
+    /// The same provider's model that judges tool calls under the policy `auto`; without one no agent may have it [default: none]
+    #[arg(long, env = env_vars::JUDGE_MODEL, value_name = "MODEL")]
+    pub judge_model: Option<String>,
 }
 
 impl ModelArgs {
@@ -154,11 +157,13 @@ impl Worker {
     async fn work(self) -> anyhow::Result<()> {
         match self.role {
             Role::Brain { node, model } => {
+                let judge = model.judge_model.clone();
                 let model = model.make()?;
                 let remote = node.connect("steadyhand-brain").await?;
                 let (connection, blobs) = (remote.connection.clone(), remote.blobs.clone());
                 let reader = Arc::new(log::TemporalReader::new(connection, &node.namespace, blobs));
-                let activities = BrainActivities::new(model, reader, remote.blobs.clone(), remote.deltas.clone());
+                let activities = BrainActivities::new(model, reader, remote.blobs.clone(), remote.deltas.clone())
+                    .judged_by(judge.as_deref());
                 let client = crate::connect::client(remote.connection.clone(), &node.namespace, remote.blobs.clone())?;
                 let worker = worker::brain::start(client, activities, worker::brain::Options::default()).await?;
                 until_ended(worker, remote).await

@@ -125,7 +125,18 @@ fn blocks(content: &Content) -> Vec<Value> {
         .filter(|block| !matches!(block, Block::Text { text } if text.is_empty()))
         .filter(|block| !matches!(block, Block::Redacted {}))
         .map(|block| serde_json::to_value(block).expect("a block has string keys only"))
+        .map(out_of_files)
         .collect()
+}
+
+/// What a file had when it was named stands beside its name: the provider does not know the file.
+fn out_of_files(mut block: Value) -> Value {
+    if block["source"]["type"] == "file"
+        && let Some(content) = block["source"].get_mut("content").map(Value::take)
+    {
+        block["source"] = content;
+    }
+    block
 }
 
 /// The texts among a model's blocks.

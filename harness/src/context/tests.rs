@@ -150,6 +150,16 @@ fn outline(messages: &Value) -> Vec<String> {
 }
 
 #[test]
+fn a_file_is_given_as_what_it_had() {
+    let text = json!({"type": "text", "media_type": "text/plain", "data": "a"});
+    let source = json!({"type": "file", "file_id": "file_1", "content": text});
+    let document = domain::content::Block::Document { source, title: Some("t".into()), context: None };
+    let log = [entry(0, EventBody::UserMessage { content: Content::Inline(vec![document]) }, None)];
+    let block = &made("full", 2, Value::Null, &log)[0]["content"][0];
+    assert_eq!((&block["source"], &block["title"]), (&text, &json!("t")));
+}
+
+#[test]
 fn synthetic_messages_stay_where_the_model_saw_them() {
     let log = sample();
     let forgotten = outline(&made("full", 1, Value::Null, &log));

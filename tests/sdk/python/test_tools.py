@@ -117,6 +117,33 @@ def test_65_what_is_allowed_says_so(session):
     assert call.evaluation.type == "always_allow"
 
 
+def test_auto_is_what_a_model_judges(make_session):
+    session = make_session(tools=[toolset(policy="auto")])
+
+    def judged(command, permission, **said):
+        events = session.say(f"{command} #bash")
+        use = only(events, "agent.tool_use")
+        assert use.evaluated_permission == permission
+        assert use.to_dict()["evaluation"] == {"type": "auto", "evaluated_permission": {"type": permission, **said}}
+        return use, events
+
+    _, events = judged("echo fine", "allow")
+    assert text(only(events, "agent.tool_result")) == "fine\n"
+
+    use, events = judged("echo perhaps", "ask", reason_code="indeterminate")
+    assert blockers(events) == [use.id]
+    events = session.turn(confirmation(use.id, "allow"))
+    assert text(only(events, "agent.tool_result")) == "perhaps\n"
+
+    # Last: a judge is shown what was said before, too.
+    use, events = judged("echo never; true || rm -rf /", "deny", reason_code="high_risk")
+    result = only(events, "agent.tool_result")
+    assert result.is_error and "bash" in text(result) and "never" not in text(result)
+    assert events[-1].stop_reason.type == "end_turn"
+    with pytest.raises(anthropic.BadRequestError):
+        session.send(confirmation(use.id, "allow"))
+
+
 def test_66_what_did_not_ask_cannot_be_confirmed(make_session):
     session = make_session(tools=[TOOLSET, WEATHER])
     command = only(session.say("echo hello #bash"), "agent.tool_use")

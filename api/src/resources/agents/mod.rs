@@ -12,6 +12,7 @@ use store::catalog::Error as CatalogError;
 use store::{Batch, Catalog, Durability, KeyRange, Table, Versioned};
 
 use self::row::{Agent, AgentRow, VersionRow};
+use self::tools::Judge;
 use self::update::{CreateAgent, UpdateAgent};
 use crate::app::App;
 use crate::body::JsonBody;
@@ -54,6 +55,7 @@ const TRIES_MAX: usize = 32;
 
 async fn create(State(app): State<App>, JsonBody(body): JsonBody<CreateAgent>) -> Result<Json<Agent>> {
     let config = body.resolve()?;
+    Judge::of(&app).check(&config.tools)?;
     let now = app.clock.now();
     let row =
         AgentRow { id: ids::new(ids::AGENT), version: 1, config, created_at: now, updated_at: now, archived_at: None };
@@ -95,6 +97,7 @@ async fn update(
             return Err(ApiError::conflict(message));
         }
         let config = body.clone().resolve(&current.config)?;
+        Judge::of(&app).check(&config.tools)?;
         if config == current.config {
             return Ok(Json(read.row.into()));
         }

@@ -6,6 +6,7 @@ pub mod list;
 pub mod post;
 pub mod public;
 pub mod retry;
+mod sources;
 pub mod turn;
 pub mod wire;
 

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use bytes::Bytes;
 use domain::fault::{self, Point};
 use domain::limits::{SIGNAL_BYTES_MAX, UNCOMMITTED_EVENTS_MAX};
 use domain::session::{Mail, Posted, signal};
@@ -21,6 +20,7 @@ use super::calls::Calls;
 use super::check::check;
 use super::public::{PublicEvent, public_event};
 use super::retry::Fingerprint;
+use super::sources;
 use super::turn::Turn;
 use super::wire::Post;
 use crate::app::App;
@@ -44,9 +44,9 @@ pub async fn send(
     given: Given<Json<Post>>,
 ) -> Result<Sent<Json<Accepted>>> {
     row::find(&app, &session_id).await?;
-    let (fingerprint, bytes) = fingerprinted(given.request()).await?;
-    let post: Post = body::json(&bytes)?;
-    let bodies = post.check(&derived::primary_thread(&session_id))?;
+    let thread_id = derived::primary_thread(&session_id);
+    let checked = move |bytes: &[u8]| body::json::<Post>(bytes)?.check(&thread_id);
+    let (fingerprint, bodies) = fingerprinted(given.request(), checked).await?;
     let is_worker = principal.is_worker();
     if is_worker && let Some(n) = bodies.iter().position(|body| !is_result(body)) {
         let message = format!("events[{n}].type: a worker posts results of tools and nothing else");
@@ -91,12 +91,19 @@ fn is_result(body: &EventBody) -> bool {
     matches!(body, EventBody::UserToolResult { .. } | EventBody::UserCustomToolResult { .. })
 }
 
-/// The body of a request, and what the request is recognised by.
-pub async fn fingerprinted(request: Request) -> Result<(Fingerprint, Bytes)> {
+/// What a request is recognised by, and what its body is read as.
+pub async fn fingerprinted<T: Send + 'static>(
+    request: Request,
+    how: impl FnOnce(&[u8]) -> Result<T> + Send + 'static,
+) -> Result<(Fingerprint, T)> {
     let (parts, body) = request.into_parts();
-    let bytes = body::read(Request::from_parts(parts.clone(), body)).await?;
-    let key_id = parts.extensions.get::<Principal>().map_or("", |principal| &principal.key_id);
-    Ok((Fingerprint::of(&parts.headers, key_id, parts.uri.path(), &bytes), bytes))
+    let whole = body::read(Request::from_parts(parts.clone(), body)).await?;
+    let taken_apart = move |bytes: &[u8]| {
+        let key_id = parts.extensions.get::<Principal>().map_or("", |principal| &principal.key_id);
+        let fingerprint = Fingerprint::of(&parts.headers, key_id, parts.uri.path(), bytes);
+        Ok((fingerprint, how(bytes)?))
+    };
+    whole.taken_apart(taken_apart).await
 }
 
 fn answer(app: &App, accepted: Accepted, events: Vec<Event>) -> Response {
@@ -164,8 +171,9 @@ pub async fn deliver(app: &App, session_id: &str, events: Vec<Event>) -> Result<
     Ok(app.gateway.signal(session_id, signal::EVENTS, &posted, &request_id).await?)
 }
 
-/// Makes events of checked bodies: ids, stamps where they are due on receipt, large content in blobs.
-pub async fn accept(app: &App, bodies: Vec<EventBody>, now: Timestamp) -> Result<Vec<Event>> {
+/// Makes events of checked bodies: the content of files, ids, stamps where they are due on receipt, large content in blobs.
+pub async fn accept(app: &App, mut bodies: Vec<EventBody>, now: Timestamp) -> Result<Vec<Event>> {
+    sources::embed(app, &mut bodies).await?;
     let mut events: Vec<Event> = bodies.into_iter().map(|body| stamped(body, moment(now))).collect();
     for event in &mut events {
         blobs::offload(&*app.blobs, event).await?;

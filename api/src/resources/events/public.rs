@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use store::Blobs;
 
+use super::sources;
 use crate::resources::agents::snapshot::AgentSnapshot;
 
 /// `usage` of a session.
@@ -100,6 +101,7 @@ pub async fn public_event(blobs: &dyn Blobs, event: &Event) -> Result<PublicEven
 /// The public form of an event whose content is all there.
 fn plain(event: &Event) -> Value {
     let mut value = serde_json::to_value(event).expect("an event has string keys only");
+    sources::hide(&mut value);
     match &event.body {
         EventBody::AgentToolUse { input: Json::Inline { value: input }, .. }
         | EventBody::AgentMcpToolUse { input: Json::Inline { value: input }, .. }

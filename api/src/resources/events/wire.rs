@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 use crate::error::{ApiError, Result};
 
 const SYSTEM_BLOCKS_MAX: usize = 1000;
-const IMAGE_TYPES: [&str; 4] = ["image/jpeg", "image/png", "image/gif", "image/webp"];
-const PDF: &str = "application/pdf";
-const PLAIN: &str = "text/plain";
+pub(super) const IMAGE_TYPES: [&str; 4] = ["image/jpeg", "image/png", "image/gif", "image/webp"];
+pub(super) const PDF: &str = "application/pdf";
+pub(super) const PLAIN: &str = "text/plain";
 const URL_CHARS_MAX: usize = 2048;
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -305,7 +305,7 @@ impl SourceParam {
                 }
                 Ok(json!({"type": "url", "url": url}))
             }
-            SourceParam::File { file_id } => Err(ApiError::not_built(format!("{at}: content from the file {file_id}"))),
+            SourceParam::File { file_id } => Ok(json!({"type": "file", "file_id": file_id})),
         }
     }
 }

@@ -11,7 +11,7 @@ use super::row::File;
 use super::{FileRow, insert};
 use crate::app::App;
 use crate::body;
-use crate::error::{ApiError, Kind, Result};
+use crate::error::{ApiError, Result};
 use crate::ids;
 use crate::media::{Form, Given};
 
@@ -125,7 +125,7 @@ fn unreadable(error: MultipartError) -> ApiError {
     if error.status() == http::StatusCode::PAYLOAD_TOO_LARGE {
         return too_large();
     }
-    ApiError::new(Kind::InvalidRequest, "the multipart body could not be read").inner(error)
+    body::unreadable("the multipart body could not be read", error)
 }
 
 /// The part's type where it is one, else that of any bytes.

@@ -190,7 +190,7 @@ async fn show(State(app): State<App>, Path(name): Path<String>) -> Result<Json<S
 
 /// The body is the module.
 async fn add(State(app): State<App>, given: Given<Octets>) -> Result<Json<Object>> {
-    let bytes = body::read(given.request()).await?;
+    let bytes = body::read(given.request()).await?.joined();
     if bytes.len() > HARNESS_MODULE_BYTES_MAX {
         return Err(body::too_large(HARNESS_MODULE_BYTES_MAX));
     }

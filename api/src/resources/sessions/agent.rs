@@ -17,7 +17,7 @@ use crate::app::App;
 use crate::error::{ApiError, Result};
 use crate::resources::agents::model::{Effort, Speed};
 use crate::resources::agents::snapshot::AgentSnapshot;
-use crate::resources::agents::tools::{NamedHand, PermissionPolicy, Tool, WEB_FETCH};
+use crate::resources::agents::tools::{Judge, NamedHand, PermissionPolicy, Tool, WEB_FETCH};
 
 /// A tool of `agent_toolset_20260401`, as the model is told of it.
 #[derive(Clone, PartialEq, Debug)]
@@ -60,6 +60,7 @@ pub async fn keep(app: &App, agent: &AgentSnapshot) -> Result<AgentFacts> {
     if !agent.skills.is_empty() {
         return Err(ApiError::not_built("sessions of agents with skills"));
     }
+    Judge::of(app).check(&agent.tools)?;
     let size = size(&agent.model.id);
     let tools = specs(agent, &app.builtin_tools);
     let facts: Vec<ToolFact> = tools.iter().map(fact).collect();
@@ -221,8 +222,8 @@ fn toolsets(agent: &AgentSnapshot) -> Vec<McpToolset> {
 fn policy(policy: PermissionPolicy) -> Policy {
     match policy {
         PermissionPolicy::AlwaysAllow => Policy::AlwaysAllow,
-        // `auto` is refused where agents are made; if it came here, asking would be the safe reading.
-        PermissionPolicy::AlwaysAsk | PermissionPolicy::Auto => Policy::AlwaysAsk,
+        PermissionPolicy::AlwaysAsk => Policy::AlwaysAsk,
+        PermissionPolicy::Auto => Policy::Auto,
     }
 }
 

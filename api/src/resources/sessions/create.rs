@@ -90,8 +90,8 @@ struct Plan {
 }
 
 pub async fn create(State(app): State<App>, given: Given<Json<CreateSession>>) -> Result<Sent<Json<Session>>> {
-    let (fingerprint, bytes) = fingerprinted(given.request()).await?;
-    let body: CreateSession = body::json(if bytes.is_empty() { b"{}" } else { &bytes })?;
+    let read = |bytes: &[u8]| body::json(if bytes.is_empty() { b"{}" } else { bytes });
+    let (fingerprint, body): (_, CreateSession) = fingerprinted(given.request(), read).await?;
     // The client may go away; a session that was begun is finished, so that a retry finds it.
     let begun = tokio::spawn({
         let app = app.clone();

@@ -1,5 +1,6 @@
 //! The stream of a session: events as they are committed, and previews of what is being written.
 
+pub mod only;
 mod previews;
 
 use std::collections::VecDeque;
@@ -12,11 +13,11 @@ use axum::extract::{Path, State};
 use domain::{Event, ids as derived};
 use http::HeaderMap;
 use log::follow::{Followed, Update};
-use serde_json::json;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Interval;
 
+use self::only::StreamOnly;
 use self::previews::{Previews, Wanted};
 use super::events::list;
 use super::events::public::{PublicEvent, public_event};
@@ -179,7 +180,7 @@ impl SessionStream {
             Heard::Closing => self.course = Course::Ended,
             // Whoever would not be let in any more has seen enough.
             Heard::Ping if !access::stands(&self.app, &self.principal).await? => self.course = Course::Ended,
-            Heard::Ping => self.ready.push_back(ping()),
+            Heard::Ping => self.ready.push_back(StreamOnly::Ping {}.message()),
             Heard::Live(Live::Delta(delta)) => self.ready.extend(self.previews.delta(&delta)),
             Heard::Live(Live::Deleted) => self.deleted(),
             Heard::Update(Ok(Update::Accepted(event))) => self.accepted(&event).await?,
@@ -246,12 +247,7 @@ impl SessionStream {
     fn deleted(&mut self) {
         let id = derived::derive(derived::prefix::EVENT, &[&self.session_id, "deleted"]);
         let processed_at = moment(self.app.clock.now());
-        let data = json!({"id": id, "type": "session.deleted", "processed_at": processed_at});
-        self.ready.push_back(Message { name: "session.deleted".to_owned(), id: None, data });
+        self.ready.push_back(StreamOnly::SessionDeleted { id: &id, processed_at }.message());
         self.course = Course::Ended;
     }
-}
-
-fn ping() -> Message {
-    Message { name: "ping".to_owned(), id: None, data: json!({"type": "ping"}) }
 }

@@ -9,9 +9,9 @@ use domain::delta::{Delta, DeltaKind};
 use domain::{Event, EventBody};
 use log::SessionLog;
 use log::segment::Error;
-use serde_json::json;
 use store::Blobs;
 
+use super::only::{self, Begun, StreamOnly};
 use crate::error::{ApiError, Result};
 use crate::query::{Param, Query};
 use crate::sse::Message;
@@ -120,17 +120,14 @@ impl Previews {
                 if !self.wanted.0.contains(event_type.as_str()) || !self.begun.insert(id.clone()) {
                     return None;
                 }
-                let data = json!({"type": "event_start", "event": {"type": event_type, "id": id}});
-                Some(Message { name: "event_start".to_owned(), id: None, data })
+                Some(StreamOnly::EventStart { event: Begun { kind: event_type, id } }.message())
             }
             DeltaKind::Text { text } => {
                 if !self.begun.contains(id) {
                     return None;
                 }
-                let content = json!({"type": "text", "text": text});
-                let delta = json!({"type": "content_delta", "index": 0, "content": content});
-                let data = json!({"type": "event_delta", "event_id": id, "delta": delta});
-                Some(Message { name: "event_delta".to_owned(), id: None, data })
+                let more = only::Delta::Content { index: 0, content: only::Piece::Text { text } };
+                Some(StreamOnly::EventDelta { event_id: id, delta: more }.message())
             }
         }
     }

@@ -94,8 +94,7 @@ struct McpToolConfigParam {
 
 impl McpToolset {
     pub(super) fn resolve(param: McpToolsetParam, at: &str) -> Result<Self> {
-        let policy_at = format!("{at}.default_config.permission_policy");
-        let default_config = DefaultConfig::resolve(param.default_config, PermissionPolicy::AlwaysAsk, &policy_at)?;
+        let default_config = DefaultConfig::resolve(param.default_config, PermissionPolicy::AlwaysAsk);
         let mut names = BTreeSet::new();
         let mut configs = Vec::new();
         for (n, config) in param.configs.unwrap_or_default().into_iter().enumerate() {
@@ -107,11 +106,10 @@ impl McpToolset {
             if !names.insert(config.name.clone()) {
                 return Err(ApiError::field(format!("{at}.name"), "configured twice"));
             }
-            let policy = config.permission_policy.unwrap_or(default_config.permission_policy);
             configs.push(McpToolConfig {
                 name: config.name,
                 enabled: config.enabled.unwrap_or(default_config.enabled),
-                permission_policy: policy.supported(&format!("{at}.permission_policy"))?,
+                permission_policy: config.permission_policy.unwrap_or(default_config.permission_policy),
             });
         }
         Ok(Self { mcp_server_name: param.mcp_server_name, default_config, configs })

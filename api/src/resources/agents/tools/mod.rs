@@ -19,6 +19,7 @@ pub use self::mcp::{McpServer, McpToolset};
 pub use self::own_log::LogTool;
 pub use self::toolset::{AgentToolset, BUILT_IN, ToolConfig};
 pub(crate) use self::web::{WEB_FETCH, is_host};
+use crate::app::App;
 use crate::error::{ApiError, Result};
 
 /// The most tools of one agent, over all of its toolsets.
@@ -52,8 +53,7 @@ pub enum ToolParam {
 pub enum PermissionPolicy {
     AlwaysAllow,
     AlwaysAsk,
-    /// Only ever parsed: it takes a classifier that this server does not have.
-    #[schemars(skip)]
+    /// Of a service in which a model judges calls.
     Auto,
 }
 
@@ -75,21 +75,48 @@ pub struct DefaultConfigParam {
 }
 
 impl DefaultConfig {
-    fn resolve(param: Option<DefaultConfigParam>, policy: PermissionPolicy, at: &str) -> Result<Self> {
+    fn resolve(param: Option<DefaultConfigParam>, policy: PermissionPolicy) -> Self {
         let DefaultConfigParam { enabled, permission_policy } = param.unwrap_or_default();
-        let permission_policy = permission_policy.unwrap_or(policy).supported(at)?;
-        Ok(Self { enabled: enabled.unwrap_or(true), permission_policy })
+        Self { enabled: enabled.unwrap_or(true), permission_policy: permission_policy.unwrap_or(policy) }
     }
 }
 
-impl PermissionPolicy {
-    fn supported(self, at: &str) -> Result<Self> {
-        match self {
-            PermissionPolicy::Auto => {
-                Err(ApiError::field(at, "auto needs a model that judges calls, and this service has none"))
-            }
-            policy => Ok(policy),
+/// Who judges calls under the policy `auto`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Judge {
+    Model,
+    Nobody,
+}
+
+impl Judge {
+    pub fn of(app: &App) -> Self {
+        if app.judges { Judge::Model } else { Judge::Nobody }
+    }
+
+    /// Refuses `auto` where nobody judges.
+    pub fn check(self, tools: &[Tool]) -> Result<()> {
+        let is_auto = |policy: PermissionPolicy| policy == PermissionPolicy::Auto && self == Judge::Nobody;
+        for (n, tool) in tools.iter().enumerate() {
+            let (default, configs): (_, Vec<PermissionPolicy>) = match tool {
+                Tool::AgentToolset(AgentToolset { default_config, configs }) => {
+                    (default_config.permission_policy, configs.iter().map(|config| config.permission_policy).collect())
+                }
+                Tool::McpToolset(McpToolset { default_config, configs, .. }) => {
+                    (default_config.permission_policy, configs.iter().map(|config| config.permission_policy).collect())
+                }
+                Tool::SessionLog(LogTool { permission_policy }) => (*permission_policy, Vec::new()),
+                Tool::Custom(_) | Tool::Hand(_) => continue,
+            };
+            let at = match configs.into_iter().position(is_auto) {
+                _ if is_auto(default) && matches!(tool, Tool::SessionLog(_)) => String::new(),
+                _ if is_auto(default) => "default_config.".to_owned(),
+                Some(config) => format!("configs[{config}]."),
+                None => continue,
+            };
+            let problem = "auto needs a model that judges calls, and this service has none";
+            return Err(ApiError::field(format!("tools[{n}].{at}permission_policy"), problem));
         }
+        Ok(())
     }
 }
 
@@ -102,7 +129,7 @@ pub fn resolve(params: Vec<ToolParam>) -> Result<Vec<Tool>> {
             ToolParam::AgentToolset(param) => Tool::AgentToolset(AgentToolset::resolve(param, &at)?),
             ToolParam::McpToolset(param) => Tool::McpToolset(McpToolset::resolve(param, &at)?),
             ToolParam::Custom(param) => Tool::Custom(CustomTool::resolve(param, &at)?),
-            ToolParam::SessionLog(param) => Tool::SessionLog(LogTool::resolve(param, &at)?),
+            ToolParam::SessionLog(param) => Tool::SessionLog(LogTool::resolve(param)),
             ToolParam::Hand(param) => Tool::Hand(NamedHand::resolve(param, &at)?),
         });
     }
@@ -278,8 +305,9 @@ mod tests {
     fn the_own_log_is_read_without_being_asked_for_unless_that_is_wanted() {
         let kept = |policy: &str| json!([{"type": "session_log", "permission_policy": {"type": policy}}]);
         assert_eq!(check(json!([{"type": "session_log"}])).unwrap(), kept("always_allow"));
-        assert_eq!(check(kept("always_ask")).unwrap(), kept("always_ask"));
-        assert!(check(kept("auto")).is_err());
+        for policy in ["always_ask", "auto"] {
+            assert_eq!(check(kept(policy)).unwrap(), kept(policy));
+        }
     }
 
     #[test]
@@ -326,13 +354,34 @@ mod tests {
                 toolset(json!([{"name": "bash", "allowed_domains": ["a.com"]}])),
                 "tools[0].configs[0].allowed_domains: is not a setting of bash",
             ),
-            (
-                toolset(json!([{"name": "bash", "permission_policy": {"type": "auto"}}])),
-                "tools[0].configs[0].permission_policy: auto needs a model that judges calls",
-            ),
         ] {
             let message = check(tools.clone()).unwrap_err();
             assert!(message.starts_with(expected), "{tools}\n{message}");
+        }
+    }
+
+    #[test]
+    fn auto_needs_somebody_who_judges() {
+        let auto = json!({"type": "auto"});
+        for (tools, at) in [
+            (toolset(json!([{"name": "read"}, {"name": "bash", "permission_policy": auto}])), "configs[1]"),
+            (
+                json!([{"type": "mcp_toolset", "mcp_server_name": "s", "configs": [{"name": "t", "permission_policy": auto}]}]),
+                "configs[0]",
+            ),
+            (
+                json!([{"type": "agent_toolset_20260401", "default_config": {"permission_policy": auto}}]),
+                "default_config",
+            ),
+        ] {
+            let tools = resolve(serde_json::from_value(tools).unwrap()).unwrap();
+            assert!(Judge::Model.check(&tools).is_ok());
+            let refused = Judge::Nobody.check(&tools).unwrap_err();
+            assert!(
+                refused.message().starts_with(&format!("tools[0].{at}.permission_policy: auto")),
+                "{}",
+                refused.message()
+            );
         }
     }
 

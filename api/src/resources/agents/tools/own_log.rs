@@ -4,7 +4,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::PermissionPolicy;
-use crate::error::Result;
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct LogTool {
@@ -19,9 +18,8 @@ pub struct LogToolParam {
 }
 
 impl LogTool {
-    pub(super) fn resolve(param: LogToolParam, at: &str) -> Result<Self> {
+    pub(super) fn resolve(param: LogToolParam) -> Self {
         // It shows a session nothing that is not its own.
-        let policy = param.permission_policy.unwrap_or(PermissionPolicy::AlwaysAllow);
-        Ok(Self { permission_policy: policy.supported(&format!("{at}.permission_policy"))? })
+        Self { permission_policy: param.permission_policy.unwrap_or(PermissionPolicy::AlwaysAllow) }
     }
 }

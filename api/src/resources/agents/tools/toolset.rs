@@ -57,8 +57,7 @@ struct ToolConfigParam {
 
 impl AgentToolset {
     pub(super) fn resolve(param: AgentToolsetParam, at: &str) -> Result<Self> {
-        let policy_at = format!("{at}.default_config.permission_policy");
-        let default_config = DefaultConfig::resolve(param.default_config, PermissionPolicy::AlwaysAllow, &policy_at)?;
+        let default_config = DefaultConfig::resolve(param.default_config, PermissionPolicy::AlwaysAllow);
         let mut configs: Vec<ToolConfig> = Vec::new();
         for (n, config) in param.configs.unwrap_or_default().into_iter().enumerate() {
             let at = format!("{at}.configs[{n}]");
@@ -73,11 +72,10 @@ impl AgentToolset {
             if config.kind.is_some_and(|kind| kind != name) {
                 return Err(ApiError::field(format!("{at}.type"), format!("must be {name}, as the name is")));
             }
-            let policy = config.permission_policy.unwrap_or(default_config.permission_policy);
             configs.push(ToolConfig {
                 kind: name.clone(),
                 enabled: config.enabled.unwrap_or(default_config.enabled),
-                permission_policy: policy.supported(&format!("{at}.permission_policy"))?,
+                permission_policy: config.permission_policy.unwrap_or(default_config.permission_policy),
                 settings: Settings::resolve(config.settings, &name, &at)?,
                 name,
             });

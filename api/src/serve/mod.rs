@@ -1,10 +1,14 @@
 //! Serving the router on a listener until told to stop.
 
+mod connections;
+mod pace;
+
 use std::time::Duration;
 
 use axum::serve::ListenerExt;
 use tokio::net::{TcpListener, UnixListener};
 
+pub(crate) use self::pace::is_too_slow;
 use crate::app::App;
 use crate::resources::rollouts;
 use crate::router;
@@ -14,6 +18,30 @@ use crate::upkeep::keep_up;
 /// How long requests may take to end once the service is closing.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// How long clients may take, and how many there may be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Patience {
+    /// Connections at a time, on each listener. Where there are as many, the one goes that has been idle for longest.
+    pub connections_max: usize,
+    /// For the head of a request; and so for a connection to stay without a next one.
+    pub head: Duration,
+    /// For a body, before it has to keep up a pace.
+    pub body: Duration,
+    /// Its pace, on the average.
+    pub body_bytes_per_s: u64,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            connections_max: 512,
+            head: Duration::from_secs(60),
+            body: Duration::from_secs(30),
+            body_bytes_per_s: 16 << 10,
+        }
+    }
+}
+
 /// Serves on both listeners, that of the network and that of the machine, until `shutdown` resolves; then takes no new
 /// connections, ends streams and waits for what is running. Beside them it keeps up what nobody asks for, beginning with
 /// what an earlier service left half done, and moves rollouts on.
@@ -22,7 +50,7 @@ pub async fn serve(
     local: UnixListener,
     app: App,
     shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
+) {
     let listener = listener.tap_io(|connection| {
         if let Err(error) = connection.set_nodelay(true) {
             tracing::warn!(%error, "nagle's algorithm stays on");
@@ -32,32 +60,24 @@ pub async fn serve(
     let upkeep = tokio::spawn(keep_up(tenants.clone(), app.clock.now()));
     let rollouts = tokio::spawn(rollouts::keep(tenants.clone()));
     let closing = app.closing();
-    let close = {
-        let app = app.clone();
-        async move {
-            shutdown.await;
-            app.close();
-        }
+    let close = async {
+        shutdown.await;
+        app.close();
     };
     let router = router::served(&tenants);
-    let local = axum::serve(local, router.clone()).with_graceful_shutdown(app.closing());
-    let network = axum::serve(listener, router).with_graceful_shutdown(close);
-    let server = async { tokio::try_join!(network.into_future(), local.into_future()).map(drop) };
+    let local = connections::serve(local, router.clone(), app.patience, app.closing());
+    let network = connections::serve(listener, router, app.patience, app.closing());
     let overdue = async {
         closing.await;
         tokio::time::sleep(DRAIN_TIME_MAX).await;
     };
-    let served = tokio::select! {
-        served = server => served,
-        () = overdue => {
-            tracing::warn!("requests still running at shutdown were cut off");
-            Ok(())
-        }
-    };
+    tokio::select! {
+        _ = async { tokio::join!(close, local, network) } => {}
+        () = overdue => tracing::warn!("requests still running at shutdown were cut off"),
+    }
     // What it did not come to is done at the next start. Cancelled is as good as done.
     for task in [upkeep, rollouts] {
         task.abort();
         let _ = task.await;
     }
-    served
 }
