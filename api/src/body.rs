@@ -73,7 +73,7 @@ impl<S: Send + Sync, T: DeserializeOwned + JsonSchema + Send + 'static> FromRequ
 
 /// A body, and what it takes of the memory that there is for large ones.
 pub struct Whole {
-    /// As it came: moved when it grows, or given back in one piece, it would keep everybody waiting.
+    /// What grows in one piece is moved as it grows, and takes almost twice as many pages from the system.
     pieces: Vec<BytesMut>,
     bytes: usize,
     held: Option<SemaphorePermit<'static>>,
