@@ -3,8 +3,12 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use domain::content::BlobRef;
 use std::{ops::Range, sync::Arc, time::SystemTime};
 use store::{BlobInfo, BlobWriter, Blobs, Digest, MemoryBlobs, Reader, blobs::Error};
+
+/// Blobs that are listed in one go.
+const STRIDE: usize = 500;
 
 pub struct Aside {
     below: Arc<dyn Blobs>,
@@ -14,6 +18,20 @@ pub struct Aside {
 impl Aside {
     pub fn over(below: Arc<dyn Blobs>) -> Self {
         Aside { below, put: MemoryBlobs::new() }
+    }
+
+    /// Puts into the store what was put here: it is to happen after all. Gives what there is.
+    pub async fn keep(&self) -> Result<Vec<BlobRef>, Error> {
+        let (mut kept, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.put.list(after, STRIDE).await?;
+            let Some(last) = page.last() else { return Ok(kept) };
+            after = Some(last.digest);
+            for BlobInfo { digest, size, .. } in page {
+                self.below.put(self.put.get(digest).await?).await?;
+                kept.push(BlobRef { blob: digest.to_string(), bytes: size });
+            }
+        }
     }
 }
 
@@ -72,5 +90,11 @@ mod tests {
         assert!(aside.delete(old, SystemTime::now()).await.unwrap(), "it is not here");
         assert!(below.has(old).await.unwrap().is_some() && below.has(written).await.unwrap().is_none());
         assert!(matches!(aside.get(Digest::of(b"none")).await, Err(Error::Missing { .. })));
+        let kept = aside.keep().await.unwrap();
+        assert_eq!(kept.iter().map(|kept| kept.bytes).collect::<std::collections::BTreeSet<_>>(), [3, 9].into());
+        assert_eq!(
+            (below.get(new).await.unwrap(), below.get(written).await.unwrap()),
+            ("new".into(), "in pieces".into())
+        );
     }
 }

@@ -68,8 +68,8 @@ pub async fn call_model(
         request_sha256: ids::content_hash(&context::serialize(&body)),
     };
     let request = Request { body, betas: Vec::new(), session_id: input.session_id.clone(), tries: input.tries };
-    let intent = judge::intent(&entries);
-    let asking = Asking { origin: &origin, agent: &input.agent, request, recipe, intent };
+    let asking =
+        Asking { origin: &origin, agent: &input.agent, request, recipe, entries: &entries, snapshot: &snapshot };
     let mut previews = Previews::new(origin.clone());
     let deltas = &brain.deltas;
     let mut on_delta = |delta| {
@@ -80,8 +80,7 @@ pub async fn call_model(
             deltas.publish(delta);
         }
     };
-    let outcome = ask(&*brain.model, brain.judge.as_ref(), &*brain.blobs, asking, &mut on_delta, cancelled).await?;
-    Ok(outcome.map(|outcome| url_sources::checked(outcome, &entries, &snapshot)))
+    ask(&*brain.model, brain.judge.as_ref(), &*brain.blobs, asking, &mut on_delta, cancelled).await
 }
 
 /// A request that is ready to be sent, and what its answer is made into events with.
@@ -90,11 +89,13 @@ pub struct Asking<'a> {
     pub agent: &'a AgentFacts,
     pub request: Request,
     pub recipe: Recipe,
-    /// What the user said, to judge calls by.
-    pub intent: String,
+    /// What the request was made of: where URLs stand that may be fetched, and what the user said, to judge calls by.
+    pub entries: &'a [LogEntry],
+    pub snapshot: &'a AgentSnapshot,
 }
 
-/// Sends it. `None`: nobody wants the answer any more. What of the answer is large goes into `blobs`.
+/// Sends it. `None`: nobody wants the answer any more. What of the answer is large goes into `blobs`, and calls are refused that nobody
+/// may make, whoever asks: also what a what-if is told may be done by the session that goes on from it.
 pub async fn ask(
     model: &dyn Model,
     judge: Option<&Judge>,
@@ -103,20 +104,21 @@ pub async fn ask(
     on_delta: &mut OnDelta<'_>,
     cancelled: BoxFuture<'_, ()>,
 ) -> Result<Option<ModelOutcome>, Error> {
-    let Asking { origin, agent, request, recipe, intent } = asking;
+    let Asking { origin, agent, request, recipe, entries, snapshot } = asking;
     let cancelled = cancelled.shared();
     match model.call(&request, on_delta, cancelled.clone().boxed()).await {
         Outcome::Answer(answer) => {
             let verdicts = match judge {
                 Some(judge) => {
-                    let cancelled = || cancelled.clone().boxed();
+                    let (intent, cancelled) = (judge::intent(entries), || cancelled.clone().boxed());
                     judge.judge(&request.session_id, agent, &intent, &answer, cancelled).await
                 }
                 None => Some(Verdicts::new()),
             };
             let Some(verdicts) = verdicts else { return Ok(None) };
             let parts = answer::parts(origin, agent, &answer, &verdicts);
-            Ok(Some(answered(blobs, parts, answer, recipe).await?))
+            let outcome = answered(blobs, parts, answer, recipe).await?;
+            Ok(Some(url_sources::checked(outcome, entries, snapshot)))
         }
         Outcome::Failed(failure) => {
             let digest = ModelDigest::Failed { failure: failed(failure) };

@@ -10,7 +10,6 @@ use crate::{
     decide::Guarded,
     gate,
     harnesses::Found,
-    judge,
     model::Request,
 };
 use domain::{
@@ -48,12 +47,9 @@ pub async fn whatif<'a>(
         Ok(record) => record,
         Err(error) => return failed(format!("cannot {error}")),
     };
-    // A trial may last longer than blobs are kept that nobody refers to, and nobody refers to these, unless a session goes on.
-    let blobs: Arc<dyn Blobs> = match input.live {
-        true => brain.blobs.clone(),
-        false => Arc::new(Aside::over(brain.blobs.clone())),
-    };
-    let blobs = &*blobs;
+    // A trial may last longer than blobs are kept that nobody refers to, and nobody refers to these.
+    let aside = Aside::over(brain.blobs.clone());
+    let blobs = &aside;
     let Variation { attributes, harness } = variation(blobs, &record.before, &input.variant).await?;
     let found = brain.harnesses.find(&harness).await?;
     if let Found::Gone(why) = &found {
@@ -89,8 +85,12 @@ pub async fn whatif<'a>(
     }
     let words = words(blobs, &trial, input).await?;
     let mut report = trial.report(input, &words);
-    if let Some(left) = trial.left().filter(|_| input.live) {
-        report.left = Some(blobs::put_json(blobs, &left).await?);
+    if input.live
+        && let Some(mut left) = trial.left(input, &words)
+    {
+        // From here on the report refers to it, until a session does.
+        left.kept = aside.keep().await?;
+        report.left = Some(blobs::put_json(&*brain.blobs, &left).await?);
     }
     Ok(Tried::Report { report })
 }
@@ -199,8 +199,8 @@ async fn answer(
     };
     let origin = Origin { session_id: input.id.clone(), activity_id: asked.activity.clone(), attempt };
     let request = Request { body, betas: Vec::new(), session_id: input.id.clone(), tries: asked.tries };
-    let intent = judge::intent(&entries);
-    let asking = Asking { origin: &origin, agent: &asked.agent, request, recipe, intent };
+    let asking =
+        Asking { origin: &origin, agent: &asked.agent, request, recipe, entries: &entries, snapshot: &snapshot };
     // Nobody watches a session that is not there.
     let told = call_model::ask(&*brain.model, brain.judge.as_ref(), blobs, asking, &mut |_| {}, cancelled).await?;
     let is_told = told.is_some();

@@ -47,6 +47,8 @@ pub enum Command {
     Why(commands::why::Why),
     Doctor(commands::doctor::Doctor),
     Verify(commands::verify::Verify),
+    Backup(commands::backup::Backup),
+    Restore(commands::restore::Restore),
     Worker(commands::worker::Worker),
     Completions(commands::completions::Completions),
 }

@@ -11,6 +11,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// The format of the folder: which files it has, and what the catalog's rows and the blobs are. The engine's store has a
+/// format of its own. A folder that does not say has the first one.
+const FORMAT: u32 = 1;
+
 pub struct DataDir {
     root: PathBuf,
     /// Held while the service runs.
@@ -26,6 +30,10 @@ pub struct Running {
 }
 
 /// Paths inside a data folder, held or not.
+pub fn format(root: &Path) -> PathBuf {
+    root.join("format")
+}
+
 pub fn catalog(root: &Path) -> PathBuf {
     root.join("catalog")
 }
@@ -49,6 +57,11 @@ pub fn serve_json(root: &Path) -> PathBuf {
 /// The HTTP API for those who may enter the folder: nobody else can listen there.
 pub fn api_socket(root: &Path) -> PathBuf {
     root.join("api.sock")
+}
+
+/// Where the running service is asked for a backup.
+pub fn backup_socket(root: &Path) -> PathBuf {
+    root.join("backup.sock")
 }
 
 pub fn node_socket(root: &Path) -> PathBuf {
@@ -81,6 +94,7 @@ impl DataDir {
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             return Err(in_use(root));
         }
+        check_format(root)?;
         Ok(DataDir { root: root.to_owned(), _lock: lock })
     }
 
@@ -132,6 +146,32 @@ fn in_use(root: &Path) -> anyhow::Error {
         format!("the data folder {} is in use by another service{by}", root.display()),
         "stop that one, or choose another folder with --data",
     )
+}
+
+/// Refuses what a newer build wrote, and says what this one writes.
+fn check_format(root: &Path) -> anyhow::Result<()> {
+    let path = format(root);
+    let problem = || format!("learn the format of the data folder {}", root.display());
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return write_private(&path, format!("{FORMAT}\n").as_bytes()).hint(
+                Code::Data,
+                format!("write {}", path.display()),
+                "it must belong to the user that runs the service",
+            );
+        }
+        Err(error) => return Err(error).hint(Code::Data, problem(), "is it readable for this user?"),
+    };
+    match text.trim().parse::<u32>() {
+        Ok(FORMAT) => Ok(()),
+        Ok(found) => Err(failed(
+            Code::Data,
+            format!("the data folder {} has format {found}, and this build knows {FORMAT}", root.display()),
+            "use the version that wrote it, or a newer one",
+        )),
+        Err(error) => Err(error).hint(Code::Data, problem(), "the file `format` in it was changed: restore a backup"),
+    }
 }
 
 /// The service that last announced itself from this folder.

@@ -2,6 +2,7 @@
 
 mod args;
 mod ask;
+mod backup;
 mod bundle;
 mod client;
 mod commands;

@@ -18,12 +18,12 @@ use clap::Args;
 use engine::Engine;
 use engine::serve::{Closing, accept};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use tls::Certificates;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinHandle,
 };
-use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info};
 
 /// Whoever has not shown by then that it speaks TLS is somebody else.
@@ -69,7 +69,7 @@ impl OfferArgs {
     /// Where to listen and how, if anywhere; refuses what would leave the engine open to the network.
     pub fn offer(self) -> anyhow::Result<Option<Offer>> {
         let Some(addr) = self.engine_listen else { return Ok(None) };
-        let tls = tls::acceptor(&self)?;
+        let tls = Certificates::given(&self)?;
         let wants_keys = access::wants_keys(&Exposure {
             addr,
             tls: tls.is_some(),
@@ -84,7 +84,7 @@ impl OfferArgs {
 /// A listener to be.
 pub struct Offer {
     addr: SocketAddr,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Certificates>,
     wants_keys: bool,
 }
 
@@ -114,9 +114,9 @@ impl Offer {
     }
 }
 
-async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, access: Access, closing: Closing) {
+async fn connection(stream: TcpStream, tls: Option<Certificates>, access: Access, closing: Closing) {
     let Some(tls) = tls else { return access.serve(stream, closing.begun()).await };
-    match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
+    match tokio::time::timeout(HANDSHAKE, tls.acceptor().accept(stream)).await {
         Ok(Ok(stream)) => access.serve(stream, closing.begun()).await,
         Ok(Err(error)) => debug!(error = &error as &dyn std::error::Error, "a client was not let in"),
         Err(_) => debug!("a client said nothing"),

@@ -50,7 +50,7 @@ async fn session(
     };
     let mut needed = Needed::default();
     log.each_since(blobs, 0, |committed| needed.commit(committed)).await?;
-    needed.manifest(log.manifest());
+    log.manifest().all_listed(blobs).await?.iter().for_each(|blob| needed.blob(blob));
     log.summary().into_iter().for_each(|summary| needed.summary(summary));
     log.uncommitted().for_each(|mail| needed.mail(mail));
     needed.resolve(blobs).await?;

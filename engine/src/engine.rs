@@ -1,6 +1,8 @@
 //! The engine as others hold it: open, call, verify, shut down.
 
-use crate::host::{self, Host, Settings, recovered};
+use crate::backup::Moment;
+use crate::format;
+use crate::host::{self, Host, Kept, Settings, recovered};
 use crate::options::{Options, Store};
 use crate::rpc::{self, Call, Namespaces};
 use crate::store::committer::Committer;
@@ -9,6 +11,7 @@ use crate::verify::{self, Report};
 use bytes::Bytes;
 use http::HeaderMap;
 use parking_lot::Mutex;
+use std::path::Path;
 use std::sync::Arc;
 use tokio::task::JoinHandle;
 use tonic::Status;
@@ -19,6 +22,8 @@ use tracing::debug;
 pub enum Error {
     #[error(transparent)]
     Store(#[from] crate::store::Error),
+    #[error(transparent)]
+    Format(#[from] format::Error),
     #[error("start the commit thread")]
     Thread(#[source] std::io::Error),
     #[error("recover the runs that were busy")]
@@ -45,35 +50,46 @@ impl Drop for Inner {
 }
 
 impl Engine {
-    /// Opens the store, recovers what was busy when it was closed, and starts the timers. Must be called within a tokio
-    /// runtime.
+    /// Opens the store, brings it to this build's format, recovers what was busy when it was closed, and starts the timers.
+    /// Must be called within a tokio runtime.
     pub fn open(options: Options) -> Result<Engine, Error> {
         let store: Arc<dyn Storage> = match &options.store {
             Store::Memory => Arc::new(MemoryStore::default()),
             Store::Fjall(path) => Arc::new(FjallStore::open(path)?),
         };
+        format::bring_up(&*store)?;
         let committer = Committer::start(store.clone()).map_err(Error::Thread)?;
         let (host, namespaces) = parts(store, Some(committer), options)?;
         let pending = host.recover().map_err(|source| Error::Recover(source.into()))?;
         let wheel = tokio::spawn(host.clone().run_wheel());
         let errands = tokio::spawn(host.clone().run_errands());
+        let keeping = tokio::spawn(host.clone().run_keeping());
         let recovery = tokio::spawn(async move {
             if let Err(error) = recovered(pending).await {
                 tracing::error!(error = &error as &dyn std::error::Error, "recovery could not be stored");
             }
         });
-        Ok(Engine(Arc::new(Inner { host, namespaces, tasks: Mutex::new(vec![wheel, errands, recovery]) })))
+        Ok(Engine(Arc::new(Inner { host, namespaces, tasks: Mutex::new(vec![wheel, errands, keeping, recovery]) })))
     }
 
     /// Opens a store that nobody else uses to look at it: nothing is recovered, no timer fires, and every call that
-    /// would change something is refused. A folder must hold a database already.
+    /// would change something is refused. A folder must hold a database already, of this build's format.
     pub fn open_read_only(options: Options) -> Result<Engine, Error> {
         let store: Arc<dyn Storage> = match &options.store {
             Store::Memory => Arc::new(MemoryStore::default()),
             Store::Fjall(path) => Arc::new(FjallStore::open_existing(path)?),
         };
+        format::must_be_current(&*store)?;
         let (host, namespaces) = parts(store, None, options)?;
         Ok(Engine(Arc::new(Inner { host, namespaces, tasks: Mutex::default() })))
+    }
+
+    /// Brings a store that nobody uses to this build's format, and does nothing else with it.
+    pub fn bring_up(path: &Path) -> Result<(), Error> {
+        let store = FjallStore::open_existing(path)?;
+        format::bring_up(&store)?;
+        store.close();
+        Ok(())
     }
 
     /// Answers one RPC: `service` is the full name (`temporal.api.workflowservice.v1.WorkflowService`), `rpc` the
@@ -108,6 +124,16 @@ impl Engine {
         self.0.host.close_store();
     }
 
+    /// The store at one moment between two writes. `beside` runs at that moment, when all that was acknowledged before is
+    /// there and nothing that comes after: what it looks at fits to the store. It must not block.
+    pub async fn moment<T: Send + 'static>(
+        &self,
+        beside: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<(Moment, T), Error> {
+        let moment = self.0.host.at_rest(beside).await.map_err(|source| Error::Read(source.into()))?;
+        Ok((Moment::new(moment.0), moment.1))
+    }
+
     /// Examines every run and index of the store as it is at this moment, whatever happens meanwhile.
     pub fn verify(&self) -> Result<Report, Error> {
         let examine = || verify::verify(&*self.0.host.snapshot()?);
@@ -124,7 +150,7 @@ fn parts(
     let host = Arc::new(Host::new(store, committer, Settings { clock, limits, cached_runs_max, seed }));
     host.load_deployments().map_err(|source| Error::Read(source.into()))?;
     let stored = host.stored_namespaces().map_err(|source| Error::Read(source.into()))?;
-    let configured = namespaces.into_iter().map(|name| (name, String::new()));
+    let configured = namespaces.into_iter().map(|name| (name, Kept::default()));
     let names: Vec<_> = configured.chain(stored).collect();
     let namespaces = Namespaces::new(names.iter().cloned());
     for (name, _) in names {

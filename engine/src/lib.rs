@@ -9,11 +9,13 @@
 //!                └─► dispatch ◄───────┴─► store (atomic batches, group commit)
 //! ```
 
+mod backup;
 pub mod clock;
 pub mod core;
 mod deployments;
 mod dispatch;
 mod engine;
+mod format;
 mod host;
 mod options;
 mod rpc;
@@ -24,6 +26,7 @@ mod store;
 pub mod time;
 mod verify;
 
+pub use backup::Moment;
 pub use engine::{Engine, Error};
 pub use options::{Limits, Options, Store};
 pub use verify::Report;

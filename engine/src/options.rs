@@ -91,6 +91,10 @@ pub struct Limits {
     pub in_flight_updates_max: usize,
     /// Updates that one run accepts.
     pub updates_max: usize,
+    /// The shortest time for which a namespace keeps its closed runs, in nanoseconds.
+    pub retention_min_ns: i64,
+    /// How long after a run's end its history is packed, in nanoseconds: until then it is read most.
+    pub pack_after_ns: i64,
     /// Living workers of one namespace that are listed.
     pub workers_max: usize,
     /// Deployments of workers in one namespace.
@@ -130,6 +134,8 @@ impl Default for Limits {
             buffered_queries_max: 1_000,
             in_flight_updates_max: 10,
             updates_max: 2_000,
+            retention_min_ns: 60 * 60 * SECOND,
+            pack_after_ns: 60 * SECOND,
             workers_max: 10_000,
             deployments_max: 1_000,
             deployment_versions_max: 100,

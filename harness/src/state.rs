@@ -271,6 +271,15 @@ impl SessionState {
         self
     }
 
+    /// The state as a decision is given it: without the ids that only the mailbox asks for. Of a long session they are most of it,
+    /// and every decision is given the state as JSON.
+    pub fn to_decide_on(&mut self) -> Self {
+        let seen = std::mem::take(&mut self.seen);
+        let state = self.clone();
+        self.seen = seen;
+        state
+    }
+
     /// Something is under way that the turn waits for.
     pub fn is_busy(&self) -> bool {
         self.pending.iter().any(|pending| pending.op.holds_turn())

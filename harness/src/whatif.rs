@@ -14,19 +14,21 @@ mod record;
 mod tests;
 mod trial;
 
-pub use compare::{Difference, Move, Pair, Sum, Totals, What, cost, says};
+pub use compare::{Difference, Move, Pair, Sum, Totals, What, Words, cost, says};
 pub use record::{ModelEnd, Record, Shape};
 pub use trial::{Asked, Need, Trial};
 
 use crate::{SessionState, replay};
 use domain::{
-    Committed, Content, EventBody,
+    Committed, EventBody,
     agent::{HarnessRef, StrategyRef},
     content::BlobRef,
+    limits::TRIAL_TURNS_TOLD_MAX,
     rollout::Recorded,
     session::Mail,
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// What is to be otherwise. Nothing of it: the session as it was.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -84,6 +86,30 @@ pub struct Left {
     pub commits: Vec<Committed>,
     /// What was sent in the turns that are left.
     pub inputs: Vec<Vec<Mail>>,
+    /// What every turn came to in the record; builds before this one did not say it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recorded: Vec<Sum>,
+    /// Blobs that commits and state refer to and nobody else does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<BlobRef>,
+}
+
+impl Left {
+    /// The last turn that the what-if is about. What somebody sends to the session behind it is that session's own.
+    fn last_turn(&self) -> u64 {
+        self.state.summary.turn + self.inputs.len() as u64
+    }
+
+    /// Last messages of turns that are kept by reference, in the log from the what-if on. Whether they say what was expected,
+    /// [`Report::went_on`] is told.
+    pub fn last_words(&self, commits: &[Committed]) -> BTreeMap<String, BlobRef> {
+        let mut words = BTreeMap::new();
+        compare::sums(commits, self.began.summary.turn, self.last_turn(), &mut |last| {
+            words.extend(compare::by_reference(last));
+            None
+        });
+        words
+    }
 }
 
 /// What came of it.
@@ -162,31 +188,29 @@ pub enum End {
 
 impl Report {
     /// What became of it in the session that went on: `commits` are those of the what-if and everything behind them.
-    pub fn went_on(&mut self, session_id: &str, commits: &[Committed], waits: bool, expect: Option<&str>) {
+    pub fn went_on(&mut self, session_id: &str, left: &Left, commits: &[Committed], waits: bool, words: &Words<'_>) {
         let End::Call { turn, round, name } = self.end.clone() else { return };
         self.end = End::WentOn { turn, round, name, session_id: session_id.to_owned(), waits };
-        // Of a last message that is kept by reference nobody knows here.
-        let mut says = |last: Option<&Content>| match last {
-            Some(Content::Blob(_)) => None,
-            Some(Content::Inline(blocks)) => Some(says(blocks, expect?)),
-            None => Some(says(&[], expect?)),
-        };
-        let tried = compare::sums(commits, self.turn - 1, u64::MAX, &mut says);
-        for pair in &mut self.turns {
-            pair.tried = tried.iter().find(|sum| sum.turn == pair.turn).cloned();
-        }
+        let tried = compare::sums(commits, self.turn - 1, left.last_turn(), &mut |last| words.say(last));
+        // Where it is not kept, the turns that are told of are all that is known.
+        let told = || self.turns.iter().map(|pair| pair.recorded.clone()).collect();
+        let recorded = if left.recorded.is_empty() { told() } else { left.recorded.clone() };
+        self.turns = compare::pairs(&recorded, &tried);
         self.totals = Some(Totals::of(&self.turns));
+        self.turns.truncate(TRIAL_TURNS_TOLD_MAX);
         let own = commits.iter().skip_while(|committed| !committed.commit.fork().is_some_and(|fork| fork.goes_on));
-        for entry in own.flat_map(Committed::entries) {
-            match entry.event.body {
-                EventBody::SpanModelRequestEnd { .. } => self.answered.requests_live += 1,
-                EventBody::AgentToolResult { .. }
-                | EventBody::AgentMcpToolResult { .. }
-                | EventBody::UserToolResult { .. }
-                | EventBody::UserCustomToolResult { .. } => self.answered.calls_live += 1,
+        compare::each(own, left.state.summary.turn, left.last_turn(), |_, entry| {
+            match entry.filter(|entry| !entry.ignored).map(|entry| entry.event.body) {
+                Some(EventBody::SpanModelRequestEnd { .. }) => self.answered.requests_live += 1,
+                Some(
+                    EventBody::AgentToolResult { .. }
+                    | EventBody::AgentMcpToolResult { .. }
+                    | EventBody::UserToolResult { .. }
+                    | EventBody::UserCustomToolResult { .. },
+                ) => self.answered.calls_live += 1,
                 _ => {}
             }
-        }
+        });
     }
 
     /// Over all turns, also those that are not told of one by one.

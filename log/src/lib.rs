@@ -2,7 +2,7 @@
 //!
 //! * [`history`], [`client`]: pages of a run's history, from any Temporal server.
 //! * [`projection`]: history events of one run in, commits with everything they name out.
-//! * [`segment`]: closed runs as immutable blobs, and the manifest that lists them.
+//! * [`segment`]: closed runs as immutable blobs; [`manifest`]: which there are.
 //! * [`session_log`]: both together: positional slices of the whole life of a session.
 //! * [`follow`]: follows a session and tells what happened, in order.
 //! * [`rollout`], [`trial`]: what the history of a rollout tells, and that of a trial.
@@ -18,6 +18,7 @@ pub mod claim;
 pub mod client;
 pub mod follow;
 pub mod history;
+pub mod manifest;
 mod payload;
 pub mod projection;
 pub mod recent;

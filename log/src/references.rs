@@ -8,7 +8,7 @@
 
 use crate::{
     blobs::{self, Error},
-    segment::{Manifest, Segment},
+    manifest::Manifest,
 };
 use domain::{
     Committed, Content, Event, PrivateEntry, Summary, Take,
@@ -158,8 +158,9 @@ impl Needed {
         self.harnesses.extend(harness.sha256.parse::<Digest>());
     }
 
+    /// What it lists itself: what its pages list was needed already when earlier manifests listed that.
     pub fn manifest(&mut self, manifest: &Manifest) {
-        manifest.segments.iter().flat_map(Segment::blobs).for_each(|blob| self.blob(blob));
+        manifest.listed().for_each(|blob| self.blob(blob));
     }
 
     /// Follows what leads to more: listings, whose diffs have no row of their own, manifests that no summary has yet,

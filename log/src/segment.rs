@@ -4,11 +4,12 @@
 use crate::{
     blobs,
     history::{self, HistoryReader, Run},
+    manifest::{End, Manifest},
     payload,
     projection::{Projection, RunEnd},
 };
 use bytes::Bytes;
-use domain::{Committed, Summary, committed::Genesis, content::BlobRef, ids, session::Mail};
+use domain::{Committed, committed::Genesis, content::BlobRef, ids};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::borrow::Borrow;
@@ -35,31 +36,6 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-}
-
-/// The sealed part of a session's log, oldest run first.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Manifest {
-    pub session_id: String,
-    /// What the session began with, out of its first run: replay starts from it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub genesis: Option<Genesis>,
-    pub segments: Vec<Segment>,
-    /// There once the session is over and every run of it is sealed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub end: Option<End>,
-}
-
-/// The last word on a session: with it the log can be read when its histories are gone.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct End {
-    pub summary: Summary,
-    /// Why the last run was cut, if it did not end by itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cut: Option<String>,
-    /// Accepted and never committed: no segment has it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub waiting: Vec<Mail>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -119,6 +95,7 @@ pub async fn seal(
         Some(blob) => blobs::get_json(store, blob).await?,
         None => Manifest { session_id: run.session_id.clone(), ..Manifest::default() },
     };
+    // What is sealed again was sealed last.
     if !manifest.segments.iter().any(|segment| segment.run_id == run.run_id) {
         let read = read_run(reader, run).await?;
         manifest.genesis = manifest.genesis.or(read.genesis);
@@ -131,7 +108,7 @@ pub async fn seal(
             RunEnd::Continued { .. } | RunEnd::Completed => None,
         };
         let segment = write(store, &run.run_id, &read.commits).await?;
-        manifest.segments.push(Segment { cut, state, ..segment });
+        manifest.push(store, Segment { cut, state, ..segment }).await?;
     }
     Ok(blobs::put_json(store, &manifest).await?)
 }

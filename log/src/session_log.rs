@@ -9,8 +9,9 @@ pub use fork::{Base, ForkPoint};
 use crate::{
     blobs,
     history::{self, HistoryReader, Page, Run},
+    manifest::{End, Manifest, Pages},
     projection::{Projection, RunEnd},
-    segment::{self, Error, Frame, Manifest, Segment},
+    segment::{self, Error, Frame, Segment},
 };
 use bytes::Bytes;
 use domain::{
@@ -46,6 +47,8 @@ pub struct SessionLog {
     claimed: Vec<BlobRef>,
     /// What runs of the tail before the current one began with.
     states: BTreeMap<String, Value>,
+    /// Where the segments read last are listed.
+    pages: Pages,
     /// The segment read last: slices are usually read in order.
     open: Option<(String, Bytes)>,
     /// Where the parts of the segments read last are, by index.
@@ -124,6 +127,7 @@ impl SessionLog {
             next: Vec::new(),
             claimed: Vec::new(),
             states: BTreeMap::new(),
+            pages: Pages::default(),
             open: None,
             indexes: VecDeque::new(),
             unpacked: VecDeque::new(),
@@ -149,7 +153,7 @@ impl SessionLog {
     pub async fn sealed(store: &dyn Blobs, session_id: &str, blob: &BlobRef) -> Result<Self, Error> {
         let manifest: Manifest = blobs::get_json(store, blob).await?;
         let (summary, cut, waiting) = match manifest.end.clone() {
-            Some(segment::End { summary, cut, waiting }) => (Some(summary), cut, waiting),
+            Some(End { summary, cut, waiting }) => (Some(summary), cut, waiting),
             None => (None, None, Vec::new()),
         };
         let how = cut.map_or(RunEnd::Completed, |reason| RunEnd::Cut { reason });
@@ -166,6 +170,7 @@ impl SessionLog {
             next: Vec::new(),
             claimed: Vec::new(),
             states: BTreeMap::new(),
+            pages: Pages::default(),
             open: None,
             indexes: VecDeque::new(),
             unpacked: VecDeque::new(),
@@ -179,7 +184,7 @@ impl SessionLog {
         };
         let summary = Summary { unsealed: Vec::new(), ..summary.clone() };
         let waiting = self.uncommitted().cloned().collect();
-        let end = segment::End { summary, cut: self.cut().map(str::to_owned), waiting };
+        let end = End { summary, cut: self.cut().map(str::to_owned), waiting };
         let (before, runs) = (self.manifest_blob.as_ref(), self.unsealed_runs());
         segment::seal_whole(reader, store, &self.session_id, before, &runs, end).await.map(Some)
     }
@@ -210,9 +215,12 @@ impl SessionLog {
         if let Some(blob) = blob {
             self.manifest = blobs::get_json(store, blob).await?;
             self.manifest_blob = Some(blob.clone());
-            let sealed = |run_id: &str| self.manifest.segments.iter().any(|segment| segment.run_id == run_id);
-            self.tail.retain(|unsealed| !sealed(&unsealed.run_id));
-            self.states.retain(|run_id, _| !sealed(run_id));
+            // Runs are sealed in order, and a log that is read on has the newest of them.
+            let newest: BTreeSet<&str> = self.manifest.segments.iter().map(|segment| segment.run_id.as_str()).collect();
+            let sealed = self.tail.iter().rposition(|unsealed| newest.contains(&*unsealed.run_id));
+            let sealed = self.tail.drain(..sealed.map_or(0, |last| last + 1));
+            let dropped: BTreeSet<Arc<str>> = sealed.map(|unsealed| unsealed.run_id).collect();
+            self.states.retain(|run_id, _| !newest.contains(run_id.as_str()) && !dropped.contains(run_id.as_str()));
             self.tail_bytes = self.tail.iter().map(|unsealed| unsealed.bytes).sum();
         }
         Ok(())
@@ -395,10 +403,12 @@ impl SessionLog {
     /// next event.
     pub async fn commits(&mut self, store: &dyn Blobs, from: u64, to: u64) -> Result<Vec<Arc<Committed>>, Error> {
         let mut commits = Vec::new();
-        // What ends at `from` may end in commits that have no events of their own.
-        let segments: Vec<Segment> =
-            self.manifest.segments.iter().filter(|segment| segment.from < to && segment.to >= from).cloned().collect();
-        for segment in segments {
+        let mut sealed = self.manifest.within(from, to);
+        let mut segments = Vec::new();
+        while let Some(segment) = sealed.next(store, &mut self.pages).await? {
+            segments.push(segment);
+        }
+        for segment in segments.into_iter().rev() {
             let frames = self.frames(store, &segment).await?;
             let wanted = || frames.iter().filter(|frame| frame.from < to && frame.to >= from);
             if wanted().count() > FRAMES_KEPT {
@@ -412,10 +422,11 @@ impl SessionLog {
                 }
             }
         }
-        commits.extend(self.tail.iter().map(|unsealed| unsealed.committed.clone()));
-        commits.retain(|committed| {
-            committed.position < to && committed.position + committed.public_events().max(1) > from
-        });
+        let is_before = |committed: &Committed| committed.position + committed.public_events().max(1) <= from;
+        commits.retain(|committed| committed.position < to && !is_before(committed));
+        let first = self.tail.partition_point(|unsealed| is_before(&unsealed.committed));
+        let wanted = self.tail[first..].iter().take_while(|unsealed| unsealed.committed.position < to);
+        commits.extend(wanted.map(|unsealed| unsealed.committed.clone()));
         Ok(commits)
     }
 
@@ -431,13 +442,13 @@ impl SessionLog {
         let mut oldest = self.tail.first().map_or(next, |unsealed| unsealed.committed.commit.n);
         let unsealed = self.tail.iter().map(|unsealed| &*unsealed.committed);
         unsealed.filter(|committed| committed.commit.n >= n).for_each(&mut see);
-        for segment in self.manifest.segments.clone().iter().rev() {
-            if oldest <= n {
-                break;
-            }
-            let blob = self.segment_blob(store, segment).await?;
-            for frame in self.frames(store, segment).await?.iter().rev() {
-                let commits = segment::unpack(segment, frame, &blob)?;
+        let mut sealed = self.manifest.backwards();
+        while oldest > n
+            && let Some(segment) = sealed.next(store, &mut self.pages).await?
+        {
+            let blob = self.segment_blob(store, &segment).await?;
+            for frame in self.frames(store, &segment).await?.iter().rev() {
+                let commits = segment::unpack(&segment, frame, &blob)?;
                 commits.iter().filter(|committed| committed.commit.n >= n).for_each(&mut see);
                 oldest = commits.first().map_or(oldest, |first| first.commit.n);
                 if oldest <= n {

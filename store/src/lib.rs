@@ -8,9 +8,9 @@ pub mod blobs;
 pub mod catalog;
 pub mod remote;
 
-pub use blobs::{BlobInfo, BlobWriter, Blobs, Digest, FolderBlobs, MemoryBlobs, Reader, Stored};
+pub use blobs::{BlobInfo, BlobWriter, Blobs, Digest, FolderBlobs, Hold, MemoryBlobs, Reader, Stored};
 pub use catalog::{
-    Batch, Catalog, Condition, Direction, Durability, FjallCatalog, KeyRange, MemoryCatalog, Record, Row, Table,
-    Versioned,
+    Batch, Catalog, CatalogSnapshot, Condition, Direction, Durability, FjallCatalog, KeyRange, MemoryCatalog, Record,
+    Row, Table, Versioned,
 };
 pub use remote::RemoteBlobs;

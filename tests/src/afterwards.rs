@@ -38,5 +38,5 @@ pub async fn of_log(
         entries.iter().enumerate().all(|(at, entry)| entry.position == at as u64),
         "positions have a gap or a repeat"
     );
-    Ok(log.manifest().segments.len() + log.unsealed_runs().len())
+    Ok(log.manifest().count() + log.unsealed_runs().len())
 }

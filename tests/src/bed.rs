@@ -453,6 +453,7 @@ fn snapshot() -> AgentSnapshot {
             tool("bash", ToolKind::Builtin, Policy::AlwaysAllow),
             tool("write", ToolKind::Builtin, Policy::AlwaysAsk),
             tool("lookup", ToolKind::Custom, Policy::AlwaysAllow),
+            tool("web_fetch", ToolKind::Web, Policy::AlwaysAllow),
         ],
         mcp: Vec::new(),
         web_fetch: None,

@@ -9,6 +9,7 @@ pub mod crowd;
 pub mod engines;
 pub mod gate;
 pub mod git;
+pub mod ground;
 pub mod hands;
 pub mod long;
 pub mod mcp;

@@ -332,6 +332,17 @@ impl Service {
         Ok(())
     }
 
+    /// The end of a scenario: if it failed, with what the processes logged. Else they end as an operator would end them, and what an
+    /// embedded engine leaves is whole.
+    pub async fn finish<T>(mut self, ended: anyhow::Result<T>) -> anyhow::Result<T> {
+        let value = self.with_logs(ended)?;
+        self.rest().await?;
+        if self.options.temporal.is_none() {
+            self.verify().await?;
+        }
+        Ok(value)
+    }
+
     /// Ends it as an operator would, and its hands with it. Gives the folder with its data.
     pub async fn stop(mut self) -> anyhow::Result<TempDir> {
         self.rest().await?;

@@ -193,7 +193,7 @@ pub(crate) fn to_time(time: std::time::SystemTime) -> Time {
 }
 
 async fn decide(ctx: &WorkflowContext<SessionWorkflow>, intake: Intake) -> WorkflowResult<Commit> {
-    let state = ctx.state(|session| session.state.clone());
+    let state = ctx.state_mut(|session| session.state.to_decide_on());
     let options = LocalActivityOptions::builder()
         .activity_id(format!("decide-{}", state.summary.n))
         .start_to_close_timeout(Duration::from_millis(limits::DECIDE_TIMEOUT_MS))

@@ -1,7 +1,12 @@
 //! What-ifs and ablations with a model: what is refused before it costs anything, how many there may be, and what is known of one
 //! whose start went wrong.
 
+use domain::Time;
+use domain::content::BlobRef;
 use domain::limits::{PAYLOAD_BYTES_MAX, TRIAL_EXPECT_BYTES_MAX, TRIALS_OF_A_TENANT_MAX};
+use domain::trial::Tried;
+use harness::whatif::{Answered, End, Left, Report};
+use harness::{SessionState, kit, registry};
 use jiff::{SignedDuration, Timestamp};
 use log::ClaimCheck;
 use serde_json::{Value, json};
@@ -161,4 +166,54 @@ async fn a_large_report_is_kept_as_long_as_the_trial() {
     assert_eq!(api.problems().await, [""; 0]);
     assert_eq!(hours(8 * 24).await, 1);
     api.get(&format!("{whatif}/{trial}")).await.refused(404, "not_found_error");
+}
+
+/// Nobody has asked for the report yet, so no session refers to it.
+#[tokio::test]
+async fn what_a_session_can_go_on_from_is_kept_as_long_as_the_trial() {
+    let (api, whatif) = begun("loop@1").await;
+    let trial = api.begin(&whatif, &json!({"turn": 1, "model": "m", "live": true})).await;
+    let answer = api.app.blobs.put("a long answer".into()).await.unwrap();
+    let kept = BlobRef { blob: answer.to_string(), bytes: 13 };
+    let state = SessionState::created(kit::SESSION, Time::from_ms(0), kit::attributes(), registry::default_harness());
+    let left = Left {
+        began: state.clone(),
+        state,
+        commits: Vec::new(),
+        inputs: Vec::new(),
+        recorded: Vec::new(),
+        kept: vec![kept],
+    };
+    let left = log::blobs::put_json(&*api.app.blobs, &left).await.unwrap();
+    let report = Report {
+        session_id: kit::SESSION.to_owned(),
+        turn: 1,
+        position: 0,
+        harness: registry::default_harness(),
+        model: "m".to_owned(),
+        strategy: kit::attributes().agent.strategy,
+        shims_off: Vec::new(),
+        turns: Vec::new(),
+        totals: None,
+        same_steps: 0,
+        first_step: None,
+        first_request: None,
+        answered: Answered::default(),
+        end: End::Call { turn: 1, round: 1, name: "bash".to_owned() },
+        left_out: 0,
+        left: Some(left.clone()),
+    };
+    api.engine.complete_with(&trial, &json!([Tried::Report { report }]));
+
+    let tenants = Tenants::new(api.app.clone());
+    let hours = async |hours: i64| {
+        let now = Timestamp::now() + SignedDuration::from_hours(hours);
+        upkeep::round(&tenants, Timestamp::MAX, now).await.unwrap().expect("everything can be read").blobs
+    };
+    assert_eq!(hours(2).await, 0);
+    for digest in [answer, left.blob.parse().unwrap()] {
+        assert!(api.app.blobs.has(digest).await.unwrap().is_some());
+    }
+    assert_eq!(api.problems().await, [""; 0]);
+    assert_eq!(hours(8 * 24).await, 2);
 }

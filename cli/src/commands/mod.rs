@@ -3,6 +3,7 @@
 pub mod ablate;
 pub mod agent;
 pub mod audit;
+pub mod backup;
 pub mod completions;
 pub mod context;
 pub mod doctor;
@@ -14,6 +15,7 @@ pub mod hand;
 pub mod harness;
 pub mod key;
 pub mod replay;
+pub mod restore;
 pub mod rollout;
 pub mod run;
 pub mod serve;
@@ -47,6 +49,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Command::Why(why) => wait(why.run()),
         Command::Doctor(doctor) => wait(doctor.run()),
         Command::Verify(verify) => wait(verify.run()),
+        Command::Backup(backup) => wait(backup.run()),
+        Command::Restore(restore) => wait(restore.run()),
         Command::Worker(worker) => worker.run(),
         Command::Completions(completions) => completions.run(),
     }

@@ -2,6 +2,7 @@
 
 use super::worker::{ModelArgs, TraceArgs, hand_program_beside};
 use crate::{
+    backup::Sources,
     config::{self, Role},
     connect::{self, Rpc},
     data_dir::{self, DataDir},
@@ -33,7 +34,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
-use store::{Blobs, Catalog, FjallCatalog, FolderBlobs};
+use store::{FjallCatalog, FolderBlobs};
 use temporalio_client::Connection;
 use tokio::{
     net::{TcpListener, UnixListener},
@@ -285,6 +286,13 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let offered = node.clone();
     let listening = tokio::spawn(node.clone().listen(bind(&data_dir::node_socket(data.root()))?));
     let local = bind(&data_dir::api_socket(data.root()))?;
+    let sources = Sources {
+        root: data.root().to_owned(),
+        engine: engine.clone(),
+        catalog: stores.catalog.clone(),
+        blobs: stores.blobs.clone(),
+    };
+    let backups = tokio::spawn(sources.listen(bind(&data_dir::backup_socket(data.root()))?, closing.clone()));
     let brain = match model {
         Some(model) => Some(brain(&settings, model, &connection, &stores, &app).await?),
         None => None,
@@ -349,13 +357,15 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         let _ = child.await;
     }
     listening.abort();
+    // A backup that is being made is finished first.
+    let _ = backups.await;
     if let Some(engine) = engine {
         engine.shutdown().await;
     }
     if let Some(outside) = outside {
         let _ = outside.await;
     }
-    for socket in [data_dir::node_socket(data.root()), data_dir::api_socket(data.root())] {
+    for socket in [data_dir::node_socket, data_dir::api_socket, data_dir::backup_socket].map(|of| of(data.root())) {
         let _ = std::fs::remove_file(socket);
     }
     thought.hint(
@@ -367,8 +377,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
 }
 
 struct Stores {
-    catalog: Arc<dyn Catalog>,
-    blobs: Arc<dyn Blobs>,
+    catalog: Arc<FjallCatalog>,
+    blobs: Arc<FolderBlobs>,
 }
 
 impl Stores {

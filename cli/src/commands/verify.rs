@@ -36,7 +36,7 @@ pub struct Verify {
 }
 
 #[derive(Default)]
-struct Found {
+pub(super) struct Found {
     catalog: String,
     blobs: String,
     engine: String,
@@ -51,23 +51,28 @@ impl Verify {
             let hint = "name the folder that the service ran from with --data";
             return Err(failed(Code::Data, format!("there is no data folder {}", root.display()), hint));
         }
-        let data = DataDir::open(&root)?;
-        let mut found = Found::default();
-        let stores = stores(&data, &mut found).await;
-        let engine = engine(&data, &self.namespace, &mut found).await;
-        if let (Some((catalog, blobs)), Some(engine)) = (&stores, &engine) {
-            let connection = connect::embedded(engine.clone(), "steadyhand verify").await?;
-            let reader = TemporalReader::new(connection, &self.namespace, blobs.clone());
-            let report = sessions_check::check(&**catalog, &**blobs, &reader).await;
-            found.sessions = format!("{} sessions, {} events", report.sessions, report.events);
-            found.problems.extend(report.problems);
-        }
-        if let Some(engine) = engine {
-            engine.shutdown().await;
-        }
+        let found = examine(&DataDir::open(&root)?, &self.namespace).await?;
         found.print(self.json);
         found.outcome()
     }
+}
+
+/// Reads everything that a folder holds; nothing of it is open any more when this returns.
+pub(super) async fn examine(data: &DataDir, namespace: &str) -> anyhow::Result<Found> {
+    let mut found = Found::default();
+    let stores = stores(data, &mut found).await;
+    let engine = engine(data, namespace, &mut found).await;
+    if let (Some((catalog, blobs)), Some(engine)) = (&stores, &engine) {
+        let connection = connect::embedded(engine.clone(), "steadyhand verify").await?;
+        let reader = TemporalReader::new(connection, namespace, blobs.clone());
+        let report = sessions_check::check(&**catalog, &**blobs, &reader).await;
+        found.sessions = format!("{} sessions, {} events", report.sessions, report.events);
+        found.problems.extend(report.problems);
+    }
+    if let Some(engine) = engine {
+        engine.shutdown().await;
+    }
+    Ok(found)
 }
 
 async fn stores(data: &DataDir, found: &mut Found) -> Option<(Arc<dyn Catalog>, Arc<dyn Blobs>)> {
@@ -132,7 +137,11 @@ impl Found {
         None
     }
 
-    fn print(&self, as_json: bool) {
+    pub(super) fn is_sound(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    pub(super) fn print(&self, as_json: bool) {
         let Found { catalog, blobs, engine, sessions, problems } = self;
         let parts = [("catalog", catalog), ("blobs", blobs), ("engine", engine), ("sessions", sessions)];
         if as_json {

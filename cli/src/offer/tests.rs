@@ -125,6 +125,40 @@ async fn a_listener_with_a_certificate_speaks_tls_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn renewed_certificates_count_from_the_next_connection_on_and_bad_ones_never() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    let put = |name: &str, to: &Path| {
+        // As those who renew certificates do: the name is another file from one moment to the next.
+        let new = folder.path().join("new");
+        std::fs::copy(file(name), &new).expect("copies");
+        std::fs::rename(new, to).expect("renames");
+    };
+    // Nobody takes a client's certificate for localhost's.
+    put("client.pem", &cert);
+    put("client.key", &key);
+    let offered = Offered::new(|args| {
+        args.engine_tls_cert = Some(cert.clone());
+        args.engine_tls_key = Some(key.clone());
+    })
+    .await;
+    assert!(offered.secret(false).await.is_err());
+    put("server.pem", &cert);
+    assert!(offered.secret(false).await.is_err(), "its key is not there yet");
+    put("server.key", &key);
+    let before = offered.secret(false).await.expect("is let in");
+    assert_eq!(list(&before, None).await, Ok(()));
+    put("ca.pem", &key);
+    let after = offered.secret(false).await.expect("the last ones that could be used stay");
+    std::fs::remove_file(&cert).expect("removes");
+    let last = offered.secret(false).await.expect("also when there are none");
+    for client in [before, after, last] {
+        assert_eq!(list(&client, None).await, Ok(()));
+    }
+    offered.close().await;
+}
+
+#[tokio::test]
 async fn where_clients_need_certificates_nobody_else_is_let_in() {
     let offered = Offered::new(|args| {
         with_tls(args);

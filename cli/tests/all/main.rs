@@ -1,5 +1,6 @@
 //! The program as people and scripts meet it: exit code, stdout, stderr.
 
+mod backup;
 mod bad_input;
 mod disk;
 mod documents;
@@ -15,6 +16,7 @@ mod stranger;
 mod terminal;
 mod traces;
 mod unreachable;
+mod upgrade;
 mod usage;
 mod vault;
 mod verify;

@@ -66,6 +66,7 @@ pub fn begin(begin: Begin, at: &At<'_>) -> (Run, Effects) {
     state.attempt = started.attempt;
     state.memo = started.memo.clone();
     state.search_attributes = started.search_attributes.clone();
+    state.priority = started.priority.clone();
     state.parent = started.parent_workflow_execution.as_ref().map(|parent| Parent {
         namespace: started.parent_workflow_namespace.clone(),
         workflow_id: parent.workflow_id.clone(),

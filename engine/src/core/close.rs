@@ -1,6 +1,8 @@
 //! The end of a run, and the run that may follow it: completion, failure with the workflow's retry policy, cancellation,
 //! continue-as-new, timeouts, and the hard limits on history.
 
+#![expect(deprecated, reason = "SDKs still fill the fields, and servers repeat them in the events")]
+
 use super::begin::{Begin, begin};
 use super::command::{CommandError, payloads_within};
 use super::retry::{self, Verdict};
@@ -204,6 +206,7 @@ pub fn continue_as_new(
         first_workflow_task_backoff: backoff,
         memo: memo.clone(),
         search_attributes: search_attributes.clone(),
+        priority: tx.state.priority.clone(),
         header: command.header.clone(),
         ..Default::default()
     };
@@ -230,6 +233,7 @@ pub fn continue_as_new(
             memo,
             search_attributes,
             initial_versioning_behavior: command.initial_versioning_behavior,
+            inherit_build_id: command.inherit_build_id,
             ..Default::default()
         }),
     );

@@ -1,6 +1,8 @@
 //! The commands of a completed workflow task, one by one: what each does to the run, and what makes one unacceptable.
 //! A command that is refused fails the whole task; nothing of its batch stays.
 
+#![expect(deprecated, reason = "SDKs still fill the fields, and servers repeat them in the events")]
+
 use super::state::Activity;
 use super::{Tx, activity, child, close, external, retry, timer};
 use crate::options::Limits;
@@ -178,7 +180,7 @@ fn schedule_activity(
             workflow_task_completed_event_id: completed_event_id,
             retry_policy: Some(retry_policy.clone()),
             priority: command.priority,
-            ..Default::default()
+            use_workflow_build_id: command.use_workflow_build_id,
         }),
         user_metadata,
     );

@@ -2,7 +2,7 @@
 //! (inputs and results stay there). It is stored as one protobuf blob and written anew with every transition.
 
 use super::versioning::{Version, Versioning};
-use crate::pb::common::v1::{Memo, Payloads, RetryPolicy, SearchAttributes, WorkflowExecution};
+use crate::pb::common::v1::{Memo, Payloads, Priority, RetryPolicy, SearchAttributes, WorkflowExecution};
 use crate::pb::enums::v1::{ParentClosePolicy, WorkflowExecutionStatus};
 use crate::pb::failure::v1::Failure;
 use crate::pb::history::v1::HistoryEvent;
@@ -133,6 +133,9 @@ pub struct RunState {
     /// The deployment that the worker named that completed the last workflow task.
     #[prost(string, tag = "47")]
     pub deployment_name: String,
+    /// Of the whole chain.
+    #[prost(message, optional, tag = "48")]
+    pub priority: Option<Priority>,
 }
 
 /// The one workflow task that a run may have.

@@ -19,7 +19,7 @@ use super::{At, Effects, Input, Refusal, Work, apply};
 use crate::options::Limits;
 use crate::pb::command::v1::command::Attributes as C;
 use crate::pb::command::v1::*;
-use crate::pb::common::v1::{ActivityType, RetryPolicy, WorkflowType};
+use crate::pb::common::v1::{ActivityType, Priority, RetryPolicy, WorkflowType};
 use crate::pb::enums::v1::{RetryState, TimeoutType, WorkflowExecutionStatus, WorkflowTaskFailedCause};
 use crate::pb::failure::v1::Failure;
 use crate::pb::history::v1::history_event::Attributes as A;
@@ -780,6 +780,7 @@ fn rule_18_continue_as_new_carries_what_the_chain_needs() {
         |started| {
             started.workflow_execution_timeout = duration(100 * SECOND);
             started.workflow_run_timeout = duration(50 * SECOND);
+            started.priority = Some(Priority { priority_key: 2, ..Default::default() });
         },
         Limits::default(),
     );
@@ -794,7 +795,10 @@ fn rule_18_continue_as_new_carries_what_the_chain_needs() {
     assert_eq!(next.state.execution_expires_at, old.execution_expires_at, "the chain ends when it always did");
     assert_eq!(uuid::Uuid::parse_str(&next.state.run_id).map(|id| id.get_version_num()), Ok(7));
     match effects.events.first().and_then(|event| event.attributes.as_ref()) {
-        Some(A::WorkflowExecutionStartedEventAttributes(a)) => assert_eq!(a.continued_execution_run_id, old.run_id),
+        Some(A::WorkflowExecutionStartedEventAttributes(a)) => {
+            assert_eq!(a.continued_execution_run_id, old.run_id);
+            assert_eq!(a.priority.as_ref().map(|priority| priority.priority_key), Some(2));
+        }
         other => panic!("{other:?}"),
     }
 }

@@ -1,6 +1,6 @@
 //! Removing a run and everything that was stored for it.
 
-use super::{Error, Host, Slot, wait};
+use super::{Error, Host, Slot, record, wait};
 use crate::core::Refusal;
 use crate::core::terminate::Terminate;
 use crate::store::{self, Batch, Durability, Range, Space, keys};
@@ -48,6 +48,7 @@ impl Host {
             batch.remove(Space::Busy, slot.key.to_vec());
             batch.remove(Space::Listed, keys::listed(&namespace, started_at, &slot.key));
             batch.remove(Space::ByWorkflow, keys::by_workflow(&namespace, &workflow_id, started_at, &slot.key));
+            record::closed_entries(state, &slot.key).into_iter().for_each(|(space, entry)| batch.remove(space, entry));
             if state.wake_at != 0 {
                 batch.remove(Space::Timer, keys::timer(Time(state.wake_at), &slot.key));
             }

@@ -1,6 +1,7 @@
 //! What runs owe to other runs: starts of children, signals, requests to cancel, and what parents and children hear of
 //! each other's end. The index on disk holds one entry for each; in memory is a line of the runs that have any. One task
-//! for all, one errand after the other. An entry goes in the write that does what it stands for.
+//! for all, one errand after the other. An entry goes in the write that does what it stands for. What could not be done is
+//! tried again, after longer and longer pauses.
 
 use super::pair::{Asked, lock_both};
 use super::{Change, Error, Host, Most, Slot, create, record};
@@ -22,9 +23,11 @@ use crate::pb::history::v1::StartChildWorkflowExecutionInitiatedEventAttributes 
 use crate::pb::history::v1::history_event::Attributes;
 use crate::store::Durability;
 use crate::store::keys::{self, RunKey};
+use crate::time::Time;
 use create::{Start, Verdict};
+use futures::future::OptionFuture;
 use parking_lot::Mutex;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{Notify, OwnedMutexGuard};
@@ -32,6 +35,10 @@ use tracing::warn;
 
 /// How events name whoever acts for a workflow.
 const IDENTITY: &str = "history-service";
+
+/// The pause after the first failure, in nanoseconds; each further one doubles it, up to the longest.
+const PAUSE_NS: i64 = 1_000_000_000;
+const PAUSE_NS_MAX: i64 = 60 * PAUSE_NS;
 
 /// Runs that owe something, each once.
 #[derive(Default)]
@@ -45,6 +52,10 @@ pub struct Errands {
 struct Line {
     order: VecDeque<RunKey>,
     there: HashSet<RunKey>,
+    /// Runs that are tried again, and when.
+    later: BTreeSet<(Time, RunKey)>,
+    /// How often in a row it could not be done.
+    failures: HashMap<RunKey, u32>,
 }
 
 impl Errands {
@@ -61,11 +72,29 @@ impl Errands {
         self.news.notify_one();
     }
 
-    fn pop(&self) -> Option<RunKey> {
+    /// The next run, or when there will be one.
+    fn pop(&self, now: Time) -> Result<RunKey, Option<Time>> {
         let mut line = self.line.lock();
-        let run = line.order.pop_front()?;
+        let later = line.later.first().copied();
+        if let Some(first) = later.filter(|first| first.0 <= now) {
+            line.later.remove(&first);
+            return Ok(first.1);
+        }
+        let run = line.order.pop_front().ok_or(later.map(|(at, _)| at))?;
         line.there.remove(&run);
-        Some(run)
+        Ok(run)
+    }
+
+    fn done(&self, run: &RunKey) {
+        self.line.lock().failures.remove(run);
+    }
+
+    fn put_off(&self, run: RunKey, now: Time) {
+        let mut line = self.line.lock();
+        let failures = line.failures.entry(run).or_default();
+        let pause = PAUSE_NS.saturating_mul(1 << (*failures).min(16)).min(PAUSE_NS_MAX);
+        *failures += 1;
+        line.later.insert((now.plus(pause), run));
     }
 }
 
@@ -73,13 +102,26 @@ impl Host {
     /// Does errands until the engine closes. What is left then is done by the next engine over the same store.
     pub async fn run_errands(self: Arc<Self>) {
         while !self.errands.closed.load(Ordering::Acquire) {
-            let Some(run) = self.errands.pop() else {
-                self.errands.news.notified().await;
-                continue;
+            let run = match self.errands.pop(self.clock.now()) {
+                Ok(run) => run,
+                Err(next) => {
+                    let again = next.map(|at| self.clock.sleep_until(at));
+                    tokio::select! {
+                        biased;
+                        () = self.errands.news.notified() => {}
+                        Some(()) = OptionFuture::from(again) => {}
+                    }
+                    continue;
+                }
             };
-            if let Err(error) = self.run_errand(&run).await {
-                let run_id = keys::run_id(&run);
-                warn!(run_id, error = &error as &dyn std::error::Error, "what a run owes to another could not be done");
+            match self.run_errand(&run).await {
+                Ok(()) => self.errands.done(&run),
+                Err(error) => {
+                    let run_id = keys::run_id(&run);
+                    let error = &error as &dyn std::error::Error;
+                    warn!(run_id, error, "what a run owes to another could not be done, and is tried again");
+                    self.errands.put_off(run, self.clock.now());
+                }
             }
         }
     }

@@ -1,9 +1,10 @@
 //! Reading runs and their history back.
 
+use super::packing::unpack;
 use super::{Error, Host, Slot};
 use crate::core::state::{Run, RunState};
 use crate::pb::common::v1::WorkflowExecution;
-use crate::pb::history::v1::{History, HistoryEvent};
+use crate::pb::history::v1::HistoryEvent;
 use crate::store::keys::{self, RunKey};
 use crate::store::{Order, Range, Reads, Space};
 use prost::Message;
@@ -66,6 +67,7 @@ impl Host {
     /// At most `limit` events before `before`, newest first.
     pub fn history_reverse(&self, run: &RunKey, before: i64, limit: usize) -> Result<Vec<HistoryEvent>, Error> {
         let mut events: Vec<HistoryEvent> = Vec::new();
+        // All before this is still to be read. What is packed meanwhile may hold later events too.
         let mut to = before;
         while to > 1 && events.len() < limit {
             let range = Range {
@@ -79,10 +81,10 @@ impl Host {
                 break;
             }
             for (key, bytes) in &batches {
-                to = keys::first_event_id(key).unwrap_or(0);
-                let history = decode(run, bytes)?;
-                let wanted = history.events.into_iter().rev().filter(|event| event.event_id < before);
+                let (stored, _) = unpack(run, bytes)?;
+                let wanted = stored.into_iter().rev().filter(|event| event.event_id < to);
                 events.extend(wanted.take(limit - events.len()));
+                to = keys::first_event_id(key).unwrap_or(0);
             }
         }
         Ok(events)
@@ -93,7 +95,7 @@ impl Host {
 #[derive(Clone, Copy, Debug)]
 pub struct Most {
     pub events: usize,
-    /// Of stored batches of events: whoever reads stops after the one that reaches it.
+    /// Of batches of events, unpacked: whoever reads stops after the one that reaches it.
     pub bytes: usize,
 }
 
@@ -108,38 +110,46 @@ pub fn read(store: &dyn Reads, run: &RunKey, from: i64, to: i64, most: Most) -> 
     let limit = most.events;
     let mut events = Vec::new();
     let (mut next, mut bytes_read) = (from, 0);
-    // The batch that holds `from` may begin before it.
-    let mut range =
-        Range { from: keys::history(run, 0), to: keys::history(run, from + 1), order: Order::Descending, limit: 1 };
+    // The batch that holds an event may begin before it: the first one, and any one when the run is packed meanwhile.
+    let mut begins_before = true;
     while next < to && events.len() < limit {
-        let batches = store.scan(Space::History, range)?;
-        if batches.is_empty() {
-            break;
-        }
-        for (_, bytes) in &batches {
+        let range = match begins_before {
+            true => Range {
+                from: keys::history(run, 0),
+                to: keys::history(run, next + 1),
+                order: Order::Descending,
+                limit: 1,
+            },
+            false => Range {
+                from: keys::history(run, next),
+                to: keys::history(run, to),
+                order: Order::Ascending,
+                limit: (limit - events.len()).min(64),
+            },
+        };
+        let first = next;
+        for (key, bytes) in &store.scan(Space::History, range)? {
+            if keys::first_event_id(key).is_some_and(|first| first > next) {
+                break;
+            }
             if bytes_read >= most.bytes {
                 return Ok(events);
             }
-            let history = decode(run, bytes)?;
-            for event in history.events {
+            let (stored, length) = unpack(run, bytes)?;
+            for event in stored {
                 if event.event_id >= next && event.event_id < to && events.len() < limit {
                     next = event.event_id + 1;
                     events.push(event);
                 }
             }
             // The first batch may have nothing but events before.
-            bytes_read += if events.is_empty() { 0 } else { bytes.len() };
+            bytes_read += if events.is_empty() { 0 } else { length };
         }
-        range = Range {
-            from: keys::history(run, next),
-            to: keys::history(run, to),
-            order: Order::Ascending,
-            limit: (limit - events.len()).min(64),
-        };
+        match (next > first, begins_before) {
+            (true, _) => begins_before = false,
+            (false, false) => begins_before = true,
+            (false, true) => break,
+        }
     }
     Ok(events)
-}
-
-fn decode(run: &RunKey, bytes: &[u8]) -> Result<History, Error> {
-    History::decode(bytes).map_err(|source| Error::Corrupt { run_id: keys::run_id(run), source })
 }

@@ -7,7 +7,9 @@ mod delete;
 mod deployments;
 mod errands;
 mod history;
+mod keeping;
 mod listing;
+mod packing;
 mod pair;
 mod query;
 mod record;
@@ -25,10 +27,12 @@ pub use query::{Answer, QueryError};
 pub use record::info as run_info;
 pub use recovery::recovered;
 pub use slot::{Seen, Slot};
+pub use system::Kept;
 pub use updates::{Stage, Unanswered, Until, UpdateError};
 
 pub use history::Most;
 pub(crate) use history::read as read_history;
+pub(crate) use record::closed_entries;
 
 use crate::clock::Clock;
 use crate::core::state::{Run, RunState};
@@ -40,6 +44,7 @@ use crate::store::committer::{After, Committer};
 use crate::store::{self, Batch, Durability, Storage};
 use cache::RunCache;
 use errands::Errands;
+use keeping::Keeping;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::{OwnedMutexGuard, oneshot, watch};
@@ -62,6 +67,18 @@ pub enum Error {
         #[source]
         source: prost::DecodeError,
     },
+    #[error("decode what the store holds of namespace {name}")]
+    CorruptNamespace {
+        name: String,
+        #[source]
+        source: prost::DecodeError,
+    },
+    #[error("unpack the history of run {run_id}")]
+    Unpack {
+        run_id: String,
+        #[source]
+        source: std::io::Error,
+    },
 }
 
 impl From<store::Error> for Error {
@@ -81,6 +98,7 @@ pub struct Host {
     cache: RunCache,
     wheel: Wheel,
     errands: Errands,
+    keeping: Keeping,
     starts: create::StartLocks,
     deploying: Arc<tokio::sync::Mutex<()>>,
     poisoned: AtomicBool,
@@ -114,6 +132,7 @@ impl Host {
             cache: RunCache::new(cached_runs_max),
             wheel: Wheel::default(),
             errands: Errands::default(),
+            keeping: Keeping::default(),
             starts: create::StartLocks::default(),
             deploying: Arc::default(),
             poisoned: AtomicBool::new(false),
@@ -233,6 +252,9 @@ impl Host {
         if published.owes {
             self.errands.push(slot.key);
         }
+        if published.is_closed {
+            self.keeping.tell();
+        }
         for work in published.work {
             self.queues.push(&published.namespace, slot.key, work, published.route.clone());
         }
@@ -297,6 +319,7 @@ struct Published {
     wake_at: i64,
     /// The run owes something to another run.
     owes: bool,
+    is_closed: bool,
     work: Vec<core::Work>,
     /// Which workers the work is for.
     route: core::versioning::Route,
@@ -309,6 +332,7 @@ impl Published {
             seen: Seen::of(state),
             wake_at: state.wake_at,
             owes: core::errand::errands(state).next().is_some(),
+            is_closed: !state.is_open(),
             namespace: state.namespace.clone(),
             route: if work.is_empty() { Default::default() } else { state.route() },
             work,

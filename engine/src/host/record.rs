@@ -17,6 +17,7 @@ pub struct Before {
     wake_at: i64,
     busy: bool,
     listed: bool,
+    closed: bool,
     errands: BTreeSet<i64>,
     pinned: Option<Version>,
 }
@@ -27,6 +28,7 @@ impl Before {
             wake_at: state.wake_at,
             busy: state.is_busy(),
             listed: true,
+            closed: !state.is_open(),
             errands: errands(state),
             pinned: state.pinned_to(),
         }
@@ -34,7 +36,7 @@ impl Before {
 
     /// The run did not exist.
     pub fn nothing() -> Self {
-        Before { wake_at: 0, busy: false, listed: false, errands: BTreeSet::new(), pinned: None }
+        Before { wake_at: 0, busy: false, listed: false, closed: false, errands: BTreeSet::new(), pinned: None }
     }
 }
 
@@ -83,6 +85,9 @@ pub fn transition(batch: &mut Batch, key: &RunKey, run: &Run, effects: &mut Effe
     for owed in errands.difference(&before.errands) {
         batch.put(Space::Errand, keys::errand(key, *owed), Vec::new());
     }
+    if !before.closed {
+        closed_entries(state, key).into_iter().for_each(|(space, entry)| batch.put(space, entry, Vec::new()));
+    }
     if effects.listed || !before.listed {
         let started_at = Time(state.started_at);
         batch.put(Space::Listed, keys::listed(&state.namespace, started_at, key), info(state).encode_to_vec());
@@ -92,6 +97,15 @@ pub fn transition(batch: &mut Batch, key: &RunKey, run: &Run, effects: &mut Effe
         let key = keys::by_workflow(&state.namespace, &state.workflow_id, started_at, key);
         batch.put(Space::ByWorkflow, key, Vec::new());
     }
+}
+
+/// What the indexes say of a run since it closed, until its history is packed and it is removed.
+pub fn closed_entries(state: &RunState, key: &RunKey) -> Vec<(Space, Vec<u8>)> {
+    if state.is_open() {
+        return Vec::new();
+    }
+    let closed_at = Time(state.closed_at);
+    vec![(Space::Closed, keys::closed(&state.namespace, closed_at, key)), (Space::Loose, keys::loose(closed_at, key))]
 }
 
 /// Makes `run` the one that its workflow id means.

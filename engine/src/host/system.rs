@@ -3,22 +3,41 @@
 use super::{Error, Host, wait};
 use crate::pb::enums::v1::IndexedValueType;
 use crate::store::{self, Batch, Durability, Range, Reads, Space, keys};
+use prost::Message;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
+/// What is stored of a namespace.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Kept {
+    #[prost(string, tag = "1")]
+    pub description: String,
+    /// How long its runs are kept after their end, in nanoseconds; 0: until somebody deletes them.
+    #[prost(int64, tag = "2")]
+    pub retention_ns: i64,
+}
+
 impl Host {
-    /// Stores the name of a namespace with its description.
-    pub async fn store_namespace(self: &Arc<Self>, name: &str, description: &str) -> Result<(), Error> {
+    /// Stores a namespace.
+    pub async fn store_namespace(self: &Arc<Self>, name: &str, kept: &Kept) -> Result<(), Error> {
         let mut batch = Batch::default();
-        batch.put(Space::Namespace, name.as_bytes().to_vec(), description.as_bytes().to_vec());
-        self.write(batch).await
+        batch.put(Space::Namespace, name.as_bytes().to_vec(), kept.encode_to_vec());
+        self.write(batch).await?;
+        self.keeping.look_again();
+        Ok(())
     }
 
-    /// Registered namespaces with their descriptions.
-    pub fn stored_namespaces(&self) -> Result<Vec<(String, String)>, Error> {
+    /// Registered namespaces with what is stored of them.
+    pub fn stored_namespaces(&self) -> Result<Vec<(String, Kept)>, Error> {
         let entries = self.store.scan(Space::Namespace, Range::prefix(Vec::new()))?;
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Ok(entries.into_iter().map(|(name, description)| (text(name), text(description))).collect())
+        let namespace = |(name, bytes): (Vec<u8>, Vec<u8>)| {
+            let name = String::from_utf8_lossy(&name).into_owned();
+            match Kept::decode(bytes.as_slice()) {
+                Ok(kept) => Ok((name, kept)),
+                Err(source) => Err(Error::CorruptNamespace { name, source }),
+            }
+        };
+        entries.into_iter().map(namespace).collect()
     }
 
     /// Stores search attributes of a namespace with their types.
@@ -65,6 +84,27 @@ impl Host {
         Ok(self.store.snapshot()?)
     }
 
+    /// The store between two writes, and what `beside` finds at that moment.
+    pub async fn at_rest<T: Send + 'static>(
+        self: &Arc<Self>,
+        beside: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<(Box<dyn Reads>, T), Error> {
+        if self.committer.is_none() {
+            let beside = beside();
+            return Ok((self.snapshot()?, beside));
+        }
+        let (done, waits) = oneshot::channel();
+        let host = self.clone();
+        // The thread that writes runs it: everything before it is written, and nothing behind it.
+        let after = move |result: Result<(), Arc<store::Error>>| {
+            let beside = beside();
+            let moment = result.map_err(Error::Store).and_then(|()| Ok((host.snapshot()?, beside)));
+            let _nobody_waits = done.send(moment);
+        };
+        self.submit(Batch::default(), Durability::Synced, Box::new(after));
+        waits.await.unwrap_or_else(|_gone| Err(store::Error::Poisoned.into()))
+    }
+
     /// Closes the store, after which only errors are answered.
     pub fn close_store(&self) {
         self.store.close();
@@ -91,6 +131,7 @@ impl Host {
         self.queues.close();
         self.wheel.close();
         self.errands.close();
+        self.keeping.close();
         self.closing.send_replace(true);
     }
 

@@ -178,6 +178,63 @@ async fn what_a_run_owes_outlives_the_engine_and_is_done_in_one_write() {
     assert_eq!((report.open_runs, report.problems), (2, vec![]));
 }
 
+/// A store whose histories cannot be read while a test says so.
+#[derive(Default)]
+struct Unreadable {
+    inner: MemoryStore,
+    histories: AtomicBool,
+}
+
+impl Storage for Unreadable {
+    fn write(&self, batches: Vec<Batch>, durability: Durability) -> Result<(), store::Error> {
+        self.inner.write(batches, durability)
+    }
+
+    fn snapshot(&self) -> Result<Box<dyn Reads>, store::Error> {
+        self.inner.snapshot()
+    }
+
+    fn close(&self) {}
+}
+
+impl Reads for Unreadable {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, store::Error> {
+        self.inner.get(space, key)
+    }
+
+    fn scan(&self, space: Space, range: Range) -> Result<Vec<Entry>, store::Error> {
+        match space == Space::History && self.histories.load(Ordering::Acquire) {
+            true => Err(store::Error::Read(fjall::Error::Io(std::io::Error::other("simulated")))),
+            false => self.inner.scan(space, range),
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_could_not_be_done_for_another_run_is_tried_again_after_longer_and_longer_pauses() {
+    let (store, clock) = (Arc::new(Unreadable::default()), SimulatedClock::new(NOW));
+    let (host, mut commits) = unattended_over(store.clone(), &clock);
+    let parent = written(parent(&host), &mut commits).await;
+    store.histories.store(true, Ordering::Release);
+    let errands = tokio::spawn(host.clone().run_errands());
+    let mut at = NOW;
+    for pause in [1, 2, 4, 8, 16, 32, 60, 60] {
+        let next = at.plus(pause * 1_000_000_000);
+        while clock.earliest() != Some(next) {
+            assert!(!errands.is_finished());
+            tokio::task::yield_now().await;
+        }
+        clock.advance(at.until(next));
+        at = next;
+    }
+    store.histories.store(false, Ordering::Release);
+    clock.advance(Duration::from_secs(60));
+    let mut seen = parent.watch();
+    written(seen.wait_for(|seen| seen.next_event_id > 6), &mut commits).await.expect("its child is started");
+    host.close();
+    errands.await.expect("ends");
+}
+
 #[tokio::test]
 async fn deleting_a_parent_ends_its_children_first() {
     let store = Arc::new(MemoryStore::default());

@@ -99,7 +99,7 @@ fn scheduled(call: &Call, slot: &Slot, event_id: i64) -> Reply<ActivityTaskSched
 fn by_id(call: &Call, namespace: &str, workflow_id: String, run_id: String, activity_id: &str) -> Reply<Arc<Slot>> {
     call.id("WorkflowId", &workflow_id)?;
     call.id("ActivityId", activity_id)?;
-    Ok(call.host.resolve(call.namespace(namespace)?, &WorkflowExecution { workflow_id, run_id })?)
+    call.run(call.namespace(namespace)?, &WorkflowExecution { workflow_id, run_id })
 }
 
 async fn complete(

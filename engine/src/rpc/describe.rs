@@ -22,7 +22,7 @@ use crate::time::{Time, duration};
 pub async fn workflow(call: Call, r: DescribeWorkflowExecutionRequest) -> Reply<DescribeWorkflowExecutionResponse> {
     let execution = r.execution.unwrap_or_default();
     call.id("WorkflowId", &execution.workflow_id)?;
-    let slot = call.host.resolve(call.namespace(&r.namespace)?, &execution)?;
+    let slot = call.run(call.namespace(&r.namespace)?, &execution)?;
     let run = slot.run.lock();
     let state = &run.state;
     Ok(DescribeWorkflowExecutionResponse {

@@ -25,7 +25,7 @@ pub async fn get(call: Call, r: GetWorkflowExecutionHistoryRequest) -> Reply<Get
         // Pages belong to the run on which the first one was read.
         execution.run_id.clone_from(&token.run_id);
     }
-    let slot = call.host.resolve(namespace, &execution)?;
+    let slot = call.run(namespace, &execution)?;
     let token = token.unwrap_or_else(|| HistoryToken {
         run_id: keys::run_id(&slot.key),
         next_event_id: 1,
@@ -101,7 +101,7 @@ pub async fn get_reverse(
         execution.run_id = token.run_id;
         before = Some(token.next_event_id);
     }
-    let slot = call.host.resolve(namespace, &execution)?;
+    let slot = call.run(namespace, &execution)?;
     let before = before.unwrap_or_else(|| slot.seen().next_event_id);
     let events = call.host.history_reverse(&slot.key, before, page_size(r.maximum_page_size, REVERSE_PAGE_MAX))?;
     let oldest = events.last().map_or(1, |event| event.event_id);

@@ -20,7 +20,9 @@ mod worker;
 mod workflow;
 mod workflow_task;
 
-use crate::host::Host;
+use crate::host::{Error, Host, Slot};
+use crate::pb::common::v1::WorkflowExecution;
+use crate::store::keys;
 use crate::time::Time;
 use bytes::Bytes;
 use http::HeaderMap;
@@ -146,6 +148,23 @@ impl Call {
     /// The namespace must exist.
     fn namespace<'a>(&self, name: &'a str) -> Reply<&'a str> {
         if self.namespaces.exists(name) { Ok(name) } else { Err(status::namespace_not_found(name)) }
+    }
+
+    /// The run that is meant; without a run id the newest.
+    fn run(&self, namespace: &str, execution: &WorkflowExecution) -> Reply<Arc<Slot>> {
+        let WorkflowExecution { workflow_id, run_id } = execution;
+        if !run_id.is_empty() && keys::run(run_id).is_none() {
+            return Err(Status::invalid_argument("Invalid RunId."));
+        }
+        self.host.resolve(namespace, execution).map_err(|error| match error {
+            Error::NoRun if run_id.is_empty() => {
+                status::not_found(&format!("workflow not found for ID: {workflow_id}"))
+            }
+            Error::NoRun => status::not_found(&format!(
+                "workflow execution not found for workflow ID {workflow_id:?} and run ID {run_id:?}"
+            )),
+            other => other.into(),
+        })
     }
 
     /// `id` must be there and of acceptable length.

@@ -3,14 +3,19 @@
 use super::filter::Registered;
 use super::{Call, Reply, status};
 use crate::core::ids;
+use crate::host::Kept;
 use crate::pb::enums::v1::{ArchivalState, IndexedValueType, NamespaceState};
 use crate::pb::errordetails::v1::NamespaceAlreadyExistsFailure;
 use crate::pb::namespace::v1::{NamespaceConfig, NamespaceInfo, namespace_info};
-use crate::pb::replication::v1::NamespaceReplicationConfig;
+use crate::pb::replication::v1::{ClusterReplicationConfig, NamespaceReplicationConfig};
 use crate::pb::workflowservice::v1::*;
+use crate::time::{duration, nanos};
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
 use tonic::{Code, Status};
+
+/// How this server is called among those that it has not.
+pub const CLUSTER: &str = "active";
 
 /// The names that exist, each with what is known of it.
 #[derive(Default)]
@@ -18,15 +23,15 @@ pub struct Namespaces(RwLock<BTreeMap<String, Namespace>>);
 
 #[derive(Default)]
 struct Namespace {
-    description: String,
+    kept: Kept,
     attributes: Registered,
 }
 
 impl Namespaces {
-    /// Namespaces with their descriptions.
-    pub fn new(names: impl IntoIterator<Item = (String, String)>) -> Self {
-        let namespace = |description| Namespace { description, attributes: Registered::new() };
-        Namespaces(RwLock::new(names.into_iter().map(|(name, text)| (name, namespace(text))).collect()))
+    /// Namespaces with what is kept of each.
+    pub fn new(names: impl IntoIterator<Item = (String, Kept)>) -> Self {
+        let namespace = |kept| Namespace { kept, attributes: Registered::new() };
+        Namespaces(RwLock::new(names.into_iter().map(|(name, kept)| (name, namespace(kept))).collect()))
     }
 
     pub fn exists(&self, name: &str) -> bool {
@@ -51,13 +56,13 @@ impl Namespaces {
     }
 }
 
-fn response(call: &Call, name: &str, description: &str) -> DescribeNamespaceResponse {
+fn response(call: &Call, name: &str, Kept { description, retention_ns }: &Kept) -> DescribeNamespaceResponse {
     let limits = &call.host.limits;
     DescribeNamespaceResponse {
         namespace_info: Some(NamespaceInfo {
             name: name.to_owned(),
             state: NamespaceState::Registered as i32,
-            description: description.to_owned(),
+            description: description.clone(),
             id: ids::namespace(name),
             capabilities: Some(namespace_info::Capabilities {
                 worker_poll_complete_on_shutdown: true,
@@ -76,10 +81,12 @@ fn response(call: &Call, name: &str, description: &str) -> DescribeNamespaceResp
         config: Some(NamespaceConfig {
             history_archival_state: ArchivalState::Disabled as i32,
             visibility_archival_state: ArchivalState::Disabled as i32,
+            workflow_execution_retention_ttl: (*retention_ns > 0).then(|| duration(*retention_ns)).flatten(),
             ..Default::default()
         }),
         replication_config: Some(NamespaceReplicationConfig {
-            active_cluster_name: "active".to_owned(),
+            active_cluster_name: CLUSTER.to_owned(),
+            clusters: vec![ClusterReplicationConfig { cluster_name: CLUSTER.to_owned(), ..Default::default() }],
             ..Default::default()
         }),
         ..Default::default()
@@ -93,14 +100,14 @@ pub async fn describe(call: Call, request: DescribeNamespaceRequest) -> Reply<De
         wanted => *name == wanted,
     });
     match found {
-        Some((name, namespace)) => Ok(response(&call, name, &namespace.description)),
+        Some((name, namespace)) => Ok(response(&call, name, &namespace.kept)),
         None => Err(status::namespace_not_found(&format!("{}{}", request.namespace, request.id))),
     }
 }
 
 pub async fn list(call: Call, _: ListNamespacesRequest) -> Reply<ListNamespacesResponse> {
     let names = call.namespaces.0.read();
-    let namespaces = names.iter().map(|(name, namespace)| response(&call, name, &namespace.description)).collect();
+    let namespaces = names.iter().map(|(name, namespace)| response(&call, name, &namespace.kept)).collect();
     Ok(ListNamespacesResponse { namespaces, next_page_token: Vec::new() })
 }
 
@@ -111,11 +118,16 @@ pub async fn register(call: Call, request: RegisterNamespaceRequest) -> Reply<Re
     }
     if call.namespaces.exists(&request.namespace) {
         let detail = NamespaceAlreadyExistsFailure {};
-        let message = format!("Namespace {} already exists.", request.namespace);
+        let message = format!("Namespace {:?} already exists", request.namespace);
         return Err(status::detailed(Code::AlreadyExists, &message, "NamespaceAlreadyExistsFailure", &detail));
     }
-    call.host.store_namespace(&request.namespace, &request.description).await?;
-    let namespace = Namespace { description: request.description, attributes: Registered::new() };
+    let retention_ns = nanos(request.workflow_execution_retention_period.as_ref());
+    if retention_ns < call.host.limits.retention_min_ns {
+        return Err(Status::invalid_argument("A valid retention period is not set on request."));
+    }
+    let kept = Kept { description: request.description, retention_ns };
+    call.host.store_namespace(&request.namespace, &kept).await?;
+    let namespace = Namespace { kept, attributes: Registered::new() };
     call.namespaces.0.write().insert(request.namespace, namespace);
     Ok(RegisterNamespaceResponse {})
 }

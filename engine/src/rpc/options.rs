@@ -24,7 +24,7 @@ pub async fn update(
         }
     }
     let given = r.workflow_execution_options.unwrap_or_default().versioning_override;
-    let slot = call.host.resolve(namespace, &execution)?;
+    let slot = call.run(namespace, &execution)?;
     let queue = slot.run.lock().state.task_queue.clone();
     let overriding = given.map(|given| checked(&call, namespace, &queue, given)).transpose()?;
     let set = SetOverride { overriding, identity: r.identity };

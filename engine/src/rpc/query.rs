@@ -14,7 +14,7 @@ pub async fn query(call: Call, r: QueryWorkflowRequest) -> Reply<QueryWorkflowRe
     call.blob("QueryArgs", query.query_args.as_ref())?;
     let execution = r.execution.unwrap_or_default();
     call.id("WorkflowId", &execution.workflow_id)?;
-    let slot = call.host.resolve(call.namespace(&r.namespace)?, &execution)?;
+    let slot = call.run(call.namespace(&r.namespace)?, &execution)?;
     let status = slot.run.lock().state.status;
     if is_rejected(r.query_reject_condition, status) {
         return Ok(QueryWorkflowResponse { query_rejected: Some(QueryRejected { status }), ..Default::default() });

@@ -1,5 +1,6 @@
 //! StartWorkflowExecution and SignalWithStartWorkflowExecution.
 
+use super::filter::attribute::type_name;
 use super::{Call, Reply, options, status};
 use crate::core::retry;
 use crate::core::signal::Signal;
@@ -152,11 +153,15 @@ fn checked(
     if started.memo.as_ref().is_some_and(|memo| prost::Message::encoded_len(memo) > call.host.limits.memo_bytes_max) {
         return Err(Status::invalid_argument("Memo size exceeds limit."));
     }
-    if let Some(given) = &started.search_attributes {
+    if let Some(given) = &mut started.search_attributes {
         let known = call.namespaces.attributes(namespace);
-        if let Some(name) = given.indexed_fields.keys().find(|name| !known.contains_key(*name)) {
-            let message = format!("Namespace {namespace} has no mapping defined for search attribute {name}");
-            return Err(Status::invalid_argument(message));
+        for (name, payload) in &mut given.indexed_fields {
+            let Some(kind) = known.get(name) else {
+                let message = format!("Namespace {namespace} has no mapping defined for search attribute {name}");
+                return Err(Status::invalid_argument(message));
+            };
+            // Whoever reads the value knows what it is, whether or not the client said so.
+            payload.metadata.insert("type".to_owned(), type_name(*kind).into());
         }
     }
     let negative = |d: &Option<Duration>| d.as_ref().is_some_and(|d| d.seconds < 0 || d.nanos < 0);

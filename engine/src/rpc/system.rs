@@ -28,7 +28,7 @@ pub async fn get_cluster_info(_: Call, _: GetClusterInfoRequest) -> Reply<GetClu
     Ok(GetClusterInfoResponse {
         server_version: SERVER_VERSION.to_owned(),
         cluster_id: "steadyhand".to_owned(),
-        cluster_name: "active".to_owned(),
+        cluster_name: super::namespace::CLUSTER.to_owned(),
         history_shard_count: 1,
         persistence_store: "embedded".to_owned(),
         visibility_store: "embedded".to_owned(),

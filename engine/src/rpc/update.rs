@@ -23,7 +23,7 @@ pub async fn update(call: Call, r: UpdateWorkflowExecutionRequest) -> Reply<Upda
     if !r.first_execution_run_id.is_empty() {
         execution.run_id.clear(); // the newest run of the chain
     }
-    let slot = call.host.resolve(namespace, &execution)?;
+    let slot = call.run(namespace, &execution)?;
     if !r.first_execution_run_id.is_empty() && slot.run.lock().state.first_run_id != r.first_execution_run_id {
         return Err(status::not_found("workflow execution not found"));
     }
@@ -46,7 +46,7 @@ pub async fn poll(call: Call, r: PollWorkflowExecutionUpdateRequest) -> Reply<Po
     let execution = workflow_execution.unwrap_or_default();
     call.id("WorkflowId", &execution.workflow_id)?;
     call.id("UpdateId", &update_id)?;
-    let slot = call.host.resolve(namespace, &execution)?;
+    let slot = call.run(namespace, &execution)?;
     let (until, deadline) = (until(r.wait_policy), call.wait_until(call.host.limits.history_poll_ns));
     let stage = call.host.poll_update(&slot, &update_id, until, deadline).await?;
     let (stage, outcome) = answered(stage)?;

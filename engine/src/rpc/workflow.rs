@@ -13,7 +13,7 @@ pub async fn signal(call: Call, r: SignalWorkflowExecutionRequest) -> Reply<Sign
     call.blob("Input", r.input.as_ref())?;
     let execution = r.workflow_execution.unwrap_or_default();
     call.id("WorkflowId", &execution.workflow_id)?;
-    let slot = call.host.resolve(call.namespace(&r.namespace)?, &execution)?;
+    let slot = call.run(call.namespace(&r.namespace)?, &execution)?;
     let signal = Signal {
         name: r.signal_name,
         input: r.input,
@@ -32,7 +32,7 @@ pub async fn request_cancel(
 ) -> Reply<RequestCancelWorkflowExecutionResponse> {
     let execution = chain_or_run(r.workflow_execution.unwrap_or_default(), &r.first_execution_run_id);
     call.id("WorkflowId", &execution.workflow_id)?;
-    let slot = call.host.resolve(call.namespace(&r.namespace)?, &execution)?;
+    let slot = call.run(call.namespace(&r.namespace)?, &execution)?;
     let first_run_id = r.first_execution_run_id;
     let cancel = RequestCancel { reason: r.reason, identity: r.identity, first_run_id, from: None };
     call.host.transact(&slot, cancel, Durability::Synced).await?;
@@ -43,7 +43,7 @@ pub async fn terminate(call: Call, r: TerminateWorkflowExecutionRequest) -> Repl
     call.blob("Details", r.details.as_ref())?;
     let execution = chain_or_run(r.workflow_execution.unwrap_or_default(), &r.first_execution_run_id);
     call.id("WorkflowId", &execution.workflow_id)?;
-    let slot = call.host.resolve(call.namespace(&r.namespace)?, &execution)?;
+    let slot = call.run(call.namespace(&r.namespace)?, &execution)?;
     let terminate = Terminate {
         reason: if r.reason.is_empty() { "terminated by user via frontend".to_owned() } else { r.reason },
         details: r.details,
@@ -58,7 +58,7 @@ pub async fn terminate(call: Call, r: TerminateWorkflowExecutionRequest) -> Repl
 pub async fn delete(call: Call, r: DeleteWorkflowExecutionRequest) -> Reply<DeleteWorkflowExecutionResponse> {
     let execution = r.workflow_execution.unwrap_or_default();
     call.id("WorkflowId", &execution.workflow_id)?;
-    let slot = call.host.resolve(call.namespace(&r.namespace)?, &execution)?;
+    let slot = call.run(call.namespace(&r.namespace)?, &execution)?;
     call.host.delete(&slot).await?;
     Ok(DeleteWorkflowExecutionResponse {})
 }

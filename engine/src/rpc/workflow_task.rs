@@ -273,7 +273,7 @@ pub async fn respond_failed(
 }
 
 pub async fn reset_sticky(call: Call, r: ResetStickyTaskQueueRequest) -> Reply<ResetStickyTaskQueueResponse> {
-    let slot = call.host.resolve(call.namespace(&r.namespace)?, &r.execution.unwrap_or_default())?;
+    let slot = call.run(call.namespace(&r.namespace)?, &r.execution.unwrap_or_default())?;
     call.host.transact(&slot, ForgetSticky, Durability::Journaled).await?;
     Ok(ResetStickyTaskQueueResponse {})
 }

@@ -5,7 +5,7 @@ use super::executor::{Executor, Kind};
 use super::promises::Promises;
 use super::store::FaultyStore;
 use crate::clock::{Clock, SimulatedClock};
-use crate::host::{Host, Settings, recovered};
+use crate::host::{Host, Kept, Settings, recovered};
 use crate::options::Limits;
 use crate::rpc::{self, Call, Namespaces};
 use crate::store::committer::{Commits, Committer};
@@ -89,6 +89,7 @@ impl World {
             suggest_history_events: 200,
             buffered_events_max: 12,
             signals_max: 200,
+            pack_after_ns: 5 * SECOND,
             ..Limits::default()
         };
         let settings = Settings {
@@ -102,6 +103,7 @@ impl World {
         let pending = host.recover().expect("what is stored can be read");
         self.executor.spawn(Kind::Engine, host.clone().run_wheel());
         self.executor.spawn(Kind::Engine, host.clone().run_errands());
+        self.executor.spawn(Kind::Engine, host.clone().run_keeping());
         self.executor.spawn(Kind::Engine, async move {
             // An error means that the store failed: the next life recovers.
             let _written = recovered(pending).await;
@@ -156,7 +158,7 @@ impl World {
         Response: Message + Default + 'static,
     {
         let host = self.engine.borrow().as_ref().map(|engine| engine.0.clone()).ok_or(Failed::Lost)?;
-        let namespaces = Arc::new(Namespaces::new([(NAMESPACE.to_owned(), String::new())]));
+        let namespaces = Arc::new(Namespaces::new([(NAMESPACE.to_owned(), Kept::default())]));
         let call = Call::new(host, namespaces, &HeaderMap::new());
         let (answer, answered) = oneshot::channel();
         let world = self.clone();

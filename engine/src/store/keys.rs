@@ -93,6 +93,28 @@ pub fn trailing_run(key: &[u8]) -> Option<RunKey> {
     key.get(key.len().checked_sub(16)?..)?.try_into().ok()
 }
 
+/// A closed run of a namespace, by its end.
+pub fn closed(namespace: &str, closed_at: Time, run: &RunKey) -> Vec<u8> {
+    let mut key = named(namespace);
+    key.extend(timer(closed_at, run));
+    key
+}
+
+/// What a key of the closed runs says.
+pub fn parse_closed(key: &[u8]) -> Option<(Time, RunKey)> {
+    parse_timer(key.get(key.len().checked_sub(24)?..)?)
+}
+
+/// A closed run whose history is not packed, by its end.
+pub fn loose(closed_at: Time, run: &RunKey) -> Vec<u8> {
+    timer(closed_at, run)
+}
+
+/// What such a key says.
+pub fn parse_loose(key: &[u8]) -> Option<(Time, RunKey)> {
+    parse_timer(key)
+}
+
 /// A search attribute of a namespace.
 pub fn attribute(namespace: &str, name: &str) -> Vec<u8> {
     let mut key = named(namespace);

@@ -45,10 +45,16 @@ pub enum Space {
     Deployment,
     /// Open runs that belong to one version of their workers.
     Pinned,
+    /// Closed runs by namespace and end.
+    Closed,
+    /// Closed runs whose history is not packed, by end.
+    Loose,
+    /// What the store says of itself.
+    About,
 }
 
 impl Space {
-    pub const ALL: [Space; 13] = [
+    pub const ALL: [Space; 16] = [
         Space::History,
         Space::Run,
         Space::Signal,
@@ -62,6 +68,9 @@ impl Space {
         Space::Attribute,
         Space::Deployment,
         Space::Pinned,
+        Space::Closed,
+        Space::Loose,
+        Space::About,
     ];
 
     pub fn name(self) -> &'static str {
@@ -79,6 +88,9 @@ impl Space {
             Space::Attribute => "attribute",
             Space::Deployment => "deployment",
             Space::Pinned => "pinned",
+            Space::Closed => "closed",
+            Space::Loose => "loose",
+            Space::About => "about",
         }
     }
 }

@@ -4,7 +4,7 @@ use super::Report;
 use crate::core::errand::errands;
 use crate::core::ledger::Ledger;
 use crate::core::state::RunState;
-use crate::host::{Error, Most, read_history};
+use crate::host::{Error, Most, closed_entries, read_history};
 use crate::store::keys::{self, RunKey};
 use crate::store::{Range, Reads, Space};
 use crate::time::Time;
@@ -12,6 +12,8 @@ use prost::Message;
 
 /// Runs, and events of one run, that are read at a time.
 const CHUNK: usize = 1_024;
+/// Stored batches of events that are read at a time: each may be as large as a transaction.
+const BATCHES: usize = 16;
 
 /// Examines every run and index of `store`, which must not change meanwhile.
 pub fn examine(store: &dyn Reads, report: &mut Report) -> Result<(), Error> {
@@ -27,7 +29,32 @@ pub fn examine(store: &dyn Reads, report: &mut Report) -> Result<(), Error> {
             _ => break,
         }
     }
+    histories(store, report)?;
     indexes(store, report)
+}
+
+/// Stored batches of events, and whether each has a run.
+fn histories(store: &dyn Reads, report: &mut Report) -> Result<(), Error> {
+    let mut range = Range { limit: BATCHES, ..Range::prefix(Vec::new()) };
+    let mut last = None;
+    loop {
+        let batches = store.scan(Space::History, range.clone())?;
+        for (key, value) in &batches {
+            report.history_stored_bytes += value.len() as u64;
+            let run = key.get(..16).and_then(|run| RunKey::try_from(run).ok());
+            if last.replace(run) != Some(run) {
+                let is_there = run.map(|run| store.get(Space::Run, &run)).transpose()?.flatten().is_some();
+                if !is_there {
+                    let run = run.map(|run| keys::run_id(&run)).unwrap_or_default();
+                    report.problems.push(format!("run {run}: it has history and is not there"));
+                }
+            }
+        }
+        match batches.last() {
+            Some((key, _)) if batches.len() == BATCHES => range.from = [key.as_slice(), &[0]].concat(),
+            _ => return Ok(()),
+        }
+    }
 }
 
 fn run(store: &dyn Reads, key: &[u8], value: &[u8], report: &mut Report) -> Result<(), Error> {
@@ -83,6 +110,8 @@ fn entries(store: &dyn Reads, key: &RunKey, state: &RunState, problem: &mut impl
     }
     expected.extend(state.pinned_to().map(|version| (Space::Pinned, keys::pinned(&state.namespace, &version, key))));
     expected.extend(errands(state).map(|errand| (Space::Errand, keys::errand(key, errand.event_id))));
+    // A run is loose until it is packed, which may be at any time.
+    expected.extend(closed_entries(state, key).into_iter().filter(|(space, _)| *space == Space::Closed));
     for (space, entry) in expected {
         if store.get(space, &entry)?.is_none() {
             problem(format!("its entry in {} is missing", space.name()));
@@ -122,8 +151,17 @@ fn state_of(store: &dyn Reads, key: &RunKey) -> Result<Option<RunState>, Error> 
 
 /// Index entries that no state calls for.
 fn indexes(store: &dyn Reads, report: &mut Report) -> Result<(), Error> {
-    let indexes =
-        [Space::Timer, Space::Busy, Space::Errand, Space::Listed, Space::ByWorkflow, Space::Signal, Space::Pinned];
+    let indexes = [
+        Space::Timer,
+        Space::Busy,
+        Space::Errand,
+        Space::Listed,
+        Space::ByWorkflow,
+        Space::Signal,
+        Space::Pinned,
+        Space::Closed,
+        Space::Loose,
+    ];
     for space in indexes {
         let mut from = Vec::new();
         loop {
@@ -143,6 +181,9 @@ fn indexes(store: &dyn Reads, report: &mut Report) -> Result<(), Error> {
                     Space::Pinned => run
                         .zip(state.pinned_to())
                         .is_some_and(|(run, version)| *entry == keys::pinned(&state.namespace, &version, &run)),
+                    Space::Closed | Space::Loose => run.is_some_and(|run| {
+                        closed_entries(state, &run).iter().any(|(of, key)| *of == space && key == entry)
+                    }),
                     Space::Timer => keys::parse_timer(entry).is_some_and(|(at, _)| at.0 == state.wake_at),
                     _ => true,
                 });

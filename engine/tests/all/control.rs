@@ -460,8 +460,19 @@ async fn what_is_not_implemented_says_so() {
     let request = DescribeNamespaceRequest { namespace: "elsewhere".to_owned(), ..Default::default() };
     let status = service.describe_namespace(request.into_request()).await.expect_err("is not there");
     assert_eq!(status.code(), Code::NotFound);
-    let request = RegisterNamespaceRequest { namespace: "elsewhere".to_owned(), ..Default::default() };
+    let mut request = RegisterNamespaceRequest { namespace: "elsewhere".to_owned(), ..Default::default() };
+    for too_short in [None, Some(Duration::from_secs(3_599))] {
+        request.workflow_execution_retention_period = too_short.map(|time| time.try_into().expect("a duration"));
+        let status = service.register_namespace(request.clone().into_request()).await.expect_err("is too short");
+        let said = (status.code(), status.message());
+        assert_eq!(said, (Code::InvalidArgument, "A valid retention period is not set on request."));
+    }
+    request.workflow_execution_retention_period = Some(Duration::from_secs(3_600).try_into().expect("a duration"));
     service.register_namespace(request.clone().into_request()).await.expect("registers");
+    let describe = DescribeNamespaceRequest { namespace: "elsewhere".to_owned(), ..Default::default() };
+    let described = service.describe_namespace(describe.into_request()).await.expect("is there").into_inner();
+    let config = described.config.expect("a configuration");
+    assert_eq!(config.workflow_execution_retention_ttl, request.workflow_execution_retention_period);
     let again = service.register_namespace(request.into_request()).await.expect_err("is there already");
     assert_eq!(again.code(), Code::AlreadyExists);
     engine.shutdown().await;

@@ -6,6 +6,7 @@ mod deployments;
 mod families;
 mod fixture;
 mod fleet;
+mod keeping;
 mod kin;
 mod restart;
 mod serving;

@@ -1,10 +1,17 @@
 //! Both sides of a what-if in the same words: steps in order, and sums turn by turn.
 
 use domain::{
-    Committed, EventBody, PrivateEntry, Step, Take, Usage, commit::IdleReason, content::Block, content::Content,
-    event::StopReason, model::Purpose, outcome::Call, rollout::Price,
+    Committed, EventBody, PrivateEntry, Step, Take, Usage,
+    commit::IdleReason,
+    content::{BlobRef, Block, Content},
+    event::StopReason,
+    model::Purpose,
+    outcome::Call,
+    rollout::Price,
+    session::LogEntry,
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// A step of a harness, as it is compared: what was asked for, not how it was put.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -196,29 +203,67 @@ pub fn sums(
     says: &mut dyn FnMut(Option<&Content>) -> Option<bool>,
 ) -> Vec<Sum> {
     let mut sums: Vec<Sum> = Vec::new();
-    let mut turn = turn;
     let mut said = None;
+    each(commits, turn, until, |turn, entry| match (entry, sums.last_mut()) {
+        (None, _) => {
+            said = None;
+            sums.push(Sum { turn, ..Sum::default() });
+        }
+        (Some(entry), Some(sum)) => sum.add(&entry.event.body, &mut said, says),
+        (Some(_), None) => {}
+    });
+    sums
+}
+
+/// Shows the entries of some commits with the turn that they are in, up to turn `until`, and `None` where a turn begins; `turn`
+/// is the number of the last one before them.
+pub fn each<'a>(
+    commits: impl IntoIterator<Item = &'a Committed>,
+    mut turn: u64,
+    until: u64,
+    mut see: impl FnMut(u64, Option<LogEntry>),
+) {
     for committed in commits {
         let mut entries = committed.entries().into_iter();
         for take in &committed.commit.takes {
             match take {
+                Take::Private { entry: PrivateEntry::TurnBegun {} } if turn == until => return,
                 Take::Private { entry: PrivateEntry::TurnBegun {} } => {
-                    if turn == until {
-                        return sums;
-                    }
                     turn += 1;
-                    said = None;
-                    sums.push(Sum { turn, ..Sum::default() });
+                    see(turn, None);
                 }
                 Take::Private { .. } => {}
-                _ => {
-                    let (Some(sum), Some(entry)) = (sums.last_mut(), entries.next()) else { continue };
-                    sum.add(&entry.event.body, &mut said, says);
-                }
+                _ => entries.next().into_iter().for_each(|entry| see(turn, Some(entry))),
             }
         }
     }
-    sums
+}
+
+/// What is expected of the last message of a turn, and which of those that are kept by reference say it.
+#[derive(Clone, Copy, Debug)]
+pub struct Words<'a> {
+    pub expected: Option<&'a str>,
+    pub kept: &'a BTreeMap<String, bool>,
+}
+
+impl Words<'_> {
+    /// Whether a last message, if there is one, says it. `None`: nobody knows, or asks.
+    pub fn say(&self, last: Option<&Content>) -> Option<bool> {
+        let expected = self.expected?;
+        match last {
+            Some(Content::Blob(blob)) => self.kept.get(&blob.blob).copied(),
+            Some(Content::Inline(blocks)) => Some(says(blocks, expected)),
+            None => Some(says(&[], expected)),
+        }
+    }
+}
+
+/// A message that is kept by reference.
+pub fn by_reference(last: Option<&Content>) -> Option<(String, BlobRef)> {
+    match last {
+        Some(Content::Blob(blob)) => Some((blob.blob.clone(), blob.clone())),
+        _ => None,
+    }
 }
 
 impl Sum {

@@ -10,7 +10,7 @@ use crate::{
     state::Op,
 };
 use domain::{
-    Failure, Status, Time, Usage,
+    Failure, PrivateEntry, Status, Take, Time, Usage,
     agent::{HarnessRef, StrategyRef},
     commit::Fork,
     content::{BlobRef, Json},
@@ -157,14 +157,35 @@ fn says(asked: &Asked, text: &str) -> ModelOutcome {
     ModelOutcome { digest, events: vec![domain::Event { id, body, processed_at: None }], private: Some(private) }
 }
 
-/// A model's answer that makes a call.
-fn calls(asked: &Asked, like: &Call) -> ModelOutcome {
+/// A model's answer that makes calls, side by side.
+fn calls(asked: &Asked, like: &[Call]) -> ModelOutcome {
     let mut said = says(asked, "let me see");
     if let ModelDigest::Answer { calls, stop_reason, .. } = &mut said.digest {
         *stop_reason = "tool_use".into();
-        calls.push(Call { tool_use_id: ids::derive("sevt", &[&asked.activity, "call"]), ..like.clone() });
+        calls.extend(like.iter().enumerate().map(|(at, like)| Call {
+            tool_use_id: ids::derive("sevt", &[&asked.activity, &at.to_string()]),
+            ..like.clone()
+        }));
     }
+    said.events.extend(like_events(asked, like));
     said
+}
+
+fn like_events(asked: &Asked, like: &[Call]) -> Vec<domain::Event> {
+    let event = |(at, like): (usize, &Call)| {
+        let (name, input) = (like.name.clone(), like.input.clone());
+        let body = match like.kind {
+            domain::agent::ToolKind::Custom => domain::EventBody::AgentCustomToolUse { name, input },
+            _ => domain::EventBody::AgentToolUse {
+                name,
+                input,
+                evaluated_permission: Some(like.permission),
+                evaluation: None,
+            },
+        };
+        domain::Event { id: ids::derive("sevt", &[&asked.activity, &at.to_string()]), body, processed_at: None }
+    };
+    like.iter().enumerate().map(event).collect()
 }
 
 /// The first call of a recorded session.
@@ -463,29 +484,11 @@ fn a_last_message_that_is_kept_by_reference_is_the_last_message() {
     }
 }
 
-/// The state goes over into a session of its own: the call is made there, in a new hand, and the whole log replays.
-#[test]
-fn what_is_left_goes_on_in_a_session_of_its_own() {
-    let session = recorded(
-        ("loop", 1),
-        &[&[("first", &[], 10)], &[("looking", &["bash"], 10), ("done", &[], 10)], &[("last", &[], 10)]],
-    );
-    let (recording, like) = (session.recording(), first_call(&session));
-    let variant = Variant { harness: named("plan-act", 1), ..Variant::default() };
-    let input = Input { live: true, ..input(2, variant) };
-    // The first call is in the record; the second one is not.
-    let mut asked = 0;
-    let mut model = |request: &Asked, _: &Value| {
-        asked += 1;
-        let input_sha256 = if asked == 1 { like.input_sha256.clone() } else { "00".into() };
-        calls(request, &Call { input_sha256, ..like.clone() })
-    };
-    let (trial, _) = tried(&recording, &input, Some(&mut model));
-    let mut report = trial.report(&input, &BTreeMap::new());
-    assert_eq!(report.end, End::Call { turn: 2, round: 2, name: "bash".into() });
-    let left = trial.left().expect("it ended at a call");
-    assert_eq!(left.inputs.len(), 1, "one turn is left");
-
+/// The session that goes on from what is left, through the turn that is on: its report, and the calls that it made.
+fn gone_on(recording: &Recording, trial: &Trial, input: &Input) -> (Report, Vec<Call>) {
+    let mut report = trial.report(input, &BTreeMap::new());
+    assert!(matches!(report.end, End::Call { .. }), "{report:#?}");
+    let left = trial.left(input, &BTreeMap::new()).expect("it ended at a call");
     let fork = Fork {
         parent: kit::SESSION.into(),
         session_id: "sesn_whatif".into(),
@@ -501,13 +504,22 @@ fn what_is_left_goes_on_in_a_session_of_its_own() {
     let count = commits.len();
     let mut on = Session::of(state, Recording { commits, ..recording.clone() }, count);
     on.settle();
-    let mut results = 0;
-    while let Some((activity, op)) = on.flying.first().cloned() {
+    let mut made = Vec::new();
+    loop {
+        for blocked in on.state.blocked.clone() {
+            match blocked.on {
+                crate::state::Blocker::Ask => on.confirm(&blocked.call.tool_use_id, true),
+                crate::state::Blocker::Allowed => continue,
+                _ => on.answer(&blocked.call.tool_use_id, "from the client"),
+            };
+            on.settle();
+        }
+        let Some((activity, op)) = on.flying.first().cloned() else { break };
         match op {
             Op::Provision { hand } => on.hand_is_ready(&activity, &hand),
             Op::Execute { call } => {
-                results += 1;
                 on.tool_returns(&activity, &call, "something else", false);
+                made.push(call);
             }
             Op::CallModel { .. } => on.model_answers(&activity, "PLAN COMPLETE", &[]),
             Op::Collect {} => on.collected(&activity),
@@ -515,18 +527,135 @@ fn what_is_left_goes_on_in_a_session_of_its_own() {
         }
         on.settle();
     }
-    assert_eq!((results, on.state.summary.status, on.state.summary.turn), (1, Status::Idle, 2));
-
+    assert_eq!((on.state.summary.status, on.state.summary.turn), (Status::Idle, left.state.summary.turn));
     let whole = Recording { session_id: "sesn_whatif".into(), ..on.recording() };
     assert_eq!(whole.commits.len(), on.committed.len());
     let mut own = |wanted: &HarnessRef| registry::find(wanted).map(|found| Box::new(found) as Box<dyn Ask>);
     let replayed = replay(&whole, With::Own(&mut own)).unwrap();
     assert_eq!((replayed.divergence, replayed.commits), (None, whole.commits.len() as u64));
-    report.went_on("sesn_whatif", &whole.commits[shared..], false, None);
+    report.went_on("sesn_whatif", &left, &whole.commits[shared..], false, &NOTHING_EXPECTED);
+    (report, made)
+}
+
+const NOTHING_EXPECTED: super::Words<'static> = super::Words { expected: None, kept: &BTreeMap::new() };
+
+/// The state goes over into a session of its own: the call is made there, in a new hand, and the whole log replays.
+#[test]
+fn what_is_left_goes_on_in_a_session_of_its_own() {
+    let session = recorded(
+        ("loop", 1),
+        &[&[("first", &[], 10)], &[("looking", &["bash"], 10), ("done", &[], 10)], &[("last", &[], 10)]],
+    );
+    let (recording, like) = (session.recording(), first_call(&session));
+    let variant = Variant { harness: named("plan-act", 1), ..Variant::default() };
+    let input = Input { live: true, ..input(2, variant) };
+    // The first call is in the record; the second one is not.
+    let mut asked = 0;
+    let mut model = |request: &Asked, _: &Value| {
+        asked += 1;
+        let input_sha256 = if asked == 1 { like.input_sha256.clone() } else { "00".into() };
+        calls(request, &[Call { input_sha256, ..like.clone() }])
+    };
+    let (trial, _) = tried(&recording, &input, Some(&mut model));
+    let left = trial.left(&input, &BTreeMap::new()).expect("it ended at a call");
+    assert_eq!((left.inputs.len(), left.recorded.len()), (1, 2), "one turn is left");
+    let (report, made) = gone_on(&recording, &trial, &input);
     assert!(matches!(&report.end, End::WentOn { turn: 2, round: 2, waits: false, .. }), "{report:#?}");
-    assert_eq!((report.answered.calls_recorded, report.answered.calls_live), (1, 1));
+    assert_eq!((report.answered.calls_recorded, report.answered.calls_live, made.len()), (1, 1, 1));
     let tried = report.turns[0].tried.as_ref().expect("the turn was gone through");
     assert!(tried.ended_well(), "{report:#?}");
     assert_eq!(report.answered.requests_live, tried.requests);
     assert!(report.turns[1].tried.is_none(), "the last turn was not begun");
+}
+
+/// Calls of one answer, some of which the record answers: in whatever order they come, those keep their results, and only the others
+/// are made.
+#[test]
+fn of_calls_side_by_side_only_those_are_made_that_the_record_does_not_answer() {
+    let turns: &[&[Said]] = &[&[
+        ("looking", &["bash"], 10),
+        ("looking on", &["bash"], 20),
+        ("asking", &["bash", "lookup", "write"], 30),
+        ("done", &[], 40),
+    ]];
+    let session = recorded(("loop", 1), turns);
+    let recording = session.recording();
+    let known: Vec<Call> = session
+        .commits
+        .iter()
+        .flat_map(|(_, intake)| &intake.closed)
+        .filter_map(|closing| match &closing.outcome {
+            Some(crate::Outcome::Model { digest: ModelDigest::Answer { calls, .. }, .. }) if calls.len() == 3 => {
+                Some(calls.clone())
+            }
+            _ => None,
+        })
+        .next()
+        .expect("it made three calls at once");
+    let other = |call: &Call| Call { input_sha256: "00".into(), ..call.clone() };
+    let (bash, lookup, write) = (&known[0], &known[1], &known[2]);
+    let strategy = StrategyRef { name: "window".into(), version: 1, params: json!({"rounds": 1, "leap": 1}) };
+    let input = Input { live: true, ..input(1, Variant { strategy: Some(strategy), ..Variant::default() }) };
+    // What is called, how many of that the record answers, and what the session makes that goes on. `lookup` a client answers, and
+    // `write` somebody has to allow.
+    for (called, answered, makes) in [
+        (vec![bash.clone(), other(bash)], 1, vec![("bash", true)]),
+        (vec![other(bash), bash.clone()], 1, vec![("bash", true)]),
+        (vec![other(bash), other(bash)], 0, vec![("bash", true); 2]),
+        (vec![lookup.clone(), other(bash)], 1, vec![("bash", true)]),
+        (vec![bash.clone(), lookup.clone(), other(write)], 2, vec![("write", true)]),
+        // What was allowed is made where everything else is answered: there.
+        (vec![bash.clone(), other(lookup), write.clone()], 1, vec![("write", false)]),
+        (vec![other(write), other(bash), bash.clone()], 1, vec![("bash", true), ("write", true)]),
+    ] {
+        let is_new = |call: &Call| (call.name.clone(), call.input_sha256 == "00");
+        let what: Vec<(String, bool)> = called.iter().map(is_new).collect();
+        let mut model = |request: &Asked, _: &Value| calls(request, &called);
+        let (trial, _) = tried(&recording, &input, Some(&mut model));
+        let before = trial.report(&input, &BTreeMap::new());
+        let (report, made) = gone_on(&recording, &trial, &input);
+        // Two calls came before, one an answer.
+        assert_eq!(report.answered.calls_recorded, 2 + answered, "{what:?}: {report:#?}");
+        let made: Vec<(String, bool)> = made.iter().map(is_new).collect();
+        assert!(made.iter().map(|(name, is_new)| (name.as_str(), *is_new)).eq(makes), "{what:?}: {made:?}");
+        assert_eq!(report.answered.calls_live + before.answered.calls_recorded, 2 + called.len() as u64, "{what:?}");
+        let tried = report.turns[0].tried.as_ref().expect("the turn was gone through");
+        assert_eq!((tried.calls, tried.ended_well()), (2 + called.len() as u64, true), "{what:?}: {report:#?}");
+    }
+}
+
+/// Sums are over all of its turns, though not all are told of one by one; and over none that somebody began behind them.
+#[test]
+fn every_turn_of_a_session_that_went_on_counts_and_no_other() {
+    let many = TRIAL_TURNS_TOLD_MAX + 2;
+    let first: &[Said] = &[("looking", &["bash"], 10), ("done", &[], 10)];
+    let turn: &[Said] = &[("done", &[], 10)];
+    let turns: Vec<&[Said]> = [first].into_iter().chain(std::iter::repeat_n(turn, many)).collect();
+    let session = recorded(("loop", 1), &turns);
+    let (longer, like) = (session.recording(), first_call(&session));
+    let begins = |committed: &&domain::Committed| {
+        committed.commit.takes.iter().any(|take| matches!(take, Take::Private { entry: PrivateEntry::TurnBegun {} }))
+    };
+    let end = longer.commits.iter().filter(begins).nth(many).expect("a turn more").commit.n as usize;
+    let recording = Recording { commits: longer.commits[..end].to_vec(), ..longer.clone() };
+    let variant = Variant { harness: named("plan-act", 1), ..Variant::default() };
+    let input = Input { live: true, ..input(1, variant) };
+    let mut model = |request: &Asked, _: &Value| calls(request, &[Call { input_sha256: "00".into(), ..like.clone() }]);
+    let (trial, _) = tried(&recording, &input, Some(&mut model));
+    let left = trial.left(&input, &BTreeMap::new()).expect("it ended at a call");
+    // As if the session that went on had done what was recorded; and then somebody had gone on with it.
+    let told = |commits: &[domain::Committed]| {
+        let mut report = trial.report(&input, &BTreeMap::new());
+        report.went_on("sesn_whatif", &left, commits, false, &NOTHING_EXPECTED);
+        report
+    };
+    let report = told(&recording.commits);
+    assert_eq!(report.turns.len(), TRIAL_TURNS_TOLD_MAX);
+    let totals = report.totals();
+    assert_eq!((totals.turns, totals.tried.requests, totals.recorded.calls), (many as u64, many as u64 + 1, 1));
+    assert_eq!(told(&longer.commits), report, "what is sent to it later is its own");
+    let older = super::Left { recorded: Vec::new(), ..left.clone() };
+    let mut report = trial.report(&input, &BTreeMap::new());
+    report.went_on("sesn_whatif", &older, &recording.commits, false, &NOTHING_EXPECTED);
+    assert_eq!(report.totals().turns, TRIAL_TURNS_TOLD_MAX as u64, "all that an earlier build had kept");
 }

@@ -4,7 +4,7 @@
 //! Its clock is the workflow's: it moves on by what is waited for, and nobody waits.
 
 use super::{
-    Answered, End, Input, Left, Pair, Record, Report, Totals,
+    Answered, End, Input, Left, Pair, Record, Report, Totals, Words,
     compare::{self, Move},
     record::{CallEnd, ModelEnd, Shape},
 };
@@ -12,7 +12,7 @@ use crate::{
     SessionState,
     frame::{self, Ask},
     intake::{Closing, Intake, Outcome, Waiting},
-    state::{Blocker, Op, Pending, Slice},
+    state::{Blocked, Blocker, Op, Pending, Slice},
 };
 use domain::{
     Commit, Committed, Content, Event, EventBody, PrivateEntry, Status, Summary, Take, Time,
@@ -335,8 +335,16 @@ impl Trial {
         let waits = self.state.blocked.iter().filter(|blocked| blocked.on != Blocker::Allowed);
         let waits = waits.min_by_key(|blocked| self.record.place(&blocked.call)).cloned();
         let Some(blocked) = waits else { return self.end = Some(End::Complete {}) };
-        let known = self.record.result(&blocked.call);
-        let mail = known.and_then(|known| match blocked.on {
+        match self.known_answer(&blocked) {
+            Some(answer) => self.mailbox.push(answer),
+            None => self.miss(&blocked.call),
+        }
+    }
+
+    /// What the record has from outside for a call.
+    fn known_answer(&mut self, blocked: &Blocked) -> Option<Mail> {
+        let known = self.record.result(&blocked.call)?;
+        let mail = match blocked.on {
             Blocker::Ask => {
                 let confirmation = known.confirmation.clone()?;
                 // The call itself is asked for next.
@@ -350,26 +358,36 @@ impl Trial {
                 _ => None,
             },
             Blocker::Allowed => None,
-        });
-        let Some(Mail::Event { event }) = mail else { return self.miss(&blocked.call) };
+        };
+        let Some(Mail::Event { event }) = mail else { return None };
         self.answered.calls_recorded += u64::from(blocked.on != Blocker::Ask);
-        self.mailbox.push(Mail::Event { event: to(event, &blocked.call.tool_use_id) });
+        Some(Mail::Event { event: to(event, &blocked.call.tool_use_id) })
     }
 
+    /// The record does not answer a call. Whoever goes on is not to wait for what it does answer beside it.
     fn miss(&mut self, call: &Call) {
+        for blocked in self.state.blocked.clone() {
+            if let Some(answer) = self.known_answer(&blocked) {
+                return self.mailbox.push(answer);
+            }
+        }
         let (turn, round) = (self.state.summary.turn, self.state.round);
         self.end = Some(End::Call { turn, round, name: call.name.clone() });
     }
 
-    /// What a session needs that makes the call which the record could not answer.
-    pub fn left(&self) -> Option<Left> {
+    /// What a session needs that makes the call which the record could not answer. `words`: as for [`Trial::report`].
+    pub fn left(&self, input: &Input, words: &BTreeMap<String, bool>) -> Option<Left> {
         let Some(End::Call { .. }) = self.end else { return None };
         let turns = usize::try_from(self.turns_left).unwrap_or(usize::MAX);
+        let words = Words { expected: input.expect.as_deref(), kept: words };
+        let pairs = self.pairs(input, &mut |last| words.say(last));
         Some(Left {
             began: self.began.clone(),
             state: self.state.clone(),
             commits: self.committed.clone(),
             inputs: self.record.inputs.iter().take(turns).cloned().collect(),
+            recorded: pairs.into_iter().map(|pair| pair.recorded).collect(),
+            kept: Vec::new(),
         })
     }
 
@@ -386,9 +404,7 @@ impl Trial {
     pub fn last_words(&self, input: &Input) -> BTreeMap<String, BlobRef> {
         let mut words = BTreeMap::new();
         self.pairs(input, &mut |last| {
-            if let Some(Content::Blob(blob)) = last {
-                words.insert(blob.blob.clone(), blob.clone());
-            }
+            words.extend(compare::by_reference(last));
             None
         });
         words
@@ -398,14 +414,8 @@ impl Trial {
     pub fn report(&self, input: &Input, words: &BTreeMap<String, bool>) -> Report {
         let before = &self.record.before.summary;
         let (same_steps, first_step, first_request) = compare::part(&self.record.moves, &self.moves);
-        let mut turns = self.pairs(input, &mut |last| {
-            let expected = input.expect.as_deref()?;
-            match last {
-                Some(Content::Blob(blob)) => words.get(&blob.blob).copied(),
-                Some(Content::Inline(blocks)) => Some(compare::says(blocks, expected)),
-                None => Some(compare::says(&[], expected)),
-            }
-        });
+        let words = Words { expected: input.expect.as_deref(), kept: words };
+        let mut turns = self.pairs(input, &mut |last| words.say(last));
         let totals = Totals::of(&turns);
         turns.truncate(TRIAL_TURNS_TOLD_MAX);
         let summary = &self.state.summary;

@@ -5,7 +5,8 @@
 use super::{SessionLog, Unsealed};
 use crate::{
     blobs,
-    segment::{self, Error, Manifest, Segment},
+    manifest::Manifest,
+    segment::{self, Error, Segment},
 };
 use domain::{Committed, committed::Genesis, content::BlobRef};
 use serde_json::Value;
@@ -36,29 +37,30 @@ impl SessionLog {
     pub async fn fork_point(&mut self, store: &dyn Blobs, at: u64) -> Result<Option<(Genesis, ForkPoint)>, Error> {
         let Some(genesis) = self.genesis().cloned() else { return Ok(None) };
         let before = |committed: &Committed| committed.position + committed.public_events() <= at;
-        let mut manifest = Manifest { genesis: Some(genesis.clone()), ..Manifest::default() };
         let (mut base, mut commits) = (Base::Genesis, Vec::new());
-        let listed = self.manifest.segments.clone();
-        let whole = listed.iter().take_while(|segment| segment.to <= at).count();
-        manifest.segments.extend(listed[..whole].iter().map(|segment| Segment { shared: true, ..segment.clone() }));
-        if let Some(cut) = listed.get(whole) {
-            let (frames, rest) = self.split(store, cut, at).await?;
+        let (mut manifest, cut) = self.manifest.until(store, at).await?;
+        manifest.genesis = Some(genesis.clone());
+        if let Some(cut) = cut {
+            let mut upto = manifest.clone();
+            upto.segments.push(cut.clone());
+            let (frames, rest) = self.split(store, &cut, at).await?;
             let kept = frames.last().map_or(cut.from, |frame| frame.to);
             // The state is that before the first piece.
             let mut state = cut.state.clone();
             if !frames.is_empty() {
                 let state = state.take();
                 let cut = Segment { to: kept, frames, index: None, state, shared: true, cut: None, ..cut.clone() };
-                manifest.segments.push(cut);
+                manifest.push(store, cut).await?;
             }
             if !rest.is_empty() {
                 let rest = segment::write(store, &cut.run_id, &rest).await?;
-                manifest.segments.push(Segment { shared: true, state, ..rest });
+                manifest.push(store, Segment { shared: true, state, ..rest }).await?;
             }
-            (base, commits) = self.since(store, &listed[..=whole]).await?;
+            (base, commits) = self.since(store, &upto).await?;
         } else {
             let included: Vec<&Unsealed> =
                 self.tail.iter().take_while(|unsealed| before(&unsealed.committed)).collect();
+            let sealed = manifest.clone();
             for run in included.chunk_by(|one, other| one.run_id == other.run_id) {
                 let run_id = &*run[0].run_id;
                 let committed: Vec<Arc<Committed>> = run.iter().map(|unsealed| unsealed.committed.clone()).collect();
@@ -68,15 +70,15 @@ impl SessionLog {
                     Base::Inline(state) => Some(blobs::put_json(store, state).await?),
                     _ => None,
                 };
-                manifest.segments.push(Segment { shared: true, state, ..written });
+                manifest.push(store, Segment { shared: true, state, ..written }).await?;
                 commits = committed;
             }
-            if commits.is_empty() && whole > 0 {
-                (base, commits) = self.since(store, &listed[..whole]).await?;
+            if commits.is_empty() && sealed.count() > 0 {
+                (base, commits) = self.since(store, &sealed).await?;
             }
         }
         commits.retain(|committed| before(committed));
-        let position = manifest.segments.last().map_or(0, |segment| segment.to);
+        let position = manifest.end_position();
         Ok(Some((genesis, ForkPoint { position, manifest, base, commits })))
     }
 
@@ -98,13 +100,19 @@ impl SessionLog {
         Ok((whole, commits))
     }
 
-    /// The state that the last of these segments began with and its commits; where a build that kept no state sealed it,
-    /// the commits of all.
-    async fn since(&mut self, store: &dyn Blobs, segments: &[Segment]) -> Result<(Base, Vec<Arc<Committed>>), Error> {
-        let first = segments.iter().rposition(|segment| segment.state.is_some());
-        let base = first.and_then(|first| segments[first].state.clone()).map_or(Base::Genesis, Base::Stored);
+    /// The state that the last segment of a manifest began with and its commits; where a build that kept no state sealed it, those of
+    /// as many before it as it takes.
+    async fn since(&mut self, store: &dyn Blobs, sealed: &Manifest) -> Result<(Base, Vec<Arc<Committed>>), Error> {
+        let (mut backwards, mut segments) = (sealed.backwards(), Vec::new());
+        let mut base = Base::Genesis;
+        while base == Base::Genesis
+            && let Some(segment) = backwards.next(store, &mut self.pages).await?
+        {
+            base = segment.state.clone().map_or(Base::Genesis, Base::Stored);
+            segments.push(segment);
+        }
         let mut commits = Vec::new();
-        for segment in &segments[first.unwrap_or(0)..] {
+        for segment in segments.iter().rev() {
             let blob = self.segment_blob(store, segment).await?;
             for frame in &*self.frames(store, segment).await? {
                 commits.extend(segment::unpack(segment, frame, &blob)?.into_iter().map(Arc::new));

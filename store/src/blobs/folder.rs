@@ -23,6 +23,8 @@ use super::{BlobInfo, BlobWriter, Blobs, CHUNK_BYTES, Digest, Error, Reader, Sto
 /// Files in `tmp/` at opening belong to puts that a crash cut off.
 const TEMPORARY: &str = "tmp";
 
+const COPIED_AT_A_TIME: usize = 1_000;
+
 #[derive(Clone)]
 pub struct FolderBlobs {
     shared: Arc<Shared>,
@@ -38,6 +40,8 @@ struct Shared {
     /// The folders whose own names are known to be on disk: synced once each while this process runs.
     synced: Mutex<HashSet<PathBuf>>,
     poisoned: AtomicBool,
+    /// How many want that nothing is deleted.
+    holds: AtomicU64,
 }
 
 impl FolderBlobs {
@@ -59,8 +63,17 @@ impl FolderBlobs {
             names: Mutex::default(),
             synced: Mutex::default(),
             poisoned: AtomicBool::new(false),
+            holds: AtomicU64::new(0),
         };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Until this goes, no blob is deleted: whoever copies what refers to blobs finds them afterwards.
+    pub fn hold(&self) -> Hold {
+        // Under the lock, so that a delete that is under way has ended.
+        let _names = self.shared.names.lock();
+        self.shared.holds.fetch_add(1, Ordering::AcqRel);
+        Hold { shared: self.shared.clone() }
     }
 
     async fn blocking<T: Send + 'static>(
@@ -69,6 +82,51 @@ impl FolderBlobs {
     ) -> Result<T, Error> {
         let shared = self.shared.clone();
         blocking(move || work(&shared)).await
+    }
+}
+
+/// Blobs that stay.
+pub struct Hold {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.shared.holds.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Hold {
+    /// Copies every blob into another folder, and gives how many; they are on disk when this returns. Takes as long as
+    /// there are bytes: not for async threads.
+    pub fn copy(&self, to: &Path) -> Result<u64, Error> {
+        let copy = |from: &Path, to: &Path| -> io::Result<()> {
+            fs::create_dir_all(to.parent().expect("a blob is in a folder"))?;
+            fs::copy(from, to)?;
+            File::open(to)?.sync_all()
+        };
+        let target = |digest: Digest| {
+            let name = digest.to_string();
+            to.join(&name[..2]).join(&name[2..4]).join(name)
+        };
+        fs::create_dir_all(to).map_err(failed("copy"))?;
+        let (mut after, mut count, mut folders) = (None, 0, HashSet::from([to.to_owned()]));
+        loop {
+            let blobs = self.shared.list(after, COPIED_AT_A_TIME)?;
+            for blob in &blobs {
+                let path = target(blob.digest);
+                copy(&self.shared.path(blob.digest), &path).map_err(failed("copy"))?;
+                folders.extend(path.ancestors().skip(1).take(2).map(Path::to_owned));
+                count += 1;
+            }
+            match blobs.last() {
+                Some(last) if blobs.len() == COPIED_AT_A_TIME => after = Some(last.digest),
+                _ => break,
+            }
+        }
+        let sync = |folder: &PathBuf| File::open(folder)?.sync_all();
+        folders.iter().try_for_each(sync).map_err(failed("copy"))?;
+        Ok(count)
     }
 }
 
@@ -125,6 +183,9 @@ impl Blobs for FolderBlobs {
     async fn delete(&self, digest: Digest, put_before: SystemTime) -> Result<bool, Error> {
         self.blocking(move |shared| {
             let _names = shared.names.lock();
+            if shared.holds.load(Ordering::Acquire) > 0 {
+                return Ok(false);
+            }
             match shared.stat(digest)? {
                 None => Ok(true),
                 Some(info) if info.put_at >= put_before => Ok(false),
@@ -382,6 +443,22 @@ mod tests {
         let (folder, blobs) = fixture();
         let name = blobs.put(Bytes::new()).await.unwrap().to_string();
         assert_eq!(fs::read(folder.path().join("e3/b0").join(name)).unwrap(), b"");
+    }
+
+    #[tokio::test]
+    async fn what_is_held_is_not_deleted_and_can_be_copied() {
+        let (folder, blobs) = fixture();
+        let kept = blobs.put("kept".into()).await.unwrap();
+        let hold = blobs.hold();
+        let later = SystemTime::now() + std::time::Duration::from_secs(60);
+        assert!(!blobs.delete(kept, later).await.unwrap(), "it is held");
+        let to = folder.path().join("copy");
+        assert_eq!(hold.copy(&to).unwrap(), 1);
+        drop(hold);
+        assert!(blobs.delete(kept, later).await.unwrap());
+        let copy = FolderBlobs::open(&to).unwrap();
+        assert_eq!(copy.get(kept).await.unwrap(), "kept");
+        assert_eq!(copy.verify().await.unwrap().problems, Vec::<String>::new());
     }
 
     #[tokio::test]

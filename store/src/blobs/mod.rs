@@ -19,7 +19,7 @@ use futures::TryStreamExt;
 use futures::stream::BoxStream;
 
 pub use self::digest::{Digest, ParseDigestError};
-pub use self::folder::FolderBlobs;
+pub use self::folder::{FolderBlobs, Hold};
 pub use self::memory::MemoryBlobs;
 
 /// How many bytes a read or a buffered write moves at a time.

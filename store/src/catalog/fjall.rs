@@ -67,6 +67,40 @@ impl FjallCatalog {
     }
 }
 
+impl FjallCatalog {
+    /// The rows as readers see them at this moment.
+    pub fn snapshot(&self) -> CatalogSnapshot {
+        CatalogSnapshot { snapshot: self.published.read().clone(), rows: self.rows.clone() }
+    }
+}
+
+/// All rows of a catalog at one moment, whatever is written from then on.
+pub struct CatalogSnapshot {
+    snapshot: Snapshot,
+    rows: Keyspace,
+}
+
+impl CatalogSnapshot {
+    /// Writes the rows into a catalog of their own in a folder that has none; they are on disk when this returns. Takes
+    /// as long as there are rows: not for async threads.
+    pub fn write(&self, folder: &Path) -> Result<(), Error> {
+        let failed = |error: fjall::Error| Error::Open { path: folder.to_owned(), source: Arc::new(error) };
+        let database = folder.join(DATABASE);
+        let db = Database::builder(&database).worker_threads(1).open().map_err(failed)?;
+        let rows = db.keyspace(KEYSPACE, KeyspaceCreateOptions::default).map_err(failed)?;
+        for guard in self.snapshot.iter(&self.rows) {
+            let (key, value) = guard.into_inner().map_err(failed)?;
+            rows.insert(key, value).map_err(failed)?;
+        }
+        db.persist(PersistMode::SyncAll).map_err(failed)?;
+        // Last: it says that the rows are there.
+        match mark(&db, &rows, &folder.join(MARKED)) {
+            Ok(_) => Ok(()),
+            Err(source) => Err(Error::Open { path: folder.to_owned(), source }),
+        }
+    }
+}
+
 #[async_trait]
 impl Catalog for FjallCatalog {
     // Mostly a look into memory, at worst one block from disk: cheaper in place than on another thread.
@@ -239,6 +273,23 @@ mod tests {
         assert_eq!(catalog.verify().await.unwrap(), before);
         let row = catalog.get(ROWS, &99u32.to_be_bytes()).await.unwrap().unwrap();
         assert_eq!(row.len(), 99);
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_is_written_as_it_was_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let catalog = FjallCatalog::open(&folder.path().join("a")).unwrap();
+        for n in 0..100u32 {
+            catalog.write(Batch::new().put(ROWS, n.to_be_bytes(), vec![7; 50]), Durability::Synced).await.unwrap();
+        }
+        let (snapshot, before) = (catalog.snapshot(), catalog.verify().await.unwrap());
+        catalog.write(Batch::new().put(ROWS, "later", "x"), Durability::Synced).await.unwrap();
+        catalog.write(Batch::new().delete(ROWS, 7u32.to_be_bytes()), Durability::Synced).await.unwrap();
+        std::fs::create_dir(folder.path().join("b")).unwrap();
+        snapshot.write(&folder.path().join("b")).unwrap();
+        let copy = FjallCatalog::open(&folder.path().join("b")).unwrap();
+        assert_eq!(copy.verify().await.unwrap(), before);
+        assert_eq!(copy.get(ROWS, &7u32.to_be_bytes()).await.unwrap().unwrap().len(), 50);
     }
 
     /// The files under a folder.

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-pub use self::fjall::FjallCatalog;
+pub use self::fjall::{CatalogSnapshot, FjallCatalog};
 pub use self::memory::MemoryCatalog;
 pub use self::rows::{Record, Versioned};
 

@@ -139,13 +139,7 @@ async fn a_session_can_be_forked_at_every_place(is_temporal: bool) -> anyhow::Re
         anyhow::Ok(())
     };
     let checked = scenario.await;
-    service.with_logs(checked)?;
-    let mut service = service;
-    service.rest().await?;
-    if !is_temporal {
-        service.verify().await?;
-    }
-    Ok(())
+    service.finish(checked).await
 }
 
 /// Forks that are made side by side, and kills of the api between them.
@@ -211,12 +205,7 @@ async fn the_api_dies_while_forks_are_made(is_temporal: bool) -> anyhow::Result<
         check(&client, &events, last, *at).await
     };
     let checked = scenario.await;
-    service.with_logs(checked)?;
-    service.rest().await?;
-    if !is_temporal {
-        service.verify().await?;
-    }
-    Ok(())
+    service.finish(checked).await
 }
 
 on_each_engine![a_session_can_be_forked_at_every_place, the_api_dies_while_forks_are_made];

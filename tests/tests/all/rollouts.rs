@@ -7,11 +7,12 @@ use domain::fault::{Fault, Point};
 use harness::rollout::is_among;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{net::SocketAddr, path::Path};
 use steadyhand_tests::{
-    client::{Client, LoggedEvent, Mark},
+    client::{LoggedEvent, Mark},
     engines::engine,
-    long, on_each_engine,
+    ground::Ground,
+    on_each_engine,
     service::{Layout, Options, Role, Service},
 };
 use tokio::{net::TcpListener, task::JoinSet};
@@ -19,8 +20,6 @@ use tokio::{net::TcpListener, task::JoinSet};
 const SCRIPT: &str = "version = 1\n[[rules]]\nanswer = [{ text = \"Heard.\" }]\n";
 /// Sessions after which a version that fails must have been noticed: at 10 percent, three of its sessions are enough.
 const SESSIONS_MAX: usize = 150;
-/// How often a rollout is looked at: its resource has no stream.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// A service without hands, as no tool is called here.
 async fn service(fault: Option<Fault>, temporal: Option<SocketAddr>) -> anyhow::Result<(Service, Server)> {
@@ -49,76 +48,6 @@ fn failing() -> anyhow::Result<Vec<u8>> {
     ))?)
 }
 
-struct Ground {
-    client: Client,
-    agent: String,
-    environment: String,
-}
-
-impl Ground {
-    async fn new(service: &Service) -> anyhow::Result<Self> {
-        let client = service.client();
-        let agent = client.make("/v1/agents", &json!({"name": "tester", "model": "scripted"})).await?;
-        let environment = client.make("/v1/environments", &json!({"name": "here"})).await?;
-        Ok(Ground { client, agent, environment })
-    }
-
-    async fn add(&self, module: Vec<u8>) -> anyhow::Result<()> {
-        let answer = self.client.request(Method::POST, "/v1/harnesses").body(module).send().await?;
-        ensure!(answer.status() == StatusCode::OK, "{}", answer.text().await?);
-        Ok(())
-    }
-
-    /// A session after its first turn, with the harness that it was given.
-    async fn session(&self) -> anyhow::Result<(String, Vec<LoggedEvent>, String)> {
-        let event = json!({"type": "user.message", "content": [{"type": "text", "text": "go"}]});
-        let body = json!({"agent": self.agent, "environment_id": self.environment, "initial_events": [event]});
-        let id = self.client.make("/v1/sessions", &body).await?;
-        let events = self.client.until(&id, |events| events.last().is_some_and(LoggedEvent::is_idle)).await?;
-        let harness = self.harness(&id).await?;
-        Ok((id, events, harness))
-    }
-
-    async fn harness(&self, session: &str) -> anyhow::Result<String> {
-        let recording = self.client.ok(Method::GET, &format!("/v1/sessions/{session}/recording"), None).await?;
-        let mut harness = recording["genesis"]["harness"].clone();
-        for take in recording["commits"].as_array().into_iter().flatten().flat_map(|c| c["commit"]["takes"].as_array())
-        {
-            for entry in take.iter().map(|take| &take["entry"]).filter(|entry| entry["entry"] == "swapped") {
-                harness = entry["to"].clone();
-            }
-        }
-        Ok(format!("{}@{}", harness["name"].as_str().unwrap_or_default(), harness["version"]))
-    }
-
-    async fn rollout(&self, body: &Value) -> anyhow::Result<String> {
-        self.client.make("/v1/harness_rollouts", body).await
-    }
-
-    async fn look(&self, rollout: &str) -> anyhow::Result<Value> {
-        self.client.ok(Method::GET, &format!("/v1/harness_rollouts/{rollout}"), None).await
-    }
-
-    async fn until(&self, rollout: &str, is_it: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
-        let mut last = Value::Null;
-        let waiting = async {
-            let mut ticks = tokio::time::interval(LOOK);
-            loop {
-                ticks.tick().await;
-                // The service may be on its way back.
-                if let Ok(shown) = self.look(rollout).await {
-                    if is_it(&shown) {
-                        return shown;
-                    }
-                    last = shown;
-                }
-            }
-        };
-        let found = tokio::time::timeout(long::patience(), waiting).await;
-        found.with_context(|| format!("the rollout does not get there: {last:#}"))
-    }
-}
-
 fn stop_of(events: &[LoggedEvent]) -> &str {
     events.last().and_then(|event| event.rest["stop_reason"]["type"].as_str()).unwrap_or_default()
 }
@@ -130,7 +59,7 @@ async fn a_harness_that_breaks_recorded_sessions_is_stopped(is_temporal: bool) -
         let ground = Ground::new(&service).await?;
         ground.add(failing()?).await?;
         for _ in 0..3 {
-            ground.session().await?;
+            ground.turn().await?;
         }
         let rollout = ground.rollout(&json!({"from": "loop@1", "to": "failing@1"})).await?;
         let shown = ground.until(&rollout, |shown| shown["status"] != "gating").await?;
@@ -139,7 +68,7 @@ async fn a_harness_that_breaks_recorded_sessions_is_stopped(is_temporal: bool) -
         let parts = &shown["gate"]["failure"]["at"]["divergence"];
         ensure!(parts["commit"] == 0 && parts["recorded"]["step"]["step"] == "call_model", "both sides: {parts:#}");
         ensure!(shown["reason"].as_str().is_some_and(|why| why.contains("not today")), "{shown:#}");
-        let (_, events, harness) = ground.session().await?;
+        let (_, events, harness) = ground.turn().await?;
         ensure!((stop_of(&events), harness.as_str()) == ("end_turn", "loop@1"), "nobody was given it");
         // In strict mode a harness that is meant to differ is stopped too, and without it is not.
         let gate = json!({"strict": true});
@@ -152,8 +81,8 @@ async fn a_harness_that_breaks_recorded_sessions_is_stopped(is_temporal: bool) -
         ensure!(shown["status"] == "ramping" && shown["gate"]["sessions_differing"] == 4, "{shown:#}");
         anyhow::Ok(())
     };
-    service.with_logs(scenario.await)?;
-    service.stop().await.map(drop)
+    let ended = scenario.await;
+    service.finish(ended).await
 }
 
 async fn one_that_raises_the_error_rate_rolls_back_by_itself(is_temporal: bool) -> anyhow::Result<()> {
@@ -173,7 +102,7 @@ async fn one_that_raises_the_error_rate_rolls_back_by_itself(is_temporal: bool) 
         let (mut failed, mut made) = (Vec::new(), 0);
         while ground.look(&rollout).await?["status"] == "ramping" {
             ensure!(made < SESSIONS_MAX, "nothing was noticed in {made} sessions, {} of which failed", failed.len());
-            let (id, events, harness) = ground.session().await?;
+            let (id, events, harness) = ground.turn().await?;
             let expected = if harness == "failing@1" { "retries_exhausted" } else { "end_turn" };
             ensure!(stop_of(&events) == expected, "{harness}: {}", stop_of(&events));
             ensure!(harness == "loop@1" || is_among(&id, 10), "{id} is not of the tenth that gets it");
@@ -185,13 +114,10 @@ async fn one_that_raises_the_error_rate_rolls_back_by_itself(is_temporal: bool) 
         let reason = shown["reason"].as_str().unwrap_or_default();
         ensure!(reason.starts_with("error rate rose from 0.0000 to 1.0000 at 10 percent (p = "), "{reason}");
         // Nobody gets it any more, and those who had it go on with what was there before.
-        let (_, events, harness) = ground.session().await?;
+        let (_, events, harness) = ground.turn().await?;
         ensure!((stop_of(&events), harness.as_str()) == ("end_turn", "loop@1"));
         for session in failed {
-            let mut ticks = tokio::time::interval(LOOK);
-            while ground.harness(&session).await? != "loop@1" {
-                ticks.tick().await;
-            }
+            ground.holds(&session, "loop@1").await?;
             ground.client.send(&session, "again", Mark::IdempotencyKey).await?;
             let ends = |events: &[LoggedEvent]| events.iter().filter(|event| event.is_idle()).count() == 2;
             let events = ground.client.until(&session, ends).await?;
@@ -199,8 +125,8 @@ async fn one_that_raises_the_error_rate_rolls_back_by_itself(is_temporal: bool) 
         }
         anyhow::Ok(())
     };
-    service.with_logs(scenario.await)?;
-    service.stop().await.map(drop)
+    let ended = scenario.await;
+    service.finish(ended).await
 }
 
 async fn one_that_is_no_worse_is_promoted_and_live_sessions_come_along(is_temporal: bool) -> anyhow::Result<()> {
@@ -208,7 +134,7 @@ async fn one_that_is_no_worse_is_promoted_and_live_sessions_come_along(is_tempor
     let (service, _model) = service(None, temporal.as_ref().map(|temporal| temporal.addr)).await?;
     let scenario = async {
         let ground = Ground::new(&service).await?;
-        let (before, ..) = ground.session().await?;
+        let (before, ..) = ground.turn().await?;
         let rollout = ground.rollout(&promising()).await?;
         let meeting = ground.client.call(Method::POST, "/v1/harness_rollouts", Some(&promising())).await?;
         ensure!(meeting.0 == StatusCode::CONFLICT, "one at a time: {meeting:?}");
@@ -220,12 +146,9 @@ async fn one_that_is_no_worse_is_promoted_and_live_sessions_come_along(is_tempor
         ensure!(resumed["paused"] == false, "{resumed:#}");
         let (old, new) = promoted(&ground, &rollout).await?;
         ensure!(old > 0 && new > 0, "both versions were used: {old}, {new}");
-        let (_, events, harness) = ground.session().await?;
+        let (_, events, harness) = ground.turn().await?;
         ensure!((stop_of(&events), harness.as_str()) == ("end_turn", "loop@2"), "everybody gets it: {harness}");
-        let mut ticks = tokio::time::interval(LOOK);
-        while ground.harness(&before).await? != "loop@2" {
-            ticks.tick().await;
-        }
+        ground.holds(&before, "loop@2").await?;
         let late = ground.client.call(Method::POST, &path("rollback"), None).await?;
         ensure!(late.0 == StatusCode::CONFLICT, "it is over: {late:?}");
         // Back again is a rollout in the other direction.
@@ -233,14 +156,12 @@ async fn one_that_is_no_worse_is_promoted_and_live_sessions_come_along(is_tempor
         let rollout = ground.rollout(&back).await?;
         ground.until(&rollout, |shown| shown["status"] == "ramping").await?;
         ground.client.ok(Method::POST, &format!("/v1/harness_rollouts/{rollout}/promote"), None).await?;
-        let (_, _, harness) = ground.session().await?;
+        let (_, _, harness) = ground.turn().await?;
         ensure!(harness == "loop@1", "{harness}");
         anyhow::Ok(())
     };
-    service.with_logs(scenario.await)?;
-    let (dir, mut service) = (service.data_dir(), service);
-    service.rest().await?;
-    service.verify().await.with_context(|| dir.display().to_string())
+    let ended = scenario.await;
+    service.finish(ended).await
 }
 
 fn promising() -> Value {
@@ -254,7 +175,7 @@ async fn promoted(ground: &Ground, rollout: &str) -> anyhow::Result<(usize, usiz
     let (mut old, mut new) = (0, 0);
     while ground.look(rollout).await?["status"] == "ramping" {
         ensure!(old + new < SESSIONS_MAX, "not promoted after {old} and {new}: {:#}", ground.look(rollout).await?);
-        let (_, events, harness) = ground.session().await?;
+        let (_, events, harness) = ground.turn().await?;
         ensure!(stop_of(&events) == "end_turn", "{harness}: {}", stop_of(&events));
         match harness.as_str() {
             "loop@1" => old += 1,
@@ -283,13 +204,13 @@ async fn cell(point: Point, nth: u64, temporal: Option<SocketAddr>) -> anyhow::R
     let (mut service, _model) = service(Some(Fault { point, nth }), temporal).await?;
     let ended = async {
         let ground = Ground::new(&service).await?;
-        ground.session().await?;
+        ground.turn().await?;
         let rollout = ground.rollout(&promising()).await?;
         let brain = service.process(Role::Brain)?;
         // Sessions are what moves it on to its later steps.
         let working = async {
             loop {
-                if let Err(error) = ground.session().await {
+                if let Err(error) = ground.turn().await {
                     return error;
                 }
             }
@@ -303,8 +224,7 @@ async fn cell(point: Point, nth: u64, temporal: Option<SocketAddr>) -> anyhow::R
         promoted_after(&ground, &rollout).await
     };
     let ended = ended.await;
-    service.with_logs(ended)?;
-    service.stop().await.map(drop)
+    service.finish(ended).await
 }
 
 async fn promoted_after(ground: &Ground, rollout: &str) -> anyhow::Result<()> {
@@ -342,25 +262,17 @@ async fn the_api_dies_on_the_way(is_temporal: bool) -> anyhow::Result<()> {
     let (mut service, _model) = service(None, temporal.as_ref().map(|temporal| temporal.addr)).await?;
     let scenario = async {
         let ground = Ground::new(&service).await?;
-        let (before, ..) = ground.session().await?;
+        let (before, ..) = ground.turn().await?;
         let rollout = ground.rollout(&promising()).await?;
         service.lose().await?;
         ground.until(&rollout, |shown| shown["percent"] == 50).await?;
         service.lose().await?;
         promoted_after(&ground, &rollout).await?;
-        let mut ticks = tokio::time::interval(LOOK);
-        while ground.harness(&before).await? != "loop@2" {
-            ticks.tick().await;
-        }
+        ground.holds(&before, "loop@2").await?;
         anyhow::Ok(())
     };
     let ended = scenario.await;
-    service.with_logs(ended)?;
-    service.rest().await?;
-    if !is_temporal {
-        service.verify().await?;
-    }
-    Ok(())
+    service.finish(ended).await
 }
 
 on_each_engine![

@@ -9,17 +9,12 @@
 use activities::model::scripted::{Script, Server, serve};
 use anyhow::{Context as _, ensure};
 use domain::fault::{Fault, Point};
-use reqwest::{Method, StatusCode};
-use serde_json::{Value, json};
-use std::{
-    net::SocketAddr,
-    path::Path,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use reqwest::Method;
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Instant};
 use steadyhand_tests::{
-    client::{Client, LoggedEvent, Mark},
+    client::{LoggedEvent, Mark},
     engines::engine,
+    ground::Ground,
     long, on_each_engine,
     service::{Layout, Options, Role, Service},
     transcript::check_log,
@@ -34,8 +29,6 @@ const SESSIONS: usize = 20;
 /// Messages of a session; before some of them it is given another harness.
 const MESSAGES: usize = 8;
 const SWAPS: [(usize, &str); 3] = [(1, "loop@2"), (3, "plan-act@1"), (5, "loop@2")];
-/// How often a swap is asked for while the service is away.
-const LOOK: Duration = Duration::from_millis(50);
 /// Sessions that are in the middle of something side by side. The others live too, and rest.
 const AT_ONCE: usize = 20;
 
@@ -59,57 +52,6 @@ async fn service(fault: Option<Fault>, temporal: Option<SocketAddr>) -> anyhow::
     };
     let old = std::env::var_os("STEADYHAND_OLD").map(Into::into);
     Ok((Service::start_old(options, old).await?, model))
-}
-
-#[derive(Clone)]
-struct Ground {
-    client: Client,
-    agent: String,
-    environment: String,
-}
-
-impl Ground {
-    async fn new(service: &Service) -> anyhow::Result<Self> {
-        let client = service.client();
-        let agent = client.make("/v1/agents", &json!({"name": "tester", "model": "scripted"})).await?;
-        let environment = client.make("/v1/environments", &json!({"name": "here"})).await?;
-        Ok(Ground { client, agent, environment })
-    }
-
-    async fn session(&self) -> anyhow::Result<String> {
-        self.client.make("/v1/sessions", &json!({"agent": self.agent, "environment_id": self.environment})).await
-    }
-
-    /// Asks for another harness until the service took it: it may be on its way back. Asked twice it is swapped once more, to the
-    /// same.
-    async fn swap(&self, session: &str, harness: &str) -> anyhow::Result<()> {
-        let asking = async {
-            let path = format!("/v1/sessions/{session}/harness");
-            // A service on its way down or up says nothing that could be waited for.
-            let mut ticks = tokio::time::interval(LOOK);
-            loop {
-                ticks.tick().await;
-                match self.client.call(Method::POST, &path, Some(&json!({"harness": harness}))).await {
-                    Ok((StatusCode::OK, _)) => return Ok(()),
-                    Ok((status, refused)) if status.is_client_error() => anyhow::bail!("{status}: {refused}"),
-                    _ => {}
-                }
-            }
-        };
-        tokio::time::timeout(long::patience(), asking).await.context("the swap is not taken")?
-    }
-
-    /// What the session holds now, and what it was swapped to on the way.
-    async fn harnesses(&self, session: &str) -> anyhow::Result<Vec<String>> {
-        let recording = self.client.ok(Method::GET, &format!("/v1/sessions/{session}/recording"), None).await?;
-        let commits = recording["commits"].as_array().context("it has commits")?;
-        let takes = commits.iter().filter_map(|commit| commit["commit"]["takes"].as_array()).flatten();
-        let swapped = takes.map(|take| &take["entry"]).filter(|entry| entry["entry"] == "swapped");
-        let named =
-            |harness: &Value| format!("{}@{}", harness["name"].as_str().unwrap_or_default(), harness["version"]);
-        let first = named(&recording["genesis"]["harness"]);
-        Ok(std::iter::once(first).chain(swapped.map(|entry| named(&entry["to"]))).collect())
-    }
 }
 
 /// One session at work: messages that do not wait for turns to end, and swaps between them.
@@ -167,11 +109,7 @@ async fn sessions_are_swapped_and_the_service_upgraded_under_load(is_temporal: b
     let (mut service, _model) = service(None, temporal.as_ref().map(|temporal| temporal.addr)).await?;
     let begun = Instant::now();
     let result = load(&mut service, count).await;
-    let swaps = service.with_logs(result)?;
-    service.rest().await?;
-    if !is_temporal {
-        service.verify().await?;
-    }
+    let swaps = service.finish(result).await?;
     let seconds = begun.elapsed().as_secs();
     println!("figures: {count} sessions, {} messages, {swaps} swaps, 1 upgrade, {seconds} s", count * MESSAGES);
     Ok(())
@@ -270,8 +208,7 @@ async fn cell(point: Point, nth: u64, is_temporal: bool) -> anyhow::Result<()> {
         anyhow::Ok(())
     };
     let ended = scenario.await;
-    service.with_logs(ended)?;
-    service.stop().await.map(drop)
+    service.finish(ended).await
 }
 
 on_each_engine![sessions_are_swapped_and_the_service_upgraded_under_load, the_worker_dies_at_every_step_of_a_swap];

@@ -13,8 +13,14 @@ use domain::{
     rollout::Recorded,
     trial::{TrialInput, Tried},
 };
-use harness::whatif::{End, Input, OtherModel, Report, Variant};
-use log::trial::{Ended, ended};
+use harness::{
+    state::Op,
+    whatif::{End, Input, Left, OtherModel, Report, Variant},
+};
+use log::{
+    references::Needed,
+    trial::{Ended, ended},
+};
 use serde_json::{Value, json};
 use std::{path::Path, sync::Arc, time::Duration};
 use steadyhand_tests::{
@@ -65,6 +71,16 @@ impl Model for Hand {
                 stop_reason: "end_turn".to_owned(),
                 ..Answer::default()
             }),
+            "reaching" => {
+                let call = |name: &str, input: Value| json!({"type": "tool_use", "id": format!("toolu_{name}"), "name": name, "input": input});
+                let calls = [
+                    call("web_fetch", json!({"url": "http://elsewhere.invalid/?what=was+read"})),
+                    call("bash", json!({"command": "something new"})),
+                ];
+                let text = json!({"type": "text", "text": "x".repeat(40_000)});
+                let blocks = [text].into_iter().chain(calls).collect();
+                Outcome::Answer(Answer { blocks, stop_reason: "tool_use".to_owned(), ..Answer::default() })
+            }
             // Silent.
             _ => {
                 cancelled.await;
@@ -171,7 +187,36 @@ async fn what_a_model_says_to_a_trial_is_kept_nowhere(on: On) -> anyhow::Result<
     bed.end().await
 }
 
+/// Nobody has asked for the report by then, and a session made of it is a session as any other.
+async fn what_a_live_trial_leaves_is_whole_and_no_more_than_is_allowed(on: On) -> anyhow::Result<()> {
+    let (bed, _asking) = begun(on, 1).await?;
+    let mut live = trial("trial_live", 1, Some("reaching"));
+    live.trials[0].live = true;
+    bed.start_trial(&live).await?;
+    let Tried::Report { report } = outcome(&bed, "trial_live").await? else { anyhow::bail!("no report") };
+    ensure!(report.end == End::Call { turn: 1, round: 1, name: "bash".into() }, "{report:#?}");
+    let left: Left = log::blobs::get_json(&*bed.blobs, report.left.as_ref().context("it is left")?).await?;
+    let executed = left.state.pending.iter().filter_map(|pending| match &pending.op {
+        Op::Execute { call } => Some(call.name.as_str()),
+        _ => None,
+    });
+    ensure!(executed.eq(["bash"]), "a page that nobody named is not fetched, here neither: {:#?}", left.state.pending);
+    let mut needed = Needed::default();
+    left.commits.iter().for_each(|committed| needed.commit(committed));
+    needed.summary(&left.state.summary);
+    needed.resolve(&*bed.blobs).await?;
+    for digest in &needed.blobs {
+        ensure!(bed.blobs.has(*digest).await?.is_some(), "{digest} is not kept");
+    }
+    let kept: Vec<Digest> = left.kept.iter().map(|kept| kept.blob.parse()).collect::<Result<_, _>>()?;
+    let own = &bed.attributes(200_000).await?.agent.snapshot.blob.parse()?;
+    ensure!(kept.len() >= 2, "the long answer and the agent of that model: {kept:?}");
+    ensure!(needed.blobs.iter().all(|digest| digest == own || kept.contains(digest)), "and nobody else refers to them");
+    bed.end().await
+}
+
 on_both!(
+    what_a_live_trial_leaves_is_whole_and_no_more_than_is_allowed,
     trials_take_no_place_that_a_session_waits_for,
     a_trial_that_was_ended_leaves_its_place_in_a_pause,
     what_a_model_says_to_a_trial_is_kept_nowhere,

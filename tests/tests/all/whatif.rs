@@ -118,7 +118,7 @@ impl Ground {
 
 async fn a_session_is_gone_through_again(is_temporal: bool) -> anyhow::Result<()> {
     let temporal = engine(is_temporal)?;
-    let (mut service, model) = service(None, temporal.as_ref().map(|temporal| temporal.addr)).await?;
+    let (service, model) = service(None, temporal.as_ref().map(|temporal| temporal.addr)).await?;
     let scenario = async {
         let ground = Ground::new(&service).await?;
         let sessions = ground.sessions("hurried", 1).await?;
@@ -170,12 +170,8 @@ async fn a_session_is_gone_through_again(is_temporal: bool) -> anyhow::Result<()
         ensure!(ground.client.events(session).await? == before, "nothing of it is in the session");
         anyhow::Ok(())
     };
-    service.with_logs(scenario.await)?;
-    service.rest().await?;
-    if !is_temporal {
-        service.verify().await?;
-    }
-    Ok(())
+    let ended = scenario.await;
+    service.finish(ended).await
 }
 
 async fn a_shim_is_needed_by_one_model_and_dead_weight_on_another(is_temporal: bool) -> anyhow::Result<()> {
@@ -199,8 +195,8 @@ async fn a_shim_is_needed_by_one_model_and_dead_weight_on_another(is_temporal: b
         }
         anyhow::Ok(())
     };
-    service.with_logs(scenario.await)?;
-    service.stop().await.map(drop)
+    let ended = scenario.await;
+    service.finish(ended).await
 }
 
 /// The worker is killed before it begins and after it ended; whoever takes over ends the trial.
@@ -227,13 +223,12 @@ async fn the_worker_dies_on_the_way(is_temporal: bool) -> anyhow::Result<()> {
             anyhow::Ok(())
         };
         let ended = scenario.await;
-        service.with_logs(ended)?;
-        service.stop().await?;
+        service.finish(ended).await?;
     }
     Ok(())
 }
 
-/// Two models: both look once, and the eager one then does something that the other one did not.
+/// Two models: both look, and beside that the eager one does something that the other one did not.
 const EAGER: &str = r#"
 version = 1
 [[rules]]
@@ -244,7 +239,13 @@ when = { results = 0 }
 answer = [{ text = "To work." }, { tool = "bash", input = { command = "echo one >> counter" } }]
 [[rules]]
 when = { results = 1, model = "eager" }
-answer = [{ tool = "bash", input = { command = "echo two >> counter; cat counter" } }]
+answer = [
+    { tool = "bash", input = { command = "wc -l < counter" } },
+    { tool = "bash", input = { command = "echo two >> counter; cat counter" } },
+]
+[[rules]]
+when = { results = 1 }
+answer = [{ tool = "bash", input = { command = "wc -l < counter" } }]
 [[rules]]
 answer = [{ text = "Said: {{result}}" }]
 "#;
@@ -252,7 +253,7 @@ answer = [{ text = "Said: {{result}}" }]
 async fn at_the_first_new_call_a_fork_goes_on(is_temporal: bool) -> anyhow::Result<()> {
     let temporal = engine(is_temporal)?;
     let addr = temporal.as_ref().map(|temporal| temporal.addr);
-    let (mut service, model) = service_of(EAGER, None, addr).await?;
+    let (service, model) = service_of(EAGER, None, addr).await?;
     let scenario = async {
         let ground = Ground::new(&service).await?;
         let client = &ground.client;
@@ -278,11 +279,11 @@ async fn at_the_first_new_call_a_fork_goes_on(is_temporal: bool) -> anyhow::Resu
         let report = &shown["report"];
         ensure!(report["end"]["end"] == "went_on" && report["end"]["waits"] == false, "{report:#}");
         let fork = report["end"]["session_id"].as_str().context("it names its session")?;
-        let answered = json!({"requests_recorded": 0, "requests_live": 4, "calls_recorded": 1, "calls_live": 1});
+        let answered = json!({"requests_recorded": 0, "requests_live": 4, "calls_recorded": 2, "calls_live": 1});
         ensure!(report["answered"] == answered, "{report:#}");
         ensure!(report["turns"].as_array().map(Vec::len) == Some(2) && report["totals"]["turns"] == 2, "{report:#}");
         ensure!(
-            report["turns"][0]["tried"]["calls"] == 2 && report["turns"][0]["recorded"]["calls"] == 1,
+            report["turns"][0]["tried"]["calls"] == 3 && report["turns"][0]["recorded"]["calls"] == 2,
             "{report:#}"
         );
         ensure!(report["first_step"]["tried"]["step"] == "execute", "{report:#}");
@@ -295,8 +296,11 @@ async fn at_the_first_new_call_a_fork_goes_on(is_temporal: bool) -> anyhow::Resu
         check_log(client, fork, &events).await?;
         let said: Vec<String> =
             events.iter().filter(|event| event.kind == "agent.message").map(LoggedEvent::text).collect();
-        ensure!(said == ["To work.", "Said: two\n", "Gone on."], "its sandbox is its own: {said:?}");
-        ensure!(service.effects() == 2, "the recorded call was not made again");
+        let [begun, heard, ended] = &said[..] else { anyhow::bail!("{said:?}") };
+        ensure!((begun.as_str(), ended.as_str()) == ("To work.", "Gone on."), "{said:?}");
+        let found: Vec<&str> = heard.trim_start_matches("Said: ").lines().filter(|line| !line.is_empty()).collect();
+        ensure!(found == ["1", "two"], "what was recorded, and what its own sandbox says: {heard:?}");
+        ensure!(service.effects() == 2, "the recorded calls were not made again");
         ensure!(client.events(&session).await? == before, "nothing of it is in the session");
         let get = |path: String| async move { client.ok(Method::GET, &path, None).await };
         let replayed = get(format!("/v1/sessions/{fork}/replay")).await?;
@@ -323,12 +327,7 @@ async fn at_the_first_new_call_a_fork_goes_on(is_temporal: bool) -> anyhow::Resu
         anyhow::Ok(())
     };
     let ended = scenario.await;
-    service.with_logs(ended)?;
-    service.rest().await?;
-    if !is_temporal {
-        service.verify().await?;
-    }
-    Ok(())
+    service.finish(ended).await
 }
 
 on_each_engine![

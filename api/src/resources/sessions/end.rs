@@ -125,8 +125,8 @@ pub async fn erase(app: &App, id: &str) -> Result<()> {
     // Only now no run follows any more: coming to its end a session may have gone on in new ones.
     let runs = match app.session(id).fresh().await {
         Ok(log) => {
-            let own = log.manifest().segments.iter().filter(|segment| !segment.shared);
-            let sealed = own.map(|segment| segment.run_id.clone());
+            let sealed = log.manifest().since(&*app.blobs, 0).await?;
+            let sealed = sealed.into_iter().filter(|segment| !segment.shared).map(|segment| segment.run_id);
             sealed.chain(log.unsealed_runs()).collect()
         }
         Err(log::segment::Error::History(log::history::Error::NotFound { .. })) => Vec::new(),

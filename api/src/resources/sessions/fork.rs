@@ -16,8 +16,9 @@ use harness::SessionState;
 use harness::context;
 use harness::replay::state_after;
 use log::blobs;
+use log::manifest::Manifest;
 use log::references::Needed;
-use log::segment::Manifest;
+
 use log::session_log::{Base, ForkPoint};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -164,7 +165,7 @@ async fn finish(app: &App, planned: Planned, mut manifest: Manifest, mut needed:
         resource.kind.blob().into_iter().for_each(|blob| needed.blob(blob));
     }
     needed.resolve(&*app.blobs).await?;
-    let (shared, needed) = (manifest.segments.len(), needed.blobs);
+    let (shared, needed) = (manifest.count(), needed.blobs);
     Ok(Plan { fork, state, is_harness_named, shared, needed, policy, resources })
 }
 

@@ -12,8 +12,9 @@ use domain::session::OutputFile;
 use domain::{Summary, Time};
 use jiff::Timestamp;
 use log::follow::Rows;
+use log::manifest::Manifest;
 use log::references::Needed;
-use log::segment::{Manifest, Segment};
+use log::segment::{self, Segment};
 use log::{SessionLog, blobs};
 use store::catalog::Error as CatalogError;
 use store::{Batch, Blobs, Catalog, Digest, Durability, Versioned};
@@ -34,6 +35,8 @@ pub enum Error {
     Catalog(#[from] CatalogError),
     #[error(transparent)]
     Blob(#[from] blobs::Error),
+    #[error(transparent)]
+    Log(#[from] segment::Error),
 }
 
 pub struct SessionRows {
@@ -69,6 +72,7 @@ impl SessionRows {
         let needed = standing(log, projection.map(|projection| &projection.summary), needed);
         let (run_id, history_events) = log.read_to();
         let read_to = ReadTo { run_id: run_id.to_owned(), history_events };
+        let sealed = self.sealed_since(log.manifest(), projection).await?;
         let now = self.clock.now();
         row::change(&*self.catalog, session_id, Durability::Lazy, |row, batch| {
             if row.deleted {
@@ -77,8 +81,7 @@ impl SessionRows {
             let mut known = row.projection.as_ref().map(|projection| projection.outputs.clone()).unwrap_or_default();
             let batch = with_outputs(batch, session_id, &outputs, &replaced, &mut known, at);
             let batch = needed.iter().fold(batch, |batch, digest| row::refer(batch, *digest, session_id));
-            let noted = row.projection.as_ref().map_or(0, |projection| projection.noted);
-            let (batch, noted) = self.note(batch, session_id, log.manifest(), noted, now);
+            let (batch, noted) = sealed.note(batch, session_id, row.projection.as_ref(), now);
             let summary = current.summary.clone();
             let projection = Projection {
                 referred: summary.n,
@@ -99,8 +102,10 @@ impl SessionRows {
     /// The manifest and what it lists are needed as long as the session is.
     async fn keep(&self, session_id: &str, blob: &BlobRef) -> Result<(), Error> {
         let manifest: Manifest = blobs::get_json(&*self.blobs, blob).await?;
-        let segments = manifest.segments.iter().flat_map(Segment::blobs);
-        let needed: BTreeSet<Digest> = segments.chain([blob]).filter_map(|blob| blob.blob.parse().ok()).collect();
+        let listed = manifest.all_listed(&*self.blobs).await?;
+        let needed: BTreeSet<Digest> = listed.iter().chain([blob]).filter_map(|blob| blob.blob.parse().ok()).collect();
+        let known = self.catalog.row::<row::SessionRow>(session_id).await?;
+        let sealed = self.sealed_since(&manifest, known.and_then(|known| known.row.projection).as_ref()).await?;
         let now = self.clock.now();
         row::change(&*self.catalog, session_id, Durability::Synced, |row, batch| {
             if row.deleted {
@@ -108,8 +113,7 @@ impl SessionRows {
             }
             let batch = needed.iter().fold(batch, |batch, digest| row::refer(batch, *digest, session_id));
             let mut row = row::SessionRow { sealed: Some(blob.clone()), ..row.clone() };
-            let noted = row.projection.as_ref().map_or(0, |projection| projection.noted);
-            let (batch, noted) = self.note(batch, session_id, &manifest, noted, now);
+            let (batch, noted) = sealed.note(batch, session_id, row.projection.as_ref(), now);
             if let Some(projection) = &mut row.projection {
                 projection.noted = noted;
             }
@@ -119,22 +123,14 @@ impl SessionRows {
         Ok(())
     }
 
-    /// Notes the runs of the segments after the first `noted` ones.
-    fn note(
-        &self,
-        batch: Batch,
-        session_id: &str,
-        manifest: &Manifest,
-        noted: usize,
-        now: Timestamp,
-    ) -> (Batch, usize) {
-        if !self.delete_sealed_runs {
-            return (batch, noted);
-        }
-        // The histories of shared runs are the other session's.
-        let new = manifest.segments.iter().skip(noted).filter(|segment| !segment.shared);
-        let batch = new.fold(batch, |batch, segment| sealed_runs::insert(batch, session_id, segment, now));
-        (batch, noted.max(manifest.segments.len()))
+    /// The segments that the row does not know of yet.
+    async fn sealed_since(&self, manifest: &Manifest, known: Option<&Projection>) -> Result<Sealed, Error> {
+        let noted = known.map_or(0, |projection| projection.noted);
+        let segments = match self.delete_sealed_runs {
+            true => manifest.since(&*self.blobs, noted).await?,
+            false => Vec::new(),
+        };
+        Ok(Sealed { from: noted, segments })
     }
 
     async fn outputs(&self, summary: &Summary) -> Result<Vec<OutputFile>, Error> {
@@ -142,6 +138,23 @@ impl SessionRows {
         let mut outputs: Vec<OutputFile> = blobs::get_json(&*self.blobs, listing).await?;
         outputs.retain(|output| output.path != DIFF);
         Ok(outputs)
+    }
+}
+
+/// Segments from the `from`th on.
+struct Sealed {
+    from: usize,
+    segments: Vec<Segment>,
+}
+
+impl Sealed {
+    /// Notes their runs, so that their histories are deleted, and how many segments the row knows then.
+    fn note(&self, batch: Batch, session_id: &str, known: Option<&Projection>, now: Timestamp) -> (Batch, usize) {
+        let noted = known.map_or(0, |projection| projection.noted);
+        // The histories of shared runs are the other session's.
+        let new = self.segments.iter().skip(noted.saturating_sub(self.from)).filter(|segment| !segment.shared);
+        let batch = new.fold(batch, |batch, segment| sealed_runs::insert(batch, session_id, segment, now));
+        (batch, noted.max(self.from + self.segments.len()))
     }
 }
 

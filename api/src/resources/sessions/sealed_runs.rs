@@ -3,7 +3,8 @@
 
 use jiff::{SignedDuration, Timestamp};
 use log::blobs;
-use log::segment::{Manifest, Segment};
+use log::manifest::Manifest;
+use log::segment::{self, Segment};
 use store::{Batch, Direction, Durability, Table};
 
 use super::row::SessionRow;
@@ -69,6 +70,8 @@ enum Incomplete {
     NoGenesis,
     #[error(transparent)]
     Unreadable(#[from] blobs::Error),
+    #[error(transparent)]
+    Unlisted(#[from] segment::Error),
 }
 
 /// Reads a segment against its digest, and the manifest by which readers find it.
@@ -76,8 +79,8 @@ async fn whole(app: &App, row: &SessionRow, run_id: &str, segment: &str) -> Resu
     let newest = row.projection.as_ref().and_then(|projection| projection.summary.manifest.as_ref());
     let manifest = row.sealed.as_ref().or(newest).ok_or(Incomplete::NoManifest)?;
     let manifest: Manifest = blobs::get_json(&*app.blobs, manifest).await?;
-    let listed = manifest.segments.iter().find(|listed| listed.run_id == run_id && listed.blob.blob == segment);
-    let listed = listed.ok_or(Incomplete::NotListed)?;
+    let listed = manifest.find(&*app.blobs, run_id).await?;
+    let listed = listed.filter(|listed| listed.blob.blob == segment).ok_or(Incomplete::NotListed)?;
     // It was in the first run, and replay starts from it.
     manifest.genesis.as_ref().ok_or(Incomplete::NoGenesis)?;
     for blob in listed.blobs() {

@@ -1,7 +1,7 @@
 //! Trials: workflows that go through recorded sessions again ([`harness::whatif`]). What they find stands in their history; the
 //! row says whose they are, and goes with the history after a week.
 
-mod claims;
+pub mod claims;
 mod places;
 
 use std::time::Duration;

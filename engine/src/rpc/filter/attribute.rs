@@ -34,6 +34,20 @@ pub const BUILT_IN: &[(&str, Kind)] = &[
 /// Attributes that a namespace registered, with their types.
 pub type Registered = BTreeMap<String, Kind>;
 
+/// The name of a type, as values carry it.
+pub fn type_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Unspecified => "Unspecified",
+        Kind::Text => "Text",
+        Kind::Keyword => "Keyword",
+        Kind::Int => "Int",
+        Kind::Double => "Double",
+        Kind::Bool => "Bool",
+        Kind::Datetime => "Datetime",
+        Kind::KeywordList => "KeywordList",
+    }
+}
+
 /// A name that a query uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attribute {

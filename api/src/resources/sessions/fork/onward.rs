@@ -15,13 +15,13 @@ use crate::resources::sessions::row::{self, SessionRow};
 
 /// Lets the session `id` go on from what was left of a what-if that began at position `at` of `parent`. Done again it changes
 /// nothing. Whether it is there: somebody else may be making it.
-pub async fn go_on(app: &App, parent: &str, id: &str, at: u64, left: Left, kept: &BlobRef) -> Result<bool> {
+pub async fn go_on(app: &App, parent: &str, id: &str, at: u64, left: &Left, kept: &BlobRef) -> Result<bool> {
     if let Some(is_there) = there(app, id).await? {
         return Ok(is_there);
     }
     row::find(app, parent).await?;
     let (mut manifest, state) = before(app, parent, Some(at)).await?;
-    let Left { began, state: reached, commits, .. } = left;
+    let Left { began, state: reached, commits, .. } = left.clone();
     if state.summary.n != began.summary.n {
         let why = format!("session {parent} has {} commits before {at} and had {}", state.summary.n, began.summary.n);
         return Err(ApiError::internal(std::io::Error::other(why)));
@@ -31,7 +31,7 @@ pub async fn go_on(app: &App, parent: &str, id: &str, at: u64, left: Left, kept:
     commits.iter().for_each(|committed| needed.commit(committed));
     let written = segment::write(&*app.blobs, id, &commits).await?;
     let began = Some(blobs::put_json(&*app.blobs, &began).await?);
-    manifest.segments.push(Segment { shared: true, state: began, ..written });
+    manifest.push(&*app.blobs, Segment { shared: true, state: began, ..written }).await?;
     let (attributes, policy) = attributes(app, id, &reached, &ForkSession::default()).await?;
     let resources = reached.summary.attributes.resources.clone();
     let harness = reached.summary.harness.clone();
