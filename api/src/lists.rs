@@ -11,7 +11,7 @@ use std::sync::{Arc, LazyLock};
 use parking_lot::RwLock;
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde_json::Value;
 
 /// The schemas of the types that were met so far.
@@ -84,11 +84,10 @@ impl<'de> DeserializeSeed<'de> for Place<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        // Below what may be anything there is nothing to find.
-        match self.is_open() {
-            true => deserializer.deserialize_ignored_any(IgnoredAny).map(drop),
-            false => deserializer.deserialize_any(self),
-        }
+        // Below what may be anything there is nothing to find. It is walked through all the same: what is nested too deeply
+        // ends there, and what is ignored is read to its last byte.
+        let schemas = if self.is_open() { Vec::new() } else { self.schemas };
+        deserializer.deserialize_any(Place { schemas, ..self })
     }
 }
 
@@ -194,6 +193,15 @@ mod tests {
             let found = refuse_misplaced::<Outer, _>(&mut serde_json::Deserializer::from_str(&text));
             assert_eq!(found.is_ok(), fits, "{text}: {found:?}");
             assert_eq!(refuse_misplaced::<Outer, _>(&body).is_ok(), fits, "{text}");
+        }
+    }
+
+    /// Nobody reads a million brackets to the end to find that they are too many.
+    #[test]
+    fn what_is_nested_too_deeply_ends_where_it_is() {
+        for deep in ["[".repeat(1_000), format!(r#"{{"_any": {}"#, "[".repeat(1_000))] {
+            let found = refuse_misplaced::<Value, _>(&mut serde_json::Deserializer::from_str(&deep)).unwrap_err();
+            assert!(found.to_string().starts_with("recursion limit exceeded"), "{found}");
         }
     }
 }
