@@ -32,7 +32,7 @@ use crate::error::{ApiError, Kind};
 
 const IDENTITY: &str = "steadyhand-api";
 /// A decision takes milliseconds; a worker that is silent for longer is gone.
-const WORKFLOW_TASK_TIMEOUT: Duration = Duration::from_secs(5);
+pub const WORKFLOW_TASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a call may take before the engine counts as unreachable.
 const CALL_TIME_MAX: Duration = Duration::from_secs(10);
 

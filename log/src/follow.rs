@@ -4,6 +4,10 @@
 //! A session is followed from the moment something is sent to it, or a stream opens, until it rests and nobody
 //! listens. A resting session costs nothing.
 
+mod expected;
+
+pub use expected::Awaited;
+
 use crate::{
     history::{self, HistoryReader},
     recent::Recent,
@@ -13,6 +17,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use domain::{Event, Status, Summary, content::BlobRef, limits::CACHED_LOG_BYTES_MAX, session::Mail};
+use expected::Expected;
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, Weak},
@@ -81,6 +86,8 @@ pub struct Followed {
     told: parking_lot::Mutex<Option<Told>>,
     updates: broadcast::Sender<Update>,
     following: parking_lot::Mutex<Following>,
+    expected: Expected,
+    changing: Mutex<()>,
     inner: Arc<Inner>,
 }
 
@@ -163,6 +170,8 @@ impl Follower {
             told: parking_lot::Mutex::default(),
             updates: broadcast::channel(BACKLOG_EVENTS).0,
             following: parking_lot::Mutex::default(),
+            expected: Expected::default(),
+            changing: Mutex::default(),
             inner: self.inner.clone(),
         });
         sessions.insert(session_id.to_owned(), Arc::downgrade(&followed));
@@ -215,6 +224,16 @@ impl Followed {
         self.updates.subscribe()
     }
 
+    /// Whoever sends what follows from the log as it is takes turns with others who do, and keeps his until the log shows it.
+    pub async fn turn(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().await
+    }
+
+    /// Mail that is about to be sent.
+    pub fn expect(&self, mail_id: &str) -> Awaited<'_> {
+        self.expected.expect(mail_id)
+    }
+
     /// The log, read to its end. What was new is told to listeners on the way.
     pub async fn fresh(&self) -> Result<Fresh<'_>, Error> {
         let mut guard = self.log.lock().await;
@@ -255,6 +274,7 @@ impl Followed {
         log.each_since(&*self.inner.blobs, referred, |committed| unreferred.commit(committed)).await?;
         log.summary().into_iter().for_each(|summary| unreferred.summary(summary));
         log.uncommitted().for_each(|mail| unreferred.mail(mail));
+        self.expected.waits(log.uncommitted());
         log.take_claimed().iter().for_each(|blob| unreferred.blob(blob));
         let mut reading = Reading { log, unreferred, is_written: false };
         self.project(&mut reading).await;
@@ -418,6 +438,7 @@ impl Followed {
 
     async fn publish(&self, reading: &mut Reading, news: &News) {
         reading.note(news);
+        self.expected.read(news);
         if is_nothing(news) && reading.is_kept() {
             return;
         }

@@ -53,6 +53,8 @@ struct State {
     failing: HashMap<String, Status>,
     /// RPCs that are performed and answered with a failure.
     losing: HashSet<String>,
+    /// Signals that are taken and not shown, as while a workflow task is worked on.
+    held: Option<Vec<(String, Attributes)>>,
     pub pending: Vec<PendingActivityInfo>,
     pub pollers: HashMap<String, usize>,
     calls: Vec<String>,
@@ -103,6 +105,27 @@ impl FakeEngine {
         let mut state = self.inner.state.lock();
         state.failing.clear();
         state.losing.clear();
+    }
+
+    /// From now on signals are in no history.
+    pub fn hold_signals(&self) {
+        self.inner.state.lock().held = Some(Vec::new());
+    }
+
+    /// Until that many are held.
+    pub async fn held(&self, count: usize) {
+        let mut changes = self.inner.changes.subscribe();
+        while self.inner.state.lock().held.as_ref().is_none_or(|held| held.len() < count) {
+            changes.changed().await.unwrap();
+        }
+    }
+
+    /// Signals that were held are in history, as others are from now on.
+    pub fn show_signals(&self) {
+        let held = self.inner.state.lock().held.take();
+        for (session_id, signaled) in held.into_iter().flatten() {
+            self.append(&session_id, signaled);
+        }
     }
 
     pub fn set_pending(&self, pending: Vec<PendingActivityInfo>) {
@@ -314,7 +337,16 @@ impl FakeEngine {
             input: request.input,
             ..Default::default()
         };
-        self.append(&session_id, Attributes::WorkflowExecutionSignaledEventAttributes(signaled));
+        let signaled = Attributes::WorkflowExecutionSignaledEventAttributes(signaled);
+        let mut state = self.inner.state.lock();
+        if let Some(held) = &mut state.held {
+            held.push((session_id, signaled));
+            drop(state);
+            self.inner.changes.send_modify(|count| *count += 1);
+        } else {
+            drop(state);
+            self.append(&session_id, signaled);
+        }
         Ok(SignalWorkflowExecutionResponse::default().encode_to_vec())
     }
 

@@ -53,7 +53,8 @@ async fn a_share_of_new_sessions_gets_the_new_version() {
         assert_eq!(harness, expected, "{session}");
         counts = if expected == "loop@2" { (counts.0, counts.1 + 1) } else { (counts.0 + 1, counts.1) };
     }
-    assert!(counts.0 > counts.1 && counts.1 > 0, "{counts:?}");
+    // Which of the two is exact, by the session's id, and ids are random: of 40 none is either with a chance below one in a million.
+    assert!(counts.0 > 0 && counts.1 > 0, "{counts:?}");
     assert_eq!(given(&api, &json!({"harness": "loop@1"})).await.1, "loop@1", "what was asked for by name is given");
     assert_eq!(given(&api, &json!({"harness": "plan-act@1"})).await.1, "plan-act@1");
     assert_eq!(api.get("/v1/harness_rollouts").await.ok()["data"][0]["id"], json!(rollout));

@@ -1,5 +1,7 @@
 //! Sessions: made, shown, listed, changed, ended.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use domain::HandName;
 use domain::Take;
@@ -431,6 +433,28 @@ async fn files_of_a_session_come_and_go() {
     api.delete(&format!("{path}/{}", id(&first))).await.refused(404, "not_found_error");
     api.delete(&format!("/v1/sessions/{}", story.session_id)).await.ok();
     assert!(scoped().await.is_empty());
+}
+
+/// A server shows a signal that comes while a workflow task is worked on only when that has ended.
+#[tokio::test]
+async fn a_change_is_answered_once_the_log_shows_it_and_the_next_one_builds_on_it() {
+    let api = Api::new().await;
+    let (_story, events) = begun(&api, json!({})).await;
+    let path = events.trim_end_matches("/events");
+    api.engine.hold_signals();
+    let (one, two) = (json!({"metadata": {"one": "1"}}), json!({"metadata": {"two": "2"}}));
+    let (mut first, second) = (Box::pin(api.post(path, &one)), api.post(path, &two));
+    tokio::select! {
+        answer = &mut first => panic!("answered and shown nowhere: {}", answer.json()),
+        () = api.engine.held(1) => {}
+    }
+    let early = tokio::time::timeout(Duration::from_millis(100), &mut first).await;
+    assert!(early.is_err(), "answered and shown nowhere");
+    api.engine.show_signals();
+    let (first, second) = tokio::join!(first, second);
+    assert_eq!(first.ok()["metadata"], json!({"one": "1"}));
+    assert_eq!(second.ok()["metadata"], json!({"one": "1", "two": "2"}));
+    assert_eq!(api.get(path).await.ok()["metadata"], json!({"one": "1", "two": "2"}));
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! Changing a session's attributes: checked here, sent as a signal, shown as accepted.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use domain::agent::AgentFacts;
@@ -11,6 +13,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 use store::{Batch, Durability};
+use tracing::debug;
 
 use super::current::{self, Current};
 use super::object::Session;
@@ -18,7 +21,7 @@ use super::{agent, create, mcp, row};
 use crate::app::App;
 use crate::body::{JsonBody, Patch};
 use crate::error::{ApiError, Result};
-use crate::gateway;
+use crate::gateway::{self, WORKFLOW_TASK_TIMEOUT};
 use crate::ids;
 use crate::metadata::{self, MetadataPatch};
 use crate::resources::agents::snapshot::{AgentSnapshot, Overrides};
@@ -128,8 +131,12 @@ impl Edit {
     }
 }
 
+/// How long a change may take until the log shows it, before it is answered all the same: a workflow task that is worked on
+/// meanwhile ends in half of that, one way or the other.
+const SHOWN_MAX: Duration = WORKFLOW_TASK_TIMEOUT.saturating_mul(2);
+
 /// Sends the change that `decide` makes of the session as it is. One after the other: a change carries whole values,
-/// and the log is held until this one is in it.
+/// and the next one has to see this one in the log.
 pub async fn apply<T>(
     app: &App,
     id: &str,
@@ -138,7 +145,8 @@ pub async fn apply<T>(
     let followed = app.session(id);
     let _listening = followed.subscribe();
     followed.follow();
-    let told = {
+    let _turn = followed.turn().await;
+    let (told, current, sent) = {
         let log = followed.fresh().await?;
         let mut current = Current::of(&log).ok_or_else(|| ApiError::not_found("session", id))?;
         if current.is_over() {
@@ -155,6 +163,7 @@ pub async fn apply<T>(
         };
         let Edit { title, metadata, agent, resources, strategy } = edit;
         let change = Change { id: ids::new(ids::CHANGE), title, metadata, agent, resources, strategy };
+        let sent = followed.expect(&change.id);
         match app.gateway.signal(id, signal::CHANGE, &change, &change.id).await {
             Ok(()) => {}
             Err(gateway::Error::NotFound { .. }) => return Err(ended()),
@@ -170,10 +179,13 @@ pub async fn apply<T>(
         }
         let status = current.status;
         current::apply(&mut current.summary.attributes, &change, status);
-        (told, current)
+        (told, current, sent)
     };
     followed.follow();
-    Ok(told)
+    if tokio::time::timeout(SHOWN_MAX, sent.shown()).await.is_err() {
+        debug!("a change is kept by the server and not shown yet");
+    }
+    Ok((told, current))
 }
 
 pub fn ended() -> ApiError {
