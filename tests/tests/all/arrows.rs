@@ -45,7 +45,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("reqwest", &["activities", "cli"]),
     // Where bytes last.
     ("fjall", &["store", "engine"]),
-    ("zstd", &["log"]),
+    ("zstd", &["log", "engine"]),
     // What only a program decides, never a library.
     ("clap", &["cli"]),
     ("clap_complete", &["cli"]),
