@@ -68,7 +68,8 @@ impl SessionRows {
                 replaced.insert(output.path.clone(), read);
             }
         }
-        let rests = current.rests() && !current.summary.is_asking_hands();
+        // What was accepted and waits to be taken changes nothing yet, and something hangs on what becomes of it.
+        let rests = current.rests() && !current.summary.is_asking_hands() && log.uncommitted().next().is_none();
         let open = !(rests || log.is_closed());
         let at = current.summary.last_time;
         let needed = standing(log, projection.map(|projection| &projection.summary), needed);
