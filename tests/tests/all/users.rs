@@ -55,7 +55,11 @@ async fn who_takes_over_a_child_of_a_service_that_is_root_finds_nothing_of_it() 
         let found = all.iter().find(|(words, _)| words.contains(name)).map(|(_, uid)| *uid);
         found.with_context(|| format!("no {name} among {all:?}"))
     };
-    ensure!(user_of("worker hand")? == 60_998 && user_of("worker egress")? == 60_999 && user_of("steadyhand-hand launcher")? == 0);
+    ensure!(
+        user_of("worker hand")? == 60_998
+            && user_of("worker egress")? == 60_999
+            && user_of("steadyhand-hand launcher")? == 0
+    );
 
     // The worker works all the same, with a file that goes through the blobs, its own staging and the launcher.
     let form = "--x\r\ncontent-disposition: form-data; name=\"file\"; filename=\"told\"\r\n\r\nwhat the file says\r\n--x--\r\n";
