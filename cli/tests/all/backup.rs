@@ -1,6 +1,6 @@
 //! `steadyhand backup` and `restore`: of a service that works, of a folder that rests, and of what is no backup.
 
-use crate::program::Place;
+use crate::{program::Place, verify::used};
 use std::{
     fs,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -95,12 +95,7 @@ fn neither_writes_over_anything() {
 
 #[test]
 fn what_is_unfinished_damaged_or_of_another_time_is_not_restored() {
-    let place = Place::new();
-    let service = place.serve(HELLO);
-    place.run(&["run", "remember this"]).ok();
-    place.write("upload.txt", "something to keep");
-    place.run(&["file", "upload", "upload.txt"]).ok();
-    service.stop();
+    let place = used();
     place.run(&["restore", "nothing", "--data", "restored"]).failed(6, "is no backup, or one that was not finished");
     place.run(&["backup", "copy"]).ok();
     let manifest = place.read("copy/backup.json");

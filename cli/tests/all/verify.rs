@@ -29,7 +29,7 @@ fn an_empty_folder_is_sound() {
 }
 
 /// A folder in which a session ran, stopped.
-fn used() -> Place {
+pub fn used() -> Place {
     let place = Place::new();
     let service = place.serve(HELLO);
     place.run(&["run", "remember this"]).ok();

@@ -7,6 +7,7 @@ use crate::pb::enums::v1::WorkflowExecutionStatus;
 use crate::pb::history::v1::WorkflowExecutionTerminatedEventAttributes;
 use crate::pb::history::v1::history_event::Attributes;
 
+#[derive(Default)]
 pub struct Terminate {
     pub reason: String,
     pub details: Option<Payloads>,

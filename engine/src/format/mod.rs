@@ -109,14 +109,7 @@ mod tests {
             host.start(start).await.expect("starts");
         }
         let slot = host.newest("default", "closed").expect("reads").expect("is there");
-        let end = Terminate {
-            reason: String::new(),
-            details: None,
-            identity: String::new(),
-            first_run_id: String::new(),
-            from: None,
-        };
-        host.transact(&slot, end, Durability::Synced).await.expect("ends");
+        host.transact(&slot, Terminate::default(), Durability::Synced).await.expect("ends");
         let mut batch = Batch::default();
         for space in [Space::Closed, Space::Loose, Space::About] {
             for (key, _) in store.scan(space, Range::prefix(Vec::new())).expect("scans") {

@@ -240,14 +240,7 @@ mod tests {
     }
 
     async fn end(host: &Arc<Host>, slot: &Arc<Slot>) {
-        let end = Terminate {
-            reason: String::new(),
-            details: None,
-            identity: String::new(),
-            first_run_id: String::new(),
-            from: None,
-        };
-        host.transact(slot, end, Durability::Synced).await.expect("ends");
+        host.transact(slot, Terminate::default(), Durability::Synced).await.expect("ends");
     }
 
     fn count(store: &MemoryStore, space: Space, prefix: &[u8]) -> usize {
