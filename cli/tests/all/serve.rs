@@ -53,6 +53,25 @@ fn the_port_is_in_use() {
 }
 
 #[test]
+fn a_temporal_that_cannot_be_reached() {
+    let place = Place::new();
+    let script = place.write("script.toml", HELLO);
+    // Bound and closed again: nobody listens there.
+    let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let shot = place.run(&[
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--temporal",
+        &addr,
+        "--model-script",
+        script.to_str().unwrap(),
+    ]);
+    shot.failed(3, &format!("error: reach Temporal at {addr}: "));
+    shot.failed(3, "hint: is it running, and is HOST:PORT that of its frontend (usually port 7233)?");
+}
+
+#[test]
 fn the_api_role_never_sees_a_model_key() {
     let place = Place::new().with("ANTHROPIC_API_KEY", "sk-secret");
     let shot = place.run(&["serve", "--role", "api", "--listen", "127.0.0.1:0"]);
