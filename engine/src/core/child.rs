@@ -75,6 +75,7 @@ pub fn start(
                 search_attributes: attributes.map(|indexed_fields| SearchAttributes { indexed_fields }),
                 inherit_build_id: command.inherit_build_id,
                 priority: command.priority,
+                versioning_override: command.versioning_override.map(versioning::modern),
                 ..Default::default()
             },
         ),
@@ -123,8 +124,8 @@ fn check(tx: &Tx<'_>, command: &StartChildWorkflowExecutionCommandAttributes) ->
     if let Some(message) = command.retry_policy.as_ref().and_then(retry::invalid) {
         return Err(bad(format!("invalid WorkflowRetryPolicy on {WHAT}: {message}")));
     }
-    if !command.cron_schedule.is_empty() || command.versioning_override.is_some() {
-        return Err(bad("cron schedules and versioning overrides are not supported by this server".to_owned()));
+    if !command.cron_schedule.is_empty() {
+        return Err(bad("cron schedules are not supported by this server".to_owned()));
     }
     payloads_within(command.input.as_ref(), limits, cause, &format!("{WHAT}Attributes. Input exceeds size limit."))?;
     if command.memo.as_ref().is_some_and(|memo| memo.encoded_len() > limits.memo_bytes_max) {
@@ -163,6 +164,10 @@ pub fn started(
         ..Default::default()
     };
     versioning::pass_on(parent, Heir::Child, in_version, &mut started);
+    // What the parent wants for this child comes before what it has itself.
+    if initiated.versioning_override.is_some() {
+        started.versioning_override = initiated.versioning_override;
+    }
     started
 }
 

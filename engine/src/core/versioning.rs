@@ -424,6 +424,11 @@ pub fn named_version(given: &VersioningOverride) -> Result<Option<Version>, &'st
     }
 }
 
+/// Whether an override is to pin a run.
+pub fn is_pinned(given: &VersioningOverride) -> bool {
+    matches!(given.r#override, Some(Override::Pinned(_)))
+}
+
 /// What a run begins with, as its first event says.
 pub fn begun(started: &Started) -> Option<Versioning> {
     let auto_upgrade = started.inherited_auto_upgrade_info.as_ref();

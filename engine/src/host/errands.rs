@@ -11,7 +11,7 @@ use crate::core::errand::{self, Errand, Settled, What};
 use crate::core::external::{Asker, CancelRequested, Signaled};
 use crate::core::signal::Signal;
 use crate::core::terminate::Terminate;
-use crate::core::{self, At, Refusal};
+use crate::core::{self, At, Refusal, versioning};
 use crate::pb::common::v1::WorkflowExecution;
 use crate::pb::enums::v1::{
     CancelExternalWorkflowExecutionFailedCause as CancelFailed, ParentClosePolicy,
@@ -160,24 +160,46 @@ impl Host {
         let Some(Attributes::StartChildWorkflowExecutionInitiatedEventAttributes(initiated)) = &event.attributes else {
             return Err(disagrees(slot, errand));
         };
+        if !self.may_override(initiated) {
+            return self.cannot_start(slot, errand, initiated, StartFailed::InvalidVersioningOverride);
+        }
         let mut lock = self.starts.lock(&initiated.namespace, &initiated.workflow_id).await;
         loop {
             let Some(start) = self.child_to_start(slot, errand, &event, initiated) else { return Ok(()) };
             let replaced = match self.judge(&start)? {
                 Verdict::Start => None,
                 Verdict::TerminateThenStart(other) if other.key != slot.key => Some(other),
-                _ => {
-                    let outcome = Err(StartFailed::WorkflowAlreadyExists);
-                    let initiated = initiated.clone();
-                    let failed = child::Start { initiated_event_id: errand.event_id, initiated, outcome };
-                    return not_owed_is_fine(self.decide(slot, failed, Durability::Synced).map(|_| ()));
-                }
+                _ => return self.cannot_start(slot, errand, initiated, StartFailed::WorkflowAlreadyExists),
             };
             match self.bear(slot, errand, initiated, start, replaced.as_ref(), lock)? {
                 None => return Ok(()),
                 // The run that was to be replaced closed by itself meanwhile.
                 Some(back) => lock = back,
             }
+        }
+    }
+
+    /// Tells a parent why its child is not started.
+    fn cannot_start(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        errand: Errand,
+        initiated: &StartChild,
+        cause: StartFailed,
+    ) -> Result<(), Error> {
+        let (initiated, outcome) = (initiated.clone(), Err(cause));
+        let failed = child::Start { initiated_event_id: errand.event_id, initiated, outcome };
+        not_owed_is_fine(self.decide(slot, failed, Durability::Synced).map(|_| ()))
+    }
+
+    /// Whether a child can have the version that its parent wants for it, if that wants one.
+    fn may_override(&self, initiated: &StartChild) -> bool {
+        let Some(given) = &initiated.versioning_override else { return true };
+        let queue = initiated.task_queue.as_ref().map_or("", |queue| &queue.name);
+        match versioning::named_version(given) {
+            Ok(Some(version)) => self.queues.deployments.read().polls(&initiated.namespace, &version, queue, false),
+            Ok(None) => !versioning::is_pinned(given),
+            Err(_) => false,
         }
     }
 

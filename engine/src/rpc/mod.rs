@@ -7,6 +7,7 @@ mod describe;
 mod filter;
 mod history;
 mod namespace;
+mod open_closed;
 mod options;
 mod query;
 mod start;
@@ -98,6 +99,8 @@ methods! {
         ListWorkflowExecutions => visibility::list,
         ScanWorkflowExecutions => visibility::scan,
         CountWorkflowExecutions => visibility::count,
+        ListOpenWorkflowExecutions => open_closed::list_open,
+        ListClosedWorkflowExecutions => open_closed::list_closed,
         GetSearchAttributes => visibility::search_attributes,
         DescribeWorkerDeployment => deployment::describe,
         ListWorkerDeployments => deployment::list,

@@ -27,7 +27,7 @@ fn parse(call: &Call, namespace: &str, query: &str) -> Reply<Query> {
 fn page(call: &Call, namespace: &str, query: &str, size: i32, token: &[u8]) -> Reply<ListPage> {
     let namespace = call.namespace(namespace)?;
     let Query { filter, order } = parse(call, namespace, query)?;
-    let limit = usize::try_from(size).ok().filter(|size| *size > 0).unwrap_or(PAGE).min(PAGE_MAX);
+    let limit = page_size(size);
     if let Some(workflow_id) = filter.only_workflow_id() {
         // One workflow id has an index of its own and seldom more than a page of runs.
         let mut runs = call.host.list_workflow(namespace, workflow_id)?;
@@ -47,8 +47,13 @@ fn page(call: &Call, namespace: &str, query: &str, size: i32, token: &[u8]) -> R
     }
 }
 
+/// How many runs a page has when a request asks for so many.
+pub fn page_size(asked: i32) -> usize {
+    usize::try_from(asked).ok().filter(|size| *size > 0).unwrap_or(PAGE).min(PAGE_MAX)
+}
+
 /// A page of runs that are all at hand; the token counts those before it.
-fn cut(mut runs: Vec<WorkflowExecutionInfo>, order: Option<&Order>, token: &[u8], limit: usize) -> ListPage {
+pub fn cut(mut runs: Vec<WorkflowExecutionInfo>, order: Option<&Order>, token: &[u8], limit: usize) -> ListPage {
     if let Some(order) = order {
         runs.sort_by(|a, b| order.compare(a, b));
     }

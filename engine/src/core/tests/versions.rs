@@ -1,8 +1,11 @@
 //! To which version of its workers a run belongs, and when it moves.
 
 use super::*;
-use crate::core::versioning::{SetOverride, Target, Version};
+use crate::core::child;
+use crate::core::state::RunState;
+use crate::core::versioning::{self, SetOverride, Target, Version};
 use crate::pb::enums::v1::{ContinueAsNewVersioningBehavior as Initially, VersioningBehavior as Behavior};
+use crate::pb::history::v1::StartChildWorkflowExecutionInitiatedEventAttributes as Initiated;
 use crate::pb::workflow::v1::VersioningOverride;
 use crate::pb::workflow::v1::versioning_override::{OneTimeOverride, Override, PinnedOverride, PinnedOverrideBehavior};
 
@@ -314,4 +317,19 @@ fn versions_a_pinned_run_that_stayed_is_not_told_again_of_the_same_version() {
         .expect("fails");
     at.target = Target { version: Some(version("3")), revision: 6 };
     assert!(bench.start_as(at).expect("starts").task.target_changed, "another one is news");
+}
+
+#[test]
+fn versions_a_child_has_the_version_that_its_parent_wants_for_it_rather_than_its_parents() {
+    let mut bench = Bench::new();
+    bench.turn("1", Behavior::Pinned, vec![]);
+    let once = OneTimeOverride { target_deployment_version: Some(version("2").wire()) };
+    let once = VersioningOverride { r#override: Some(Override::OneTime(once)), ..Default::default() };
+    for (wanted, expected) in [(None, "1"), (pin("2"), "2"), (Some(once), "2")] {
+        let initiated = Initiated { versioning_override: wanted.clone(), ..Default::default() };
+        let started = child::started(&bench.run.state, 5, initiated, true);
+        assert_eq!(started.versioning_override, wanted);
+        let state = RunState { versioning: versioning::begun(&started), ..Default::default() };
+        assert_eq!(state.route().pinned, Some(version(expected)));
+    }
 }
