@@ -13,6 +13,12 @@ def outcomes(path):
     return {case.get("name"): case.find("failure") is None and case.find("error") is None for case in cases}
 
 
+def second_attempts(path):
+    """Names of tests that passed only when they were run again."""
+    cases = ET.parse(path).getroot().iter("testcase")
+    return sorted(case.get("name") for case in cases if case.find("flakyFailure") is not None)
+
+
 def exceptions(path):
     with open(path, encoding="utf-8") as lines:
         rows = [line.rstrip("\n").split("\t") for line in lines if line.strip() and not line.startswith("#")]
@@ -20,6 +26,9 @@ def exceptions(path):
 
 
 def main(embedded, temporal, listed):
+    for where, path in (("here", embedded), ("on Temporal", temporal)):
+        for name in second_attempts(path):
+            print(f"passed {where} at the second attempt: {name}")
     here, there, listed = outcomes(embedded), outcomes(temporal), exceptions(listed)
     missing = sorted(name for name, passed in there.items() if passed and not here.get(name))
     unlisted = [name for name in missing if name not in listed]

@@ -124,7 +124,9 @@ fn complete(tx: &mut Tx<'_>, completion: Complete, task: &WorkflowTask) -> Resul
             messages.perform(tx, &turn.message_id)?;
             continue;
         }
+        let shown = tx.effects.events.len();
         command::perform(tx, attributes, metadata, completed_event_id, identity, &mut outcome)?;
+        tx.group(shown, command.event_group_markers);
     }
     messages.perform_rest(tx)?;
     if !tx.state.is_open() {

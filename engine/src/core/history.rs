@@ -5,7 +5,7 @@ use super::Tx;
 use super::state::RunState;
 use crate::pb::history::v1::HistoryEvent;
 use crate::pb::history::v1::history_event::Attributes;
-use crate::pb::sdk::v1::UserMetadata;
+use crate::pb::sdk::v1::{EventGroupMarker, UserMetadata};
 use prost::Message;
 use std::collections::HashMap;
 
@@ -22,6 +22,15 @@ impl Tx<'_> {
     pub fn append_with(&mut self, attributes: Attributes, user_metadata: Option<UserMetadata>) -> i64 {
         let event = HistoryEvent { user_metadata, ..self.unnumbered(attributes) };
         self.push(event)
+    }
+
+    /// Gives an event of this transition, by its place in it, the markers by which viewers put events into groups.
+    pub fn group(&mut self, place: usize, markers: Vec<EventGroupMarker>) {
+        if let Some(event) = self.effects.events.get_mut(place).filter(|_| !markers.is_empty()) {
+            let before = event.encoded_len();
+            event.event_group_markers = markers;
+            self.state.history_bytes += (event.encoded_len() - before) as i64;
+        }
     }
 
     /// Something happened outside the workflow: appended, or buffered while a workflow task is started.

@@ -910,3 +910,22 @@ fn a_workflow_is_retried_after_a_failure_and_a_run_timeout_but_not_beyond_its_ch
     over.apply(Wake).expect("wakes");
     assert!(over.last.successor.is_none());
 }
+
+#[test]
+fn what_a_command_says_about_groups_stands_in_its_event() {
+    use crate::pb::sdk::v1::{EventGroupMarker, event_group_marker};
+    let label = event_group_marker::Label { id: "g".into(), ..Default::default() };
+    let markers = vec![EventGroupMarker { variant: Some(event_group_marker::Variant::Label(label)) }];
+    let mut bench = Bench::new();
+    let started = bench.start();
+    let first = bench.next_event_id() + 1;
+    let commands = vec![timer("t", 5), timer("u", 5)];
+    bench
+        .complete_with(&started, commands, |complete| complete.commands[0].event_group_markers = markers.clone())
+        .expect("completes");
+    let grouped: Vec<_> =
+        bench.events.iter().filter(|event| !event.event_group_markers.is_empty()).map(|event| event.event_id).collect();
+    assert_eq!(grouped, [first]);
+    let bytes: usize = bench.events.iter().map(prost::Message::encoded_len).sum();
+    assert_eq!(bench.run.state.history_bytes, bytes as i64);
+}

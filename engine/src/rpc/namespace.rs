@@ -94,6 +94,9 @@ fn response(call: &Call, name: &str, Kept { description, retention_ns }: &Kept) 
 }
 
 pub async fn describe(call: Call, request: DescribeNamespaceRequest) -> Reply<DescribeNamespaceResponse> {
+    if request.namespace.is_empty() && request.id.is_empty() {
+        return Err(Status::invalid_argument("Namespace not set on request."));
+    }
     let names = call.namespaces.0.read();
     let found = names.iter().find(|(name, _)| match request.namespace.as_str() {
         "" => ids::namespace(name) == request.id,

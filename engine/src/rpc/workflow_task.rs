@@ -160,7 +160,8 @@ pub fn query_response(
         workflow_execution: Some(execution),
         workflow_type: Some(workflow_type),
         previous_started_event_id,
-        started_event_id: previous_started_event_id,
+        // Zero says that the task is nothing but a query: SDKs keep such tasks beside each other, and replace any other.
+        started_event_id: 0,
         attempt: 1,
         history: Some(history),
         next_page_token,

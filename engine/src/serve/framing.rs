@@ -1,41 +1,118 @@
-//! One gRPC message a request and one a response: the five bytes in front, the trailers behind.
+//! One gRPC message a request and one a response: the five bytes in front, the trailers behind. Whoever compresses its
+//! request is answered compressed.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
 use http::{HeaderMap, HeaderValue, Response};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Body as HttpBody;
 use std::convert::Infallible;
+use std::error::Error;
+use std::io::{Read, Write};
 use tonic::Status;
 use tonic::body::Body;
 
 const PREFIX: usize = 5;
-/// The largest request that is taken in.
-pub const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The largest message that is taken in. Of a body that is too large this much is read and thrown away, as few clients
+/// listen before they have said it all.
+const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The largest message to the engine, compressed or not: as on a Temporal server.
+const ENGINE_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+const ENCODING: &str = "grpc-encoding";
+const GZIP: HeaderValue = HeaderValue::from_static("gzip");
 
-/// The message of a request body.
-pub fn unframe(mut body: Bytes) -> Result<Bytes, Status> {
+/// How a message stands in its frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    Plain,
+    Gzip,
+}
+
+impl Encoding {
+    /// That of a request.
+    pub fn of(headers: &HeaderMap) -> Encoding {
+        if headers.get(ENCODING).is_some_and(|encoding| encoding == GZIP) { Encoding::Gzip } else { Encoding::Plain }
+    }
+}
+
+/// The largest message to a service, compressed or not.
+pub fn message_bytes_max(service: &str) -> usize {
+    if service.starts_with("temporal.") { ENGINE_MESSAGE_BYTES_MAX } else { MESSAGE_BYTES_MAX }
+}
+
+/// A request's body, if its message is not larger than `max`.
+pub async fn take_in<B>(mut body: B, max: usize) -> Result<Bytes, Status>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Error,
+{
+    let (mut taken, mut length) = (BytesMut::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Status::cancelled(format!("the request could not be read: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        length += data.len();
+        if length <= PREFIX + max {
+            taken.extend_from_slice(&data);
+        } else if length <= PREFIX + MESSAGE_BYTES_MAX {
+            taken.clear();
+        } else {
+            break;
+        }
+    }
+    if length > PREFIX + max {
+        return Err(too_large("grpc: received message larger than max", length - PREFIX, max));
+    }
+    Ok(taken.freeze())
+}
+
+/// In these words SDKs recognise that the same message will never be taken.
+fn too_large(how: &str, length: usize, max: usize) -> Status {
+    Status::resource_exhausted(format!("{how} ({length} vs. {max})"))
+}
+
+/// The message of a request body, not larger than `max` when it is unpacked.
+pub fn unframe(mut body: Bytes, max: usize) -> Result<Bytes, Status> {
     if body.len() < PREFIX {
         return Err(Status::internal("the request has no message"));
     }
     let compressed = body.get_u8() != 0;
     let length = body.get_u32() as usize;
-    if compressed {
-        // In these words SDKs recognise that they have to send without compression.
-        return Err(Status::unimplemented("Content is compressed with `gzip` grpc-encoding which isn't supported"));
-    }
     if body.len() != length {
         return Err(Status::internal("the request is not one whole message"));
     }
-    Ok(body)
+    if compressed { unzip(&body, max) } else { Ok(body) }
+}
+
+fn unzip(zipped: &[u8], max: usize) -> Result<Bytes, Status> {
+    let mut message = Vec::new();
+    let read = GzDecoder::new(zipped).take(max as u64 + 1).read_to_end(&mut message);
+    let length = read.map_err(|error| Status::internal(format!("the message is not compressed by gzip: {error}")))?;
+    if length > max {
+        return Err(too_large("grpc: received message after decompression larger than max", length, max));
+    }
+    Ok(Bytes::from(message))
+}
+
+fn zip(message: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut zipped = GzEncoder::new(Vec::new(), Compression::fast());
+    zipped.write_all(message)?;
+    zipped.finish()
 }
 
 /// A response with one message, or with the status of an error.
-pub fn respond(answer: Result<Vec<u8>, Status>) -> Response<Body> {
+pub fn respond(answer: Result<Vec<u8>, Status>, encoding: Encoding) -> Response<Body> {
+    let answer = answer.and_then(|message| match encoding {
+        Encoding::Plain => Ok(message),
+        Encoding::Gzip => zip(&message).map_err(|error| Status::internal(format!("cannot compress: {error}"))),
+    });
     let message = match answer {
         Ok(message) => message,
         Err(status) => return status.into_http(),
     };
     let mut framed = BytesMut::with_capacity(PREFIX + message.len());
-    framed.put_u8(0);
+    framed.put_u8(u8::from(encoding == Encoding::Gzip));
     framed.put_u32(message.len() as u32);
     framed.put_slice(&message);
     let mut trailers = HeaderMap::new();
@@ -43,6 +120,9 @@ pub fn respond(answer: Result<Vec<u8>, Status>) -> Response<Body> {
     let body = Full::new(framed.freeze()).with_trailers(async move { Some(Ok::<_, Infallible>(trailers)) });
     let mut response = Response::new(Body::new(body));
     response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
+    if encoding == Encoding::Gzip {
+        response.headers_mut().insert(ENCODING, GZIP);
+    }
     response
 }
 
@@ -51,21 +131,52 @@ mod tests {
     use super::*;
     use tonic::Code;
 
+    fn frame(flag: u8, length: usize, rest: &[u8]) -> Bytes {
+        let mut bytes = BytesMut::new();
+        bytes.put_u8(flag);
+        bytes.put_u32(length as u32);
+        bytes.put_slice(rest);
+        bytes.freeze()
+    }
+
     #[test]
     fn a_message_is_taken_out_of_its_frame_or_the_reason_is_said() {
-        let frame = |flag: u8, length: u32, rest: &[u8]| {
-            let mut bytes = BytesMut::new();
-            bytes.put_u8(flag);
-            bytes.put_u32(length);
-            bytes.put_slice(rest);
-            bytes.freeze()
-        };
-        assert_eq!(unframe(frame(0, 3, b"abc")).unwrap(), "abc");
-        assert_eq!(unframe(frame(0, 0, b"")).unwrap(), "");
-        assert_eq!(unframe(frame(0, 4, b"abc")).unwrap_err().code(), Code::Internal);
-        assert_eq!(unframe(Bytes::from_static(b"abc")).unwrap_err().code(), Code::Internal);
-        let zipped = unframe(frame(1, 3, b"abc")).unwrap_err();
-        assert_eq!(zipped.code(), Code::Unimplemented);
-        assert!(zipped.message().contains("grpc-encoding"));
+        let zipped = zip(b"abc").unwrap();
+        assert_eq!(unframe(frame(0, 3, b"abc"), 9).unwrap(), "abc");
+        assert_eq!(unframe(frame(0, 0, b""), 9).unwrap(), "");
+        assert_eq!(unframe(frame(1, zipped.len(), &zipped), 9).unwrap(), "abc");
+        let broken = [frame(0, 4, b"abc"), frame(1, 3, b"abc"), Bytes::from_static(b"abc")];
+        for broken in broken {
+            assert_eq!(unframe(broken, 9).unwrap_err().code(), Code::Internal);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_too_large_is_refused_in_the_words_that_sdks_know() {
+        let bomb = zip(&[0; 10]).unwrap();
+        let refused = unframe(frame(1, bomb.len(), &bomb), 9).unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        assert_eq!(refused.message(), "grpc: received message after decompression larger than max (10 vs. 9)");
+
+        let body = |length: usize| Full::new(frame(0, length, &vec![0; length]));
+        let max = message_bytes_max("temporal.api.workflowservice.v1.WorkflowService");
+        assert_eq!(take_in(body(max), max).await.map(|taken| taken.len()).unwrap(), PREFIX + max);
+        let refused = take_in(body(max + 1), max).await.unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        assert_eq!(refused.message(), "grpc: received message larger than max (4194305 vs. 4194304)");
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_compressed_as_its_request_was() {
+        for (named, encoding) in [("", Encoding::Plain), ("identity", Encoding::Plain), ("gzip", Encoding::Gzip)] {
+            let headers =
+                HeaderMap::from_iter([(http::HeaderName::from_static(ENCODING), HeaderValue::from_static(named))]);
+            assert_eq!(Encoding::of(&headers), encoding);
+            let response = respond(Ok(b"abc".to_vec()), encoding);
+            assert_eq!(response.headers().contains_key(ENCODING), encoding == Encoding::Gzip);
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            assert_eq!(body[0] == 1, encoding == Encoding::Gzip);
+            assert_eq!(unframe(body, 9).unwrap(), "abc");
+        }
     }
 }

@@ -1,10 +1,9 @@
 //! HTTP/2 connections whose requests are answered by a [`Callee`].
 
-use super::framing::{MESSAGE_BYTES_MAX, respond, unframe};
+use super::framing::{Encoding, message_bytes_max, respond, take_in, unframe};
 use crate::engine::Engine;
 use bytes::Bytes;
 use http::{HeaderMap, Request};
-use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::convert::Infallible;
@@ -50,7 +49,10 @@ where
     let callee = Arc::new(callee);
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let callee = callee.clone();
-        async move { Ok::<_, Infallible>(respond(answer(&*callee, request).await)) }
+        async move {
+            let encoding = Encoding::of(request.headers());
+            Ok::<_, Infallible>(respond(answer(&*callee, request).await, encoding))
+        }
     });
     let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -77,16 +79,16 @@ async fn answer(callee: &impl Callee, request: Request<Incoming>) -> Result<Vec<
         return Err(Status::unimplemented(format!("unknown path {path}")));
     };
     callee.admit(&head.headers)?;
-    let body = Limited::new(body, MESSAGE_BYTES_MAX).collect().await;
-    let body = body.map_err(|error| Status::resource_exhausted(format!("the request could not be read: {error}")))?;
-    callee.call(service, rpc, &head.headers, unframe(body.to_bytes())?).await
+    let max = message_bytes_max(service);
+    let message = unframe(take_in(body, max).await?, max)?;
+    callee.call(service, rpc, &head.headers, message).await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use http::header::AUTHORIZATION;
-    use http_body_util::{Full, StreamBody};
+    use http_body_util::{BodyExt, Full, StreamBody};
     use hyper::body::{Body, Frame};
     use tokio::sync::Notify;
     use tonic::Code;

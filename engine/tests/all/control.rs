@@ -54,6 +54,23 @@ async fn queries_see_every_signal_before_them_also_after_the_end() {
 }
 
 #[tokio::test]
+async fn queries_at_the_same_time_are_all_answered_open_and_closed() {
+    let engine = memory();
+    let client = client(&engine).await;
+    beside_worker(&client, WorkerShape::default(), async {
+        let handle = client.start_workflow(Mailbox::run, (), options("popular")).await.expect("starts");
+        happened(&handle, "WorkflowTaskCompleted").await;
+        let all = || futures::future::join_all((0..50).map(|_| mail(&client, "popular")));
+        assert!(all().await.iter().all(Vec::is_empty));
+        handle.signal(Mailbox::post, "stop".to_owned(), WorkflowSignalOptions::default()).await.expect("signals");
+        handle.get_result(WorkflowGetResultOptions::default()).await.expect("completes");
+        assert!(all().await.iter().all(|mail| mail.len() == 1));
+    })
+    .await;
+    engine.shutdown().await;
+}
+
+#[tokio::test]
 async fn without_a_cache_every_task_and_query_is_replayed_from_the_whole_history() {
     for limits in
         [Limits { history_page_max: 7, ..Limits::default() }, Limits { history_page_bytes: 600, ..Limits::default() }]

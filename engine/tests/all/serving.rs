@@ -1,4 +1,4 @@
-//! The same engine over TCP, with a client that compresses until it is told not to.
+//! The same engine over TCP, with a client that compresses.
 
 use crate::fixture::{QUEUE, WorkerShape, beside_worker, connect, memory};
 use crate::workflows::*;
