@@ -14,14 +14,12 @@ use temporalio_common::protos::temporal::api::common::v1::{
     Payload, Payloads, SearchAttributes, WorkflowExecution, WorkflowType,
 };
 use temporalio_common::protos::temporal::api::enums::v1::{
-    EventType, IndexedValueType, UpdateWorkflowExecutionLifecycleStage as Lifecycle, WorkflowExecutionStatus,
+    EventType, IndexedValueType, UpdateWorkflowExecutionLifecycleStage as Lifecycle,
 };
-use temporalio_common::protos::temporal::api::filter::v1::*;
 use temporalio_common::protos::temporal::api::operatorservice::v1::*;
 use temporalio_common::protos::temporal::api::taskqueue::v1::TaskQueue;
 use temporalio_common::protos::temporal::api::update;
 use temporalio_common::protos::temporal::api::update::v1::WaitPolicy;
-use temporalio_common::protos::temporal::api::workflow::v1::WorkflowExecutionInfo;
 use temporalio_common::protos::temporal::api::workflowservice::v1::*;
 
 fn options(id: &str) -> WorkflowStartOptions {
@@ -214,81 +212,6 @@ async fn lists_and_counts_follow_what_happens() {
     let report = engine.verify().expect("reads");
     assert!(report.is_sound(), "{:#?}", report.problems);
     assert_eq!((report.runs, report.open_runs), (4, 3));
-}
-
-#[tokio::test]
-async fn open_and_closed_runs_are_listed_as_before_there_were_queries() {
-    use list_closed_workflow_executions_request::Filters as Closed;
-    use list_open_workflow_executions_request::Filters as Open;
-    let engine = memory();
-    let client = client(&engine).await;
-    let mut service = client.connection().workflow_service();
-    for id in ["ended", "other", "open"] {
-        client.start_workflow(Mailbox::run, (), options(id)).await.expect("starts");
-    }
-    for id in ["ended", "other"] {
-        let handle = client.get_workflow_handle::<Mailbox>(id);
-        handle.terminate(WorkflowTerminateOptions::default()).await.expect("terminates");
-    }
-    let info = describe(&client, "ended").await.workflow_execution_info.expect("an info");
-    let ids = |runs: Vec<WorkflowExecutionInfo>| -> Vec<String> {
-        runs.into_iter().map(|run| run.execution.unwrap_or_default().workflow_id).collect()
-    };
-    let of = |id: &str| WorkflowExecutionFilter { workflow_id: id.to_owned(), run_id: String::new() };
-    let of_type = |name: &str| WorkflowTypeFilter { name: name.to_owned() };
-    let span = |earliest_time, latest_time| Some(StartTimeFilter { earliest_time, latest_time });
-
-    let open = [
-        (None, None, vec!["open"]),
-        (Some(Open::ExecutionFilter(of("open"))), span(info.close_time, None), vec![]),
-        (Some(Open::ExecutionFilter(of("open"))), None, vec!["open"]),
-        (Some(Open::ExecutionFilter(of("ended"))), None, vec![]),
-        (Some(Open::TypeFilter(of_type("Mailbox"))), None, vec!["open"]),
-        (Some(Open::TypeFilter(of_type("Other"))), None, vec![]),
-    ];
-    for (filters, start_time_filter, expected) in open {
-        let request = ListOpenWorkflowExecutionsRequest {
-            namespace: "default".to_owned(),
-            start_time_filter,
-            filters: filters.clone(),
-            ..Default::default()
-        };
-        let found = service.list_open_workflow_executions(request.into_request()).await.expect("lists").into_inner();
-        assert_eq!(ids(found.executions), expected, "{filters:?}");
-    }
-
-    let closed = |filters, start_time_filter, token: Vec<u8>| ListClosedWorkflowExecutionsRequest {
-        namespace: "default".to_owned(),
-        maximum_page_size: 1,
-        next_page_token: token,
-        start_time_filter,
-        filters,
-    };
-    let status = |status: WorkflowExecutionStatus| Some(Closed::StatusFilter(StatusFilter { status: status as i32 }));
-    let ended = || Some(Closed::ExecutionFilter(of("ended")));
-    let table = [
-        (ended(), None, Some(vec!["ended"])),
-        (ended(), span(info.close_time, info.close_time), Some(vec!["ended"])),
-        (ended(), span(None, info.start_time), Some(vec![])),
-        (Some(Closed::TypeFilter(of_type("Other"))), None, Some(vec![])),
-        (status(WorkflowExecutionStatus::Terminated), None, Some(vec!["other"])),
-        (status(WorkflowExecutionStatus::Failed), None, Some(vec![])),
-        (status(WorkflowExecutionStatus::Running), None, None),
-        (None, span(info.close_time, info.start_time), None),
-    ];
-    for (filters, within, expected) in table {
-        let request = closed(filters.clone(), within, Vec::new());
-        let found = service.list_closed_workflow_executions(request.into_request()).await;
-        match expected {
-            Some(expected) => assert_eq!(ids(found.expect("lists").into_inner().executions), expected, "{filters:?}"),
-            None => assert_eq!(found.expect_err("makes no sense").code(), Code::InvalidArgument),
-        }
-    }
-    let first = service.list_closed_workflow_executions(closed(None, None, Vec::new()).into_request()).await;
-    let token = first.expect("lists").into_inner().next_page_token;
-    let second = service.list_closed_workflow_executions(closed(None, None, token).into_request()).await;
-    assert_eq!(ids(second.expect("lists").into_inner().executions), ["ended"]);
-    engine.shutdown().await;
 }
 
 #[tokio::test]
