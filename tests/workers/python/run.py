@@ -43,7 +43,7 @@ async def main(address: str, output: str, names: list[str]) -> None:
         disable_eager_activity_execution=True,
     )
     async with worker:
-        played = {name: await play(client, name) for name in names or ALL}
+        played = {name: await play(client, name) for name in ALL if not names or name in names}
     with open(output, "w", encoding="utf-8") as file:
         json.dump(played, file, indent=1, sort_keys=True)
 

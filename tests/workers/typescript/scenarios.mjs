@@ -79,7 +79,6 @@ export const SCENARIOS = {
     const handle = await leavesOpen(stage);
     const { workflowId } = handle;
     await stage.client.activity.fail({ workflowId, activityId: '1' }, new Error('broken outside'));
-    // The failure has a stack of this very client.
     return outcome(handle.result());
   },
 

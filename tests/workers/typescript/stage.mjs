@@ -4,7 +4,7 @@ import { Worker } from '@temporalio/worker';
 import { WorkflowFailedError, WorkflowUpdateFailedError } from '@temporalio/client';
 import * as activities from './activities.mjs';
 
-export const QUEUE = 'workers';
+export const QUEUE = 'typescript';
 
 // Pauses between two questions to a server for what no history tells.
 export const again = () => new Promise((resolve) => setTimeout(resolve, 20));
@@ -16,8 +16,9 @@ export class Stage {
     Object.assign(this, { client, connection, workflowBundle, name });
   }
 
+  /** Not that of the same scenario in another language, which runs on the same server. */
   id(suffix = '') {
-    return this.name + suffix;
+    return `typescript_${this.name}${suffix}`;
   }
 
   async start(workflow, { suffix, args = [], ...options } = {}) {
