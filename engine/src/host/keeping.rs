@@ -54,7 +54,7 @@ impl Host {
     pub async fn run_keeping(self: Arc<Self>) {
         // Found damaged while this process runs; `verify` tells of them.
         let mut damaged = HashSet::new();
-        while !self.keeping.is_closed() {
+        while !self.keeping.is_closed() && !self.is_poisoned() {
             let next = match self.keep(&mut damaged).await {
                 Ok(next) => next,
                 Err(error) => {

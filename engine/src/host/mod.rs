@@ -267,10 +267,14 @@ impl Host {
         if self.committer.is_none() {
             return Err(store::Error::ReadOnly.into());
         }
-        match self.poisoned.load(Ordering::Acquire) {
+        match self.is_poisoned() {
             true => Err(store::Error::Poisoned.into()),
             false => Ok(()),
         }
+    }
+
+    fn is_poisoned(&self) -> bool {
+        self.poisoned.load(Ordering::Acquire)
     }
 
     fn poison(&self) {

@@ -1,6 +1,6 @@
 //! The whole engine but its disk and its network, in one thread, under a clock that moves when nothing else does: from
 //! one seed the same run, every time. Clients, workers and calls fail, the engine is killed, power is lost, writes are
-//! torn; then faults stop, and everything that was begun must come to its end. [`promises`] says what is checked, and
+//! torn; then faults stop, and everything that was begun must come to its end, and closed runs to theirs. [`promises`] says what is checked, and
 //! every transition is checked by the core itself ([`crate::core::ledger`]).
 //!
 //! `STEADYHAND_SIMULATION_SEED` runs one seed, `STEADYHAND_SIMULATION_SECONDS` new seeds for so long.
@@ -9,6 +9,7 @@ mod client;
 mod dice;
 mod executor;
 mod promises;
+mod records;
 mod store;
 mod worker;
 mod world;
@@ -16,6 +17,8 @@ mod world;
 use crate::clock::Clock;
 use crate::store::{Range, Reads, Space, Storage};
 use executor::Kind;
+use promises::Promises;
+use std::ops::AddAssign;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -24,6 +27,8 @@ use world::{SECOND, World};
 /// Steps in which things go wrong, and steps after that in which all must end.
 const STORMY_STEPS: u64 = 3_000;
 const CALM_STEPS: u64 = 200_000;
+/// How long closed runs are kept where they are not kept for good.
+const RETENTION_NS: i64 = 45 * SECOND;
 
 /// What goes wrong in a simulation.
 #[derive(Clone, Copy)]
@@ -34,10 +39,29 @@ enum Weather {
     DiesAtWrite { write: u64, power_loss: bool },
 }
 
-/// One simulation. `Err` says what was broken; `Ok` how many writes there were.
-fn simulate(seed: u64, weather: Weather) -> Result<u64, Vec<String>> {
-    let world = World::new(seed);
+/// What happened in a simulation, or in several.
+#[derive(Clone, Copy, Debug, Default)]
+struct Figures {
+    writes: u64,
+    /// Histories of closed runs that were packed, and closed runs that were removed.
+    packed: u64,
+    expired: u64,
+}
+
+impl AddAssign for Figures {
+    fn add_assign(&mut self, other: Figures) {
+        self.writes += other.writes;
+        self.packed += other.packed;
+        self.expired += other.expired;
+    }
+}
+
+/// One simulation. `Err` says what was broken.
+fn simulate(seed: u64, weather: Weather) -> Result<Figures, Vec<String>> {
     let storm = matches!(weather, Weather::Storm);
+    // What is kept for good is compared to the last event in the end; what is not must go.
+    let retention_ns = if storm && seed.is_multiple_of(2) { 0 } else { RETENTION_NS };
+    let world = World::new(seed, retention_ns);
     world.calm.set(!storm);
     world.start_engine();
     for _ in 0..3 {
@@ -57,20 +81,15 @@ fn simulate(seed: u64, weather: Weather) -> Result<u64, Vec<String>> {
     result
 }
 
-fn drive(world: &Rc<World>, weather: Weather) -> Result<u64, Vec<String>> {
+fn drive(world: &Rc<World>, weather: Weather) -> Result<Figures, Vec<String>> {
     let dice = world.dice.clone();
+    let mut died = false;
     let storm = matches!(weather, Weather::Storm);
     let steps = if storm { dice.between(STORMY_STEPS / 4, STORMY_STEPS) } else { STORMY_STEPS / 4 };
     for _ in 0..steps {
         match weather {
             Weather::Storm => misfortune(world)?,
-            Weather::DiesAtWrite { write, power_loss } => {
-                if world.store.writes() + 1 == write {
-                    world.store.tear_next(dice.below(4) as usize);
-                } else if world.store.writes() == write {
-                    restart(world, power_loss)?;
-                }
-            }
+            Weather::DiesAtWrite { write, power_loss } => die_at(world, write, power_loss, &mut died)?,
         }
         step(world);
     }
@@ -80,24 +99,48 @@ fn drive(world: &Rc<World>, weather: Weather) -> Result<u64, Vec<String>> {
     world.ending.set(true);
     client::finisher(world);
     for _ in 0..CALM_STEPS {
+        if let Weather::DiesAtWrite { write, power_loss } = weather {
+            die_at(world, write, power_loss, &mut died)?;
+        }
         step(world);
-        if world.promises.borrow().finished && owes_nothing(world) {
-            let writes = world.store.writes();
+        if world.promises.borrow().finished && is_done(world) {
             let open = settle(world)?;
+            let promises = world.promises.borrow();
+            let Promises { packed, expired, .. } = *promises;
             return match open.is_empty() {
-                true => Ok(writes),
+                true => Ok(Figures { writes: world.store.writes(), packed, expired }),
                 false => Err(vec![format!("runs that were told to finish are open: {open:?}")]),
             };
         }
     }
     let open = settle(world)?;
-    Err(vec![format!("not everything came to its end; these runs are open: {open:?}")])
+    let left =
+        UNTIL_DONE.map(|space| (space, world.store.scan(space, Range::prefix(Vec::new())).expect("scans").len()));
+    Err(vec![format!("not everything came to its end: {left:?}; these runs are open: {open:?}")])
 }
 
-/// No run owes another one anything.
-fn owes_nothing(world: &World) -> bool {
+/// Where nothing is left when everything is done: no run owes another one anything, none waits to be packed, and none is
+/// there that is not kept for good.
+const UNTIL_DONE: [Space; 3] = [Space::Errand, Space::Loose, Space::Run];
+
+fn is_done(world: &World) -> bool {
+    let spaces = UNTIL_DONE.iter().filter(|space| world.retention_ns > 0 || **space != Space::Run);
     let range = Range { limit: 1, ..Range::prefix(Vec::new()) };
-    world.store.scan(Space::Errand, range).expect("scans").is_empty()
+    spaces.into_iter().all(|space| world.store.scan(*space, range.clone()).expect("scans").is_empty())
+}
+
+/// The one death that there is, when its write has come.
+fn die_at(world: &World, write: u64, power_loss: bool, died: &mut bool) -> Result<(), Vec<String>> {
+    if *died {
+        return Ok(());
+    }
+    if world.store.writes() + 1 == write {
+        world.store.tear_next(world.dice.below(4) as usize);
+    } else if world.store.writes() >= write {
+        *died = true;
+        restart(world, power_loss)?;
+    }
+    Ok(())
 }
 
 /// One thing happens: a write, a task's turn, or, when nothing else can, time.
@@ -128,7 +171,7 @@ fn misfortune(world: &World) -> Result<(), Vec<String>> {
         world.clock.advance(Duration::from_secs(dice.below(40)));
     }
     if dice.permille(2) {
-        world.clock.set_back(Duration::from_secs(dice.below(20)));
+        world.set_back(Duration::from_secs(dice.below(20)));
     }
     if dice.permille(2) {
         world.store.tear_next(dice.below(4) as usize);
@@ -160,7 +203,7 @@ fn settle(world: &World) -> Result<Vec<String>, Vec<String>> {
     if promises.broken.is_empty() { Ok(open) } else { Err(std::mem::take(&mut promises.broken)) }
 }
 
-fn must_hold(seed: u64, weather: Weather) -> u64 {
+fn must_hold(seed: u64, weather: Weather) -> Figures {
     simulate(seed, weather).unwrap_or_else(|broken| {
         panic!(
             "seed {seed} breaks a promise; again with: STEADYHAND_SIMULATION_SEED={seed} cargo nextest run \
@@ -176,13 +219,16 @@ fn from_seeds_every_promise_is_kept_in_any_weather() {
         let first = number("STEADYHAND_SIMULATION_SEED").unwrap_or_else(crate::clock::entropy);
         let began = Instant::now();
         let seeds = (first..).take_while(|_| began.elapsed() < Duration::from_secs(seconds));
-        let (mut count, mut writes) = (0_u64, 0);
+        let (mut count, mut sum) = (0_u64, Figures::default());
         for seed in seeds {
-            writes += must_hold(seed, Weather::Storm);
+            sum += must_hold(seed, Weather::Storm);
             count += 1;
         }
         assert!(count > 0);
-        let figures = format!("figures: {count} seeds from {first}, {writes} writes\n");
+        let Figures { writes, packed, expired } = sum;
+        let figures = format!(
+            "figures: {count} seeds from {first}, {writes} writes, {packed} histories packed, {expired} runs removed\n"
+        );
         std::io::Write::write_all(&mut std::io::stderr(), figures.as_bytes()).expect("somebody reads the figures");
         return;
     }
@@ -190,16 +236,19 @@ fn from_seeds_every_promise_is_kept_in_any_weather() {
         Some(seed) => {
             must_hold(seed, Weather::Storm);
         }
-        None => (0..100).for_each(|seed| {
-            must_hold(seed, Weather::Storm);
-        }),
+        None => {
+            let mut sum = Figures::default();
+            (0..100).for_each(|seed| sum += must_hold(seed, Weather::Storm));
+            assert!(sum.packed > 100 && sum.expired > 100, "too little became of closed runs: {sum:?}");
+        }
     }
 }
 
 #[test]
 fn the_engine_may_die_in_any_write() {
-    let writes = must_hold(1, Weather::DiesAtWrite { write: u64::MAX, power_loss: false });
-    assert!(writes > 30, "{writes} writes are too few to say anything");
+    let unharmed = must_hold(1, Weather::DiesAtWrite { write: u64::MAX, power_loss: false });
+    let Figures { writes, packed, expired } = unharmed;
+    assert!(writes > 30 && packed > 2 && expired > 2, "{unharmed:?} is too little to say anything");
     for write in 1..=writes {
         for power_loss in [false, true] {
             must_hold(1, Weather::DiesAtWrite { write, power_loss });
@@ -210,7 +259,7 @@ fn the_engine_may_die_in_any_write() {
 #[test]
 fn the_same_seed_is_the_same_run() {
     let twice = [0, 1].map(|_| {
-        let world = World::new(7);
+        let world = World::new(7, RETENTION_NS);
         world.start_engine();
         client::client(&world, 20);
         worker::workflow_worker(&world, None);

@@ -1,14 +1,15 @@
 //! What the engine promised to those outside, and whether it kept it. Nothing acknowledged may be missing, nothing may
 //! be there twice, and no attempt may be given to two workers.
 
+use super::records::{Record, Witness};
 use crate::core::ledger::Ledger;
-use crate::core::state::RunState;
-use crate::host::{Most, read_history};
 use crate::pb::common::v1::Payloads;
 use crate::pb::history::v1::HistoryEvent;
 use crate::pb::history::v1::history_event::Attributes;
 use crate::pb::workflowservice::v1::*;
-use crate::store::{Range, Reads, Space};
+use crate::store::Reads;
+use crate::store::keys::{self, RunKey};
+use crate::time::Time;
 use crate::verify::verify;
 use prost::Message;
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,11 @@ pub struct Promises {
     handed_out: BTreeSet<(String, i64, i32, i64)>,
     /// Events that somebody read, encoded.
     read: BTreeMap<(String, i64), Vec<u8>>,
+    /// Runs whose time was over, as they were when they were removed.
+    removed: BTreeMap<RunKey, Record>,
+    /// How often the history of a closed run was packed, and how often a run was removed.
+    pub packed: u64,
+    pub expired: u64,
     pub power_losses: u64,
     /// Whether the last client is content.
     pub finished: bool,
@@ -46,6 +52,23 @@ impl Promises {
 
     pub fn broken(&mut self, what: String) {
         self.broken.push(what);
+    }
+
+    /// The store was written to; a run may go when it was closed at `due` or before.
+    pub fn witnessed(&mut self, witness: Witness, due: Time) {
+        self.packed += witness.packed;
+        self.broken.extend(witness.broken);
+        for (run, record) in witness.removed {
+            let run_id = keys::run_id(&run);
+            if record.state.is_open() {
+                self.broken.push(format!("run {run_id} was open and is gone"));
+            } else if record.state.closed_at > due.0 {
+                let early = (record.state.closed_at - due.0) / 1_000_000;
+                self.broken.push(format!("run {run_id} is gone {early} ms before its time"));
+            }
+            self.expired += 1;
+            self.removed.insert(run, record);
+        }
     }
 
     /// Somebody read a part of a history; what was read once stays.
@@ -122,14 +145,14 @@ impl Promises {
         let mut runs = BTreeSet::new();
         let mut open = Vec::new();
         let mut messages = Messages::default();
-        for (key, state) in store.scan(Space::Run, Range::prefix(Vec::new())).expect("scans") {
-            let key = key.try_into().expect("a run's key");
-            let run_id = crate::store::keys::run_id(&key);
-            let events = read_history(store, &key, 1, i64::MAX, Most::events(usize::MAX)).expect("reads");
+        // A removal that power loss undid is done again.
+        let mut records = self.removed.clone();
+        records.extend(Record::all(store));
+        for (key, Record { state, events }) in records {
+            let run_id = keys::run_id(&key);
             let mut ledger = Ledger::new();
             // A signal that was sent twice may be in two runs of a chain; in one it is known by its request id.
             let mut here = BTreeSet::new();
-            let state = RunState::decode(state.as_slice()).expect("a state");
             messages.of_run(&run_id, events.iter().chain(&state.buffered));
             for event in &events {
                 ledger.take(event);

@@ -1,6 +1,7 @@
 //! A store that fails on demand: before, in the middle of and after a write, and with what was not synced lost.
 
 use super::dice::Dice;
+use super::records::Witness;
 use crate::store::{Batch, Durability, Entry, Error, Range, Reads, Space, Spaces, Storage};
 use parking_lot::Mutex;
 
@@ -17,6 +18,7 @@ struct State {
     writes: u64,
     /// How many batches of the next write still happen, before it fails.
     torn_after: Option<usize>,
+    witness: Witness,
 }
 
 impl FaultyStore {
@@ -27,6 +29,11 @@ impl FaultyStore {
 
     pub fn writes(&self) -> u64 {
         self.0.lock().writes
+    }
+
+    /// What writes did to runs since this was last asked.
+    pub fn witness(&self) -> Witness {
+        std::mem::take(&mut self.0.lock().witness)
     }
 
     /// What was not synced is lost from some point on: the device wrote in order as far as it came.
@@ -53,11 +60,11 @@ impl FaultyStore {
 
 impl Storage for FaultyStore {
     fn write(&self, batches: Vec<Batch>, durability: Durability) -> Result<(), Error> {
-        let mut state = self.0.lock();
+        let state = &mut *self.0.lock();
         state.writes += 1;
         let torn = state.torn_after.take();
         for batch in batches.into_iter().take(torn.unwrap_or(usize::MAX)) {
-            state.visible.apply(batch.clone());
+            state.witness.apply(&mut state.visible, batch.clone());
             state.unsynced.push(batch);
         }
         if torn.is_some() {

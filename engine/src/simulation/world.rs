@@ -9,12 +9,14 @@ use crate::host::{Host, Kept, Settings, recovered};
 use crate::options::Limits;
 use crate::rpc::{self, Call, Namespaces};
 use crate::store::committer::{Commits, Committer};
+use crate::store::{Batch, Durability, Space, Storage};
 use crate::time::Time;
 use http::HeaderMap;
 use prost::Message;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::oneshot;
 use tonic::{Code, Status};
 
@@ -38,6 +40,15 @@ pub struct World {
     lives: Cell<u64>,
     names: Cell<u64>,
     seed: u64,
+    /// How long closed runs are kept; 0: for good.
+    pub retention_ns: i64,
+    /// The latest that the clock has ever shown.
+    latest: Cell<Time>,
+}
+
+/// What is known of the namespace.
+fn kept(retention_ns: i64) -> Kept {
+    Kept { retention_ns, ..Kept::default() }
 }
 
 /// Why there is no answer that counts.
@@ -56,12 +67,16 @@ impl Failed {
 }
 
 impl World {
-    pub fn new(seed: u64) -> Rc<World> {
+    pub fn new(seed: u64, retention_ns: i64) -> Rc<World> {
+        let store = Arc::new(FaultyStore::default());
+        let mut namespace = Batch::default();
+        namespace.put(Space::Namespace, NAMESPACE.as_bytes().to_vec(), kept(retention_ns).encode_to_vec());
+        store.write(vec![namespace], Durability::Synced).expect("nothing goes wrong yet");
         Rc::new(World {
             dice: Dice::new(seed),
             clock: SimulatedClock::new(Time(1_700_000_000 * SECOND)),
             executor: Executor::default(),
-            store: Arc::default(),
+            store,
             promises: RefCell::default(),
             acting: Cell::new(0),
             calm: Cell::new(false),
@@ -70,6 +85,8 @@ impl World {
             lives: Cell::new(0),
             names: Cell::new(0),
             seed,
+            retention_ns,
+            latest: Cell::new(Time(0)),
         })
     }
 
@@ -122,7 +139,10 @@ impl World {
     pub fn commit(&self) -> bool {
         // Out of its place meanwhile: what follows a write is the engine's own work.
         let Some((host, mut commits)) = self.engine.take() else { return false };
+        self.latest.set(self.latest.get().max(self.clock.now()));
         let any = commits.turn();
+        // Clocks are set back, also between a look at one and what follows from it.
+        self.promises.borrow_mut().witnessed(self.store.witness(), self.latest.get().plus(-self.retention_ns));
         self.engine.replace(Some((host, commits)));
         any
     }
@@ -158,7 +178,7 @@ impl World {
         Response: Message + Default + 'static,
     {
         let host = self.engine.borrow().as_ref().map(|engine| engine.0.clone()).ok_or(Failed::Lost)?;
-        let namespaces = Arc::new(Namespaces::new([(NAMESPACE.to_owned(), Kept::default())]));
+        let namespaces = Arc::new(Namespaces::new([(NAMESPACE.to_owned(), kept(self.retention_ns))]));
         let call = Call::new(host, namespaces, &HeaderMap::new());
         let (answer, answered) = oneshot::channel();
         let world = self.clone();
@@ -178,6 +198,12 @@ impl World {
             Ok(Err(status)) => Err(Failed::Refused(status)),
             Err(_engine_died_or_call_was_aborted) => Err(Failed::Lost),
         }
+    }
+
+    /// Sets the clock back.
+    pub fn set_back(&self, by: Duration) {
+        self.latest.set(self.latest.get().max(self.clock.now()));
+        self.clock.set_back(by);
     }
 
     /// Lets simulated time pass for the caller.

@@ -108,6 +108,15 @@ impl Batch {
     pub fn remove(&mut self, space: Space, key: Vec<u8>) {
         self.0.insert((space, key), None);
     }
+
+    /// The keys of a space that it changes, and whether a value is left of each.
+    #[cfg(test)]
+    pub fn changes(&self, space: Space) -> impl Iterator<Item = (&[u8], bool)> {
+        self.0
+            .iter()
+            .filter(move |change| change.0.0 == space)
+            .map(|((_, key), value)| (key.as_slice(), value.is_some()))
+    }
 }
 
 /// Keys from `from` (inclusive) up to `to` (exclusive).

@@ -107,8 +107,23 @@ def failing(how: str) -> None:
     scenario(fails)
 
 
-for how in ["activity", "start-to-close", "schedule-to-start", "itself"]:
+for how in ["activity", "start-to-close", "schedule-to-start", "heartbeat", "itself"]:
     failing(how)
+
+
+@scenario
+async def activity_heartbeats(stage: Stage) -> object:
+    handle = await stage.start(w.Cancelled.run)
+
+    async def details() -> list:
+        pending = (await handle.describe()).raw_description.pending_activities
+        beats = [activity.heartbeat_details.payloads for activity in pending]
+        return [await stage.client.data_converter.decode(beat) for beat in beats if beat]
+
+    while not (said := await details()):
+        pass
+    await handle.cancel()
+    return [said, await outcome(handle.result())]
 
 
 @scenario

@@ -95,6 +95,8 @@ class Fail:
             await workflow.execute_activity(fail, **once())
         if how == "start-to-close":
             await workflow.execute_activity(never_return, **once() | {"start_to_close_timeout": timedelta(seconds=1)})
+        if how == "heartbeat":
+            await workflow.execute_activity(never_return, **once(heartbeat_timeout=timedelta(seconds=1)))
         if how == "schedule-to-start":
             brief = once(task_queue="nobody", schedule_to_start_timeout=timedelta(seconds=1))
             await workflow.execute_activity(never_return, **brief)

@@ -78,6 +78,18 @@ const MEASURES: &[Measure] = &[
     },
 ];
 
+/// What takes minutes: measured only when a metric of it is named.
+const NAMED: &[Measure] = &[Measure {
+    metrics: &[
+        "sleepers",
+        "sleepers_rss_mib",
+        "sleepers_start_ms",
+        "sleepers_restarted_rss_mib",
+        "sleepers_idle_cpu_percent",
+    ],
+    run: || footprint::many_sleeping().boxed_local(),
+}];
+
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let runtime = tokio::runtime::Runtime::new()?;
@@ -89,7 +101,7 @@ fn main() -> anyhow::Result<()> {
 
 async fn measure(names: &[&str]) -> anyhow::Result<()> {
     let wanted: BTreeSet<&str> = names.iter().copied().collect();
-    let known: BTreeSet<&str> = MEASURES.iter().flat_map(|measure| measure.metrics).copied().collect();
+    let known: BTreeSet<&str> = MEASURES.iter().chain(NAMED).flat_map(|measure| measure.metrics).copied().collect();
     if let Some(unknown) = wanted.difference(&known).next() {
         let known: Vec<&str> = known.iter().copied().collect();
         bail!("there is no metric {unknown:?}; there are {}", known.join(", "));
@@ -97,7 +109,9 @@ async fn measure(names: &[&str]) -> anyhow::Result<()> {
     metric::warn_of_memory_disk()?;
     let is_wanted = |name: &str| wanted.is_empty() || wanted.contains(name);
     let mut failed: Vec<&str> = Vec::new();
-    for measure in MEASURES.iter().filter(|measure| measure.metrics.iter().any(|name| is_wanted(name))) {
+    let usual = MEASURES.iter().filter(|measure| measure.metrics.iter().any(|name| is_wanted(name)));
+    let named = NAMED.iter().filter(|measure| measure.metrics.iter().any(|name| wanted.contains(name)));
+    for measure in usual.chain(named) {
         match (measure.run)().await {
             Ok(metrics) => metrics.iter().filter(|metric| is_wanted(metric.name)).for_each(Metric::print),
             Err(error) => {

@@ -5,8 +5,6 @@ import base64
 import binascii
 import re
 
-from temporalio.client import WorkflowHistory
-
 # Whether they are set does not differ, their value does.
 RANDOM = {
     "identity", "requestId", "runId", "originalExecutionRunId", "firstExecutionRunId", "continuedExecutionRunId",
@@ -23,8 +21,9 @@ TIMES = re.compile(r'"(seconds|nanos)":\d+')
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-def steady(history: WorkflowHistory) -> list:
-    return [_steady(event) for event in history.to_json_dict()["events"]]
+def steady(events: list) -> list:
+    """The events of a history as an SDK writes them as JSON."""
+    return [_steady(event) for event in events]
 
 
 def _steady(value):
