@@ -3,6 +3,7 @@
 //! what they do here instead of what they do to the service.
 
 use anyhow::Context as _;
+use rustix::process::setpriority_process;
 use std::{
     convert::Infallible,
     fmt,
@@ -19,6 +20,8 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
+/// Elsewhere their machines would be theirs: here what they do themselves comes after what the service and its clients do.
+const NICE: i32 = 10;
 const DRIP_EVERY: Duration = Duration::from_millis(500);
 const LARGE_BYTES: usize = 33_000_000;
 const DEEP_BYTES: usize = 1_000_000;
@@ -95,6 +98,8 @@ impl Crowd {
             let _ = leaving.await;
         };
         std::thread::Builder::new().name("crowd".to_owned()).spawn(move || {
+            // On Linux it is that of a thread.
+            setpriority_process(None, NICE).expect("anybody may come later");
             runtime.block_on(crowd);
             drop(runtime);
             drop(here);

@@ -140,6 +140,11 @@ impl Place {
     }
 }
 
+/// Most lists have shown none that waited, and a thousand hashes are a tenth of what a page takes.
+fn is_shown(shown: &BTreeSet<String>, event: &Event) -> bool {
+    !shown.is_empty() && shown.contains(&hash(&event.id))
+}
+
 fn hash(id: &str) -> String {
     ids::content_hash(id.as_bytes())[..HASH_CHARS].to_owned()
 }
@@ -168,7 +173,7 @@ pub async fn list(followed: &Followed, blobs: &dyn Blobs, query: &Query, name: S
     let page = request.page(found, |found| found.place.encode());
     let mut data = Vec::with_capacity(page.data.len());
     for found in page.data {
-        data.push(public_event(blobs, &found.event).await?);
+        data.push(public_event(blobs, found.event).await?);
     }
     Ok(Page { data, next_page: page.next_page, prev_page: None })
 }
@@ -191,7 +196,7 @@ async fn ascending(
         if at < to {
             let upto = to.min(at + WINDOW);
             for (position, event) in slice(&mut log, blobs, at, upto).await? {
-                if filter.keeps(&event) && !shown.contains(&hash(&event.id)) {
+                if filter.keeps(&event) && !is_shown(&shown, &event) {
                     found.push(Found { event, place: Place { position: position + 1, shown: shown.clone() } });
                 }
             }
@@ -246,7 +251,7 @@ async fn descending(
         }
         let from = to.saturating_sub(WINDOW).max(filter.from);
         for (position, event) in slice(&mut log, blobs, from, to).await?.into_iter().rev() {
-            if filter.keeps(&event) && !shown.contains(&hash(&event.id)) {
+            if filter.keeps(&event) && !is_shown(&shown, &event) {
                 found.push(Found { event, place: Place { position, shown: shown.clone() } });
             }
         }

@@ -68,7 +68,7 @@ pub async fn send(
     turn.record();
     let mut data = Vec::with_capacity(events.len());
     for event in &events {
-        data.push(public_event(&*app.blobs, event).await?);
+        data.push(public_event(&*app.blobs, event.clone()).await?);
     }
     Ok(Sent::new(answer(&app, Accepted { data }, events)))
 }

@@ -92,8 +92,7 @@ impl JsonSchema for PublicEvent {
 }
 
 /// The one way out of the log.
-pub async fn public_event(blobs: &dyn Blobs, event: &Event) -> Result<PublicEvent, blobs::Error> {
-    let mut event = event.clone();
+pub async fn public_event(blobs: &dyn Blobs, mut event: Event) -> Result<PublicEvent, blobs::Error> {
     blobs::resolve(blobs, &mut event).await?;
     Ok(PublicEvent(plain(&event)))
 }

@@ -193,7 +193,7 @@ impl SessionStream {
 
     /// A queued event has no position: it comes again once it has.
     async fn accepted(&mut self, event: &Event) -> Result<()> {
-        let PublicEvent(data) = public_event(&*self.app.blobs, event).await?;
+        let PublicEvent(data) = public_event(&*self.app.blobs, event.clone()).await?;
         self.ready.push_back(Message { name: event.body.type_name().to_owned(), id: None, data });
         Ok(())
     }
@@ -210,7 +210,7 @@ impl SessionStream {
     }
 
     async fn send(&mut self, position: u64, event: &Event) -> Result<()> {
-        let PublicEvent(data) = public_event(&*self.app.blobs, event).await?;
+        let PublicEvent(data) = public_event(&*self.app.blobs, event.clone()).await?;
         self.ready.push_back(Message { name: event.body.type_name().to_owned(), id: Some(position), data });
         self.ready.extend(self.previews.committed(event));
         self.next = position + 1;
