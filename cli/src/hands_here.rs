@@ -189,7 +189,15 @@ impl api::hands::Hands for HandsHere {
 mod tests {
     use super::*;
     use engine::{Engine, Options, Store};
-    use hand::spec::{Mode, Spec};
+    use hand::{
+        launcher,
+        spec::{Mode, Shelf, Spec},
+    };
+    use std::{
+        fs::File,
+        process::{Child, Command, Stdio},
+        time::SystemTime,
+    };
     use temporalio_common::protos::temporal::api::{
         common::v1::WorkflowType,
         taskqueue::v1::TaskQueue,
@@ -204,14 +212,74 @@ mod tests {
         program
     }
 
-    #[tokio::test]
-    async fn hands_of_sessions_that_are_over_are_taken_away_and_no_others() {
+    /// Sandboxes pass through it.
+    fn folder() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
+        dir
+    }
+
+    /// Makes hands for these tests' own user; ends with its input.
+    struct Launcher(Child);
+
+    impl Launcher {
+        fn start(dir: &Path) -> (Self, By) {
+            let socket = dir.join("launcher.sock");
+            let options = launcher::Options {
+                socket: socket.clone(),
+                hands_dir: dir.join("hands"),
+                client: rustix::process::getuid().as_raw(),
+                mode: Mode::Dev,
+                ways_out: None,
+            };
+            let mut command = Command::new(hand_program());
+            command.args(["launcher", &serde_json::to_string(&options).unwrap()]).env_clear().stdin(Stdio::piped());
+            (Launcher(command.spawn().unwrap()), By::Launcher { socket })
+        }
+    }
+
+    impl Drop for Launcher {
+        fn drop(&mut self) {
+            drop(self.0.stdin.take());
+            self.0.wait().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn hands_of_sessions_that_are_over_are_taken_away_and_no_others() {
+        let dir = folder();
+        only_needless_hands_are_taken_away(dir.path(), By::Itself { program: hand_program(), mode: Mode::Dev }).await;
+    }
+
+    #[tokio::test]
+    async fn a_launcher_takes_them_away_as_well() {
+        let dir = folder();
+        let (_launcher, by) = Launcher::start(dir.path());
+        only_needless_hands_are_taken_away(dir.path(), by).await;
+    }
+
+    #[tokio::test]
+    async fn reaping_removes_packages_that_no_hand_has_had_for_long() {
+        let dir = folder();
+        let (_launcher, by) = Launcher::start(dir.path());
+        let here = HandsHere::new(&dir.path().join("hands"), "here", by);
+        for name in ["old", "new"] {
+            here.hands.provision(Spec { shelf: Some(Shelf::Fill(name.into())), ..here.hands.spec(name) }).unwrap();
+            here.hands.keep_shelf(name, 1).unwrap();
+        }
+        let used = File::options().write(true).open(here.hands.dir.join(".shelves/old/used")).unwrap();
+        used.set_modified(SystemTime::now() - Duration::from_secs(60) - hand::limits::SHELF_IDLE_MAX).unwrap();
+        let engine = Rpc::Embedded(Engine::open(Options::new(Store::Memory)).unwrap());
+        // It closes when it has looked once.
+        let (_closing, closed) = watch::channel(true);
+        here.clone().reap(engine, "default".to_owned(), Holds("none"), closed).await;
+        assert_eq!(["old", "new"].map(|name| here.hands.has_shelf(name)), [false, true]);
+    }
+
+    async fn only_needless_hands_are_taken_away(dir: &Path, by: By) {
         let engine = Rpc::Embedded(Engine::open(Options::new(Store::Memory)).unwrap());
         start(&engine, "sesn_runs").await;
-        let by = By::Itself { program: hand_program(), mode: Mode::Dev };
-        let here = HandsHere::new(&dir.path().join("hands"), "here", by);
+        let here = HandsHere::new(&dir.join("hands"), "here", by);
         assert!(here.own().await.unwrap().is_empty(), "nobody has made the folder yet");
         let made = |id: &str, host: &str, session_id: &str| {
             let owner = Owner::new(host, session_id);

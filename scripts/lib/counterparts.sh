@@ -78,12 +78,11 @@ export_counterparts() {
     export PATH="$node_bin:$PATH" STEADYHAND_AIMOCK="$node_packages/.bin/llmock"
 }
 
-# Sets $node_bin, the folder of node and npm, and installs the packages of the TypeScript suite and of
-# the Rust tests.
-install_node_packages() {
-    local suite=tests/sdk/typescript major
+# Sets $node_bin, the folder of node and npm: the machine's own, or one of at least that major version.
+find_node() {
+    local major
     major=$(node --version 2>/dev/null | sed 's/^v\([0-9]*\).*/\1/') || true
-    if command -v npm >/dev/null && [ "${major:-0}" -ge "$node_major_min" ]; then
+    if command -v npm >/dev/null && [ "${major:-0}" -ge "$1" ]; then
         node_bin=$(dirname "$(command -v node)")
     else
         node_bin=$cache/node/bin
@@ -94,17 +93,35 @@ install_node_packages() {
             printf '%s' "$node_package" >"$cache/node/.package"
         fi
     fi
-    if ! cmp -s "$suite/package-lock.json" "$cache/package-lock.json"; then
-        say "installing the packages of $suite"
-        # The lock is copied last: its copy says that the installation was finished.
-        rm -rf "$cache/npm"
-        mkdir "$cache/npm"
-        cp "$suite/package.json" "$suite/package-lock.json" "$cache/npm"
-        PATH=$node_bin:$PATH npm ci --prefix "$cache/npm" --no-audit --no-fund --loglevel error
-        rm -rf "$node_packages"
-        mv "$cache/npm/node_modules" "$node_packages"
-        mv "$cache/npm/package-lock.json" "$cache/package-lock.json"
-    fi
+}
+
+# install_locked SUITE MODULES LOCK: what a suite's lock says, as the folder MODULES. LOCK is a copy that says what is there.
+install_locked() {
+    local suite=$1 modules=$2 lock=$3
+    cmp -s "$suite/package-lock.json" "$lock" && return
+    say "installing the packages of $suite"
+    # The lock is copied last: its copy says that the installation was finished.
+    rm -rf "$modules.new"
+    mkdir -p "$modules.new"
+    cp "$suite/package.json" "$suite/package-lock.json" "$modules.new"
+    PATH=$node_bin:$PATH npm ci --prefix "$modules.new" --no-audit --no-fund --loglevel error
+    rm -rf "$modules"
+    mv "$modules.new/node_modules" "$modules"
+    mv "$modules.new/package-lock.json" "$lock"
+}
+
+# Sets $node_bin, and installs the packages of the TypeScript suite and of the Rust tests.
+install_node_packages() {
+    find_node "$node_major_min"
+    install_locked tests/sdk/typescript "$node_packages" "$cache/package-lock.json"
+}
+
+# MCP's conformance suite, as $conformance, a program for the node in $node_bin.
+install_conformance() {
+    # It finds files by patterns with what node 22 brought.
+    find_node 22
+    install_locked tests/mcp "$cache/conformance/node_modules" "$cache/conformance/package-lock.json"
+    conformance=$cache/conformance/node_modules/@modelcontextprotocol/conformance/dist/index.js
 }
 
 # What harness modules are built for. Where it cannot be had, STEADYHAND_WITHOUT_MODULE_TARGET tells the test that builds one.

@@ -19,7 +19,10 @@ use domain::{
 use futures::future::join_all;
 use rmcp::{
     RoleClient, ServiceError,
-    model::{CallToolRequestParams, PaginatedRequestParams, Tool},
+    model::{
+        CallToolRequestParams, ClientCapabilities, ClientConfig, Implementation, PaginatedRequestParams,
+        ProtocolVersion, Tool,
+    },
     service::{ClientInitializeError, RunningService, ServiceExt as _},
     transport::{
         StreamableHttpClientTransport, UnixSocketHttpClient,
@@ -51,7 +54,7 @@ pub struct McpServers {
 
 /// To one server; it reaches it by way of the folder's descriptor.
 struct Connection {
-    service: RunningService<RoleClient, ()>,
+    service: RunningService<RoleClient, ClientConfig>,
     _dir: OwnedFd,
 }
 
@@ -192,9 +195,16 @@ impl McpServers {
         // A call that a server has forgotten about is not made again behind the log's back.
         config.reinit_on_expired_session = false;
         let transport = StreamableHttpClientTransport::with_client(client, config);
-        let service = ().serve(transport).await.map_err(|error| Error::Connect(Box::new(error)))?;
+        let service = us().serve(transport).await.map_err(|error| Error::Connect(Box::new(error)))?;
         Ok(Connection { service, _dir: dir })
     }
+}
+
+/// Who calls, and the newest version that a connection which begins with `initialize` can have. Nobody is there whom a server
+/// could ask anything, so none of what it may ask clients for is offered.
+fn us() -> ClientConfig {
+    ClientConfig::new(ClientCapabilities::default(), Implementation::new("steadyhand", env!("CARGO_PKG_VERSION")))
+        .with_protocol_version(ProtocolVersion::LATEST_WITH_INITIALIZE)
 }
 
 async fn within<T>(time: Duration, done: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
@@ -209,4 +219,15 @@ async fn close(mut connection: Connection) {
 
 fn cut(error: &dyn std::error::Error, chars: usize) -> String {
     error.to_string().chars().take(chars).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_that_is_asked_for_has_the_handshake_that_asks_for_it() {
+        let asked = us().protocol_version;
+        assert!(asked.has_initialize() && asked == ProtocolVersion::V_2025_11_25, "{asked}");
+    }
 }

@@ -489,6 +489,15 @@ async fn what_a_session_leaves_becomes_files_and_a_diff() {
     assert_eq!(names(&found), ["a.png image/png", "report.md text/markdown"]);
     let answer = api.get(&format!("{path}/diff")).await;
     assert_eq!(answer.body, b"--- a");
+    // Another hand has another one.
+    api.get(&format!("{path}/diff?hand=build")).await.refused(404, "not_found_error");
+    let theirs = listing(&[("diff", "--- b")]).await;
+    let build = HandName::other("build").unwrap();
+    story.commit(vec![Take::Private { entry: PrivateEntry::Outputs { listing: theirs, name: build } }]);
+    for (hand, diff) in [("build", "--- b"), ("main", "--- a")] {
+        assert_eq!(api.get(&format!("{path}/diff?hand={hand}")).await.body, diff.as_bytes());
+    }
+    assert!(api.get(&format!("{path}/diff?hand=../x")).await.invalid().contains("is not the name of a hand"));
     let second = listing(&[("report.md", "# two"), ("charts/a.png", "png")]).await;
     story.commit(vec![Take::Private { entry: PrivateEntry::Outputs { listing: second, name: HandName::default() } }]);
     api.get(&path).await.ok();
@@ -496,6 +505,33 @@ async fn what_a_session_leaves_becomes_files_and_a_diff() {
     assert_eq!(names(&found), ["a.png image/png", "report.md text/markdown"]);
     let report = found.as_array().unwrap().iter().find(|file| file["filename"] == "report.md").unwrap();
     assert_eq!(api.get(&format!("/v1/files/{}/content", id(report))).await.body, b"# two");
+}
+
+#[tokio::test]
+async fn a_self_hosted_environment_takes_no_agent_with_several_hands() {
+    let api = Api::new().await;
+    let config = json!({"name": "e", "config": {"type": "self_hosted"}});
+    let (theirs, here) = (
+        id(&api.post("/v1/environments", &config).await.ok()),
+        id(&api.post("/v1/environments", &json!({"name": "here"})).await.ok()),
+    );
+    let tools = json!([{"type": "agent_toolset_20260401"}, {"type": "hand", "name": "build"}]);
+    let agent = async |tools: Value| {
+        id(&api.post("/v1/agents", &json!({"name": "a", "model": "m", "tools": tools})).await.ok())
+    };
+    let (one, several) = (agent(json!([tools[0]])).await, agent(tools.clone()).await);
+    let session = |agent: &str, environment: &str| json!({"agent": agent, "environment_id": environment});
+    let said = api.post("/v1/sessions", &session(&several, &theirs)).await.invalid();
+    assert!(said.contains("hand build") && said.contains("where its workers are"), "{said}");
+    // Nor a session that is there already, nor a fork that goes there.
+    let made = id(&api.post("/v1/sessions", &session(&one, &theirs)).await.ok());
+    let said = api.post(&format!("/v1/sessions/{made}"), &json!({"agent": {"tools": tools}})).await.invalid();
+    assert!(said.contains("where its workers are"), "{said}");
+    let parent = id(&api.post("/v1/sessions", &session(&several, &here)).await.ok());
+    let fork = format!("/v1/sessions/{parent}/fork");
+    let said = api.post(&fork, &json!({"environment_id": theirs})).await.invalid();
+    assert!(said.contains("where its workers are"), "{said}");
+    api.post(&fork, &json!({})).await.ok();
 }
 
 fn story_id(path: &str) -> &str {

@@ -3,14 +3,16 @@
 use crate::fixture::{Hand, Hands, PROGRAM, Process, is_root};
 use hand::hands::{By, Hands as Asked};
 use hand::launcher::{Options, Reply, Request};
-use hand::spec::{FileResource, Mode};
-use hand::{local, wire};
+use hand::spec::{FileResource, Mode, Shelf, Spec};
+use hand::{limits, local, shelf, wire};
+use std::fs::File;
 use std::io::{BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 /// Nobody's, unless these tests are not run by root: then the client is who runs them.
 const CLIENT: u32 = 60_998;
@@ -90,6 +92,31 @@ fn it_lends_its_rights_to_nobody() {
         let said = asked.provision(spec).unwrap_err().to_string();
         assert!(said.contains("no file of the user who asks"), "{said}");
     }
+}
+
+#[test]
+fn it_removes_shelves_that_nobody_reads_within_its_own_bounds() {
+    let hands = Hands::new();
+    let launcher = Launcher::start(&hands);
+    let asked = &launcher.asked;
+    assert!(asked.trim_shelves().unwrap().is_empty(), "there is no folder yet");
+    for name in ["old", "read", "new"] {
+        let filler = format!("fill-{name}");
+        asked.provision(Spec { shelf: Some(Shelf::Fill(name.into())), ..asked.spec(&filler) }).unwrap();
+        asked.keep_shelf(&filler, 1).unwrap();
+        assert!(shelf::is_kept(&hands.hands_dir(), name));
+    }
+    asked.provision(Spec { shelf: Some(Shelf::Read("read".into())), ..asked.spec("reader") }).unwrap();
+    let past = SystemTime::now() - limits::SHELF_IDLE_MAX - Duration::from_secs(60);
+    for name in ["old", "read"] {
+        let used = shelf::folder(&hands.hands_dir(), name).path().join("used");
+        File::options().write(true).open(used).unwrap().set_modified(past).unwrap();
+    }
+    assert_eq!(asked.trim_shelves().unwrap(), ["old"], "one has a reader, one was used just now");
+    assert!(!shelf::is_kept(&hands.hands_dir(), "old"));
+    asked.release("reader", 1).unwrap();
+    assert_eq!(asked.trim_shelves().unwrap(), ["read"]);
+    assert!(shelf::is_kept(&hands.hands_dir(), "new"));
 }
 
 #[test]

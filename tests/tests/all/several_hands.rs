@@ -9,6 +9,7 @@ use std::{path::Path, process::Command, time::Duration};
 use steadyhand_tests::{
     client::{Client, LoggedEvent, Mark},
     engines::engine,
+    git::Forge,
     on_each_engine,
     service::{Options, Service, program},
 };
@@ -44,7 +45,67 @@ answer = [
 answer = [{ text = "done" }]
 "#;
 
-on_each_engine!(hands_are_made_lost_and_given_one_by_one);
+/// The repository is cloned in both hands, and changed in each.
+const CHANGES: &str = r#"
+version = 1
+[[rules]]
+when = { results = 0 }
+answer = [
+    { tool = "bash", input = { command = "echo in-main >>/workspace/app/a.txt" } },
+    { tool = "bash", input = { command = "echo in-build >>/workspace/app/a.txt", hand = "build" } },
+]
+[[rules]]
+answer = [{ text = "done" }]
+"#;
+const TOKEN: &str = "CANARY-hands";
+
+on_each_engine!(hands_are_made_lost_and_given_one_by_one, each_hand_has_a_diff_of_its_own);
+
+async fn each_hand_has_a_diff_of_its_own(is_temporal: bool) -> anyhow::Result<()> {
+    let temporal = engine(is_temporal)?;
+    let forge = Forge::start(TOKEN).await?;
+    let url = forge.repository("acme/app")?;
+    let script = Script::from_toml(CHANGES, Path::new("changes.toml"))?;
+    let model = serve(TcpListener::bind("127.0.0.1:0").await?, script)?;
+    let temporal = temporal.as_ref().map(|temporal| (temporal.addr, "default".to_owned()));
+    let options = Options { temporal, private_addresses: vec![forge.addr], ..Options::new(model.url()) };
+    let service = Service::start(options).await?;
+    service.with_logs(diffs(&service, &url).await)?;
+    service.stop().await.map(drop)
+}
+
+async fn diffs(service: &Service, url: &str) -> anyhow::Result<()> {
+    let client = service.client();
+    let resource = json!({"type": "github_repository", "url": url, "authorization_token": TOKEN});
+    let hands = [("build", "where things are made"), ("spare", "not used")];
+    let mine = session_with(&client, &hands, json!([resource])).await?;
+    client.send(&mine, "change it", Mark::RetryCount).await?;
+    at_rest(&client, &mine, 1).await?;
+    let diff = |hand: Option<&str>| {
+        let mut command = Command::new(program("steadyhand"));
+        command.args(["session", "diff", &mine, "--data"]).arg(service.data_dir());
+        command.args(hand.into_iter().flat_map(|hand| ["--hand", hand]));
+        let said = command.output()?;
+        anyhow::Ok((said.status.success(), String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned()))
+    };
+    // They are made when the turn is over.
+    let made = async {
+        while !(diff(None)?.0 && diff(Some("build"))?.0) {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(PATIENCE, made).await.context("no diff is made")??;
+    for (hand, own, other) in [(None, "+in-main", "in-build"), (Some("build"), "+in-build", "in-main")] {
+        let (_, said) = diff(hand)?;
+        ensure!(said.contains(own) && !said.contains(other), "{hand:?}: {said}");
+    }
+    for (hand, says) in [("spare", "there is no diff"), ("../x", "is not the name of a hand")] {
+        let (is_made, said) = diff(Some(hand))?;
+        ensure!(!is_made && said.contains(says), "{hand}: {said}");
+    }
+    Ok(())
+}
 
 async fn hands_are_made_lost_and_given_one_by_one(is_temporal: bool) -> anyhow::Result<()> {
     let temporal = engine(is_temporal)?;
@@ -137,11 +198,16 @@ async fn scenario(service: &Service) -> anyhow::Result<()> {
 }
 
 async fn session(client: &Client, hands: &[(&str, &str)]) -> anyhow::Result<String> {
+    session_with(client, hands, json!([])).await
+}
+
+async fn session_with(client: &Client, hands: &[(&str, &str)], resources: Value) -> anyhow::Result<String> {
     let hands = hands.iter().map(|(name, text)| json!({"type": "hand", "name": name, "description": text}));
     let tools: Vec<Value> = std::iter::once(json!({"type": "agent_toolset_20260401"})).chain(hands).collect();
     let agent = client.make("/v1/agents", &json!({"name": "a", "model": "scripted", "tools": tools})).await?;
     let environment = client.make("/v1/environments", &json!({"name": "here"})).await?;
-    client.make("/v1/sessions", &json!({"agent": agent, "environment_id": environment})).await
+    let body = json!({"agent": agent, "environment_id": environment, "resources": resources});
+    client.make("/v1/sessions", &body).await
 }
 
 /// The log when the turn of that number is over.
