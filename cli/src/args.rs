@@ -46,6 +46,7 @@ pub enum Command {
     Context(commands::context::Context),
     Why(commands::why::Why),
     Doctor(commands::doctor::Doctor),
+    Canary(commands::canary::Canary),
     Verify(commands::verify::Verify),
     Backup(commands::backup::Backup),
     Restore(commands::restore::Restore),

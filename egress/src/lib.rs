@@ -8,6 +8,7 @@
 pub mod address;
 pub mod audit;
 pub mod calls;
+pub mod canary;
 pub mod control;
 mod idle;
 mod knock;

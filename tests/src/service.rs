@@ -26,7 +26,7 @@ const START_MAX: Duration = Duration::from_secs(60);
 const FAULT: &str = "STEADYHAND_FAULT";
 const HOST: &str = "here";
 /// Whoever runs these tests may be a plain user.
-const HANDS_MODE: &str = "dev";
+pub const HANDS_MODE: &str = "dev";
 
 /// Which processes a service is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@ pub mod ablate;
 pub mod agent;
 pub mod audit;
 pub mod backup;
+pub mod canary;
 pub mod completions;
 pub mod context;
 pub mod doctor;
@@ -48,6 +49,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Command::Context(context) => wait(context.run()),
         Command::Why(why) => wait(why.run()),
         Command::Doctor(doctor) => wait(doctor.run()),
+        Command::Canary(canary) => wait(canary.run()),
         Command::Verify(verify) => wait(verify.run()),
         Command::Backup(backup) => wait(backup.run()),
         Command::Restore(restore) => wait(restore.run()),

@@ -4,21 +4,20 @@
 
 use activities::model::scripted::{Script, Server, serve};
 use anyhow::{Context as _, ensure};
-use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use serde_json::json;
+use egress::canary::{self, Needles};
+use serde_json::{Value, json};
 use std::{
-    fs::File,
-    io::{Read as _, Seek as _, SeekFrom},
-    path::Path,
-    process::Command,
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
 };
 use steadyhand_tests::{
     client::{LoggedEvent, Mark},
     collector::Collector,
-    engines::{Temporal, free_addr},
+    engines::{Temporal, engine, free_addr},
     git::Forge,
     mcp::McpServer,
-    service::{Options, Role, Service},
+    on_each_engine,
+    service::{HANDS_MODE, Options, Service, program},
 };
 use tokio::net::TcpListener;
 
@@ -31,43 +30,9 @@ const OAUTH: [&str; 2] = ["CANARY-client-secret", "CANARY-refresh"];
 /// What may be everywhere, and is found there.
 const CONTROL: &str = "CONTROL-51f0";
 
-/// Where a process inside can look. What it looks for is put together only there.
-const SEARCH: &str = r#"
-import os, re
-needles, own, looked, hits = [b"CANA" + b"RY-", b"CONT" + b"ROL-51f0"], os.getpid(), 0, set()
-def look(name, data):
-    global looked
-    looked += 1
-    for needle in needles:
-        if needle in data: hits.add(f"{needle.decode()[:4]} {name}")
-def read(path):
-    try: return open(path, "rb").read()
-    except OSError: return b""
-for pid in filter(str.isdigit, os.listdir("/proc")):
-    look("environ", read(f"/proc/{pid}/environ"))
-    look("cmdline", read(f"/proc/{pid}/cmdline"))
-    if int(pid) == own: continue
-    try:
-        mem = open(f"/proc/{pid}/mem", "rb", 0)
-        for line in open(f"/proc/{pid}/maps"):
-            m = re.match(r"([0-9a-f]+)-([0-9a-f]+) r", line)
-            if not m or "vvar" in line or "vsyscall" in line: continue
-            a, b = (int(x, 16) for x in m.groups())
-            try:
-                mem.seek(a)
-                look("memory", mem.read(min(b - a, 64 << 20)))
-            except OSError: pass
-    except OSError: pass
-for root in ("/workspace", "/tmp", "/run", "/etc", "/home", "/mnt", "/dev/shm"):
-    for folder, _, names in os.walk(root):
-        for name in names:
-            path = os.path.join(folder, name)
-            if os.path.isfile(path): look("files", read(path))
-print(f"looked {looked} hits {sorted(hits)}")
-"#;
-
 fn script() -> String {
-    let search = format!("cat >/tmp/search.py <<'END'\n{SEARCH}\nEND\npython3 /tmp/search.py");
+    let search =
+        format!("cat >/tmp/search.py <<'END'\n{}\nEND\npython3 /tmp/search.py CANA RY- CONT ROL-51f0", canary::INSIDE);
     let planted = format!(
         "echo CONT''ROL-51f0 >/workspace/planted; (export PLANTED=CONT''ROL-51f0; exec sleep 600) >/dev/null 2>&1 &\n\
          cd /workspace/app && git pull -q origin main && git ls-remote -q origin >/dev/null; cd /tmp\n{search}"
@@ -79,43 +44,57 @@ fn script() -> String {
     )
 }
 
-/// Each secret as it is, and as it stands in a header of git's.
-fn needles(more: &[String]) -> Vec<String> {
-    let planted = [BEARER, ACCESS, REPOSITORY, VARIABLE].into_iter().chain(OAUTH).map(str::to_owned);
-    let plain: Vec<String> = planted.chain(more.iter().cloned()).collect();
-    let basic = plain.iter().map(|secret| BASE64.encode(format!("x-access-token:{secret}")));
-    let encoded = plain.iter().map(|secret| BASE64.encode(secret));
-    plain.iter().cloned().chain(basic).chain(encoded).collect()
+/// What was planted, and what the service made for itself, with the files of the latter.
+struct Secrets {
+    needles: Needles,
+    homes: BTreeSet<(String, PathBuf)>,
 }
 
-/// Everything that a process can read of its own.
-fn memory(pid: &str) -> anyhow::Result<Vec<u8>> {
-    let (mut memory, mut all) = (File::open(format!("/proc/{pid}/mem"))?, Vec::new());
-    for line in std::fs::read_to_string(format!("/proc/{pid}/maps"))?.lines() {
-        let (range, rest) = line.split_once(' ').context("a range")?;
-        // What can be written: programs and their data hold no secret.
-        if !rest.starts_with("rw") {
-            continue;
+impl Secrets {
+    fn of(data: &Path) -> anyhow::Result<Self> {
+        let mut named = BTreeMap::from([
+            ("bearer", BEARER.to_owned()),
+            ("access", ACCESS.to_owned()),
+            ("repository", REPOSITORY.to_owned()),
+            ("variable", VARIABLE.to_owned()),
+            ("client", OAUTH[0].to_owned()),
+            ("refresh", OAUTH[1].to_owned()),
+        ]);
+        let mut homes = BTreeSet::new();
+        for name in ["admin.key", "roles/hand.token", "roles/brain.token"] {
+            let home = data.join(name);
+            named.insert(name, std::fs::read_to_string(&home)?.trim().to_owned());
+            homes.insert((name.to_owned(), home));
         }
-        let (from, to) = range.split_once('-').context("two ends")?;
-        let (from, to) = (u64::from_str_radix(from, 16)?, u64::from_str_radix(to, 16)?);
-        memory.seek(SeekFrom::Start(from))?;
-        // A mapping may go away while it is read.
-        let _ = memory.by_ref().take(to - from).read_to_end(&mut all);
+        Ok(Secrets { needles: Needles::new(named.iter().map(|(name, secret)| (*name, secret.as_str()))), homes })
     }
-    Ok(all)
+
+    fn with_control(&self, control: &str) -> Needles {
+        self.needles.and("control", control)
+    }
+
+    fn none_in(&self, place: &str, bytes: &[u8], control: &str) -> anyhow::Result<()> {
+        none_but_control(place, self.with_control(control).found(bytes))
+    }
+
+    fn none_in_memory(&self, words: &[&str], control: &str) -> anyhow::Result<()> {
+        let pid = canary::processes(words)?.first().copied().with_context(|| format!("{words:?}: no such process"))?;
+        none_but_control(words[0], self.with_control(control).found_in_memory(pid)?.1)
+    }
+
+    fn none_below(&self, folder: &Path, control: &str) -> anyhow::Result<()> {
+        let (_, found) = self.with_control(control).found_below(folder)?;
+        ensure!(found.iter().any(|(name, _)| name == "control"), "{} was not looked at", folder.display());
+        let stray: Vec<_> = found.iter().filter(|found| found.0 != "control" && !self.homes.contains(*found)).collect();
+        ensure!(stray.is_empty(), "{stray:?}");
+        Ok(())
+    }
 }
 
-/// Children of a process, by the words of their command lines.
-fn children(pid: i32) -> anyhow::Result<Vec<(String, String)>> {
-    let mut children = Vec::new();
-    for task in std::fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
-        for child in std::fs::read_to_string(task.path().join("children"))?.split_whitespace() {
-            let words = std::fs::read_to_string(format!("/proc/{child}/cmdline"))?.replace('\0', " ");
-            children.push((words, child.to_owned()));
-        }
-    }
-    Ok(children)
+fn none_but_control(place: &str, mut found: BTreeSet<String>) -> anyhow::Result<()> {
+    ensure!(found.remove("control"), "what is in {place} was not looked at");
+    ensure!(found.is_empty(), "in {place}: {found:?}");
+    Ok(())
 }
 
 async fn secrets_are_where_they_belong_and_nowhere_else(is_temporal: bool) -> anyhow::Result<()> {
@@ -186,53 +165,30 @@ async fn scenario(
         "{events:?}"
     );
 
-    // The service's own, beside those of its users.
-    let read = |path: &Path| std::fs::read_to_string(path).map(|text| text.trim().to_owned());
-    let data = service.data_dir();
-    let own: Vec<String> = ["admin.key", "roles/hand.token", "roles/brain.token"]
-        .iter()
-        .map(|name| read(&data.join(name)))
-        .collect::<Result<_, _>>()?;
-    let needles = needles(&own);
-    let clean = |place: &str, text: &[u8], control: &str| {
-        // Secrets are plain letters, which bytes of other kinds beside them do not change.
-        let text = String::from_utf8_lossy(text);
-        ensure!(text.contains(control), "what is in {place} was not looked at");
-        let found: Vec<&String> = needles.iter().filter(|needle| text.contains(needle.as_str())).collect();
-        ensure!(found.is_empty(), "in {place}: {found:?}");
-        anyhow::Ok(())
-    };
+    let secrets = Secrets::of(&service.data_dir())?;
 
     // In the sandbox, which also looked for what it had put there itself.
     let found = texts("agent.tool_result").pop().context("a result")?;
-    let planted = ["CONT environ", "CONT files"].map(|place| format!("'{place}'"));
+    let planted = ["control environ", "control files"].map(|place| format!("'{place}'"));
     ensure!(planted.iter().all(|place| found.contains(place)), "{found}");
-    ensure!(found.contains("hits [") && !found.contains("CANA "), "{found}");
+    ensure!(found.contains("hits [") && !found.contains("secret "), "{found}");
     let looked: usize = found.split(' ').nth(1).context("a number")?.parse()?;
     ensure!(looked > 50, "{found}");
 
-    clean("the session's log", serde_json::to_string(&events)?.as_bytes(), CONTROL)?;
+    secrets.none_in("the session's log", serde_json::to_string(&events)?.as_bytes(), CONTROL)?;
     let requests: Vec<String> = model.received().iter().map(|request| request.body.to_string()).collect();
-    clean("the model's requests", requests.concat().as_bytes(), CONTROL)?;
+    secrets.none_in("the model's requests", requests.concat().as_bytes(), CONTROL)?;
     let sent = collector.until(|spans| spans.iter().any(|span| span.name.starts_with("execute_tool"))).await?;
-    clean("traces", format!("{sent:?}{}", collector.text()).as_bytes(), &session)?;
-    clean("logs", service.logs().as_bytes(), "Serve")?;
+    secrets.none_in("traces", format!("{sent:?}{}", collector.text()).as_bytes(), &session)?;
+    secrets.none_in("logs", service.logs().as_bytes(), "Serve")?;
     if rustix::process::geteuid().is_root() {
         // As a plain user nobody can look there but the worker itself.
-        let all = children(service.process(Role::Serve)?.pid())?;
-        let pid = |name: &str| all.iter().find(|(words, _)| words.contains(name)).map(|(_, pid)| pid.as_str());
-        let worker = memory(pid("worker hand").context("a hand worker")?)?;
-        clean("the hand worker's memory", &worker, &session)?;
-        let launcher = memory(pid("launcher").context("a launcher")?)?;
-        clean("the launcher's memory", &launcher, "hands")?;
+        let hands = service.hands_dir().display().to_string();
+        secrets.none_in_memory(&["worker hand", &hands], &session)?;
+        secrets.none_in_memory(&["launcher", &hands], "hands")?;
     }
-    for dir in [data, service.hands_dir()] {
-        for needle in needles.iter().filter(|needle| !own.contains(needle)) {
-            let found = Command::new("grep").args(["-rla", "--", needle]).arg(&dir).output()?;
-            ensure!(found.stdout.is_empty(), "{needle} in {}", String::from_utf8_lossy(&found.stdout));
-        }
-        let found = Command::new("grep").args(["-rla", "--", &session]).arg(&dir).output()?;
-        ensure!(!found.stdout.is_empty(), "{} was not looked at", dir.display());
+    for folder in [service.data_dir(), service.hands_dir()] {
+        secrets.none_below(&folder, &session)?;
     }
     Ok(())
 }
@@ -245,4 +201,45 @@ async fn canaries_on_the_embedded_engine() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn canaries_on_temporal() -> anyhow::Result<()> {
     secrets_are_where_they_belong_and_nowhere_else(true).await
+}
+
+on_each_engine!(the_operators_command_looks_everywhere_and_finds_nothing);
+
+async fn the_operators_command_looks_everywhere_and_finds_nothing(is_temporal: bool) -> anyhow::Result<()> {
+    let temporal = engine(is_temporal)?;
+    let mut command = tokio::process::Command::new(program("steadyhand"));
+    command.args(["canary", "--json", "--", "--hands-mode", HANDS_MODE]);
+    if let Some(temporal) = &temporal {
+        command.args(["--temporal", &temporal.addr.to_string()]);
+    }
+    let output = command.output().await?;
+    let said = String::from_utf8(output.stdout)?;
+    ensure!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let looked = said.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
+    let states: BTreeMap<&str, &str> =
+        looked.iter().filter_map(|looked| Some((looked["place"].as_str()?, looked["state"].as_str()?))).collect();
+    let memory = if rustix::process::geteuid().is_root() { "clean" } else { "skipped" };
+    let expected = [
+        ("sandbox", "clean"),
+        ("session log", "clean"),
+        ("model requests", "clean"),
+        ("traces", "clean"),
+        ("service log", "clean"),
+        ("memory of the hand worker", memory),
+        ("memory of the launcher", memory),
+        ("files of the running service", "clean"),
+        ("files of the stopped service", "clean"),
+    ];
+    ensure!(states == BTreeMap::from(expected), "{said}");
+    Ok(())
+}
+
+/// With a service that cannot start nothing was looked at, and that is no good news.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_could_not_look_fails() -> anyhow::Result<()> {
+    let mut command = tokio::process::Command::new(program("steadyhand"));
+    let output = command.args(["canary", "--", "--hands-mode", "none"]).output().await?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.code() == Some(7) && said.contains("the service did not start"), "{said}");
+    Ok(())
 }
