@@ -30,6 +30,24 @@ pub struct Strategy {
     pub messages: fn(&[LogEntry], &Value) -> Vec<Value>,
     /// There if the strategy reads summaries.
     pub summary: Option<Summary>,
+    /// What its parameters may say.
+    pub params: &'static [Param],
+}
+
+/// A parameter, by its name. All may be left out.
+pub enum Param {
+    /// A whole number that is not negative.
+    Number(&'static str),
+    /// An object with these.
+    Of(&'static str, &'static [Param]),
+}
+
+impl Param {
+    fn name(&self) -> &'static str {
+        match self {
+            Param::Number(name) | Param::Of(name, _) => name,
+        }
+    }
 }
 
 /// How a summary is asked for.
@@ -49,6 +67,8 @@ pub enum Error {
     Unknown { name: String, version: u32 },
     #[error("a summary for {name}@{version}, which reads none")]
     NoSummary { name: String, version: u32 },
+    #[error("{name}@{version} with parameters that it does not take: {why}")]
+    Params { name: String, version: u32, why: String },
 }
 
 /// What a session uses that asks for nothing else.
@@ -61,6 +81,34 @@ pub fn find(wanted: &StrategyRef) -> Result<&'static Strategy, Error> {
         .iter()
         .find(|known| known.name == wanted.name && known.version == wanted.version)
         .ok_or_else(|| Error::Unknown { name: wanted.name.clone(), version: wanted.version })
+}
+
+/// Whether it is known, and its parameters say what it goes by. For whoever takes one from outside: what is in a log stays as it is.
+pub fn check(wanted: &StrategyRef) -> Result<(), Error> {
+    let params = |why| Error::Params { name: wanted.name.clone(), version: wanted.version, why };
+    takes(find(wanted)?.params, &wanted.params, "params").map_err(params)
+}
+
+fn takes(known: &[Param], given: &Value, place: &str) -> Result<(), String> {
+    let fields = match given {
+        Value::Null => return Ok(()),
+        Value::Object(fields) => fields,
+        _ => return Err(format!("{place} must be an object")),
+    };
+    for (name, value) in fields {
+        let place = format!("{place}.{name}");
+        match known.iter().find(|param| param.name() == name) {
+            None => {
+                let names: Vec<&str> = known.iter().map(Param::name).collect();
+                let known = if names.is_empty() { "it has none".to_owned() } else { names.join(", ") };
+                return Err(format!("{place} is unknown (known: {known})"));
+            }
+            Some(Param::Number(_)) if !value.is_u64() => return Err(format!("{place} must be a number from 0 on")),
+            Some(Param::Number(_)) => {}
+            Some(Param::Of(_, known)) => takes(known, value, &place)?,
+        }
+    }
+    Ok(())
 }
 
 /// Where the slice of a strategy begins; the whole log for one that is unknown, which nobody will be asked to read.

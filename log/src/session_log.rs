@@ -413,8 +413,8 @@ impl SessionLog {
             let wanted = || frames.iter().filter(|frame| frame.from < to && frame.to >= from);
             if wanted().count() > FRAMES_KEPT {
                 let blob = self.segment_blob(store, &segment).await?;
-                for frame in wanted() {
-                    commits.extend(segment::unpack(&segment, frame, &blob)?.into_iter().map(Arc::new));
+                for part in segment::unpack_all(&segment, wanted().cloned(), &blob).await {
+                    commits.extend(part?.into_iter().map(Arc::new));
                 }
             } else {
                 for frame in wanted() {

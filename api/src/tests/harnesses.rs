@@ -132,6 +132,7 @@ async fn a_log_is_replayed_and_its_requests_are_made_again() {
     assert_eq!(other["strategy"], json!({"name": "window", "version": 1, "params": {"rounds": 3}}));
     api.get(&path("context?turn=7")).await.refused(404, "not_found_error");
     api.get(&path("context?strategy=magic")).await.invalid();
+    api.get(&path("context?strategy=window&params={%22rouns%22:3}")).await.invalid();
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Rollouts, as far as the api goes: what is refused, what a new session is given, what is told to whom.
 
 use domain::Time;
-use domain::rollout::{Order, signal};
+use domain::rollout::{Command, Mail, Order, signal};
 use harness::rollout::{Intake, Rollout, is_among};
 use serde_json::{Value, json};
 
@@ -62,6 +62,31 @@ async fn a_share_of_new_sessions_gets_the_new_version() {
     // Nothing is behind these sessions yet, so there is nothing to tell.
     rollouts::round(&api.app).await.unwrap();
     assert!(api.engine.signals(&rollout, signal::OBSERVED).is_empty());
+}
+
+#[tokio::test]
+async fn where_a_promoted_rollout_leads_is_the_default_from_then_on() {
+    let api = Api::new().await;
+    let default = async |api: &Api| {
+        let listed = api.get("/v1/harnesses").await.ok();
+        let harnesses = listed["data"].as_array().unwrap();
+        let ids: Vec<Value> =
+            harnesses.iter().filter(|it| it["is_default"] == true).map(|it| it["id"].clone()).collect();
+        assert_eq!(ids.len(), 1, "{listed}");
+        ids[0].as_str().unwrap().to_owned()
+    };
+    assert_eq!(default(&api).await, "loop@1");
+    let rollout = id(&api.post("/v1/harness_rollouts", &json!({"from": "loop@1", "to": "loop@2"})).await.ok());
+    let ramping = api.decided(&rollout, None).await;
+    assert_eq!(default(&api).await, "loop@1", "a part of the sessions is not all of them");
+    let command = Command { id: "a".to_owned(), to: Order::Promote };
+    let mail = vec![Mail::Command { command }];
+    let promoted = ramping.decided(Intake { now: Time::from_ms(2), mail, ..Intake::default() });
+    api.engine.mark(&rollout, &promoted);
+    let shown = api.get(&format!("/v1/harness_rollouts/{rollout}")).await.ok();
+    assert_eq!(shown["status"], "promoted");
+    assert_eq!(default(&api).await, "loop@2");
+    assert_eq!(given(&api, &json!({})).await.1, "loop@2");
 }
 
 #[tokio::test]

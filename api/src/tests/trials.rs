@@ -72,6 +72,7 @@ async fn what_would_be_of_no_use_is_refused_before_it_costs_anything() {
         (ABLATION, json!({"model": long}), "model: must be at most 256 bytes"),
         (&whatif, json!({"turn": 1, "expect": long}), "expect: must be at most 4096 bytes"),
         (&whatif, json!({"turn": 1, "model": long}), "model: must be at most 256 bytes"),
+        (&whatif, json!({"turn": 1, "model": " "}), "model: must not be empty"),
         (
             &whatif,
             json!({"turn": 1, "harness": "plan-act@1", "shims_off": ["context-reset"]}),

@@ -200,6 +200,7 @@ fn row(turn: &str, side: &str, sum: &Value) -> [String; 9] {
         ["cache_creation_5m_tokens", "cache_creation_1h_tokens"].map(|name| usage[name].as_u64().unwrap_or_default());
     let input = usage["input_tokens"].as_u64().unwrap_or_default() + made.iter().sum::<u64>();
     let ended = match (sum["ended"].as_str(), sum["as_expected"].as_bool()) {
+        (Some(ended), Some(true)) => format!("{ended}, as expected"),
         (Some(ended), Some(false)) => format!("{ended}, not as expected"),
         (Some(ended), _) => ended.to_owned(),
         (None, _) => String::new(),
@@ -227,6 +228,11 @@ mod tests {
             json!({"requests": requests, "usage": {"input_tokens": 10, "output_tokens": 5, "cache_read_input_tokens": 7,
                 "cache_creation_5m_tokens": 1, "cache_creation_1h_tokens": 0}, "calls": 0, "ended": ended, "cost": 0.25})
         };
+        let said = |as_expected: bool| {
+            let mut sum = sum(1, Some("end_turn"));
+            sum["as_expected"] = json!(as_expected);
+            sum
+        };
         let step = |kind: &str| json!({"turn": 2, "round": 1, "step": "request", "purpose": kind, "suffix": 0});
         let report = json!({
             "harness": {"name": "loop", "version": 2}, "strategy": {"name": "full", "version": 1}, "model": "m",
@@ -234,7 +240,8 @@ mod tests {
             "answered": {"requests_recorded": 1, "requests_live": 0, "calls_recorded": 0},
             "first_step": {"turn": 2, "round": 1, "recorded": step("summary"), "tried": step("answer")},
             "first_request": null,
-            "turns": [{"turn": 2, "recorded": sum(2, Some("end_turn")), "tried": sum(1, None)},
+            "turns": [{"turn": 1, "recorded": said(true), "tried": said(false)},
+                {"turn": 2, "recorded": sum(2, Some("end_turn")), "tried": sum(1, None)},
                 {"turn": 3, "recorded": sum(1, Some("end_turn")), "tried": null}],
             "totals": {"turns": 0, "recorded": sum(0, None), "tried": sum(0, None)},
             "unknown": ["what a model says to it"],
@@ -244,6 +251,8 @@ mod tests {
             "with        loop@2, full@1, m",
             "came        to a request in turn 2, round 1, that was never made",
             "  recorded  request purpose \"summary\", suffix 0",
+            "1        recorded  1         11     7       5       0      $0.2500  end_turn, as expected",
+            "1        tried     1         11     7       5       0      $0.2500  end_turn, not as expected",
             "2        recorded  2         11     7       5       0      $0.2500  end_turn",
             "3        tried                                                      not begun",
             "not known: what a model says to it",

@@ -4,7 +4,7 @@
 //! to move, in leaps: the requests between two leaps share their beginning.
 
 use super::{
-    Strategy,
+    Param, Strategy,
     messages::{Messages, Synthetic},
 };
 use crate::marks::Marks;
@@ -16,7 +16,11 @@ use domain::{
 use serde_json::Value;
 use std::{borrow::Cow, collections::BTreeSet};
 
-pub const STRATEGY: Strategy = Strategy { name: "clear-tool-results", version: 1, reach, messages, summary: None };
+pub const STRATEGY: Strategy =
+    Strategy { name: "clear-tool-results", version: 1, reach, messages, summary: None, params: PARAMS };
+
+/// `before`: the position from which on results are shown; `keep`: how many of the last ones before it are shown as well.
+pub const PARAMS: &[Param] = &[Param::Number("before"), Param::Number("keep")];
 
 /// What is shorter than this costs no more than the note that would replace it.
 const CLEARED_BYTES_MIN: usize = 400;

@@ -5,16 +5,22 @@
 //! needs nothing older than that.
 
 use super::{
-    Strategy, Summary,
-    clear::cleared,
+    Param, Strategy, Summary,
+    clear::{self, cleared},
     messages::{Messages, Synthetic, texts},
 };
 use crate::marks::Marks;
 use domain::{EventBody, session::LogEntry};
 use serde_json::{Value, json};
 
-pub const STRATEGY: Strategy =
-    Strategy { name: "compact", version: 1, reach, messages, summary: Some(Summary { end, prompt: PROMPT }) };
+pub const STRATEGY: Strategy = Strategy {
+    name: "compact",
+    version: 1,
+    reach,
+    messages,
+    summary: Some(Summary { end, prompt: PROMPT }),
+    params: &[Param::Number("keep"), Param::Of("clear", clear::PARAMS)],
+};
 
 pub fn reach(marks: &Marks, _params: &Value) -> u64 {
     marks.cut.map_or(0, |cut| cut.from)

@@ -9,10 +9,11 @@ use domain::session::LogEntry;
 use serde_json::Value;
 
 /// Leaves out the synthetic messages of earlier requests.
-pub const STRATEGY: Strategy = Strategy { name: "full", version: 1, reach, messages, summary: None };
+pub const STRATEGY: Strategy = Strategy { name: "full", version: 1, reach, messages, summary: None, params: &[] };
 
 /// Keeps them where the model saw them: every request begins with the one before it.
-pub const STRATEGY_2: Strategy = Strategy { name: "full", version: 2, reach, messages: messages_2, summary: None };
+pub const STRATEGY_2: Strategy =
+    Strategy { name: "full", version: 2, reach, messages: messages_2, summary: None, params: &[] };
 
 fn reach(_marks: &Marks, _params: &Value) -> u64 {
     0

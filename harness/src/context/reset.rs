@@ -4,16 +4,22 @@
 //! shift would be. `{"clear": ..}` as in `compact@1`.
 
 use super::{
-    Strategy, Summary,
-    clear::cleared,
+    Param, Strategy, Summary,
+    clear::{self, cleared},
     compact::{reach, with_summary},
 };
 use crate::marks::Marks;
 use domain::session::LogEntry;
 use serde_json::Value;
 
-pub const STRATEGY: Strategy =
-    Strategy { name: "reset", version: 1, reach, messages, summary: Some(Summary { end, prompt: PROMPT }) };
+pub const STRATEGY: Strategy = Strategy {
+    name: "reset",
+    version: 1,
+    reach,
+    messages,
+    summary: Some(Summary { end, prompt: PROMPT }),
+    params: &[Param::Of("clear", clear::PARAMS)],
+};
 
 fn end(_marks: &Marks, _params: &Value, end: u64) -> u64 {
     end

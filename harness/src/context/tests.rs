@@ -291,3 +291,43 @@ fn released_strategies_are_frozen() {
     let made: Vec<_> = made.iter().map(|(name, version, hash)| (*name, *version, hash.as_str())).collect();
     assert_eq!(made, RELEASED);
 }
+
+#[test]
+fn parameters_that_a_strategy_does_not_take_are_refused() {
+    let strategy = |name: &str, params: Value| StrategyRef { name: name.to_owned(), version: 1, params };
+    for (name, params) in [
+        ("full", Value::Null),
+        ("full", json!({})),
+        ("window", json!({"rounds": 3, "leap": 1})),
+        ("clear-tool-results", json!({"before": 7, "keep": 0})),
+        ("compact", json!({"keep": 2, "clear": {"before": 7}})),
+        ("reset", json!({"clear": {"keep": 1}})),
+    ] {
+        check(&strategy(name, params.clone())).unwrap_or_else(|error| panic!("{name} {params}: {error}"));
+    }
+    for (name, params, why) in [
+        (
+            "full",
+            json!({"rounds": 1}),
+            "full@1 with parameters that it does not take: params.rounds is unknown (known: it has none)",
+        ),
+        (
+            "window",
+            json!({"rouns": 3}),
+            "window@1 with parameters that it does not take: params.rouns is unknown (known: rounds, leap)",
+        ),
+        (
+            "window",
+            json!({"rounds": -5}),
+            "window@1 with parameters that it does not take: params.rounds must be a number from 0 on",
+        ),
+        ("window", json!([1]), "window@1 with parameters that it does not take: params must be an object"),
+        (
+            "reset",
+            json!({"clear": {"form": 1}}),
+            "reset@1 with parameters that it does not take: params.clear.form is unknown (known: before, keep)",
+        ),
+    ] {
+        assert_eq!(check(&strategy(name, params)).unwrap_err().to_string(), why);
+    }
+}

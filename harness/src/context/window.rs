@@ -4,14 +4,21 @@
 //! that requests share their beginning in between. What a request costs does not depend on the length of the log.
 
 use super::{
-    Strategy,
+    Param, Strategy,
     messages::{Messages, Synthetic},
 };
 use crate::marks::{Marks, ROUNDS_MAX};
 use domain::session::LogEntry;
 use serde_json::{Value, json};
 
-pub const STRATEGY: Strategy = Strategy { name: "window", version: 1, reach, messages, summary: None };
+pub const STRATEGY: Strategy = Strategy {
+    name: "window",
+    version: 1,
+    reach,
+    messages,
+    summary: None,
+    params: &[Param::Number("rounds"), Param::Number("leap")],
+};
 
 const ROUNDS: u64 = 20;
 

@@ -178,7 +178,7 @@ fn check_multiagent(multiagent: Option<serde_json::Value>) -> Result<()> {
 
 fn check_strategy(strategy: Option<StrategyRef>) -> Result<Option<StrategyRef>> {
     if let Some(strategy) = &strategy {
-        context::find(strategy).map_err(|error| ApiError::field("strategy", format!("names {error}")))?;
+        context::check(strategy).map_err(|error| ApiError::field("strategy", format!("names {error}")))?;
     }
     Ok(strategy)
 }

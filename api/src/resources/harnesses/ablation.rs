@@ -1,9 +1,12 @@
 //! Which shims of a harness do something on recorded sessions, and which are dead weight there. Off the event loop, as a
 //! replay is: without model, hands or network.
 
+use std::collections::BTreeSet;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use domain::Time;
+use domain::committed::Recording;
 use domain::rollout::Moments;
 use harness::ablate::{Effect, interval};
 use harness::rollout::threshold;
@@ -36,12 +39,20 @@ pub async fn ablate(State(app): State<App>, Path(name): Path<String>, query: Que
     let gone = || ApiError::not_found("harness", &name);
     let deciding = deciding(&app, &reference).await?.ok_or_else(gone)?;
     let mut effects = vec![Effect::default(); shims.len()];
-    let (mut read, mut unreadable) = (0_u64, 0_u64);
-    for session_id in sample(&app, model, agent, wanted).await? {
+    let (mut read, mut related, mut unreadable) = (0_u64, 0_u64, 0_u64);
+    let mut roots = Roots::default();
+    for session_id in sample(&app, model, agent).await? {
+        if read == wanted as u64 {
+            break;
+        }
         let Ok(recording) = inspect::recording(&app, &session_id).await else {
             unreadable += 1;
             continue;
         };
+        if !roots.is_news(&recording) {
+            related += 1;
+            continue;
+        }
         let (shims, deciding, reference) = (shims.clone(), deciding.clone(), reference.clone());
         let mut added = effects.clone();
         let walked = tokio::task::spawn_blocking(move || {
@@ -63,6 +74,7 @@ pub async fn ablate(State(app): State<App>, Path(name): Path<String>, query: Que
         "agent_id": agent,
         "at": Time::from_ms(app.clock.now().as_millisecond()),
         "sessions": read,
+        "related": related,
         "unreadable": unreadable,
         "shims": shown.collect::<Vec<_>>(),
     })))
@@ -101,7 +113,7 @@ pub fn mean(moments: &Moments) -> Value {
 }
 
 /// Sessions with a turn behind them, in an order that is by chance and always the same.
-pub async fn sample(app: &App, model: Option<&str>, agent: Option<&str>, wanted: usize) -> Result<Vec<String>> {
+pub async fn sample(app: &App, model: Option<&str>, agent: Option<&str>) -> Result<Vec<String>> {
     let mut sample = Vec::new();
     session_row::each(app, |row| {
         let Some(summary) = row.projection.as_ref().map(|projection| &projection.summary) else { return };
@@ -113,6 +125,55 @@ pub async fn sample(app: &App, model: Option<&str>, agent: Option<&str>, wanted:
     })
     .await?;
     sample.sort_by(|one, other| threshold(one).total_cmp(&threshold(other)));
-    sample.truncate(wanted);
     Ok(sample)
+}
+
+/// The sessions that those of a sample began as. A fork has the turns of its parent: counted as well it would say the same twice, and
+/// intervals would be narrower than what is known.
+#[derive(Default)]
+pub struct Roots(BTreeSet<String>);
+
+impl Roots {
+    /// Whether nothing of this one was seen before.
+    pub fn is_news(&mut self, recording: &Recording) -> bool {
+        self.0.insert(recording.first_session_id().to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::commit::Fork;
+    use domain::{PrivateEntry, Take};
+    use harness::{kit, registry};
+
+    use super::*;
+
+    #[test]
+    fn a_fork_is_no_session_of_its_own_whichever_is_seen_first() {
+        let mut session = kit::Session::new(kit::attributes(), registry::default_harness());
+        session.message("the task");
+        session.settle();
+        let parent = session.recording();
+        let forked = |session_id: &str| {
+            let fork = Fork {
+                parent: parent.session_id.clone(),
+                session_id: session_id.to_owned(),
+                created_at: Time::from_ms(0),
+                attributes: kit::attributes(),
+                harness: registry::default_harness(),
+                goes_on: false,
+            };
+            let mut recording = Recording { session_id: session_id.to_owned(), ..parent.clone() };
+            let take = Take::Private { entry: PrivateEntry::Forked { fork: Box::new(fork) } };
+            recording.commits.last_mut().expect("a turn was begun").commit.takes.insert(0, take);
+            recording
+        };
+        let (one, other) = (forked("sesn_one"), forked("sesn_other"));
+        let unrelated = Recording { session_id: "sesn_unrelated".to_owned(), ..parent.clone() };
+        for order in [[&parent, &one, &other], [&one, &other, &parent]] {
+            let mut roots = Roots::default();
+            assert_eq!(order.map(|recording| roots.is_news(recording)), [true, false, false]);
+            assert!(roots.is_news(&unrelated));
+        }
+    }
 }

@@ -104,7 +104,7 @@ struct Removed {
 }
 
 impl Object {
-    fn native(harness: &Harness, held: &Held) -> Self {
+    fn native(harness: &Harness, held: &Held, default: &HarnessRef) -> Self {
         let reference = harness.reference();
         let shim =
             |shim: &registry::Shim| json!({"name": shim.name, "assumption": shim.assumption, "model": shim.model});
@@ -117,13 +117,13 @@ impl Object {
             shims: harness.shims.iter().map(shim).collect(),
             bytes: None,
             added_at: None,
-            is_default: reference == registry::default_harness(),
+            is_default: reference == *default,
             sessions: held.count(&reference),
             reference,
         }
     }
 
-    fn added(row: &HarnessRow, held: &Held) -> Self {
+    fn added(row: &HarnessRow, held: &Held, default: &HarnessRef) -> Self {
         let reference = row.reference();
         let Manifest { view, strategy, shims, .. } = row.manifest.clone();
         Object {
@@ -135,7 +135,7 @@ impl Object {
             shims: shims.iter().map(|shim| json!(shim)).collect(),
             bytes: Some(row.bytes),
             added_at: Some(time::text(row.added_at)),
-            is_default: false,
+            is_default: reference == *default,
             sessions: held.count(&reference),
             reference,
         }
@@ -170,18 +170,18 @@ impl Held {
 
 /// All of them: a handful, so they come on one page.
 async fn list(State(app): State<App>) -> Result<Json<Page<Object>>> {
-    let held = Held::read(&app).await?;
-    let native = registry::HARNESSES.iter().map(|harness| Object::native(harness, &held));
+    let (held, default) = (Held::read(&app).await?, rollouts::default(&app).await?);
+    let native = registry::HARNESSES.iter().map(|harness| Object::native(harness, &held, &default));
     let rows = row::all(&app).await?;
-    let data: Vec<Object> = native.chain(rows.iter().map(|row| Object::added(row, &held))).collect();
+    let data: Vec<Object> = native.chain(rows.iter().map(|row| Object::added(row, &held, &default))).collect();
     Ok(Json(Page::whole(data)))
 }
 
 async fn show(State(app): State<App>, Path(name): Path<String>) -> Result<Json<Shown>> {
-    let held = Held::read(&app).await?;
+    let (held, default) = (Held::read(&app).await?, rollouts::default(&app).await?);
     let object = match resolve(&app, &name).await? {
-        Found::Native(harness) => Object::native(harness, &held),
-        Found::Added(row) => Object::added(&row, &held),
+        Found::Native(harness) => Object::native(harness, &held, &default),
+        Found::Added(row) => Object::added(&row, &held, &default),
     };
     let holders = held.of(&object.reference);
     let session_ids = holders.iter().take(SESSIONS_NAMED_MAX).cloned().collect();
@@ -207,7 +207,7 @@ async fn add(State(app): State<App>, given: Given<Octets>) -> Result<Json<Object
         added_at: app.clock.now(),
     };
     let row = keep(&app, row, bytes).await?;
-    Ok(Json(Object::added(&row, &Held::read(&app).await?)))
+    Ok(Json(Object::added(&row, &Held::read(&app).await?, &rollouts::default(&app).await?)))
 }
 
 /// Adding the same module again changes nothing.

@@ -15,6 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::ablation::Roots;
 use super::{ablation, resolve};
 use crate::app::App;
 use crate::body::JsonBody;
@@ -79,7 +80,7 @@ pub async fn begin(
     }
     inspect::check_text(Some(&body.model), body.expect.as_deref())?;
     let requests_max = inspect::requests_max(body.requests_max)?;
-    let sessions = ablation::sample(&app, Some(&body.model), body.agent.as_deref(), wanted).await?;
+    let sessions = unrelated(&app, &body, wanted).await?;
     let id = ids::new(ids::TRIAL);
     let mut trials = Vec::new();
     for session_id in &sessions {
@@ -108,6 +109,20 @@ pub async fn begin(
     let row = TrialRow { id, created_at: app.clock.now(), subject, asked, fork: None };
     trials::begin(&app, &row, trials).await?;
     shown(&app, &row).await.map(Json)
+}
+
+/// Sessions that can be read, none of which shares turns with another one.
+async fn unrelated(app: &App, body: &Ablate, wanted: usize) -> Result<Vec<String>> {
+    let (mut roots, mut sessions) = (Roots::default(), Vec::new());
+    for session_id in ablation::sample(app, Some(&body.model), body.agent.as_deref()).await? {
+        if sessions.len() == wanted {
+            break;
+        }
+        if inspect::recording(app, &session_id).await.is_ok_and(|recording| roots.is_news(&recording)) {
+            sessions.push(session_id);
+        }
+    }
+    Ok(sessions)
 }
 
 /// Waits a while for it to be over.

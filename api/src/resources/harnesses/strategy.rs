@@ -40,7 +40,7 @@ pub async fn change(
     JsonBody(ChangeStrategy { strategy, turn }): JsonBody<ChangeStrategy>,
 ) -> Result<Json<StrategyChanged>> {
     session_row::find(&app, &id).await?;
-    context::find(&strategy).map_err(|error| ApiError::field("strategy", format!("names {error}")))?;
+    context::check(&strategy).map_err(|error| ApiError::field("strategy", format!("names {error}")))?;
     let to = strategy.clone();
     let edited = change::apply(&app, &id, async |current| {
         let from = current.summary.attributes.agent.strategy.clone();

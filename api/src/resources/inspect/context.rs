@@ -88,7 +88,7 @@ fn strategy(query: &Query) -> Result<Option<StrategyRef>> {
     let version = version.parse().map_err(|_| ApiError::field("strategy", "must be NAME or NAME@VERSION"))?;
     let params = query.parsed::<Value>("params", "JSON")?.unwrap_or_default();
     let strategy = StrategyRef { name: name.to_owned(), version, params };
-    context::find(&strategy).map_err(|error| ApiError::field("strategy", format!("names {error}")))?;
+    context::check(&strategy).map_err(|error| ApiError::field("strategy", format!("names {error}")))?;
     Ok(Some(strategy))
 }
 

@@ -77,7 +77,7 @@ pub async fn begin(
     body.shims_off = shims_off(&app, &session_id, &body, harness.as_ref()).await?;
     let harness = harness.map(|found| found.reference());
     if let Some(strategy) = &body.strategy {
-        context::find(strategy).map_err(|error| ApiError::field("strategy", format!("names {error}")))?;
+        context::check(strategy).map_err(|error| ApiError::field("strategy", format!("names {error}")))?;
     }
     if body.live && body.model.is_none() {
         return Err(ApiError::field("live", "needs a model: the fork asks it what to do with the result"));
@@ -112,6 +112,9 @@ pub fn check_text(model: Option<&str>, expect: Option<&str>) -> Result<()> {
     for (field, text, max) in [("model", model, MODEL_BYTES_MAX), ("expect", expect, TRIAL_EXPECT_BYTES_MAX)] {
         if text.is_some_and(|text| text.len() > max) {
             return Err(ApiError::field(field, format!("must be at most {max} bytes")));
+        }
+        if text.is_some_and(|text| text.trim().is_empty()) {
+            return Err(ApiError::field(field, "must not be empty"));
         }
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! Which harness a new session gets, and which sessions take part in which rollout.
 
 use domain::agent::HarnessRef;
+use harness::registry;
 use harness::rollout::is_among;
 use serde::{Deserialize, Serialize};
 use store::{Batch, Catalog, Direction, KeyRange, Record, Table, Versioned};
@@ -91,6 +92,18 @@ pub async fn assign(app: &App, session_id: &str, agent_id: &str, default: Harnes
         }
     }
     Ok(assigned)
+}
+
+/// What every agent's new sessions get that ask for none: this build's own, and where rollouts that are promoted have led from it.
+pub async fn default(app: &App) -> Result<HarnessRef> {
+    let mut default = registry::default_harness();
+    for read in row::routes(app).await? {
+        let route = &read.row;
+        if route.agent_id.is_none() && route.percent == 100 && route.from == default {
+            default.clone_from(&route.to);
+        }
+    }
+    Ok(default)
 }
 
 /// Everyone who takes part in a rollout.

@@ -18,7 +18,7 @@ use harness::rollout::{Phase, Rollout};
 use log::{RolloutLog, history, segment};
 use serde_json::{Value, json};
 
-pub use self::assign::{Assigned, assign};
+pub use self::assign::{Assigned, assign, default};
 pub use self::keeper::keep;
 #[cfg(test)]
 pub use self::keeper::round;

@@ -144,7 +144,7 @@ async fn plan(app: &App, body: CreateSession) -> Result<Plan> {
         None => None,
     };
     if let Some(strategy) = &strategy {
-        context::find(strategy).map_err(|error| ApiError::field("strategy", format!("names {error}")))?;
+        context::check(strategy).map_err(|error| ApiError::field("strategy", format!("names {error}")))?;
     }
     if shims_off.len() > SHIMS_MAX || shims_off.iter().any(|name| name.len() > ID_CHARS_MAX) {
         return Err(ApiError::field("shims_off", format!("at most {SHIMS_MAX} names of {ID_CHARS_MAX} characters")));

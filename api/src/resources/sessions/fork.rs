@@ -188,7 +188,7 @@ async fn attributes(
     }
     agent::check_hands(&attributes.agent, attributes.self_hosted)?;
     if let Some(strategy) = &body.strategy {
-        context::find(strategy).map_err(|error| ApiError::field("strategy", format!("names {error}")))?;
+        context::check(strategy).map_err(|error| ApiError::field("strategy", format!("names {error}")))?;
         attributes.agent.strategy.clone_from(strategy);
     }
     if body.title.is_some() {
