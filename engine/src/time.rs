@@ -31,6 +31,11 @@ impl Time {
         self.0 / 1_000_000
     }
 
+    /// The moment that a message tells of; one too far away is the last that can be told.
+    pub fn of(timestamp: &Timestamp) -> Time {
+        Time(timestamp.seconds.saturating_mul(NANOS_PER_SECOND).saturating_add(timestamp.nanos.into()))
+    }
+
     /// As a protobuf timestamp; `None` when not set.
     pub fn timestamp(self) -> Option<Timestamp> {
         self.is_set().then(|| Timestamp {

@@ -10,9 +10,10 @@ use crate::{
 };
 use bytes::Bytes;
 use domain::{Committed, committed::Genesis, content::BlobRef, ids};
+use futures::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::{borrow::Borrow, sync::Arc};
+use std::{borrow::Borrow, sync::Arc, thread::available_parallelism};
 use store::Blobs;
 
 /// Public events in one zstd frame: the unit of reading.
@@ -225,24 +226,17 @@ pub fn unpack(segment: &Segment, frame: &Frame, blob: &Bytes) -> Result<Vec<Comm
     decode(segment, &part(segment, frame, blob)?).map(|(commits, _)| commits)
 }
 
-/// The same of several frames, side by side and beside whoever waits: taking one apart takes about a millisecond.
-pub async fn unpack_all(
-    segment: &Segment,
-    frames: impl Iterator<Item = Frame>,
-    blob: &Bytes,
-) -> Vec<Result<Vec<Committed>, Error>> {
+/// The same of several frames, as many at a time as there are processors, and beside whoever waits: taking one apart takes about a millisecond.
+pub async fn unpack_all(segment: &Segment, frames: Vec<Frame>, blob: &Bytes) -> Vec<Result<Vec<Committed>, Error>> {
     let shared = Arc::new(segment.clone());
-    let at_work: Vec<_> = frames
-        .map(|frame| {
-            let (segment, blob) = (shared.clone(), blob.clone());
-            tokio::task::spawn_blocking(move || unpack(&segment, &frame, &blob))
-        })
-        .collect();
-    let mut parts = Vec::with_capacity(at_work.len());
-    for part in at_work {
-        parts.push(part.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())));
-    }
-    parts
+    let unpacking = frames.into_iter().map(|frame| {
+        let (segment, blob) = (shared.clone(), blob.clone());
+        async move {
+            let unpacked = tokio::task::spawn_blocking(move || unpack(&segment, &frame, &blob));
+            unpacked.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+        }
+    });
+    stream::iter(unpacking).buffered(available_parallelism().map_or(1, usize::from)).collect().await
 }
 
 /// The bytes of one frame out of those of its segment.

@@ -413,7 +413,7 @@ impl SessionLog {
             let wanted = || frames.iter().filter(|frame| frame.from < to && frame.to >= from);
             if wanted().count() > FRAMES_KEPT {
                 let blob = self.segment_blob(store, &segment).await?;
-                for part in segment::unpack_all(&segment, wanted().cloned(), &blob).await {
+                for part in segment::unpack_all(&segment, wanted().cloned().collect(), &blob).await {
                     commits.extend(part?.into_iter().map(Arc::new));
                 }
             } else {

@@ -87,8 +87,10 @@ struct Span {
 impl Span {
     fn of(filter: Option<StartTimeFilter>) -> Reply<Span> {
         let StartTimeFilter { earliest_time, latest_time } = filter.unwrap_or_default();
-        let span =
-            Span { earliest: time(earliest_time.as_ref()).unwrap_or(Time::UNSET), latest: time(latest_time.as_ref()) };
+        let span = Span {
+            earliest: earliest_time.as_ref().map_or(Time::UNSET, Time::of),
+            latest: latest_time.as_ref().map(Time::of),
+        };
         if span.latest.is_some_and(|latest| latest < span.earliest) {
             let message = "EarliestTime in StartTimeFilter should not be larger than LatestTime.";
             return Err(Status::invalid_argument(message));
@@ -97,10 +99,8 @@ impl Span {
     }
 
     fn has(&self, moment: Option<&Timestamp>) -> bool {
-        time(moment).is_some_and(|moment| self.earliest <= moment && self.latest.is_none_or(|latest| moment <= latest))
+        moment
+            .map(Time::of)
+            .is_some_and(|moment| self.earliest <= moment && self.latest.is_none_or(|latest| moment <= latest))
     }
-}
-
-fn time(moment: Option<&Timestamp>) -> Option<Time> {
-    moment.map(|moment| Time(moment.seconds.saturating_mul(1_000_000_000).saturating_add(moment.nanos.into())))
 }

@@ -1,7 +1,6 @@
 //! What clients send to make and change an agent, and what comes of it. Pure: no row is read or written here.
 
 use domain::agent::StrategyRef;
-use harness::context;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -11,6 +10,7 @@ use super::tools::{self, McpServer, ToolParam, Unreferenced};
 use crate::body::Patch;
 use crate::error::{ApiError, Result};
 use crate::metadata::{self, Metadata, MetadataPatch};
+use crate::resources::harnesses;
 
 const NAME_CHARS_MAX: usize = 256;
 const DESCRIPTION_CHARS_MAX: usize = 2048;
@@ -178,7 +178,7 @@ fn check_multiagent(multiagent: Option<serde_json::Value>) -> Result<()> {
 
 fn check_strategy(strategy: Option<StrategyRef>) -> Result<Option<StrategyRef>> {
     if let Some(strategy) = &strategy {
-        context::check(strategy).map_err(|error| ApiError::field("strategy", format!("names {error}")))?;
+        harnesses::check_strategy(strategy)?;
     }
     Ok(strategy)
 }

@@ -25,6 +25,7 @@ use store::{Batch, Digest, Durability};
 pub use self::ablation::shims;
 pub use self::find::{Deciding, Found, deciding, resolve};
 use self::row::HarnessRow;
+pub use self::strategy::check as check_strategy;
 use super::rollouts;
 use super::sessions::current::Current;
 use super::sessions::row as session_row;

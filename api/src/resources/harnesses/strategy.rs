@@ -34,13 +34,18 @@ pub struct StrategyChanged {
     turn: bool,
 }
 
+/// A strategy that a request names, by its field `strategy`.
+pub fn check(strategy: &StrategyRef) -> Result<()> {
+    context::check(strategy).map_err(|error| ApiError::field("strategy", format!("names {error}")))
+}
+
 pub async fn change(
     State(app): State<App>,
     Path(id): Path<String>,
     JsonBody(ChangeStrategy { strategy, turn }): JsonBody<ChangeStrategy>,
 ) -> Result<Json<StrategyChanged>> {
     session_row::find(&app, &id).await?;
-    context::check(&strategy).map_err(|error| ApiError::field("strategy", format!("names {error}")))?;
+    check(&strategy)?;
     let to = strategy.clone();
     let edited = change::apply(&app, &id, async |current| {
         let from = current.summary.attributes.agent.strategy.clone();

@@ -16,6 +16,7 @@ use super::replay::read;
 use crate::app::App;
 use crate::error::{ApiError, Result};
 use crate::query::{Param, Query};
+use crate::resources::harnesses;
 
 /// Bytes of a request to one token: an estimate, for what was never sent.
 const BYTES_PER_TOKEN: usize = 4;
@@ -88,7 +89,7 @@ fn strategy(query: &Query) -> Result<Option<StrategyRef>> {
     let version = version.parse().map_err(|_| ApiError::field("strategy", "must be NAME or NAME@VERSION"))?;
     let params = query.parsed::<Value>("params", "JSON")?.unwrap_or_default();
     let strategy = StrategyRef { name: name.to_owned(), version, params };
-    context::check(&strategy).map_err(|error| ApiError::field("strategy", format!("names {error}")))?;
+    harnesses::check_strategy(&strategy)?;
     Ok(Some(strategy))
 }
 

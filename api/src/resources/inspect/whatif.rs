@@ -6,7 +6,6 @@ use domain::agent::StrategyRef;
 use domain::limits::{TRIAL_EXPECT_BYTES_MAX, TRIAL_REQUESTS_MAX};
 use domain::rollout::{Price, Recorded};
 use domain::trial::Tried;
-use harness::context;
 use harness::whatif::{Input, Record, Report, Sum, Totals, Variant, cost};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -77,7 +76,7 @@ pub async fn begin(
     body.shims_off = shims_off(&app, &session_id, &body, harness.as_ref()).await?;
     let harness = harness.map(|found| found.reference());
     if let Some(strategy) = &body.strategy {
-        context::check(strategy).map_err(|error| ApiError::field("strategy", format!("names {error}")))?;
+        harnesses::check_strategy(strategy)?;
     }
     if body.live && body.model.is_none() {
         return Err(ApiError::field("live", "needs a model: the fork asks it what to do with the result"));

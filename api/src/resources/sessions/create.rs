@@ -9,7 +9,7 @@ use domain::agent::{AgentFacts, HarnessRef, StrategyRef};
 use domain::egress::Policy;
 use domain::session::{Attributes, Origin, Resource, SessionInput};
 use domain::{Event, Status, Summary, Time};
-use harness::{context, registry};
+use harness::registry;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -144,7 +144,7 @@ async fn plan(app: &App, body: CreateSession) -> Result<Plan> {
         None => None,
     };
     if let Some(strategy) = &strategy {
-        context::check(strategy).map_err(|error| ApiError::field("strategy", format!("names {error}")))?;
+        harnesses::check_strategy(strategy)?;
     }
     if shims_off.len() > SHIMS_MAX || shims_off.iter().any(|name| name.len() > ID_CHARS_MAX) {
         return Err(ApiError::field("shims_off", format!("at most {SHIMS_MAX} names of {ID_CHARS_MAX} characters")));

@@ -13,7 +13,6 @@ use domain::egress::Policy;
 use domain::session::{Attributes, Origin, Resource, SessionInput};
 use domain::{Status, Summary, ids as derived};
 use harness::SessionState;
-use harness::context;
 use harness::replay::state_after;
 use log::blobs;
 use log::manifest::Manifest;
@@ -188,7 +187,7 @@ async fn attributes(
     }
     agent::check_hands(&attributes.agent, attributes.self_hosted)?;
     if let Some(strategy) = &body.strategy {
-        context::check(strategy).map_err(|error| ApiError::field("strategy", format!("names {error}")))?;
+        harnesses::check_strategy(strategy)?;
         attributes.agent.strategy.clone_from(strategy);
     }
     if body.title.is_some() {
