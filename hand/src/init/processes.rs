@@ -42,6 +42,9 @@ impl std::fmt::Display for Exit {
     }
 }
 
+/// A process of somebody else's child dies without our being told.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 #[derive(thiserror::Error, Debug)]
 #[error("end all processes within {} s", .0.as_secs())]
 pub struct Survivors(Duration);
@@ -105,6 +108,28 @@ impl Processes {
         if state.alone { Ok(names) } else { Err(Survivors(within)) }
     }
 
+    /// Kill a process of ours, all that is in its group, and all that came of these and still has them above it; waits until none is
+    /// left, and gives back whether it was so in time. What cut itself off from all of them lives on.
+    pub fn end_group(&self, leader: u32, within: Duration) -> bool {
+        let deadline = Instant::now() + within;
+        let mut state = self.lock();
+        loop {
+            let members = members(leader);
+            if members.is_empty() {
+                return true;
+            }
+            for pid in members {
+                if let Some(pid) = Pid::from_raw(pid.cast_signed()) {
+                    // One that has ended meanwhile is not there any more.
+                    rustix::process::kill_process(pid, Signal::KILL).ok();
+                }
+            }
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else { return false };
+            // Each that dies is reaped, which is told; those of another parent only once that one is dead too.
+            state = self.changed.wait_timeout(state, left.min(LOOK_AGAIN)).expect("no holder panics").0;
+        }
+    }
+
     /// Hold every process still while `work` runs. What `work` starts is not held.
     pub fn frozen<T>(&self, work: impl FnOnce() -> T) -> T {
         assert!(rustix::process::getpid().is_init(), "only process 1 of a sandbox may stop all processes");
@@ -161,6 +186,34 @@ fn reap_one() -> rustix::io::Result<Option<(u32, Exit)>> {
 fn signal_all(signal: Signal) {
     // ESRCH says that there is nobody; there is no other error for process 1.
     kill_process_group(Pid::INIT, signal).ok();
+}
+
+/// Processes of the group of `leader`, and what descends from them: all that are not dead already.
+fn members(leader: u32) -> Vec<u32> {
+    struct Known {
+        parent: u32,
+        group: u32,
+    }
+    let known: HashMap<u32, Known> = pids()
+        .filter_map(|pid| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            // Behind the name, which may hold anything: state, parent, group.
+            let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+            let is_dead = matches!(fields.next()?, "Z" | "X");
+            let (parent, group) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+            (!is_dead).then_some((pid, Known { parent, group }))
+        })
+        .collect();
+    let mut members: Vec<u32> =
+        known.iter().filter(|(pid, known)| **pid == leader || known.group == leader).map(|(pid, _)| *pid).collect();
+    let mut at = 0;
+    while let Some(&above) = members.get(at) {
+        let below = known.iter().filter(|(pid, known)| known.parent == above && !members.contains(pid));
+        let below: Vec<u32> = below.map(|(pid, _)| *pid).collect();
+        members.extend(below);
+        at += 1;
+    }
+    members
 }
 
 /// What runs beside us, by name.
