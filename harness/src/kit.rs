@@ -541,7 +541,7 @@ impl Ask for Gone {
 /// `bash@build` is `bash` in the hand of that name.
 fn call(activity: &str, index: usize, wanted: &str) -> Call {
     let (name, hand) = match wanted.split_once('@') {
-        Some((name, hand)) => (name, HandName::other(hand).expect("a hand's name")),
+        Some((name, hand)) => (name, HandName::parse(hand).expect("a hand's name")),
         None => (wanted, HandName::default()),
     };
     let fact = tools().into_iter().chain([mcp_tool(), inside_tool(&hand)]).find(|tool| tool.name == name);

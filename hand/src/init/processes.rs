@@ -108,18 +108,19 @@ impl Processes {
         if state.alone { Ok(names) } else { Err(Survivors(within)) }
     }
 
-    /// Kill a process of ours, all that is in its group, and all that came of these and still has them above it; waits until none is
-    /// left, and gives back whether it was so in time. What cut itself off from all of them lives on.
-    pub fn end_group(&self, leader: u32, within: Duration) -> bool {
+    /// Kill a process of ours, all that is in its group, all that came of these and still has them above it, and of `known` whoever
+    /// is left; waits until none is, and gives back whether it was so in time. What cut itself off before that lives on.
+    pub fn end_group(&self, leader: u32, known: &[Member], within: Duration) -> bool {
         let deadline = Instant::now() + within;
         let mut state = self.lock();
         loop {
-            let members = members(leader);
-            if members.is_empty() {
+            let mut left = members(leader);
+            left.extend(known.iter().filter(|member| Living::read(member.pid).is_some_and(|now| now.is(member))));
+            if left.is_empty() {
                 return true;
             }
-            for pid in members {
-                if let Some(pid) = Pid::from_raw(pid.cast_signed()) {
+            for member in left {
+                if let Some(pid) = Pid::from_raw(member.pid.cast_signed()) {
                     // One that has ended meanwhile is not there any more.
                     rustix::process::kill_process(pid, Signal::KILL).ok();
                 }
@@ -188,28 +189,46 @@ fn signal_all(signal: Signal) {
     kill_process_group(Pid::INIT, signal).ok();
 }
 
-/// Processes of the group of `leader`, and what descends from them: all that are not dead already.
-fn members(leader: u32) -> Vec<u32> {
-    struct Known {
-        parent: u32,
-        group: u32,
+/// One process, and no other that gets its number later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    pid: u32,
+    /// In ticks since the machine was started.
+    started: u64,
+}
+
+/// A process that is not dead.
+struct Living {
+    member: Member,
+    parent: u32,
+    group: u32,
+}
+
+impl Living {
+    fn read(pid: u32) -> Option<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // Behind the name, which may hold anything: state, parent, group, and the start as the twentieth.
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
+        let is_dead = matches!(*fields.first()?, "Z" | "X");
+        let (parent, group) = (u32::try_from(number(1)?).ok()?, u32::try_from(number(2)?).ok()?);
+        (!is_dead).then_some(Self { member: Member { pid, started: number(19)? }, parent, group })
     }
-    let known: HashMap<u32, Known> = pids()
-        .filter_map(|pid| {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-            // Behind the name, which may hold anything: state, parent, group.
-            let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-            let is_dead = matches!(fields.next()?, "Z" | "X");
-            let (parent, group) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-            (!is_dead).then_some((pid, Known { parent, group }))
-        })
-        .collect();
-    let mut members: Vec<u32> =
-        known.iter().filter(|(pid, known)| **pid == leader || known.group == leader).map(|(pid, _)| *pid).collect();
+
+    fn is(&self, member: &Member) -> bool {
+        self.member == *member
+    }
+}
+
+/// Processes of the group of `leader`, and what descends from them.
+pub fn members(leader: u32) -> Vec<Member> {
+    let living: Vec<Living> = pids().filter_map(Living::read).collect();
+    let is_of_group = |one: &&Living| one.member.pid == leader || one.group == leader;
+    let mut members: Vec<Member> = living.iter().filter(is_of_group).map(|one| one.member).collect();
     let mut at = 0;
-    while let Some(&above) = members.get(at) {
-        let below = known.iter().filter(|(pid, known)| known.parent == above && !members.contains(pid));
-        let below: Vec<u32> = below.map(|(pid, _)| *pid).collect();
+    while let Some(above) = members.get(at).map(|member| member.pid) {
+        let below = living.iter().filter(|one| one.parent == above && !members.contains(&one.member));
+        let below: Vec<Member> = below.map(|one| one.member).collect();
         members.extend(below);
         at += 1;
     }

@@ -3,7 +3,7 @@
 //! Whatever it says is bounded before it is kept, and it is never waited for without an end: one that says too much, or nothing
 //! of the protocol, or closes its output, is ended. What has ended stays so; whoever wants it again starts another one.
 
-use super::super::processes::{Exit, Processes};
+use super::super::processes::{Exit, Processes, members};
 use super::super::shell::FirstToGo;
 use super::wire::{self, HANDSHAKE, Heard, Reply};
 use crate::limits;
@@ -99,7 +99,7 @@ impl Server {
         match started {
             Ok(_) => Ok(Self { program: program.clone(), shared }),
             Err(e) => {
-                processes.end_group(pid, limits::END_CONFIRM);
+                processes.end_group(pid, &[], limits::END_CONFIRM);
                 Err(e)
             }
         }
@@ -233,12 +233,13 @@ impl Pump {
 
     fn run(mut self) {
         let why = self.talk();
-        // A server that is told so may end in its own way.
+        // A server that is told so may end in its own way, and leave others behind.
+        let known = members(self.pid);
         self.flush();
         drop(self.stdin.take());
         let exit = self.processes.wait(self.pid, Instant::now() + limits::MCP_END_GRACE);
         self.hear_errors();
-        let survived = !self.processes.end_group(self.pid, limits::END_CONFIRM);
+        let survived = !self.processes.end_group(self.pid, &known, limits::END_CONFIRM);
         // Forgotten, however it ended.
         self.processes.wait(self.pid, Instant::now() + limits::END_CONFIRM);
         let why = why.filter(|why| why != CLOSED || exit.is_none());
@@ -394,11 +395,20 @@ impl Pump {
             self.unanswered_bytes += read as u64;
             let mut rest = &piece[..read];
             while let Some(at) = rest.iter().position(|&byte| byte == b'\n') {
-                self.line.extend_from_slice(&rest[..at]);
+                let whole;
+                let line = if self.line.is_empty() {
+                    &rest[..at]
+                } else {
+                    self.line.extend_from_slice(&rest[..at]);
+                    whole = std::mem::take(&mut self.line);
+                    &whole
+                };
+                bounded(line)?;
+                let heard = wire::heard(line);
                 rest = &rest[at + 1..];
-                let line = std::mem::take(&mut self.line);
-                bounded(&line)?;
-                self.heard(wire::heard(&line))?;
+                if heard != Heard::Nothing {
+                    self.heard(heard)?;
+                }
             }
             self.line.extend_from_slice(rest);
             bounded(&self.line)?;

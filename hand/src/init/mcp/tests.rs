@@ -206,7 +206,9 @@ fn a_server_that_says_too_much_is_ended() {
     let bench = Bench::new();
     let said = bench.wrong("read request; echo $$ > pid; exec yes junk");
     assert!(said.contains("it said 64 MiB and no answer among them") && !bench.is_alive("pid"), "{said}");
-    let said = bench.wrong(r#"read request; exec yes '{"jsonrpc":"2.0","id":9,"method":"ping"}'"#);
+    let asks = r#"read request; pad=$(head -c 60000 /dev/zero | tr '\0' x)
+        exec yes "{\"jsonrpc\":\"2.0\",\"id\":9,\"method\":\"ping\",\"params\":\"$pad\"}""#;
+    let said = bench.wrong(asks);
     assert!(said.contains("it said 64 MiB and no answer among them"), "{said}");
     let said = bench.wrong("read request; head -c 8000000 /dev/zero | tr '\\0' x; sleep 1000");
     assert!(said.contains("it said a message of more than 7 MiB"), "{said}");

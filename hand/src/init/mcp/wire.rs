@@ -64,6 +64,10 @@ pub fn cancelled(id: u64, reason: &str) -> Vec<u8> {
 }
 
 pub fn heard(said: &[u8]) -> Heard {
+    // Much of what is no message is known by its first letter.
+    if said.trim_ascii_start().first() != Some(&b'{') {
+        return Heard::Nothing;
+    }
     let Ok(Message { id, method, result, error }) = serde_json::from_slice(said) else { return Heard::Nothing };
     match (method, id) {
         (Some(method), Some(id)) => Heard::Asked(line(&answer(&method, &id))),

@@ -26,22 +26,19 @@ pub struct StdioServer {
     pub(super) name: String,
     /// A program of the sandbox, found by its `PATH`.
     command: String,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     args: Vec<String>,
     /// Beside the sandbox's own variables.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     env: BTreeMap<String, String>,
-    #[serde(default = "main")]
-    hand: String,
-}
-
-fn main() -> String {
-    HandName::MAIN.to_owned()
+    /// The main one if none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hand: Option<String>,
 }
 
 impl StdioServer {
     pub(super) fn named_hand(&self) -> Option<&str> {
-        (self.hand != HandName::MAIN).then_some(&self.hand)
+        self.hand.as_deref().filter(|name| *name != HandName::MAIN)
     }
 
     pub(super) fn check(&self, at: &str) -> Result<()> {
@@ -80,7 +77,7 @@ impl StdioServer {
                 return wrong("env", problem);
             }
         }
-        if HandName::parse(&self.hand).is_none() {
+        if self.hand.as_deref().is_some_and(|name| HandName::parse(name).is_none()) {
             return wrong("hand", "is no name of a hand".to_owned());
         }
         Ok(())
@@ -88,7 +85,7 @@ impl StdioServer {
 
     /// As a session keeps it; none if the hand's name, which was checked, is none.
     pub fn program(&self) -> Option<McpProgram> {
-        let hand = HandName::parse(&self.hand)?;
+        let hand = self.hand.as_deref().map_or_else(|| Some(HandName::default()), HandName::parse)?;
         Some(McpProgram { hand, command: self.command.clone(), args: self.args.clone(), env: self.env.clone() })
     }
 }
@@ -144,10 +141,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_is_filled_in() {
-        let server: StdioServer = serde_json::from_value(json!({"name": "a", "command": "server"})).unwrap();
-        let kept = json!({"name": "a", "command": "server", "args": [], "env": {}, "hand": "main"});
-        assert_eq!(serde_json::to_value(&server).unwrap(), kept);
-        assert!(server.program().unwrap().hand.is_main());
+    fn a_server_is_kept_as_it_is_and_lives_in_the_main_hand_unless_said() {
+        for (hand, is_main) in [(json!({}), true), (json!({"hand": "main"}), true), (json!({"hand": "build"}), false)] {
+            let mut sent = json!({"name": "a", "command": "server"});
+            sent.as_object_mut().unwrap().extend(hand.as_object().unwrap().clone());
+            let server: StdioServer = serde_json::from_value(sent.clone()).unwrap();
+            assert_eq!(serde_json::to_value(&server).unwrap(), sent);
+            assert_eq!(server.program().unwrap().hand.is_main(), is_main);
+            assert_eq!(server.named_hand().is_none(), is_main);
+        }
     }
 }
