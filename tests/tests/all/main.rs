@@ -17,6 +17,7 @@ mod harnesses;
 mod kills;
 mod load;
 mod mcp;
+mod mcp_inside;
 mod mcp_oauth;
 mod own_log;
 mod packages;
