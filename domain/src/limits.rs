@@ -7,6 +7,10 @@ pub const INLINE_BYTES_MAX: usize = 32 * 1024;
 /// A tool input above this many bytes is passed on by reference, as it sits in `SessionState` until it runs.
 pub const STATE_INPUT_BYTES_MAX: usize = 4 * 1024;
 
+/// The JSON text of one tool call's input: what a hand's shim reads in one request. Longer ones are not made, and the
+/// model is told.
+pub const TOOL_INPUT_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// Events in one POST: the limit the API documents for `initial_events`.
 pub const EVENTS_PER_POST_MAX: usize = 50;
 

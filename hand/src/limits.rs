@@ -16,6 +16,8 @@ pub const LEASE_DEFAULT_MS: u64 = 30 * 60 * 1000;
 pub const LEASE_MAX_MS: u64 = 24 * 60 * 60 * 1000;
 /// How long a launcher that died may take to be there again.
 pub const LAUNCHER_BACK: Duration = Duration::from_secs(10);
+/// How long a launcher whose service ends may still take to remove what it has begun to: less than the service waits for it.
+pub const REMOVALS_WITHIN: Duration = Duration::from_secs(4);
 /// How long a hand may take to tell its status before it is listed without.
 pub const STATUS_WITHIN: Duration = Duration::from_secs(2);
 /// Cloning or restoring a workspace; a stuck git must not hold `provision` for ever.
@@ -93,6 +95,9 @@ pub const SNAPSHOT_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 pub const SHELVES_BYTES_MAX: u64 = 20 * 1024 * 1024 * 1024;
 /// Without a hand that is launched with it a shelf is removed after this.
 pub const SHELF_IDLE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// A folder without a plan for so long is no hand that is being made: longer than any launch takes.
+pub const UNFINISHED_MAX: Duration = Duration::from_secs(30 * 60);
 
 /// Unprivileged host uids that hands get when the service runs as root, one each.
 pub const UIDS: std::ops::RangeInclusive<u32> = 61_000..=64_999;

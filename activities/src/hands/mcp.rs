@@ -8,7 +8,7 @@ pub mod inside;
 mod offered;
 mod result;
 
-use super::Executed;
+use super::{Executed, knock};
 use domain::{
     agent::{AgentSnapshot, McpToolset},
     egress::{CALLS_SOCKET, mcp_path},
@@ -179,6 +179,7 @@ impl McpServers {
         let dir = rustix::fs::open(folder, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .map_err(|error| Error::Socket(error.into()))?;
         let socket = format!("/proc/self/fd/{}/{CALLS_SOCKET}", dir.as_raw_fd());
+        knock::connect(&socket).await.map_err(Error::Socket)?;
         let uri = format!("http://egress{}", mcp_path(session_id, server));
         let client = UnixSocketHttpClient::new(&socket, &uri);
         let mut config = StreamableHttpClientTransportConfig::with_uri(uri);

@@ -3,6 +3,7 @@
 //! Every outcome of a tool is a result. Only a lost worker is a failure of the activity, and then the next attempt
 //! asks the hand's journal what became of the call.
 
+mod knock;
 mod local;
 mod mcp;
 mod nesting;

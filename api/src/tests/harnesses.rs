@@ -130,7 +130,10 @@ async fn a_log_is_replayed_and_its_requests_are_made_again() {
     assert_eq!(context["dropped"], json!([]));
     let other = api.get(&path("context?turn=1&strategy=window&params={%22rounds%22:3}")).await.ok();
     assert_eq!(other["strategy"], json!({"name": "window", "version": 1, "params": {"rounds": 3}}));
-    api.get(&path("context?turn=7")).await.refused(404, "not_found_error");
+    let why = api.get(&path("context?turn=7")).await.refused(404, "not_found_error");
+    assert_eq!(why, "there is no model request in turn 7: turns with one are 1 to 1");
+    let why = api.get(&path("context?turn=1&round=9")).await.refused(404, "not_found_error");
+    assert_eq!(why, "turn 1 has no request of that round: rounds are 1 to 1");
     api.get(&path("context?strategy=magic")).await.invalid();
     api.get(&path("context?strategy=window&params={%22rouns%22:3}")).await.invalid();
 }

@@ -6,7 +6,7 @@ use crate::{
     commands::whatif,
     error::{Code, failed},
     output,
-    render::one_line,
+    render::{count, one_line},
     service::Service,
     table::table,
 };
@@ -61,11 +61,11 @@ pub struct Ablate {
 
 impl Ablate {
     pub async fn run(self) -> anyhow::Result<()> {
-        let client = self.service.client()?;
-        let path = ["v1", "harnesses", &self.harness, "ablation"];
         let Wanted { count, agent, model, age_s, ids } = self.sessions.unwrap_or_default();
         let agent = one("agent", self.agent, agent)?;
         let model = one("model", self.model, model)?;
+        let client = self.service.client()?;
+        let path = ["v1", "harnesses", &self.harness, "ablation"];
         if self.live {
             let given = [
                 ("model", model.map(Value::from)),
@@ -150,15 +150,14 @@ fn one(name: &str, option: Option<String>, query: Option<String>) -> anyhow::Res
 
 /// What was looked at; nothing but that where there is nothing to say of shims.
 fn looked_at(report: &Value) -> (String, bool) {
-    let count = |name: &str| report[name].as_u64().unwrap_or_default();
-    let mut said = vec![match count("sessions") {
+    let number = |name: &str| report[name].as_u64().unwrap_or_default();
+    let mut said = vec![match number("sessions") {
         0 => "no recorded session is among those that were asked for".to_owned(),
-        1 => "1 session".to_owned(),
-        sessions => format!("{sessions} sessions"),
+        sessions => count(sessions, "session"),
     }];
     for (name, what) in [("related", "left out, as they began as one of these"), ("unreadable", "cannot be read")] {
-        if count(name) > 0 {
-            said.push(format!("{} {what}", count(name)));
+        if number(name) > 0 {
+            said.push(format!("{} {what}", number(name)));
         }
     }
     let has_shims = report["shims"].as_array().is_some_and(|shims| !shims.is_empty());
@@ -167,7 +166,7 @@ fn looked_at(report: &Value) -> (String, bool) {
             format!("{}@{}", report["harness"]["name"].as_str().unwrap_or_default(), report["harness"]["version"]);
         return (format!("{harness} has no shims: there is nothing to switch off"), false);
     }
-    (said.join(", "), count("sessions") > 0)
+    (said.join(", "), number("sessions") > 0)
 }
 
 fn told(report: &Value) -> String {

@@ -5,7 +5,7 @@ use crate::{
     client::{Client, Query},
     error::{Code, failed},
     output,
-    render::one_line,
+    render::{count, one_line},
     service::Service,
     table::{fields, table},
 };
@@ -117,6 +117,7 @@ pub async fn over(client: &Client, path: &[&str], body: &Value) -> anyhow::Resul
 fn told(report: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let version = |value: &Value| format!("{}@{}", text(&value["name"]), value["version"]);
+    let number = |value: &Value, what: &str| count(value.as_u64().unwrap_or_default(), what);
     let answered = &report["answered"];
     let mut pairs = vec![
         (
@@ -128,14 +129,14 @@ fn told(report: &Value) -> String {
         (
             "answered",
             format!(
-                "{} requests and {} calls by the record, {} requests by the model, {} calls in the fork",
-                answered["requests_recorded"],
-                answered["calls_recorded"],
-                answered["requests_live"],
-                answered["calls_live"].as_u64().unwrap_or_default()
+                "{} and {} by the record, {} by the model, {} in the fork",
+                number(&answered["requests_recorded"], "request"),
+                number(&answered["calls_recorded"], "call"),
+                number(&answered["requests_live"], "request"),
+                number(&answered["calls_live"], "call"),
             ),
         ),
-        ("same", format!("{} steps", report["same_steps"])),
+        ("same", number(&report["same_steps"], "step")),
     ];
     // A harness may choose otherwise than its agent.
     let by = report["strategies"].as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>();
@@ -160,7 +161,7 @@ fn told(report: &Value) -> String {
         [("recorded", &pair["recorded"]), ("tried", &pair["tried"])].map(|(side, sum)| row(&turn, side, sum))
     });
     let totals = &report["totals"];
-    let compared = format!("{} turns", totals["turns"]);
+    let compared = number(&totals["turns"], "turn");
     let totals =
         [("recorded", &totals["recorded"]), ("tried", &totals["tried"])].map(|(side, sum)| row(&compared, side, sum));
     let rows: Vec<[String; 9]> = turns.chain(totals).collect();
