@@ -75,7 +75,7 @@ pub const MCP_CALL_TIMEOUT_MS: u64 = 600 * 1_000;
 /// call that it does not take twice in a row is lost, and its hand with it.
 pub const HOST_WAIT_MS: u64 = 30_000;
 
-/// Asking all of an agent's MCP servers which tools they have; each has less.
+/// Asking all of an agent's MCP servers which tools they have, or all those in one hand; each has less.
 pub const LIST_TIMEOUT_MS: u64 = 2 * 60 * 1_000;
 /// Cloning a repository and copying files into a hand, milliseconds.
 pub const PROVISION_TIMEOUT_MS: u64 = 10 * 60 * 1_000;

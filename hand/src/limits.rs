@@ -52,6 +52,21 @@ pub const WALK_ENTRIES: usize = 1_000_000;
 /// Directories below one another that a walk descends.
 pub const WALK_DEPTH: usize = 128;
 
+/// An MCP server in a hand introduces itself within this: it may have to be fetched first.
+pub const MCP_START_WITHIN: Duration = Duration::from_secs(60);
+/// Starting a server and reading its list of tools: less than the service waits for it.
+pub const MCP_LIST_TIMEOUT_MS: u64 = 90_000;
+/// How long a server that is told to end may take to do it by itself.
+pub const MCP_END_GRACE: Duration = Duration::from_secs(1);
+/// One message of a server, and all pages of its list. It is text in a result in a reply, and may double each time.
+pub const MCP_MESSAGE_BYTES: usize = 7 * 1024 * 1024;
+/// What a server may say while somebody waits for an answer and gets none.
+pub const MCP_UNANSWERED_BYTES: u64 = 64 * 1024 * 1024;
+/// Answers to what a server asks that wait for it to read them.
+pub const MCP_OUTBOX_LINES: usize = 256;
+/// What is kept of a server's stderr: its end.
+pub const MCP_STDERR_BYTES: usize = 4 * 1024;
+
 /// One request line to the shim: the largest `write` with room for JSON's escapes.
 pub const REQUEST_BYTES: usize = 16 * 1024 * 1024;
 /// A request as init gets it: JSON written anew may be longer than it came, as numbers are spelled out.

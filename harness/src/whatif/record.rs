@@ -158,8 +158,10 @@ impl Record {
                     };
                     self.ended(&call.tool_use_id, end);
                 }
-                (Some(Op::ListTools {}), Some(Outcome::List { outcome })) => self.lists.push_back(Ok(outcome.clone())),
-                (Some(Op::ListTools {}), _) if closing.how != Closed::Cancelled => {
+                (Some(Op::ListTools { .. }), Some(Outcome::List { outcome })) => {
+                    self.lists.push_back(Ok(outcome.clone()))
+                }
+                (Some(Op::ListTools { .. }), _) if closing.how != Closed::Cancelled => {
                     self.lists.push_back(Err(closing.how.clone()));
                 }
                 _ => {}

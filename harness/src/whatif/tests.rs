@@ -71,7 +71,7 @@ fn play(session: &mut Session, said: &[Said], is_there: bool) {
             }
             Op::Timer { .. } => session.finish(&activity, Ok(crate::Outcome::Done {})),
             Op::Collect { .. } => session.collected(&activity),
-            Op::ListTools {} => session.tools_listed(&activity, is_there),
+            Op::ListTools { .. } => session.tools_listed(&activity, is_there),
             other => panic!("{other:?}"),
         }
         session.settle();

@@ -291,11 +291,11 @@ impl Trial {
                 self.results.insert(activity.to_owned(), ActivityResult { rest: json!(outcome), ..Default::default() });
                 self.finish(activity, Ok(Outcome::Collect { outcome }));
             }
-            Op::ListTools {} => match self.record.listed() {
+            Op::ListTools { .. } => match self.record.listed() {
                 Some(Err(how)) => self.finish(activity, Err(how)),
                 known => {
                     // No server is asked: what the session knows of them by now is all there is.
-                    let nothing = || ListOutcome { listed: None, problems: Vec::new() };
+                    let nothing = || ListOutcome { listed: None, problems: Vec::new(), hand_lost: false };
                     let outcome = known.and_then(Result::ok).unwrap_or_else(nothing);
                     let result = ActivityResult { rest: json!(outcome), ..Default::default() };
                     self.results.insert(activity.to_owned(), result);

@@ -87,9 +87,12 @@ def map_body(context: Any, body: Any) -> Any:
 @schemathesis.hook
 def map_path_parameters(context: Any, path_parameters: dict[str, Any] | None) -> dict[str, Any] | None:
     operation = context.operation
-    if not path_parameters or not is_real(sorted(path_parameters.items())):
+    if not path_parameters:
         return path_parameters
-    # What is deleted or archived is made for that: the others are needed to the end.
+    # What is deleted or archived is made for that: the others are needed to the end, and schemathesis takes up what it saw in answers.
     ends = operation.method.upper() == "DELETE" or operation.path.endswith("/archive")
+    is_needed = ends and any(value in there().values() for value in path_parameters.values())
+    if not is_needed and not is_real(sorted(path_parameters.items())):
+        return path_parameters
     known = passing(frozenset(path_parameters)) if ends else there()
     return {name: known.get(name, value) for name, value in path_parameters.items()}

@@ -20,6 +20,7 @@ mod kills;
 mod large_answers;
 mod load;
 mod mcp;
+mod mcp_inside;
 mod mcp_oauth;
 mod own_log;
 mod packages;
