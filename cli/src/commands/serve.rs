@@ -84,7 +84,7 @@ pub struct Serve {
     /// ADDRESS:PORT or a network like 10.0.0.0/8
     #[arg(long, env = env_vars::PRIVATE_ADDRESSES, value_name = "LIST", value_delimiter = ',')]
     private_addresses: Option<Vec<String>>,
-    /// Where package managers of sandboxes find what they install: pip=URL, npm=URL, go=URL
+    /// Where package managers of sandboxes find what they install: pip=URL, npm=URL, go=URL, apt=URL
     #[arg(long, env = env_vars::PACKAGE_REGISTRIES, value_name = "LIST", value_delimiter = ',')]
     package_registries: Option<Vec<Registry>>,
     /// Whether to run a hand worker [default: true]

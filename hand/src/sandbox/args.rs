@@ -92,17 +92,26 @@ pub fn base() -> Args {
 }
 
 /// Where each manager's programs are, before the machine's.
-const PACKAGE_PROGRAMS: &str =
-    "/opt/packages/pip/bin:/opt/packages/npm/bin:/opt/packages/gem/bin:/opt/packages/cargo/bin:/opt/packages/go/bin";
+const PACKAGE_PROGRAMS: &str = "/opt/packages/pip/bin:/opt/packages/npm/bin:/opt/packages/gem/bin:\
+    /opt/packages/cargo/bin:/opt/packages/go/bin:/opt/packages/apt/usr/bin:/opt/packages/apt/usr/sbin:\
+    /opt/packages/apt/usr/games:/opt/packages/apt/bin:/opt/packages/apt/sbin";
 const MACHINE_PROGRAMS: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
 
 /// How interpreters find what is on a shelf.
 const PACKAGE_VARIABLES: &[(&str, &str)] = &[
-    ("PYTHONPATH", "/opt/packages/pip"),
+    ("PYTHONPATH", "/opt/packages/pip:/opt/packages/apt/usr/lib/python3/dist-packages"),
+    ("PERL5LIB", "/opt/packages/apt/usr/share/perl5"),
     ("NODE_PATH", "/opt/packages/npm/lib/node_modules"),
     // What ends with a colon goes on with its own places.
     ("GEM_PATH", "/opt/packages/gem:"),
 ];
+
+/// Where the loader finds libraries of packages of the system, which are not where they were made for.
+fn package_libraries() -> String {
+    let arch = std::env::consts::ARCH;
+    let dirs = [format!("usr/lib/{arch}-linux-gnu"), "usr/lib".to_owned(), format!("lib/{arch}-linux-gnu")];
+    dirs.map(|dir| format!("{}/apt/{dir}", inside::PACKAGES)).join(":")
+}
 
 /// Everything for one hand.
 pub fn full(folder: &Folder, spec: &Spec, fds: &Descriptors<'_>) -> Args {
@@ -130,13 +139,20 @@ pub fn full(folder: &Folder, spec: &Spec, fds: &Descriptors<'_>) -> Args {
     if let Some(egress) = egress {
         args.mount("--ro-bind", &egress.dir, inside::EGRESS);
     }
+    let mut libraries = None;
     match &spec.shelf {
-        Some(Shelf::Fill(_)) => args.mount("--bind", folder.packages(), inside::PACKAGES),
-        Some(Shelf::Read(name)) => {
-            args.mount("--ro-bind", shelf::folder(&spec.hands_dir, name).packages(), inside::PACKAGES)
+        Some(Shelf::Fill(_)) => {
+            args.mount("--bind", folder.packages(), inside::PACKAGES);
+            // What this machine has need not be fetched.
+            args.mount("--ro-bind-try", "/var/lib/dpkg/status", "/etc/dpkg/status");
         }
-        None => &mut args,
-    };
+        Some(Shelf::Read(name)) => {
+            let packages = shelf::folder(&spec.hands_dir, name).packages();
+            libraries = packages.join("apt").is_dir().then(package_libraries);
+            args.mount("--ro-bind", packages, inside::PACKAGES);
+        }
+        None => {}
+    }
     // Both are tmpfs without a size of their own, so nobody may write there.
     args.add(["--remount-ro", "/dev", "--remount-ro", "/"]);
     let reads_shelf = matches!(spec.shelf, Some(Shelf::Read(_)));
@@ -154,6 +170,9 @@ pub fn full(folder: &Folder, spec: &Spec, fds: &Descriptors<'_>) -> Args {
         ("GIT_CONFIG_SYSTEM", GITCONFIG),
     ] {
         args.add(["--setenv", name, value]);
+    }
+    if let Some(libraries) = &libraries {
+        args.add(["--setenv", "LD_LIBRARY_PATH", libraries]);
     }
     for (name, value) in PACKAGE_VARIABLES.iter().filter(|_| reads_shelf) {
         args.add(["--setenv", name, value]);
