@@ -13,6 +13,7 @@ pub mod ground;
 pub mod hands;
 pub mod long;
 pub mod mcp;
+pub mod podman;
 pub mod process;
 pub mod registry;
 pub mod service;
