@@ -101,8 +101,9 @@ fn mount(mount: &container::Mount) -> Mount {
     }
 }
 
+/// What the image has there gives its mode, whatever is asked for.
 fn in_memory(bytes: u64, dialect: Dialect) -> String {
-    // Podman would copy what the image has there, and its mode.
+    // Podman would copy the files too.
     let empty = if dialect == Dialect::Docker { "" } else { ",notmpcopyup" };
     format!("rw,exec,nosuid,nodev,size={bytes},mode=1777{empty}")
 }

@@ -278,11 +278,12 @@ fn of_trial(tried: Result<Tried, String>) -> Vec<Layer> {
     match tried {
         Ok(tried @ (Tried::Fine | Tried::WithoutLandlock)) => vec![
             on("container", runs),
-            on("namespaces", "mount, pid, net, ipc, uts and cgroup, by the runtime; none can be made inside"),
+            on("namespaces", "mount, pid, net, ipc and uts, by the runtime; none can be made inside"),
             on("seccomp", "put on by the first process inside, beside the runtime's own"),
             landlock(tried == Tried::Fine),
         ],
         Ok(Tried::NoShell) => wrong("the image has no /bin/bash", "use an image with bash and coreutils"),
+        Ok(Tried::NoTmp) => wrong("nobody but root may write to the image's /tmp", "an image whose /tmp has mode 1777"),
         Ok(Tried::NoFilter) => {
             wrong("the filter of system calls is refused inside", "a runtime on Linux 4.14 or later")
         }
@@ -341,6 +342,7 @@ mod tests {
             Ok(Tried::NoFilter),
             Ok(Tried::NotInit),
             Ok(Tried::Privileged),
+            Ok(Tried::NoTmp),
             Err("exec format error".to_owned()),
         ];
         for tried in tried {

@@ -106,6 +106,8 @@ const FOLDERS: &[&str] = &["/usr/share/git-core/templates"];
 pub struct Podman {
     service: Child,
     dir: tempfile::TempDir,
+    /// What belongs to this boot of the machine.
+    running: PathBuf,
 }
 
 impl Podman {
@@ -130,13 +132,12 @@ impl Podman {
         }
         let store = store()?;
         let dir = tempfile::Builder::new().prefix("podman-").tempdir().map_err(|error| error.to_string())?;
-        let configured = configure(dir.path(), &store);
-        configured.map_err(|error| format!("configure it: {error}"))?;
-        import(dir.path(), &store)?;
-        let mut service = podman(dir.path());
+        let running = configure(&store).map_err(|error| format!("configure it: {error}"))?;
+        import(&running, &store)?;
+        let mut service = podman(&running);
         service.args(["system", "service", "--time", "0"]).arg(format!("unix://{}", socket(dir.path()).display()));
         let service = service.stdout(Stdio::null()).stderr(Stdio::null()).spawn().map_err(|error| error.to_string())?;
-        let podman = Podman { service, dir };
+        let podman = Podman { service, dir, running };
         let give_up = Instant::now() + START_MAX;
         // It says nothing when it listens.
         while let Err(error) = UnixStream::connect(podman.socket()) {
@@ -153,9 +154,16 @@ impl Podman {
         socket(self.dir.path())
     }
 
+    /// The hands' containers of that folder, by their names, whether they run or not.
+    pub fn containers(&self, hands_dir: &Path) -> Vec<String> {
+        let label = format!("label=dev.steadyhand.hands-dir={}", hands_dir.display());
+        let said = self.said(&["ps", "--all", "--filter", &label, "--format", "{{.Names}}"]);
+        said.lines().map(str::to_owned).collect()
+    }
+
     /// What it says to a command of its own.
     pub fn said(&self, arguments: &[&str]) -> String {
-        let output = podman(self.dir.path()).args(arguments).output().expect("it was started before");
+        let output = podman(&self.running).args(arguments).output().expect("it was started before");
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 }
@@ -172,11 +180,11 @@ fn socket(dir: &Path) -> PathBuf {
     dir.join("podman.sock")
 }
 
-fn podman(dir: &Path) -> Command {
+fn podman(running: &Path) -> Command {
     let mut command = Command::new("podman");
     command
-        .env("CONTAINERS_CONF", dir.join("containers.conf"))
-        .env("CONTAINERS_STORAGE_CONF", dir.join("storage.conf"));
+        .env("CONTAINERS_CONF", running.join("containers.conf"))
+        .env("CONTAINERS_STORAGE_CONF", running.join("storage.conf"));
     command.stdin(Stdio::null());
     command
 }
@@ -189,9 +197,9 @@ fn store() -> Result<PathBuf, String> {
     Ok(store)
 }
 
-fn configure(dir: &Path, store: &Path) -> io::Result<()> {
+/// The same for all tests that share the images: what ends a container reads it too, when its test is over.
+fn configure(store: &Path) -> io::Result<PathBuf> {
     let runtime = if Path::new("/usr/sbin/runc").exists() { "runc" } else { "crun" };
-    // What belongs to this boot of the machine; one for all tests that share the images.
     let running =
         std::env::temp_dir().join(format!("steadyhand-podman-{:x}", checksum(store.as_os_str().as_encoded_bytes())));
     let engine = format!(
@@ -199,23 +207,32 @@ fn configure(dir: &Path, store: &Path) -> io::Result<()> {
          events_logger = \"none\"\nlock_type = \"file\"\ntmp_dir = {:?}\n",
         running.join("tmp")
     );
-    std::fs::write(dir.join("containers.conf"), engine)?;
+    std::fs::create_dir_all(&running)?;
+    replace(&running.join("containers.conf"), &engine)?;
     let storage = format!(
         "[storage]\ndriver = \"overlay\"\nrunroot = {:?}\ngraphroot = {:?}\n",
         running.join("run"),
         store.join("images")
     );
-    std::fs::write(dir.join("storage.conf"), storage)
+    replace(&running.join("storage.conf"), &storage)?;
+    Ok(running)
+}
+
+/// Others may be reading it.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let part = path.with_extension(format!("part-{}", std::process::id()));
+    std::fs::write(&part, text)?;
+    std::fs::rename(part, path)
 }
 
 /// The image, made of this machine's programs where it is not there yet.
-fn import(dir: &Path, store: &Path) -> Result<(), String> {
+fn import(running: &Path, store: &Path) -> Result<(), String> {
     let lock = File::create(store.join("lock")).map_err(|error| error.to_string())?;
     lock.lock().map_err(|error| error.to_string())?;
     let note = store.join("image");
     let wanted = format!("{IMAGE} {:?} {:?}", PROGRAMS, FOLDERS);
     let is_there =
-        podman(dir).args(["image", "exists", IMAGE]).output().map_err(|error| format!("start podman: {error}"))?;
+        podman(running).args(["image", "exists", IMAGE]).output().map_err(|error| format!("start podman: {error}"))?;
     if is_there.status.success() && std::fs::read_to_string(&note).is_ok_and(|noted| noted == wanted) {
         return Ok(());
     }
@@ -224,10 +241,10 @@ fn import(dir: &Path, store: &Path) -> Result<(), String> {
     fill(&root).map_err(|error| format!("make an image: {error}"))?;
     let archive = store.join("root.tar");
     ran(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&archive).arg(".").output())?;
-    ran(podman(dir).arg("import").arg(&archive).arg(IMAGE).output())?;
+    ran(podman(running).arg("import").arg(&archive).arg(IMAGE).output())?;
     std::fs::remove_dir_all(&root).ok();
     std::fs::remove_file(&archive).ok();
-    ran(podman(dir).args(["run", "--rm", "--network", "none", IMAGE, "/bin/true"]).output())?;
+    ran(podman(running).args(["run", "--rm", "--network", "none", IMAGE, "/bin/true"]).output())?;
     std::fs::write(note, wanted).map_err(|error| error.to_string())
 }
 
@@ -239,6 +256,10 @@ fn ran(output: io::Result<Output>) -> Result<(), String> {
 fn fill(root: &Path) -> io::Result<()> {
     for folder in ["usr/bin", "usr/lib", "usr/lib64", "proc", "sys", "dev", "tmp", "run", "etc"] {
         std::fs::create_dir_all(root.join(folder))?;
+    }
+    for open in ["tmp", "var/tmp"] {
+        std::fs::create_dir_all(root.join(open))?;
+        std::fs::set_permissions(root.join(open), std::os::unix::fs::PermissionsExt::from_mode(0o1777))?;
     }
     for name in ["bin", "lib", "lib64"] {
         std::os::unix::fs::symlink(format!("usr/{name}"), root.join(name))?;

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 pub struct Made {
     pub podman: Podman,
     socket: PathBuf,
+    /// As containers are labelled.
+    hands_dir: PathBuf,
     /// The keeper runs on it.
     _runtime: tokio::runtime::Runtime,
 }
@@ -34,13 +36,17 @@ impl Made {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let keeper = runtime.block_on(async { Keeper::open(options).unwrap() });
         runtime.spawn(keeper.run());
-        Self { podman, socket, _runtime: runtime }
+        Self { podman, socket, hands_dir: hands_dir.canonicalize().unwrap(), _runtime: runtime }
     }
 
     /// Of the one container.
     pub fn first_process(&self, _shim: u32) -> u32 {
-        let name = self.podman.said(&["ps", "--quiet"]);
-        self.podman.said(&["inspect", "--format", "{{.State.Pid}}", name.trim()]).trim().parse().unwrap()
+        let [name] = &self.containers()[..] else { panic!("{:?}", self.containers()) };
+        self.podman.said(&["inspect", "--format", "{{.State.Pid}}", name]).trim().parse().unwrap()
+    }
+
+    pub fn containers(&self) -> Vec<String> {
+        self.podman.containers(&self.hands_dir)
     }
 
     pub fn walls(&self) -> Walls {

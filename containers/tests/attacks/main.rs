@@ -9,7 +9,6 @@ mod fixture;
 #[path = "../../../hand/tests/attacks/naive.rs"]
 mod naive;
 #[path = "../../../tests/src/podman.rs"]
-#[expect(dead_code, reason = "the attacks need less of it than other tests")]
 mod podman;
 #[path = "../all/walls.rs"]
 #[expect(dead_code, reason = "the attacks need less of it than other tests")]

@@ -70,12 +70,22 @@ pub enum Tried {
     NotInit = 46,
     /// It has capabilities, or could get new ones.
     Privileged = 47,
+    /// Where every program writes nobody may.
+    NoTmp = 48,
 }
 
 impl Tried {
     /// None: it did not get as far as trying.
     pub fn of(code: i64) -> Option<Self> {
-        let all = [Self::Fine, Self::WithoutLandlock, Self::NoShell, Self::NoFilter, Self::NotInit, Self::Privileged];
+        let all = [
+            Self::Fine,
+            Self::WithoutLandlock,
+            Self::NoShell,
+            Self::NoFilter,
+            Self::NotInit,
+            Self::Privileged,
+            Self::NoTmp,
+        ];
         all.into_iter().find(|tried| i64::from(*tried as u8) == code)
     }
 }
@@ -96,6 +106,9 @@ pub fn tried() -> Tried {
     }
     if !Path::new("/bin/bash").is_file() {
         return Tried::NoShell;
+    }
+    if File::create("/tmp/tried").is_err() {
+        return Tried::NoTmp;
     }
     if seccomp::restrict().is_err() {
         return Tried::NoFilter;

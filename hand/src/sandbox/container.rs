@@ -20,7 +20,7 @@ pub struct Container {
     /// The user and the group of everything inside.
     pub uid: u32,
     pub mounts: Vec<Mount>,
-    /// In memory, writable for everyone inside: path and bytes.
+    /// In memory, as open as they are in the image: path and bytes.
     pub tmpfs: Vec<(&'static str, u64)>,
     pub shm_bytes: u64,
     pub limits: Limits,
@@ -103,7 +103,7 @@ pub fn trial(name: String, uid: u32, program: &Path) -> Container {
         name,
         uid,
         mounts: vec![Mount { from: program.to_owned(), to: inside::PROGRAM, is_read_only: true }],
-        tmpfs: vec![("/run", limits::RUN_TMPFS_BYTES)],
+        tmpfs: vec![("/tmp", limits::TMPFS_BYTES), ("/run", limits::RUN_TMPFS_BYTES)],
         shm_bytes: limits::RUN_TMPFS_BYTES,
         limits: Limits::default(),
         arguments: vec!["try-contained".to_owned()],

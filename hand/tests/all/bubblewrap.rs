@@ -93,3 +93,12 @@ fn only_its_own_folders_are_writable_and_nothing_of_the_host_is_there() {
     let mounts = hand.sh("grep -E ' /(workspace|home/agent|mnt/session/outputs) ' /proc/self/mountinfo");
     assert!(mounts.lines().count() == 3 && mounts.lines().all(|line| line.contains("nosuid,nodev")), "{mounts}");
 }
+
+#[test]
+fn its_cgroup_namespace_is_its_own_and_run_is_small() {
+    let hands = Hands::new();
+    let hand = hands.hand("h");
+    assert_eq!(hand.sh("cut -d: -f3 /proc/self/cgroup | sort -u"), "/\n");
+    let full = hand.bash("head -c 100M /dev/zero >/run/a");
+    assert!(full.is_error && full.text().contains("No space left"), "{}", full.text());
+}

@@ -33,11 +33,6 @@ fn environment(podman: &Podman) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// The hands' containers that run, by their names.
-fn containers(podman: &Podman) -> Vec<String> {
-    podman.said(&["ps", "--format", "{{.Names}}"]).lines().map(str::to_owned).collect()
-}
-
 fn results(events: &[LoggedEvent]) -> Vec<String> {
     events.iter().filter(|event| event.kind == "agent.tool_result").map(LoggedEvent::text).collect()
 }
@@ -62,7 +57,8 @@ async fn a_call_runs_in_a_container_that_goes_with_its_session(is_temporal: bool
         ensure!(hand::limits::UIDS.contains(&uid.parse()?) && contained == "contained\n", "{said:?}");
         let hands = client.ok(reqwest::Method::GET, "/v1/hands", None).await?;
         let id = hands["data"][0]["id"].as_str().context("it is listed")?;
-        let names = containers(&podman);
+        let hands_dir = service.hands_dir().canonicalize()?;
+        let names = podman.containers(&hands_dir);
         ensure!(names.len() == 1 && names[0].starts_with(&format!("steadyhand-{id}")), "{names:?}");
         let socket = service.hands_dir().read_dir()?.flatten().map(|entry| entry.path());
         let keeper = socket.into_iter().find(|path| path.display().to_string().contains(".keeper-"));
@@ -70,7 +66,7 @@ async fn a_call_runs_in_a_container_that_goes_with_its_session(is_temporal: bool
         ensure!(mode & 0o777 == 0o600, "who may talk to the keeper: {mode:o}");
 
         client.delete(&session).await?;
-        while !containers(&podman).is_empty() {
+        while !podman.containers(&hands_dir).is_empty() {
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
         Ok(())
