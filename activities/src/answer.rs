@@ -160,7 +160,11 @@ fn call(id: &str, block: &Value, agent: &AgentFacts, answer: &Answer, verdicts: 
     };
     let bad = answer.bad_inputs.iter().find(|bad| bad.tool_use_id == model_id).map(|bad| bad.error.clone());
     let kind = known.map_or(ToolKind::Builtin, |tool| tool.kind.clone());
-    let hand = if kind == ToolKind::Builtin { hand(&input, agent) } else { Ok(HandName::default()) };
+    let hand = match &kind {
+        ToolKind::Builtin => hand(&input, agent),
+        ToolKind::Mcp { inside: Some(name), .. } => Ok(name.clone()),
+        _ => Ok(HandName::default()),
+    };
     let refused = match known {
         Some(_) if permission == Permission::Deny => {
             Some(format!("This call of {name} was judged to be of high risk, and was not made."))
@@ -214,7 +218,7 @@ fn use_event(call: &Call, policy: Option<Policy>) -> EventBody {
         ToolKind::Builtin | ToolKind::Log | ToolKind::Web => {
             EventBody::AgentToolUse { name, input, evaluated_permission, evaluation }
         }
-        ToolKind::Mcp { server, tool } => {
+        ToolKind::Mcp { server, tool, .. } => {
             let (name, mcp_server_name) = (tool.clone(), server.clone());
             EventBody::AgentMcpToolUse { name, mcp_server_name, input, evaluated_permission, evaluation }
         }

@@ -13,21 +13,23 @@ use crate::{
     model::Request,
 };
 use domain::{
+    EventBody,
     agent::{AgentSnapshot, HarnessRef},
-    content::{BlobRef, Block},
+    content::{BlobRef, Block, Json},
     ids,
     limits::TRIAL_PAUSE_MS_MAX,
     model::Recipe,
-    session::Attributes,
+    session::{Attributes, LogEntry},
     trial::Tried,
 };
 use futures::future::BoxFuture;
 use harness::{
     SessionState,
     context::{self, Shape},
-    whatif::{Asked, Input, Need, OtherModel, Record, Report, Trial, Variant, says},
+    whatif::{self, Asked, Changes, Input, Need, OtherModel, Record, Report, Side, Trial, Variant, says},
 };
 use log::blobs;
+use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use store::Blobs;
 use temporalio_sdk::activities::ActivityError;
@@ -85,6 +87,13 @@ pub async fn whatif<'a>(
     }
     let words = words(blobs, &trial, input).await?;
     let mut report = trial.report(input, &words);
+    let [step, request] = trial.sides();
+    for (difference, sides) in [(&mut report.first_step, step), (&mut report.first_request, request)] {
+        let (Some(difference), Some((recorded, tried))) = (difference, sides) else { continue };
+        let recorded = shown(blobs, recorded, None).await?;
+        let tried = shown(blobs, tried, input.variant.model.as_ref()).await?;
+        difference.changes = Some(Changes::between(&recorded, &tried));
+    }
     if input.live
         && let Some(mut left) = trial.left(input, &words)
     {
@@ -104,6 +113,37 @@ async fn words(blobs: &dyn Blobs, trial: &Trial, input: &Input) -> Result<BTreeM
         words.insert(hash, says(&blocks, expected));
     }
     Ok(words)
+}
+
+/// What one side did, to be held against the other: the request, or the names and inputs of the calls.
+async fn shown(blobs: &dyn Blobs, side: Side, model: Option<&OtherModel>) -> Result<Value, ActivityError> {
+    match side {
+        Side::Request { shape, mut entries } => {
+            call_model::resolve(blobs, &mut entries).await?;
+            let snapshot = snapshot(blobs, &shape.snapshot, model).await?;
+            request(&entries, &shape, &snapshot)
+        }
+        Side::Calls(mut entries) => {
+            call_model::resolve(blobs, &mut entries).await?;
+            Ok(json!({"calls": entries.into_iter().map(|entry| entry.event.body).map(call).collect::<Vec<_>>()}))
+        }
+    }
+}
+
+fn call(body: EventBody) -> Value {
+    match body {
+        EventBody::AgentToolUse { name, input: Json::Inline { value }, .. }
+        | EventBody::AgentMcpToolUse { name, input: Json::Inline { value }, .. }
+        | EventBody::AgentCustomToolUse { name, input: Json::Inline { value } } => {
+            json!({"name": name, "input": value})
+        }
+        _ => Value::Null,
+    }
+}
+
+fn request(entries: &[LogEntry], shape: &whatif::Shape, snapshot: &AgentSnapshot) -> Result<Value, ActivityError> {
+    let shape = Shape { strategy: &shape.strategy, suffix: &shape.suffix, purpose: shape.purpose };
+    context::request(entries, snapshot, shape).map_err(ActivityError::from)
 }
 
 struct Variation {
@@ -166,13 +206,8 @@ async fn answer(
 ) -> Result<bool, ActivityError> {
     let mut entries = asked.entries.clone();
     call_model::resolve(blobs, &mut entries).await?;
-    let harness::whatif::Shape { purpose, slice, strategy, suffix, snapshot: reference } = asked.shape.clone();
-    let snapshot = snapshot(blobs, &reference, input.variant.model.as_ref()).await?;
-    let shape = Shape { strategy: &strategy, suffix: &suffix, purpose };
-    let body = match context::request(&entries, &snapshot, shape) {
-        Ok(body) => body,
-        Err(error) => return Err(ActivityError::from(error)),
-    };
+    let snapshot = snapshot(blobs, &asked.shape.snapshot, input.variant.model.as_ref()).await?;
+    let body = request(&entries, &asked.shape, &snapshot)?;
     let bytes = context::serialize(&body);
     let request_sha256 = ids::content_hash(&bytes);
     if trial.recall(asked, &request_sha256) {
@@ -186,6 +221,7 @@ async fn answer(
         trial.exhaust();
         return Ok(true);
     }
+    let whatif::Shape { purpose, slice, strategy, suffix, snapshot: reference } = asked.shape.clone();
     let recipe = Recipe {
         from: slice.from,
         to: slice.to,

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use domain::egress::{Networking, Policy, Reply, Request};
-use domain::packages::{Manager, Registries};
+use domain::packages::Registries;
 
 use crate::app::App;
 use crate::error::{ApiError, Result};
@@ -29,9 +29,6 @@ pub fn policy(app: &App, config: &Config) -> Result<Option<Policy>> {
         return Ok(app.egress.as_ref().map(|_| Policy { networking, ..Policy::default() }));
     };
     let packages = packages.wanted();
-    if packages.contains_key(&Manager::Apt) {
-        return Err(ApiError::not_built("sessions in environments with apt packages"));
-    }
     let Some(egress) = &app.egress else {
         return match packages.is_empty() {
             true => Ok(None),

@@ -75,6 +75,21 @@ pub fn strategy(text: &str, params: Option<&str>) -> anyhow::Result<Value> {
     Ok(json!({"name": name, "version": version, "params": params}))
 }
 
+/// A time as people write it, in seconds: `90`, `90s`, `15m`, `6h`, `7d`.
+pub fn seconds(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit = match &text[digits.len()..] {
+        "" | "s" => Some(1),
+        "m" => Some(60),
+        "h" => Some(3_600),
+        "d" => Some(86_400),
+        _ => None,
+    };
+    let number: Option<u64> = digits.parse().ok();
+    let seconds = number.zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
+    seconds.ok_or_else(|| format!("{text:?}: a time is a number with s, m, h or d behind it: 90s, 15m, 6h, 7d"))
+}
+
 /// What a million tokens cost, as the API takes it.
 pub fn price(text: &str) -> Result<Value, String> {
     let dollars: Option<Vec<f64>> = text.split(',').map(|part| part.trim().parse().ok()).collect();
@@ -118,6 +133,16 @@ mod tests {
         assert_eq!(price("3, 15, 0.3, 3.75").unwrap()["cache_write"], 3.75);
         for text in ["", "3", "3,x", "1,2,3", "-1,2", "NaN,1"] {
             assert!(price(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn times_have_a_unit() {
+        for (text, expected) in [("90", 90), ("90s", 90), ("15m", 900), ("6h", 21_600), ("7d", 604_800), ("0d", 0)] {
+            assert_eq!(seconds(text).unwrap(), expected, "{text:?}");
+        }
+        for text in ["", "d", "-1d", "1.5h", "1w", "7 d", "1é", "99999999999999999d"] {
+            assert!(seconds(text).is_err(), "{text:?}");
         }
     }
 

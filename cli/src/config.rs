@@ -60,6 +60,7 @@ pub struct ServeFile {
     pub creates_per_minute: Option<u32>,
     pub reads_per_minute: Option<u32>,
     pub park_after: Option<u64>,
+    pub journal_mib: Option<u32>,
     pub decisions_per_run: Option<u64>,
     pub otlp_endpoint: Option<Collector>,
 }

@@ -49,6 +49,7 @@ pub const VAULT_OLD_KEY_FILE: &str = "STEADYHAND_VAULT_OLD_KEY_FILE";
 pub const CREATES_PER_MINUTE: &str = "STEADYHAND_CREATES_PER_MINUTE";
 pub const READS_PER_MINUTE: &str = "STEADYHAND_READS_PER_MINUTE";
 pub const PARK_AFTER: &str = "STEADYHAND_PARK_AFTER";
+pub const JOURNAL_MIB: &str = "STEADYHAND_JOURNAL_MIB";
 pub const DECISIONS_PER_RUN: &str = "STEADYHAND_DECISIONS_PER_RUN";
 /// For tests: `POINT[:N]` stops the process (SIGSTOP) at the n-th passage of a point of `domain::fault`, so that
 /// whoever started it can kill it, or another process, right there. Children do not inherit it.

@@ -100,9 +100,9 @@ impl Progress {
     }
 
     pub fn figures(&self) -> String {
-        let plural = if self.requests == 1 { "" } else { "s" };
+        let requests = render::count(self.requests, "request");
         let (input, output) = (render::grouped(self.input_tokens), render::grouped(self.output_tokens));
-        format!("{} request{plural}, {input} in, {output} out", self.requests)
+        format!("{requests}, {input} in, {output} out")
     }
 
     fn doing(&self) -> String {

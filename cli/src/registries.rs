@@ -60,7 +60,7 @@ mod tests {
         let all = registries(vec![registry.clone()]).unwrap();
         assert_eq!(all, [(Manager::Pip, "https://pypi.example.com/simple".to_owned())].into());
         assert!(registries(vec![registry.clone(), registry]).is_err());
-        for wrong in ["", "pip", "apt=https://a.test", "pip=ftp://a.test", "npm=https://me:secret@a.test", "go=/path"] {
+        for wrong in ["", "pip", "gem=https://a.test", "pip=ftp://a.test", "npm=https://me:secret@a.test", "go=/path"] {
             assert!(wrong.parse::<Registry>().is_err(), "{wrong}");
         }
     }

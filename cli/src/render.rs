@@ -209,6 +209,11 @@ pub fn duration(duration: std::time::Duration) -> String {
     }
 }
 
+/// `1 turn`, `2 turns`: what has its plural in an s.
+pub fn count(number: u64, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

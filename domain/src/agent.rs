@@ -67,7 +67,8 @@ impl Source {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct McpToolset {
     pub server: String,
-    pub url: String,
+    #[serde(flatten)]
+    pub at: McpAt,
     /// For every tool that is not in `tools`.
     pub default: ToolConfig,
     /// By the server's name for the tool.
@@ -75,7 +76,36 @@ pub struct McpToolset {
     pub tools: BTreeMap<String, ToolConfig>,
 }
 
+/// Where an MCP server is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum McpAt {
+    /// Out in the network, reached through egress.
+    Url { url: String },
+    /// In one of the session's hands, which starts it.
+    Inside { inside: McpProgram },
+}
+
+/// What is started in a hand and speaks on its stdin and stdout. Nothing in it is secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct McpProgram {
+    pub hand: HandName,
+    pub command: String,
+    #[serde(default)]
+    pub args: Vec<String>,
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+}
+
 impl McpToolset {
+    /// The hand that it lives in, if it does in one.
+    pub fn hand(&self) -> Option<&HandName> {
+        match &self.at {
+            McpAt::Url { .. } => None,
+            McpAt::Inside { inside } => Some(&inside.hand),
+        }
+    }
+
     pub fn config(&self, tool: &str) -> ToolConfig {
         self.tools.get(tool).copied().unwrap_or(self.default)
     }
@@ -117,7 +147,13 @@ pub enum ToolKind {
     /// Run by the client.
     Custom,
     /// Run by an MCP server, which calls it `tool`.
-    Mcp { server: String, tool: String },
+    Mcp {
+        server: String,
+        tool: String,
+        /// The hand that the server lives in; none for one that is reached through egress.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        inside: Option<HandName>,
+    },
     /// Run by a brain worker, which reads the session's own log.
     Log,
     /// One of `agent_toolset_20260401` that no hand runs: `web_fetch`.
@@ -163,6 +199,9 @@ pub struct McpFact {
     pub server: String,
     /// It said which tools it has: they are among the agent's.
     pub listed: bool,
+    /// The hand that it lives in; none for one that is reached through egress.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inside: Option<HandName>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

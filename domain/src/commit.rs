@@ -160,6 +160,9 @@ pub enum PrivateEntry {
     /// MCP servers are asked which tools they have.
     Listing {
         activity: String,
+        /// The hand that they live in; none for those that are reached through egress.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hand: Option<HandName>,
     },
     /// They said so: from here on the agent has these.
     ToolsListed {

@@ -7,6 +7,10 @@ pub const INLINE_BYTES_MAX: usize = 32 * 1024;
 /// A tool input above this many bytes is passed on by reference, as it sits in `SessionState` until it runs.
 pub const STATE_INPUT_BYTES_MAX: usize = 4 * 1024;
 
+/// The JSON text of one tool call's input: what a hand's shim reads in one request. Longer ones are not made, and the
+/// model is told.
+pub const TOOL_INPUT_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// Events in one POST: the limit the API documents for `initial_events`.
 pub const EVENTS_PER_POST_MAX: usize = 50;
 
@@ -71,7 +75,7 @@ pub const MCP_CALL_TIMEOUT_MS: u64 = 600 * 1_000;
 /// call that it does not take twice in a row is lost, and its hand with it.
 pub const HOST_WAIT_MS: u64 = 30_000;
 
-/// Asking all of an agent's MCP servers which tools they have; each has less.
+/// Asking all of an agent's MCP servers which tools they have, or all those in one hand; each has less.
 pub const LIST_TIMEOUT_MS: u64 = 2 * 60 * 1_000;
 /// Cloning a repository and copying files into a hand, milliseconds.
 pub const PROVISION_TIMEOUT_MS: u64 = 10 * 60 * 1_000;

@@ -118,6 +118,9 @@ pub struct ListOutcome {
     pub listed: Option<Listed>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<ErrorBody>,
+    /// The hand in which servers were to be asked is gone with everything in it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hand_lost: bool,
 }
 
 /// The agent with the tools of servers that were asked.

@@ -39,7 +39,8 @@ impl Manager {
             Self::Go => Some("GOPROXY"),
             Self::Npm => Some("npm_config_registry"),
             Self::Pip => Some("PIP_INDEX_URL"),
-            Self::Apt | Self::Cargo | Self::Gem => None,
+            Self::Apt => Some("APT_MIRROR"),
+            Self::Cargo | Self::Gem => None,
         }
     }
 }

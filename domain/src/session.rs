@@ -377,6 +377,9 @@ pub struct ExecuteInput {
     pub session_id: String,
     pub hand: HandRef,
     pub call: Call,
+    /// The agent as it is, for a call of an MCP server in the hand: it says how the server is started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<BlobRef>,
     /// The hand goes on from a parked one, and the model has not been told what that means.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub restored: bool,
@@ -405,6 +408,9 @@ pub struct ListInput {
     pub snapshot: BlobRef,
     /// Those that are to be asked.
     pub servers: Vec<String>,
+    /// The hand that they live in; none for those that are reached through egress.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hand: Option<HandRef>,
     /// What the turn began with ([`crate::Summary::began`]): for traces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub turn_event: Option<String>,

@@ -55,7 +55,7 @@ impl Engine {
     pub fn open(options: Options) -> Result<Engine, Error> {
         let store: Arc<dyn Storage> = match &options.store {
             Store::Memory => Arc::new(MemoryStore::default()),
-            Store::Fjall(path) => Arc::new(FjallStore::open(path)?),
+            Store::Fjall(path) => Arc::new(FjallStore::open_with(path, options.journal_bytes)?),
         };
         format::bring_up(&*store)?;
         let committer = Committer::start(store.clone()).map_err(Error::Thread)?;

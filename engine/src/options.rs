@@ -23,6 +23,9 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
     /// Runs kept decoded in memory; others are read back from the store when they are touched.
     pub cached_runs_max: usize,
+    /// What the journal of a fjall store may hold, in bytes, at least 64 MiB: opening a store takes as long as reading that,
+    /// however much is stored.
+    pub journal_bytes: u64,
     /// Every id the engine makes is derived from this and from what asked for it.
     pub seed: u64,
 }
@@ -36,6 +39,7 @@ impl Options {
             limits: Limits::default(),
             clock: Arc::new(crate::clock::SystemClock),
             cached_runs_max: 2_000,
+            journal_bytes: crate::store::JOURNAL_BYTES,
             seed: crate::clock::entropy(),
         }
     }
@@ -75,6 +79,10 @@ pub struct Limits {
     pub history_page_max: usize,
     /// Bytes of history after which a page ends: well under the 4 MiB that gRPC clients take by default.
     pub history_page_bytes: usize,
+    /// Events in one page of history that is read backwards, which people do.
+    pub reverse_page_max: usize,
+    /// Runs in one page of a list.
+    pub list_page_max: usize,
     /// Bytes of an identifier (workflow id, type, task queue, ...).
     pub id_bytes_max: usize,
     /// How long a poll for a task waits, in nanoseconds.
@@ -87,6 +95,9 @@ pub struct Limits {
     pub query_ns: i64,
     /// Queries that may wait for one run.
     pub buffered_queries_max: usize,
+    /// Tasks that wait for workers, of all runs together: they are in memory. While it is so many nothing is taken that makes
+    /// more: starts, signals, queries, updates.
+    pub waiting_tasks_max: usize,
     /// Updates of one run that may be on their way.
     pub in_flight_updates_max: usize,
     /// Updates that one run accepts.
@@ -126,12 +137,15 @@ impl Default for Limits {
             memo_bytes_max: 2 * MIB as usize,
             history_page_max: 4_096,
             history_page_bytes: 2 * MIB as usize,
+            reverse_page_max: 256,
+            list_page_max: 1_000,
             id_bytes_max: 1_000,
             task_poll_ns: 60 * SECOND,
             history_poll_ns: 20 * SECOND,
             task_heartbeat_ns: 30 * 60 * SECOND,
             query_ns: 10 * SECOND,
             buffered_queries_max: 1_000,
+            waiting_tasks_max: 1_000_000,
             in_flight_updates_max: 10,
             updates_max: 2_000,
             retention_min_ns: 60 * 60 * SECOND,

@@ -92,10 +92,14 @@ impl Hands {
         shelf::is_kept(&self.dir, name)
     }
 
-    /// As [`shelf::trim`], with the usual bounds.
+    /// As [`shelf::trim`], with the usual bounds. What is left of hands that were never made, or only half removed, goes
+    /// too.
     pub fn trim_shelves(&self) -> Result<Vec<String>, Error> {
         match &self.by {
-            By::Itself { .. } => shelf::trim(&self.dir, shelf::Bounds::default()),
+            By::Itself { .. } => {
+                local::reap_unfinished(&self.dir, limits::UNFINISHED_MAX)?;
+                shelf::trim(&self.dir, shelf::Bounds::default())
+            }
             By::Launcher { .. } => match self.ask(&Request::Trim)? {
                 Reply::Trimmed { shelves } => Ok(shelves),
                 other => Err(unexpected(other)),

@@ -24,17 +24,17 @@ pub enum Error {
     Failed { program: &'static str, said: String },
 }
 
-/// Have the disk of the hand mounted, made first where there is none.
+/// Have the disk of the hand mounted, made first where there is none. Whether it is mounted only now.
 ///
 /// `patterns` is a folder where an empty one of each size is kept: making a filesystem takes longer than all the rest.
-pub fn mount(folder: &Folder, bytes: u64, patterns: Option<&Path>) -> Result<(), Error> {
+pub fn mount(folder: &Folder, bytes: u64, patterns: Option<&Path>) -> Result<bool, Error> {
     let (image, disk) = (folder.image(), folder.disk());
     match DirBuilder::new().mode(0o755).create(&disk) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(Error::Make(disk, e)),
         _ => {}
     }
     if is_mounted(folder) {
-        return Ok(());
+        return Ok(false);
     }
     if !image.exists() {
         match patterns {
@@ -42,12 +42,48 @@ pub fn mount(folder: &Folder, bytes: u64, patterns: Option<&Path>) -> Result<(),
             None => make(&image, bytes)?,
         }
     }
-    run("mount", &["-t", "ext4", "-o", "loop,nosuid,nodev,noatime"], &[&image, &disk])
+    run("mount", &["-t", "ext4", "-o", "loop,nosuid,nodev,noatime"], &[&image, &disk])?;
+    Ok(true)
 }
 
 /// Take the disk away; it stays in its file. None that is mounted is as good.
+///
+/// Where somebody on this machine looks into it (a backup, a shell) it is gone from there at once, and in the kernel when
+/// they are done: it must neither keep a hand from being removed nor be left behind.
 pub fn unmount(folder: &Folder) -> Result<(), Error> {
-    if is_mounted(folder) { run("umount", &[], &[&folder.disk()]) } else { Ok(()) }
+    if !is_mounted(folder) {
+        return Ok(());
+    }
+    match run("umount", &[], &[&folder.disk()]) {
+        Err(Error::Failed { .. }) if is_mounted(folder) => run("umount", &["--lazy"], &[&folder.disk()]),
+        unmounted => unmounted,
+    }
+}
+
+/// The disk of a hand that is being brought up: mounted for that, it is taken away again where that fails.
+pub struct Fresh<'a> {
+    folder: &'a Folder,
+    is_fresh: bool,
+}
+
+impl<'a> Fresh<'a> {
+    pub fn new(folder: &'a Folder, is_fresh: bool) -> Self {
+        Self { folder, is_fresh }
+    }
+
+    /// The hand has it now.
+    pub fn keep(mut self) {
+        self.is_fresh = false;
+    }
+}
+
+impl Drop for Fresh<'_> {
+    fn drop(&mut self) {
+        if self.is_fresh {
+            // What stays is taken away with the folder.
+            unmount(self.folder).ok();
+        }
+    }
 }
 
 /// Make, mount and remove a small one: whether hands on this machine can have disks of their own.
@@ -56,7 +92,7 @@ pub fn probe() -> Result<(), Error> {
     let dir = std::env::temp_dir().join(format!("steadyhand-probe-{}", std::process::id()));
     DirBuilder::new().mode(0o700).create(&dir).map_err(|e| Error::Make(dir.clone(), e))?;
     let folder = Folder::new(&dir);
-    let outcome = mount(&folder, BYTES, None).and_then(|()| unmount(&folder));
+    let outcome = mount(&folder, BYTES, None).and_then(|_| unmount(&folder));
     // What an unmount left busy is still there to be seen.
     crate::removal::remove_tree(&dir).ok();
     outcome

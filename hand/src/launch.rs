@@ -137,10 +137,9 @@ fn try_launch(spec: Spec) -> Result<HandRef, Error> {
         Some(Shelf::Read(name)) => Some(shelf::open(&spec.hands_dir, name)?),
         Some(Shelf::Fill(_)) | None => None,
     };
-    let disk = match own_disk {
-        false => probe::disk_watched(),
-        true => probe::disk_own(image::mount(&folder, spec.limits.disk_bytes, Some(&spec.hands_dir))),
-    };
+    let mounted = own_disk.then(|| image::mount(&folder, spec.limits.disk_bytes, Some(&spec.hands_dir)));
+    let fresh = image::Fresh::new(&folder, matches!(mounted, Some(Ok(true))));
+    let disk = mounted.map_or_else(probe::disk_watched, |mounted| probe::disk_own(mounted.map(drop)));
     fill(&folder, &spec, owner, own_disk && disk.on)?;
     let cgroup_name = cgroup::name(&spec.hand_id, folder.path());
     let groups = match &spec.walls {
@@ -178,6 +177,7 @@ fn try_launch(spec: Spec) -> Result<HandRef, Error> {
         cgroup::remove(&cgroup_name);
         return Err(if off.is_empty() { error } else { Error::Layers(off) });
     }
+    fresh.keep();
     if !is_shown && plan.spec.walls == Walls::Bubblewrap {
         shown::note(&plan.spec.hands_dir);
     }

@@ -16,8 +16,8 @@ use std::io::{self, BufReader, Read};
 use std::os::unix::fs::{PermissionsExt, lchown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 
 /// Who is served, and what hands of this launcher are like.
 #[derive(Serialize, Deserialize, Clone, Debug)]
@@ -107,15 +107,62 @@ pub fn run(options: Options) -> Result<(), Error> {
     }
     let options = Arc::new(options);
     let open = Arc::new(AtomicUsize::new(0));
+    let removals = Arc::new(Removals::default());
+    let under_way = Arc::clone(&removals);
     let served = std::thread::Builder::new().name("launcher".into()).spawn(move || {
         // Whoever asks again after a connection that failed finds what became of it.
         for connection in listener.incoming().flatten() {
-            serve(&options, connection, Place::take(&open));
+            serve(&options, connection, Place::take(&open), &under_way);
         }
     });
     served.map_err(Error::Service)?;
     let mut ended = Vec::new();
-    io::stdin().read_to_end(&mut ended).map(drop).map_err(Error::Service)
+    let ended = io::stdin().read_to_end(&mut ended).map(drop).map_err(Error::Service);
+    removals.finish();
+    ended
+}
+
+/// Hands that are being taken away. What is begun is finished before the launcher ends, as nobody may be there afterwards who
+/// would unmount a disk or remove what is left.
+#[derive(Default)]
+struct Removals {
+    state: Mutex<Removing>,
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct Removing {
+    count: usize,
+    /// None is begun any more.
+    is_over: bool,
+}
+
+/// One of them, until it is dropped.
+struct Removal(Arc<Removals>);
+
+impl Removals {
+    fn begin(self: &Arc<Self>) -> Option<Removal> {
+        let mut state = self.state.lock().expect("no holder panics");
+        if state.is_over {
+            return None;
+        }
+        state.count += 1;
+        Some(Removal(Arc::clone(self)))
+    }
+
+    fn finish(&self) {
+        let mut state = self.state.lock().expect("no holder panics");
+        state.is_over = true;
+        let waited = self.ended.wait_timeout_while(state, limits::REMOVALS_WITHIN, |state| state.count > 0);
+        drop(waited.expect("no holder panics"));
+    }
+}
+
+impl Drop for Removal {
+    fn drop(&mut self) {
+        self.0.state.lock().expect("no holder panics").count -= 1;
+        self.0.ended.notify_all();
+    }
 }
 
 struct Place(Arc<AtomicUsize>);
@@ -134,20 +181,28 @@ impl Drop for Place {
 }
 
 /// Closed without a word is the answer to a stranger, and to one too many.
-fn serve(options: &Arc<Options>, connection: UnixStream, place: Option<Place>) {
+fn serve(options: &Arc<Options>, connection: UnixStream, place: Option<Place>, removals: &Arc<Removals>) {
     let Some(place) = place else { return };
     let Ok(peer) = rustix::net::sockopt::socket_peercred(&connection) else { return };
     if !peer.uid.is_root() && peer.uid.as_raw() != options.client {
         return;
     }
-    let options = Arc::clone(options);
+    let (options, removals) = (Arc::clone(options), Arc::clone(removals));
     let spawned = std::thread::Builder::new().name("request".into()).spawn(move || {
         let _place = place;
         let request = wire::read_line::<Request>(&mut BufReader::new(&connection), limits::REQUEST_BYTES);
+        let mut removal = None;
+        if matches!(request, Ok(Request::Release { .. } | Request::Keep { .. } | Request::Trim)) {
+            removal = removals.begin();
+            if removal.is_none() {
+                return;
+            }
+        }
         let reply = match request {
             Ok(request) => answer(&options, request),
             Err(e) => refused(&e),
         };
+        drop(removal);
         // Who does not wait for it asks again.
         wire::write_line(&mut &connection, &reply).ok();
     });
@@ -189,10 +244,13 @@ fn answer(options: &Options, request: Request) -> Reply {
             Ok(hands) => Reply::Hands { hands },
             Err(e) => refused(&e),
         },
-        Request::Trim => match shelf::trim(&options.hands_dir, shelf::Bounds::default()) {
-            Ok(shelves) => Reply::Trimmed { shelves },
-            Err(e) => refused(&e),
-        },
+        Request::Trim => {
+            let unfinished = local::reap_unfinished(&options.hands_dir, limits::UNFINISHED_MAX);
+            match unfinished.and_then(|_| shelf::trim(&options.hands_dir, shelf::Bounds::default())) {
+                Ok(shelves) => Reply::Trimmed { shelves },
+                Err(e) => refused(&e),
+            }
+        }
     }
 }
 

@@ -18,6 +18,7 @@ pub mod launcher;
 pub mod limits;
 mod link;
 pub mod local;
+pub mod mcp;
 pub mod probe;
 pub mod protocol;
 mod removal;

@@ -18,6 +18,8 @@ pub const LEASE_MAX_MS: u64 = 24 * 60 * 60 * 1000;
 pub const LAUNCHER_BACK: Duration = Duration::from_secs(10);
 /// How long a runtime may take to start a container, and its first process to find the shim.
 pub const CONTAINER_WITHIN: Duration = Duration::from_secs(60);
+/// How long a launcher whose service ends may still take to remove what it has begun to: less than the service waits for it.
+pub const REMOVALS_WITHIN: Duration = Duration::from_secs(4);
 /// How long a hand may take to tell its status before it is listed without.
 pub const STATUS_WITHIN: Duration = Duration::from_secs(2);
 /// Cloning or restoring a workspace; a stuck git must not hold `provision` for ever.
@@ -52,6 +54,21 @@ pub const WALK_ENTRIES: usize = 1_000_000;
 /// Directories below one another that a walk descends.
 pub const WALK_DEPTH: usize = 128;
 
+/// An MCP server in a hand introduces itself within this: it may have to be fetched first.
+pub const MCP_START_WITHIN: Duration = Duration::from_secs(60);
+/// Starting a server and reading its list of tools: less than the service waits for it.
+pub const MCP_LIST_TIMEOUT_MS: u64 = 90_000;
+/// How long a server that is told to end may take to do it by itself.
+pub const MCP_END_GRACE: Duration = Duration::from_secs(1);
+/// One message of a server, and all pages of its list. It is text in a result in a reply, and may double each time.
+pub const MCP_MESSAGE_BYTES: usize = 7 * 1024 * 1024;
+/// What a server may say while somebody waits for an answer and gets none.
+pub const MCP_UNANSWERED_BYTES: u64 = 64 * 1024 * 1024;
+/// Answers to what a server asks that wait for it to read them.
+pub const MCP_OUTBOX_LINES: usize = 256;
+/// What is kept of a server's stderr: its end.
+pub const MCP_STDERR_BYTES: usize = 4 * 1024;
+
 /// One request line to the shim: the largest `write` with room for JSON's escapes.
 pub const REQUEST_BYTES: usize = 16 * 1024 * 1024;
 /// A request as init gets it: JSON written anew may be longer than it came, as numbers are spelled out.
@@ -80,6 +97,9 @@ pub const SNAPSHOT_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 pub const SHELVES_BYTES_MAX: u64 = 20 * 1024 * 1024 * 1024;
 /// Without a hand that is launched with it a shelf is removed after this.
 pub const SHELF_IDLE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// A folder without a plan for so long is no hand that is being made: longer than any launch takes.
+pub const UNFINISHED_MAX: Duration = Duration::from_secs(30 * 60);
 
 /// Unprivileged host uids that hands get when the service runs as root, one each.
 pub const UIDS: std::ops::RangeInclusive<u32> = 61_000..=64_999;

@@ -5,6 +5,7 @@ use crate::folder::{self, Folder};
 use crate::launch::{self, Launched};
 use crate::limits;
 use crate::protocol::{Layer, Status};
+use crate::removal;
 use crate::sandbox::cgroup;
 use crate::spec::{FileResource, HandRef, Mode, Owner, Plan, Spec, Walls, is_hand_id, is_plain_relative};
 use serde::{Deserialize, Serialize};
@@ -221,8 +222,26 @@ pub(crate) fn folders(hands_dir: &Path) -> Result<Vec<(String, Folder)>, Error> 
 
 /// Remove every hand that no shim holds and that nothing was asked of for `age`. Returns their ids.
 pub fn reap(hands_dir: &Path, age: Duration) -> Result<Vec<String>, Error> {
+    reap_those(hands_dir, age, |_| true)
+}
+
+/// Remove what is left of launches and removals that were broken off: it has no plan, so nobody can name or start it.
+pub fn reap_unfinished(hands_dir: &Path, age: Duration) -> Result<Vec<String>, Error> {
+    // What else lies beside hands is somebody's.
+    let was_a_hand = |folder: &Folder| {
+        folder.path().symlink_metadata().is_ok_and(|found| found.is_dir() && launch::is_ours(&found))
+            && folder.launch_lock().exists()
+    };
+    if !hands_dir.exists() {
+        // Nobody has made one yet.
+        return Ok(Vec::new());
+    }
+    reap_those(hands_dir, age, |folder| was_a_hand(folder) && matches!(launch::earlier(folder), Ok(None)))
+}
+
+fn reap_those(hands_dir: &Path, age: Duration, is_meant: impl Fn(&Folder) -> bool) -> Result<Vec<String>, Error> {
     let mut reaped = Vec::new();
-    for (hand_id, folder) in folders(hands_dir)? {
+    for (hand_id, folder) in folders(hands_dir)?.into_iter().filter(|(_, folder)| is_meant(folder)) {
         let failed = |e| Error::Remove(folder.path().to_owned(), e);
         // Whoever holds this is starting the hand.
         let launch = match File::options().write(true).create(true).truncate(false).open(folder.launch_lock()) {
@@ -230,7 +249,8 @@ pub fn reap(hands_dir: &Path, age: Duration) -> Result<Vec<String>, Error> {
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
             launch => launch.map_err(failed)?,
         };
-        if launch.try_lock().is_ok() && idle(&folder) >= age && !is_held(&folder) {
+        // It is looked at again, as whoever held it may have made something of it.
+        if launch.try_lock().is_ok() && is_meant(&folder) && idle(&folder) >= age && !is_held(&folder) {
             clear(&folder).map_err(failed)?;
             reaped.push(hand_id);
         }
@@ -257,7 +277,13 @@ pub(crate) fn clear(folder: &Folder) -> io::Result<()> {
         _ => return Err(io::ErrorKind::InvalidInput.into()),
     };
     crate::image::unmount(folder).map_err(io::Error::other)?;
-    crate::removal::remove_tree(folder.path())?;
+    // First what it could be started by: half of a journal is none. Last what says that this was a hand.
+    match std::fs::remove_file(folder.plan()) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    removal::remove_all_but(folder.path(), &folder.launch_lock())?;
+    removal::remove_tree(folder.path())?;
     cgroup::remove(&cgroup::name(hand_id, folder.path()));
     launch::release_uid(hands_dir, hand_id)
 }

@@ -31,6 +31,18 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Remove what is in the folder `path` but for this entry, by which a removal that is broken off is found again.
+pub fn remove_all_but(path: &Path, kept: &Path) -> io::Result<()> {
+    for entry in path.read_dir()? {
+        let entry = entry?;
+        if entry.path() == kept {
+            continue;
+        }
+        if entry.file_type()?.is_dir() { remove_tree(&entry.path())? } else { std::fs::remove_file(entry.path())? }
+    }
+    Ok(())
+}
+
 /// Unlink everything but folders, and name those.
 fn empty_of_files(folder: &OwnedFd) -> io::Result<Vec<CString>> {
     let mut folders = Vec::new();

@@ -77,6 +77,8 @@ pub fn is_due(state: &SessionState, intake: &Intake) -> bool {
 }
 
 #[cfg(test)]
+mod servers;
+#[cfg(test)]
 mod several;
 #[cfg(test)]
 mod tests;

@@ -48,13 +48,28 @@ fn tools() -> Vec<ToolFact> {
 pub const MCP_TOOL: &str = "mcp__docs__search";
 
 fn mcp_tool() -> ToolFact {
-    let kind = ToolKind::Mcp { server: "docs".to_owned(), tool: "search".to_owned() };
+    let kind = ToolKind::Mcp { server: "docs".to_owned(), tool: "search".to_owned(), inside: None };
     ToolFact { name: MCP_TOOL.to_owned(), kind, policy: Policy::AlwaysAllow }
 }
 
 /// The agent has an MCP server that nobody has asked yet.
 pub fn with_server(mut attributes: Attributes) -> Attributes {
-    attributes.agent.mcp = vec![McpFact { server: "docs".to_owned(), listed: false }];
+    attributes.agent.mcp = vec![McpFact { server: "docs".to_owned(), listed: false, inside: None }];
+    attributes
+}
+
+/// Of an MCP server in a hand, for sessions whose agent has [`with_server_in`]; `INSIDE_TOOL@build` where that is not the main one.
+pub const INSIDE_TOOL: &str = "mcp__local__count";
+
+pub fn inside_tool(hand: &HandName) -> ToolFact {
+    let kind = ToolKind::Mcp { server: "local".to_owned(), tool: "count".to_owned(), inside: Some(hand.clone()) };
+    ToolFact { name: INSIDE_TOOL.to_owned(), kind, policy: Policy::AlwaysAllow }
+}
+
+/// The agent has an MCP server in that hand too, and nobody has asked it yet.
+pub fn with_server_in(mut attributes: Attributes, hand: &HandName) -> Attributes {
+    let inside = Some(hand.clone());
+    attributes.agent.mcp.push(McpFact { server: "local".to_owned(), listed: false, inside });
     attributes
 }
 
@@ -324,7 +339,7 @@ impl Session {
                     evaluated_permission: Some(call.permission),
                     evaluation: None,
                 },
-                ToolKind::Mcp { ref server, ref tool } => EventBody::AgentMcpToolUse {
+                ToolKind::Mcp { ref server, ref tool, .. } => EventBody::AgentMcpToolUse {
                     name: tool.clone(),
                     mcp_server_name: server.clone(),
                     input,
@@ -424,14 +439,30 @@ impl Session {
         let outcome = match is_there {
             true => {
                 let servers = vec!["docs".to_owned()];
-                ListOutcome { listed: Some(Listed { servers, tools, snapshot }), problems: Vec::new() }
+                ListOutcome {
+                    listed: Some(Listed { servers, tools, snapshot }),
+                    problems: Vec::new(),
+                    hand_lost: false,
+                }
             }
             false => {
                 let kind = ErrorKind::McpConnectionFailed { mcp_server_name: "docs".to_owned() };
                 let problem = ErrorBody { kind, message: "down".to_owned(), retry_status: RetryStatus::Retrying };
-                ListOutcome { listed: None, problems: vec![problem] }
+                ListOutcome { listed: None, problems: vec![problem], hand_lost: false }
             }
         };
+        self.list_ends(activity, outcome);
+    }
+
+    /// The MCP server in that hand says what it has.
+    pub fn inside_listed(&mut self, activity: &str, hand: &HandName) {
+        let tools = self.state.summary.attributes.agent.tools.iter().cloned().chain([inside_tool(hand)]).collect();
+        let listed =
+            Listed { servers: vec!["local".to_owned()], tools, snapshot: BlobRef { blob: "3".repeat(64), bytes: 0 } };
+        self.list_ends(activity, ListOutcome { listed: Some(listed), problems: Vec::new(), hand_lost: false });
+    }
+
+    pub fn list_ends(&mut self, activity: &str, outcome: ListOutcome) {
         let rest = json!(outcome);
         self.results.insert(activity.to_owned(), ActivityResult { events: Vec::new(), private: None, rest });
         self.finish(activity, Ok(Outcome::List { outcome }));
@@ -510,10 +541,10 @@ impl Ask for Gone {
 /// `bash@build` is `bash` in the hand of that name.
 fn call(activity: &str, index: usize, wanted: &str) -> Call {
     let (name, hand) = match wanted.split_once('@') {
-        Some((name, hand)) => (name, HandName::other(hand).expect("a hand's name")),
+        Some((name, hand)) => (name, HandName::parse(hand).expect("a hand's name")),
         None => (wanted, HandName::default()),
     };
-    let fact = tools().into_iter().chain([mcp_tool()]).find(|tool| tool.name == name);
+    let fact = tools().into_iter().chain([mcp_tool(), inside_tool(&hand)]).find(|tool| tool.name == name);
     let permission = match fact.as_ref().map(|tool| tool.policy) {
         Some(Policy::AlwaysAllow) => Permission::Allow,
         Some(Policy::AlwaysAsk | Policy::Auto) => Permission::Ask,

@@ -121,8 +121,12 @@ pub enum Op {
     Timer {
         until: Time,
     },
-    /// MCP servers are asked which tools they have.
-    ListTools {},
+    /// MCP servers are asked which tools they have: those in this hand, or those that need none. Each adds to what the one before
+    /// brought, so there is one at a time.
+    ListTools {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hand: Option<HandName>,
+    },
     Seal {
         run_id: String,
     },
@@ -166,15 +170,16 @@ pub struct Slice {
 }
 
 impl Op {
-    /// A call that a hand runs.
+    /// Something that is done in a hand.
     pub fn needs_hand(&self) -> bool {
         self.waits_for().is_some()
     }
 
-    /// The hand that runs it.
+    /// The hand in which it is done.
     pub fn waits_for(&self) -> Option<&HandName> {
         match self {
             Op::Execute { call } if is_hands(call) => Some(&call.hand),
+            Op::ListTools { hand } => hand.as_ref(),
             _ => None,
         }
     }
@@ -323,9 +328,11 @@ impl SessionState {
         self.hand(name).is_some() && !self.is_pending(|op| matches!(op, Op::Park { name: parked } if parked == name))
     }
 
-    /// Nothing of it waits for a hand that is not there.
+    /// Nothing of it waits for a hand that is not there, or for another list.
     pub fn is_startable(&self, op: &Op) -> bool {
-        op.waits_for().is_none_or(|name| self.has_hand(name))
+        let is_list = |op: &Op| matches!(op, Op::ListTools { .. });
+        let first = || self.pending.iter().map(|pending| &pending.op).find(|op| is_list(op));
+        op.waits_for().is_none_or(|name| self.has_hand(name)) && (!is_list(op) || first() == Some(op))
     }
 
     pub fn hand(&self, name: &HandName) -> Option<&HandRef> {
@@ -363,7 +370,8 @@ impl SessionState {
         self.step(&commit.step, commit.n, commit.now);
         let started: Vec<bool> = self.pending.iter().map(|pending| self.is_startable(&pending.op)).collect();
         for (pending, is_started) in self.pending.iter_mut().zip(started) {
-            pending.dispatched |= is_started && matches!(pending.op, Op::Execute { .. });
+            pending.dispatched |=
+                is_started && matches!(pending.op, Op::Execute { .. } | Op::ListTools { hand: Some(_) });
         }
         if let Some(memo) = &commit.memo {
             self.memo = Some(memo.clone());
@@ -502,7 +510,10 @@ impl SessionState {
                 // Calls may have come meanwhile.
                 self.provision_if_needed(self.summary.n);
             }
-            PrivateEntry::Listing { activity } => self.start(activity.clone(), Op::ListTools {}),
+            PrivateEntry::Listing { activity, hand } => {
+                self.start(activity.clone(), Op::ListTools { hand: hand.clone() });
+                self.provision_if_needed(self.summary.n);
+            }
             PrivateEntry::Releasing { activity, name } => {
                 self.start(activity.clone(), Op::Release { name: name.clone() });
             }
@@ -723,9 +734,9 @@ impl SessionState {
     }
 }
 
-/// Run by a hand: not by an MCP server, nor by the worker that reads the log or fetches a page.
+/// Run in a hand: not by an MCP server out in the network, nor by the worker that reads the log or fetches a page.
 pub fn is_hands(call: &Call) -> bool {
-    !matches!(call.kind, ToolKind::Mcp { .. } | ToolKind::Log | ToolKind::Web)
+    !matches!(call.kind, ToolKind::Mcp { inside: None, .. } | ToolKind::Log | ToolKind::Web)
 }
 
 /// Id of the span that a decision opens with `CallModel` or `Compact`.

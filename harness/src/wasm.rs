@@ -29,6 +29,10 @@ use wasmi::{
 pub const ABI: u32 = 1;
 
 const SECTION: &str = "steadyhand";
+/// How every module begins.
+const MAGIC: &[u8] = b"\0asm";
+/// What is shown of a file that is none: enough to recognise it by.
+const HEAD_BYTES: usize = 16;
 const PAGE_BYTES: usize = 64 * 1024;
 /// Calls within calls.
 const RECURSION_MAX: usize = 1_000;
@@ -95,6 +99,10 @@ impl WasmHarness {
     pub fn load(bytes: &[u8]) -> Result<Self, Error> {
         if bytes.len() > HARNESS_MODULE_BYTES_MAX {
             return Err(Error::TooLarge(bytes.len()));
+        }
+        if !bytes.starts_with(MAGIC) {
+            let head = &bytes[..bytes.len().min(HEAD_BYTES)];
+            return Err(Error::NotWasm(format!("it begins with \"{}\"", head.escape_ascii())));
         }
         let module = Module::new(&engine(), bytes).map_err(|error| Error::NotWasm(error.to_string()))?;
         if let Some(import) = module.imports().next() {

@@ -8,13 +8,15 @@
 //!
 //! Nothing here touches the recorded session, and nothing here makes up an answer.
 
+mod changes;
 mod compare;
 mod record;
 #[cfg(test)]
 mod tests;
 mod trial;
 
-pub use compare::{Difference, Move, Pair, Sum, Totals, What, Words, cost, says};
+pub use changes::{Change, Changes};
+pub use compare::{Difference, Move, Pair, Side, Sum, Totals, What, Words, cost, says};
 pub use record::{ModelEnd, Record, Shape};
 pub use trial::{Asked, Need, Trial};
 
@@ -122,7 +124,11 @@ pub struct Report {
     pub position: u64,
     pub harness: HarnessRef,
     pub model: String,
+    /// The agent's. A harness may make requests by another one.
     pub strategy: StrategyRef,
+    /// `name@version` of those by which requests were really made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub strategies: Vec<String>,
     pub shims_off: Vec<String>,
     /// Turn by turn, both sides: the first of them.
     pub turns: Vec<Pair>,

@@ -98,6 +98,15 @@ impl Client {
         Ok((status, value))
     }
 
+    /// Gives the id of the file that these bytes become.
+    pub async fn upload(&self, name: &str, bytes: &[u8]) -> anyhow::Result<String> {
+        let head = format!("--x-x\r\ncontent-disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\r\n");
+        let form = [head.as_bytes(), bytes, b"\r\n--x-x--\r\n"].concat();
+        let upload =
+            self.request(Method::POST, "/v1/files").header("content-type", "multipart/form-data; boundary=x-x");
+        Ok(upload.body(form).send().await?.error_for_status()?.json::<Made>().await?.id)
+    }
+
     /// The same where nothing but 200 will do.
     pub async fn ok(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
         let (status, value) = self.call(method, path, body).await?;

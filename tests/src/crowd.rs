@@ -2,7 +2,7 @@
 //! library would send them. All of them are on a thread of their own, so that nobody who measures beside them waits for
 //! what they do here instead of what they do to the service.
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use rustix::process::setpriority_process;
 use std::{
     convert::Infallible,
@@ -77,7 +77,7 @@ struct Target {
 }
 
 impl Crowd {
-    /// Returns once all of them have begun.
+    /// Returns once all of them have begun, and the service has taken them in: whoever comes behind them is answered.
     pub async fn gather(nuisance: Nuisance, count: usize, addr: SocketAddr, key: &str) -> anyhow::Result<Self> {
         LazyLock::force(&LARGE);
         LazyLock::force(&DEEP);
@@ -106,6 +106,8 @@ impl Crowd {
         })?;
         let all_begun = tokio::time::timeout(Duration::from_secs(120), all_begun).await;
         all_begun.context("the crowd does not gather")?.context("the crowd ended")?;
+        let next = tokio::time::timeout(Duration::from_secs(120), next_in_line(addr));
+        next.await.context("nobody is answered behind the crowd")??;
         Ok(Crowd { leave, gone })
     }
 
@@ -115,6 +117,16 @@ impl Crowd {
         // Nothing is ever said there.
         let _ = self.gone.await;
     }
+}
+
+/// Connections are taken in the order in which they were made.
+async fn next_in_line(addr: SocketAddr) -> anyhow::Result<()> {
+    let mut stream = TcpStream::connect(addr).await?;
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: api\r\nconnection: close\r\n\r\n").await?;
+    let mut said = Vec::new();
+    stream.read_to_end(&mut said).await?;
+    ensure!(said.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&said));
+    Ok(())
 }
 
 async fn again_and_again(nuisance: Nuisance, n: usize, target: Target, gathering: Arc<Barrier>) {

@@ -1,5 +1,6 @@
 //! A git server that asks for a token: git's own `http-backend` behind as much HTTP as it needs.
 
+use crate::hold::Hold;
 use anyhow::Context as _;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
@@ -20,28 +21,50 @@ use tokio::{io::AsyncWriteExt as _, net::TcpListener};
 /// Repositories below a folder, and the token that opens them.
 pub struct Forge {
     pub addr: SocketAddr,
+    /// Where the first request of a clone may be held.
+    hold: Arc<Hold>,
     root: TempDir,
     token: Arc<Mutex<String>>,
 }
 
 impl Forge {
     pub async fn start(token: &str) -> anyhow::Result<Self> {
+        Forge::begin(token, Hold::open()).await
+    }
+
+    /// One that holds the first fetch, once its client has said what it wants.
+    pub async fn start_held(token: &str) -> anyhow::Result<Self> {
+        Forge::begin(token, Hold::default()).await
+    }
+
+    async fn begin(token: &str, hold: Hold) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let addr = listener.local_addr()?;
         let (root, token) = (tempfile::tempdir()?, Arc::new(Mutex::new(token.to_owned())));
-        let (served, asked) = (root.path().to_owned(), Arc::clone(&token));
+        let (served, asked, hold) = (root.path().to_owned(), Arc::clone(&token), Arc::new(hold));
+        let held = Arc::clone(&hold);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (served, asked) = (served.clone(), Arc::clone(&asked));
+                let (served, asked, held) = (served.clone(), Arc::clone(&asked), Arc::clone(&held));
                 let service = service_fn(move |request| {
                     let token = asked.lock().expect("no holder panics").clone();
-                    let served = served.clone();
-                    async move { Ok::<_, Infallible>(answer(served, &token, request).await) }
+                    let (served, held) = (served.clone(), Arc::clone(&held));
+                    async move {
+                        if request.uri().path().ends_with("/git-upload-pack") {
+                            held.pass().await;
+                        }
+                        Ok::<_, Infallible>(answer(served, &token, request).await)
+                    }
                 });
                 tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
             }
         });
-        Ok(Forge { addr, root, token })
+        Ok(Forge { addr, hold, root, token })
+    }
+
+    /// Until somebody is held.
+    pub async fn reached(&self) -> anyhow::Result<()> {
+        self.hold.reached().await
     }
 
     /// From now on this token and no other.

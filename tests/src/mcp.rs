@@ -1,4 +1,4 @@
-//! An MCP server that nobody here wrote: FastMCP, which lets in who shows its token.
+//! MCP servers that nobody here wrote: FastMCP, which lets in who shows its token, and one of the official SDK that speaks stdio.
 //!
 //! The python that has it comes from `STEADYHAND_MCP_PYTHON`, which `scripts/test` sets.
 
@@ -67,6 +67,16 @@ impl McpServer {
     }
 }
 
+/// A tar with a server that speaks stdio as `server.py`, and beside it the official SDK, which it is made with, and all that that
+/// needs: for a sandbox whose python is of the same version.
+pub fn packed() -> anyhow::Result<Vec<u8>> {
+    let server = tempfile::NamedTempFile::new()?;
+    std::fs::write(server.path(), STDIO)?;
+    let packed = python()?.args(["-c", PACKED]).arg(server.path()).stdin(Stdio::null()).output()?;
+    ensure!(packed.status.success(), "{}", String::from_utf8_lossy(&packed.stderr));
+    Ok(packed.stdout)
+}
+
 fn python() -> anyhow::Result<Command> {
     let python = std::env::var_os(PYTHON).with_context(|| format!("{PYTHON} is not set: run scripts/test"))?;
     Ok(Command::new(python))
@@ -74,3 +84,5 @@ fn python() -> anyhow::Result<Command> {
 
 const SERVER: &str = include_str!("mcp/server.py");
 const OAUTH: &str = include_str!("mcp/oauth.py");
+const STDIO: &str = include_str!("mcp/stdio.py");
+const PACKED: &str = include_str!("mcp/packed.py");

@@ -1,4 +1,4 @@
-//! An index for pip and a registry for npm, as the real tools ask for them.
+//! An index for pip, a registry for npm and a mirror for apt, as the real tools ask for them.
 
 use crate::process::Process;
 use anyhow::{Context as _, ensure};
@@ -35,7 +35,9 @@ impl Registry {
 
     /// As `--package-registries` takes it.
     pub fn registries(&self) -> Vec<String> {
-        vec![format!("pip=http://{}/simple", self.addr), format!("npm=http://{}", self.addr)]
+        ["pip=http://{}/simple", "npm=http://{}", "apt=http://{}/debian"]
+            .map(|registry| registry.replace("{}", &self.addr.to_string()))
+            .into()
     }
 
     /// Paths that were asked for, in order.

@@ -53,6 +53,8 @@ pub struct Options {
     /// Address and namespace of a Temporal server; without one, the embedded engine.
     pub temporal: Option<(SocketAddr, String)>,
     pub model_url: String,
+    /// Whether sandboxes may lack layers (`dev`), or are not made then (`strict`).
+    pub hands_mode: &'static str,
     /// After how many decisions a run continues as a new one; 0: as the service has it.
     pub decisions_per_run: u64,
     /// Addresses that sandboxes may reach although they are not public.
@@ -76,6 +78,7 @@ impl Options {
             layout: Layout::One,
             temporal: None,
             model_url,
+            hands_mode: HANDS_MODE,
             decisions_per_run: 0,
             private_addresses: Vec::new(),
             registries: Vec::new(),
@@ -193,7 +196,10 @@ impl Service {
         }
         if self.options.layout != Layout::One && is_missing(&self.hand) {
             let mut command = self.worker(Role::Hand, "hand");
-            command.args(["--hands-mode", HANDS_MODE, "--host", HOST]).arg("--hands-dir").arg(self.hands_dir());
+            command
+                .args(["--hands-mode", self.options.hands_mode, "--host", HOST])
+                .arg("--hands-dir")
+                .arg(self.hands_dir());
             self.hand = Some(Process::start("hand worker", &mut command)?.0);
         }
         Ok(())
@@ -206,7 +212,7 @@ impl Service {
             .arg(self.data_dir())
             .arg("--hands-dir")
             .arg(self.hands_dir())
-            .args(["--hands-mode", HANDS_MODE])
+            .args(["--hands-mode", self.options.hands_mode])
             .args(["--decisions-per-run", &self.options.decisions_per_run.to_string()]);
         match self.options.layout {
             Layout::One => command.args(["--model-url", &self.options.model_url]),
@@ -432,6 +438,12 @@ fn release_hands(hands_dir: &Path) {
             let _ = hand::local::release(&hand);
         }
     }
+}
+
+/// Whether sandboxes can have every layer here, a disk of their own among them.
+pub fn is_strict_possible() -> anyhow::Result<bool> {
+    let layers = hand::local::probe(&program("steadyhand-hand"))?;
+    Ok(layers.iter().all(|layer| layer.on || layer.need == hand::protocol::Need::Advice))
 }
 
 /// A program of this workspace, built before whoever asks: it lies beside them or, for a test, in the folder above.

@@ -6,6 +6,7 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open},
 };
 use std::{
+    os::fd::OwnedFd,
     path::Path,
     time::{Duration, Instant},
 };
@@ -22,7 +23,16 @@ impl Foreign {
     pub fn kill(&self) -> anyhow::Result<()> {
         let handle = pidfd_open(self.0, PidfdFlags::empty())?;
         kill_process(self.0, Signal::KILL)?;
-        let mut ended = [PollFd::new(&handle, PollFlags::IN)];
+        self.gone(&handle)
+    }
+
+    /// Returns when it has ended of its own accord. Blocking.
+    pub fn ended(&self) -> anyhow::Result<()> {
+        self.gone(&pidfd_open(self.0, PidfdFlags::empty())?)
+    }
+
+    fn gone(&self, handle: &OwnedFd) -> anyhow::Result<()> {
+        let mut ended = [PollFd::new(handle, PollFlags::IN)];
         let patience = Timespec { tv_sec: 60, tv_nsec: 0 };
         match rustix::event::poll(&mut ended, Some(&patience))? {
             0 => bail!("process {} does not end", self.0.as_raw_nonzero()),

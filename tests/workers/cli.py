@@ -60,6 +60,16 @@ workflow query -w nobody --type q
 workflow update execute -w nobody --name u
 workflow delete -w nobody
 workflow delete -w terminated
+task-queue describe --task-queue cli --disable-stats --task-queue-type workflow
+task-queue describe --task-queue cli --disable-stats --task-queue-type activity
+task-queue describe --task-queue cli --legacy-mode
+task-queue describe --task-queue cli --legacy-mode --task-queue-type activity
+task-queue describe --task-queue cli --disable-stats --task-queue-type workflow --select-build-id b1 --report-reachability
+task-queue describe --task-queue cli --disable-stats --task-queue-type workflow --select-all-active
+task-queue describe --task-queue idle --report-reachability --task-queue-type workflow
+task-queue describe --task-queue idle --task-queue-type activity
+task-queue describe --task-queue idle --legacy-mode
+task-queue config get --task-queue idle --task-queue-type workflow
 worker deployment list
 worker deployment describe --name nothing
 operator namespace create -n short --retention 1m

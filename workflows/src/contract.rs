@@ -94,13 +94,14 @@ impl Hands {
         unimplemented!()
     }
 
-    /// Asks MCP servers which tools they have. A server that does not answer is a result.
+    /// Asks MCP servers which tools they have: on queue `hands`, or where the hand is that they live in. A server that does not
+    /// answer is a result.
     #[activity(name = "list_tools")]
     pub fn list_tools(input: ListInput) -> Result<ListOutcome, ActivityError> {
         unimplemented!()
     }
 
-    /// One call of an MCP server's tool, at most once.
+    /// One call of a tool of an MCP server that is reached through egress, at most once.
     #[activity(name = "call_mcp")]
     pub fn call_mcp(input: McpCallInput) -> Result<ToolOutcome, ActivityError> {
         unimplemented!()

@@ -1,19 +1,20 @@
 //! MCP servers: asked which tools they have, and called. Over the socket of egress, which alone has their credentials and
 //! says which URL of which session may be reached.
 //!
-//! A connection is made for each listing and each call and ends with it: what a server remembers of a session it remembers
+//! Those that live in a hand are [`inside`]. A connection is made for each listing and each call and ends with it: what a server remembers of a session it remembers
 //! of its own accord.
 
+pub mod inside;
 mod offered;
 mod result;
 
-use super::Executed;
+use super::{Executed, knock};
 use domain::{
     agent::{AgentSnapshot, McpToolset},
     egress::{CALLS_SOCKET, mcp_path},
     event::{ErrorBody, ErrorKind, RetryStatus},
     limits::MCP_CALL_TIMEOUT_MS,
-    outcome::{ListOutcome, Listed},
+    outcome::ListOutcome,
     session::ListInput,
 };
 use futures::future::join_all;
@@ -114,26 +115,15 @@ impl McpServers {
 
     /// Asks each of the servers, all at once. Those that answer are in the agent that comes back.
     pub async fn list(&self, blobs: &dyn Blobs, input: &ListInput) -> Result<ListOutcome, log::blobs::Error> {
-        let mut snapshot: AgentSnapshot = log::blobs::get_json(blobs, &input.snapshot).await?;
+        let snapshot: AgentSnapshot = log::blobs::get_json(blobs, &input.snapshot).await?;
         let asked: Vec<McpToolset> =
             snapshot.mcp.iter().filter(|toolset| input.servers.contains(&toolset.server)).cloned().collect();
         let answers = join_all(asked.iter().map(|toolset| self.tools(&input.session_id, toolset))).await;
-        let (mut servers, mut problems) = (Vec::new(), Vec::new());
-        for (toolset, answer) in asked.iter().zip(answers) {
-            match answer {
-                Ok(tools) => {
-                    offered::offer(&mut snapshot.tools, toolset, tools);
-                    servers.push(toolset.server.clone());
-                }
-                Err(error) => problems.push(error.problem(&toolset.server)),
-            }
-        }
-        if servers.is_empty() {
-            return Ok(ListOutcome { listed: None, problems });
-        }
-        let tools = snapshot.tools.iter().map(offered::fact).collect();
-        let snapshot = log::blobs::put_json(blobs, &snapshot).await?;
-        Ok(ListOutcome { listed: Some(Listed { servers, tools, snapshot }), problems })
+        let answers = asked.into_iter().zip(answers).map(|(toolset, answer)| {
+            let answer = answer.map_err(|error| error.problem(&toolset.server));
+            (toolset, answer)
+        });
+        offered::outcome(blobs, snapshot, answers).await
     }
 
     /// Makes one call. What the server says of it is a result, whatever it is.
@@ -189,6 +179,7 @@ impl McpServers {
         let dir = rustix::fs::open(folder, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .map_err(|error| Error::Socket(error.into()))?;
         let socket = format!("/proc/self/fd/{}/{CALLS_SOCKET}", dir.as_raw_fd());
+        knock::connect(&socket).await.map_err(Error::Socket)?;
         let uri = format!("http://egress{}", mcp_path(session_id, server));
         let client = UnixSocketHttpClient::new(&socket, &uri);
         let mut config = StreamableHttpClientTransportConfig::with_uri(uri);

@@ -3,6 +3,7 @@
 //! Every outcome of a tool is a result. Only a lost worker is a failure of the activity, and then the next attempt
 //! asks the hand's journal what became of the call.
 
+mod knock;
 mod local;
 mod mcp;
 mod nesting;
@@ -13,6 +14,7 @@ pub mod web;
 
 pub use local::Local;
 pub use mcp::McpServers;
+use mcp::inside;
 
 use crate::beat::beating;
 use async_trait::async_trait;
@@ -140,9 +142,11 @@ impl HandsActivities {
     }
 
     async fn run(&self, ctx: &ActivityContext, input: &ExecuteInput) -> Result<Executed, log::blobs::Error> {
-        let call = &input.call;
-        let tool_input = self.input(call).await?;
-        let call = ToolCall { id: call.tool_use_id.clone(), name: call.name.clone(), input: tool_input };
+        let Some(call) = self.tool_call(input).await? else {
+            return Ok(Executed::error(
+                "The agent knows no such MCP server in a sandbox any more; nothing was called.",
+            ));
+        };
         let id = call.id.clone();
         let mut execute = std::pin::pin!(self.provider.execute(&input.hand, call));
         tokio::select! {
@@ -152,6 +156,17 @@ impl HandsActivities {
         // The result says what was ended, and only comes when it is proven dead.
         self.provider.cancel(&input.hand, &id).await;
         Ok(execute.await)
+    }
+
+    /// What the hand is given; none for a server that the agent does not have.
+    async fn tool_call(&self, input: &ExecuteInput) -> Result<Option<ToolCall>, log::blobs::Error> {
+        let (call, arguments) = (&input.call, self.input(&input.call).await?);
+        let ToolKind::Mcp { server, tool, .. } = &call.kind else {
+            return Ok(Some(ToolCall { id: call.tool_use_id.clone(), name: call.name.clone(), input: arguments }));
+        };
+        let Some(snapshot) = &input.snapshot else { return Ok(None) };
+        let agent: AgentSnapshot = log::blobs::get_json(&*self.blobs, snapshot).await?;
+        Ok(inside::tool_call(&agent, &call.tool_use_id, server, tool, arguments))
     }
 
     /// Nothing at the other end knows a call again: it is made by the first attempt or by none.
@@ -223,6 +238,9 @@ impl HandsActivities {
         );
         fault::pass(Point::ExecuteDispatched);
         let mut executed = beating(&ctx, self.run(&ctx, &input)).instrument(span.clone()).await?;
+        if matches!(input.call.kind, ToolKind::Mcp { .. }) {
+            executed = inside::executed(executed);
+        }
         fault::pass(Point::ToolFinished);
         if executed.is_error {
             span.record("error_type", if executed.lost { "lost" } else { "tool_error" });
@@ -242,10 +260,17 @@ impl HandsActivities {
         ctx: ActivityContext,
         input: ListInput,
     ) -> Result<ListOutcome, ActivityError> {
-        let ListInput { session_id, turn_event, .. } = &input;
-        let attempt = ctx.info().attempt;
-        let span = info_span!("list_tools", session_id, turn_event, attempt, error_type = Empty);
-        let listed = beating(&ctx, self.mcp.list(&*self.blobs, &input)).instrument(span.clone()).await?;
+        let ListInput { session_id, turn_event, hand, .. } = &input;
+        let (activity, attempt) = (ctx.info().activity_id.clone(), ctx.info().attempt);
+        let hand_id = hand.as_ref().map(|hand| hand.hand.as_str());
+        let span = info_span!("list_tools", session_id, turn_event, hand_id, attempt, error_type = Empty);
+        let listing = async {
+            match hand {
+                None => self.mcp.list(&*self.blobs, &input).await,
+                Some(hand) => inside::list(&*self.provider, &*self.blobs, &input, hand, &activity).await,
+            }
+        };
+        let listed = beating(&ctx, listing).instrument(span.clone()).await?;
         if !listed.problems.is_empty() {
             span.record("error_type", "mcp_server");
         }

@@ -90,10 +90,7 @@ async fn fill(
     spec.egress = Some(Egress { dir, registries: egress.registries.clone(), ..Egress::default() });
     let hand = local.make(spec).await?;
     for (manager, packages) in packages {
-        let Some(command) = command(*manager, packages) else {
-            local.release(&hand).await?;
-            return Ok(Err((*manager, "sandboxes of this kind cannot install them".to_owned())));
-        };
+        let command = command(*manager, packages);
         let call = ToolCall {
             id: format!("install-{}", manager.name()),
             name: "bash".to_owned(),
@@ -112,9 +109,11 @@ async fn fill(
     Ok(Ok(()))
 }
 
-/// Each manager has a folder of its own, with its programs in `bin`. What it needs for its work goes away with the hand. None
-/// for those that install into the system, which is not the sandbox's to change.
-fn command(manager: Manager, packages: &[String]) -> Option<String> {
+/// Unpacks packages of the system beside it.
+const APT: &str = include_str!("packages/apt.sh");
+
+/// Each manager has a folder of its own, with its programs in `bin`. What it needs for its work goes away with the hand.
+fn command(manager: Manager, packages: &[String]) -> String {
     let names = packages.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(" ");
     let install = match manager {
         Manager::Pip => {
@@ -138,12 +137,12 @@ fn command(manager: Manager, packages: &[String]) -> Option<String> {
             let names = packages.iter().map(newest).collect::<Vec<_>>().join(" ");
             format!("for name in {names}; do GOBIN=/opt/packages/go/bin GOFLAGS=-modcacherw go install \"$name\"; done")
         }
-        Manager::Apt => return None,
+        Manager::Apt => format!("set -- {names}\n{APT}"),
     };
     // /tmp is memory, and small. Hands of other users read what is installed.
-    Some(format!(
+    format!(
         "(set -e; cd /; umask 022; export TMPDIR=\"$HOME/tmp\"; mkdir -p \"$TMPDIR\"\n{install}\nchmod -R a+rX /opt/packages)"
-    ))
+    )
 }
 
 fn quoted(word: &str) -> String {
@@ -158,8 +157,9 @@ fn last_words(executed: &Executed) -> String {
     });
     let said = text.collect::<Vec<_>>().join("\n");
     let lines = || said.lines().map(str::trim).filter(|line| !line.is_empty());
-    let tells =
-        |line: &&str| line.starts_with("ERROR: ") || line.starts_with("npm error") || line.contains("not found");
+    let tells = |line: &&str| {
+        ["ERROR: ", "E: ", "npm error"].iter().any(|begin| line.starts_with(begin)) || line.contains("not found")
+    };
     let line = lines().find(tells).or_else(|| lines().next_back()).unwrap_or("it did not say why");
     line.chars().take(SAID_CHARS).collect()
 }
@@ -179,12 +179,12 @@ mod tests {
 
     #[test]
     fn every_manager_installs_into_a_folder_of_its_own() {
-        for manager in Manager::ALL.into_iter().filter(|manager| *manager != Manager::Apt) {
-            let command = command(manager, &["a".to_owned(), "b@1".to_owned()]).unwrap();
+        for manager in Manager::ALL {
+            let command = command(manager, &["a".to_owned(), "b@1".to_owned()]);
             assert!(command.contains(&format!("/opt/packages/{}", manager.name())), "{command}");
         }
-        assert_eq!(command(Manager::Apt, &["a".to_owned()]), None);
-        assert!(command(Manager::Go, &["a".to_owned(), "b@1".to_owned()]).unwrap().contains("'a@latest' 'b@1'"));
+        assert!(command(Manager::Apt, &["a=1".to_owned()]).contains("\nset -- 'a=1'\n"));
+        assert!(command(Manager::Go, &["a".to_owned(), "b@1".to_owned()]).contains("'a@latest' 'b@1'"));
     }
 
     #[test]
@@ -212,6 +212,8 @@ mod tests {
         let said = "Looking...\nERROR: No matching distribution found for nope\n\n[exit code 1]";
         assert_eq!(last_words(&Executed::error(said)), "ERROR: No matching distribution found for nope");
         assert_eq!(last_words(&Executed::error("one\ntwo\n")), "two");
+        let said = "W: x\nE: Unable to locate package nope\n\n[exit code 100]";
+        assert_eq!(last_words(&Executed::error(said)), "E: Unable to locate package nope");
         assert!(last_words(&Executed::error("bash: line 2: gem: command not found\nexit 127")).contains("gem"));
     }
 }

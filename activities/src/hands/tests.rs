@@ -36,7 +36,7 @@ impl Provider for NoHands {
 
 fn call(input: Json) -> McpCallInput {
     let (server, tool) = ("docs".to_owned(), "add".to_owned());
-    let kind = ToolKind::Mcp { server: server.clone(), tool: tool.clone() };
+    let kind = ToolKind::Mcp { server: server.clone(), tool: tool.clone(), inside: None };
     let call = Call {
         tool_use_id: "sevt_1".into(),
         name: "mcp__docs__add".into(),
@@ -62,7 +62,7 @@ async fn a_tool_is_not_told_which_hand_it_runs_in() {
     // What is no name of a hand of ours is the tool's own to refuse, and an MCP server's own to take.
     let whole = json!({"command": "ls", "hand": "build"});
     assert_eq!(said("main", ToolKind::Builtin).await, whole);
-    let mcp = ToolKind::Mcp { server: "docs".to_owned(), tool: "add".to_owned() };
+    let mcp = ToolKind::Mcp { server: "docs".to_owned(), tool: "add".to_owned(), inside: None };
     assert_eq!(said("build", mcp).await, whole);
 }
 

@@ -14,7 +14,7 @@ use rustix::fs::{Mode, OFlags};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{os::fd::AsRawFd as _, path::Path, time::Duration};
-use tokio::{net::UnixStream, task::spawn_blocking};
+use tokio::task::spawn_blocking;
 use url::Url;
 
 pub const NAME: &str = "web_fetch";
@@ -90,7 +90,7 @@ async fn page(sockets: &Path, session_id: &str, url: &str) -> Result<Page, Execu
     let dir = rustix::fs::open(sockets, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .map_err(|_| failed("unavailable", "egress was not reached"))?;
     let socket = format!("/proc/self/fd/{}/{CALLS_SOCKET}", dir.as_raw_fd());
-    let stream = UnixStream::connect(socket).await.map_err(|_| failed("unavailable", "egress was not reached"))?;
+    let stream = knock::connect(&socket).await.map_err(|_| failed("unavailable", "egress was not reached"))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(unavailable)?;
     let connection = tokio::spawn(connection);
     let request = Request::get(web_path(session_id, url)).header("host", "egress").body(Empty::<Bytes>::new());

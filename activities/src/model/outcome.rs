@@ -115,7 +115,7 @@ pub struct Failure {
 /// | `timeout` | 408, 504, no first byte in time, the whole call too long | yes |
 /// | `connection` | refused, reset or unresolvable before the first byte | yes |
 /// | `stream` | dropped, truncated, stalled or malformed after it | yes |
-/// | `request` | 400, 413, 422, other 3xx and 4xx, an answer that is no event stream | no: the same bytes fail again |
+/// | `request` | 400, 413, 422, other 3xx and 4xx, an answer that is no event stream or too long | no: the same bytes fail again |
 /// | `context_length` | the request has more tokens than the model takes | not these bytes; a shorter context can |
 /// | `auth` | 401, 403 | no |
 /// | `billing` | 402, or a spent quota | no |

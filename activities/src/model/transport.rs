@@ -13,10 +13,13 @@ use tracing::debug;
 
 use super::{Answer, ApiKey, Delta, Error, Failure, FailureClass, OnDelta, Timeouts, failure, sse};
 
-/// One event of a stream. The largest real ones are whole documents in a tool result of the provider's own tools.
-const EVENT_BYTES_MAX: usize = 8 << 20;
-/// One whole answer, as sent. Far above any model's output; a server that streams for ever is stopped here.
+/// One event of a stream. Some servers send the arguments of a call in one piece, however long they are.
+const EVENT_BYTES_MAX: usize = 72 << 20;
+/// What is kept of one answer: far above any model's output.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// One whole answer, as sent: many times what is kept of it, as each few characters come in an event of their own. A
+/// server that streams for ever is stopped here.
+const STREAM_BYTES_MAX: usize = 1 << 30;
 /// As much of an error's body as is read.
 const ERROR_BYTES_MAX: usize = 64 << 10;
 /// How long a stream that has all but its usage may still take, and the body of a refusal.
@@ -30,6 +33,9 @@ pub(super) trait Assemble: Send {
 
     /// Whether what has come is a whole answer, though the stream has not said that it is over.
     fn is_whole(&self) -> bool;
+
+    /// How much of what has come is kept, in bytes.
+    fn held_bytes(&self) -> usize;
 
     /// Called once, after [`Flow::Done`] or at the end of the stream, which may have come too early.
     fn finish(self, on_delta: &mut OnDelta<'_>) -> Result<Answer, Failure>;
@@ -151,16 +157,17 @@ impl Transport {
     ) -> Result<Answer, Failure> {
         let Opened { mut response, first, .. } = opened;
         let mut parser = sse::Parser::new(EVENT_BYTES_MAX);
-        let mut left = ANSWER_BYTES_MAX;
+        let mut left = STREAM_BYTES_MAX;
         let mut chunk = first;
         loop {
-            left = left
-                .checked_sub(chunk.len())
-                .ok_or_else(|| broken(format!("the answer is longer than {ANSWER_BYTES_MAX} bytes")))?;
-            for event in parser.push(&chunk).map_err(|error| broken(format!("failed to {error}")))? {
+            left = left.checked_sub(chunk.len()).ok_or_else(|| too_long(STREAM_BYTES_MAX))?;
+            for event in parser.push(&chunk).map_err(|sse::Error::TooLarge { bytes_max }| too_long(bytes_max))? {
                 if assemble.event(event, on_delta)? == Flow::Done {
                     close(response);
                     return assemble.finish(on_delta);
+                }
+                if assemble.held_bytes() > ANSWER_BYTES_MAX {
+                    return Err(too_long(ANSWER_BYTES_MAX));
                 }
             }
             let wait = if assemble.is_whole() { TAIL_WAIT.min(self.timeouts.idle) } else { self.timeouts.idle };
@@ -225,6 +232,13 @@ pub(super) fn json_headers() -> HeaderMap {
 /// An answer that broke after it had begun.
 pub(super) fn broken(message: impl Into<String>) -> Failure {
     Failure::new(FailureClass::Stream, message)
+}
+
+/// What cannot be kept would be no shorter if it were asked for again.
+fn too_long(bytes_max: usize) -> Failure {
+    let message =
+        format!("the model's answer is too long to be kept: more than {bytes_max} bytes, or one piece of it is");
+    Failure::new(FailureClass::Request, message)
 }
 
 /// The TLS library wants to know its cryptography once a process. Another part of it may have been first.

@@ -117,7 +117,9 @@ async fn a_fork_of_100_000_events_names_them() {
     for at in [end, end / 2, 50_010, 29, 0] {
         let before = long.stored().await;
         let begun = Instant::now();
-        let fork = id(&api.post(&path, &json!({"at": at})).await.ok());
+        let made = api.post(&path, &json!({"at": at})).await.ok();
+        assert!(made["updated_at"].as_str() >= made["created_at"].as_str(), "{made}");
+        let fork = id(&made);
         let took = begun.elapsed();
         let copied = long.stored().await - before;
         // It took 45 ms, unoptimised, when this was written: the bound says only that it does not go through the log.

@@ -130,7 +130,10 @@ async fn a_log_is_replayed_and_its_requests_are_made_again() {
     assert_eq!(context["dropped"], json!([]));
     let other = api.get(&path("context?turn=1&strategy=window&params={%22rounds%22:3}")).await.ok();
     assert_eq!(other["strategy"], json!({"name": "window", "version": 1, "params": {"rounds": 3}}));
-    api.get(&path("context?turn=7")).await.refused(404, "not_found_error");
+    let why = api.get(&path("context?turn=7")).await.refused(404, "not_found_error");
+    assert_eq!(why, "there is no model request in turn 7: turns with one are 1 to 1");
+    let why = api.get(&path("context?turn=1&round=9")).await.refused(404, "not_found_error");
+    assert_eq!(why, "turn 1 has no request of that round: rounds are 1 to 1");
     api.get(&path("context?strategy=magic")).await.invalid();
     api.get(&path("context?strategy=window&params={%22rouns%22:3}")).await.invalid();
 }
@@ -140,10 +143,12 @@ async fn shims_that_changed_nothing_are_named() {
     let api = Api::new().await;
     let none = api.get("/v1/harnesses/loop@2/ablation").await.ok();
     assert_eq!((&none["sessions"], &none["shims"][0]["verdict"]), (&json!(0), &json!("unknown")));
+    let mut sessions = Vec::new();
     for _ in 0..3 {
         let session = id(&api.session(json!({"initial_events": [user("the task")]})).await);
         api.decide(&session);
         api.app.session(&session).keep().await.unwrap();
+        sessions.push(session);
     }
     let report = api.get("/v1/harnesses/loop@2/ablation?model=m&sessions=2").await.ok();
     assert_eq!((&report["sessions"], &report["unreadable"]), (&json!(2), &json!(0)));
@@ -155,6 +160,17 @@ async fn shims_that_changed_nothing_are_named() {
         assert!((0.6..0.7).contains(&high), "two sessions say little: {high}");
     }
     assert_eq!(api.get("/v1/harnesses/loop@2/ablation?model=other").await.ok()["sessions"], 0);
+    let count = |query: String| {
+        let api = &api;
+        async move { api.get(&format!("/v1/harnesses/loop@2/ablation?{query}")).await.ok()["sessions"].clone() }
+    };
+    assert_eq!(count(format!("session_ids[]={}&session_ids[]={}", sessions[0], sessions[2])).await, 2);
+    assert_eq!(count(format!("session_ids[]={}&model=other", sessions[0])).await, 0);
+    assert_eq!(count("age_s=3600".to_owned()).await, 3);
+    assert_eq!(count(format!("age_s={}", u64::MAX)).await, 3);
+    api.clock.advance(jiff::SignedDuration::from_secs(7200));
+    assert_eq!(count("age_s=3600".to_owned()).await, 0);
+    api.get("/v1/harnesses/loop@2/ablation?session_ids[]=sesn_none").await.refused(404, "not_found_error");
     assert_eq!(api.get("/v1/harnesses/loop@1/ablation").await.ok()["shims"], json!([]));
     api.get("/v1/harnesses/loop@2/ablation?sessions=0").await.invalid();
     api.get("/v1/harnesses/none/ablation").await.refused(404, "not_found_error");

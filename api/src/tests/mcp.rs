@@ -210,3 +210,36 @@ async fn oauth_comes_with_the_way_to_another_token() {
         assert!(named.credential.starts_with(&credential) && held.contains_key(named), "{named:?}");
     }
 }
+
+#[tokio::test]
+async fn a_server_in_a_hand_is_none_of_egress_and_needs_a_hand_of_the_service() {
+    let (api, safe) = opened().await;
+    let stdio =
+        |hand: &str| json!({"type": "stdio", "name": "local", "command": "server", "args": ["-v"], "hand": hand});
+    let with =
+        |servers: Value, tools: Value| json!({"name": "a", "model": "m", "mcp_servers": servers, "tools": tools});
+    let (builtin, build) = (json!({"type": "agent_toolset_20260401"}), json!({"type": "hand", "name": "build"}));
+
+    // In a hand that there is, and kept as it was sent.
+    let refused = api.post("/v1/agents", &with(json!([stdio("build")]), json!([toolset("local")]))).await.invalid();
+    assert!(refused.contains("mcp_servers[0].hand: the agent has no hand called build"), "{refused}");
+    let agent = with(json!([stdio("build")]), json!([toolset("local"), builtin, build]));
+    let agent = api.post("/v1/agents", &agent).await.ok();
+    assert_eq!(agent["mcp_servers"], json!([stdio("build")]));
+    let both = json!([stdio("main"), server("docs", "https://docs.example.com")]);
+    let both = id(&api.post("/v1/agents", &with(both, json!([toolset("local"), toolset("docs")]))).await.ok());
+
+    let cloud = id(&api.post("/v1/environments", &json!({"name": "e"})).await.ok());
+    let session = api.post("/v1/sessions", &json!({"agent": both, "environment_id": cloud})).await.ok();
+    let policy = safe.policies.lock().pop().unwrap();
+    assert_eq!(policy.mcp_servers.iter().map(|server| server.name.as_str()).collect::<Vec<_>>(), ["docs"]);
+    assert_eq!(policy.mcp_hosts, ["docs.example.com:443"]);
+    let input = serde_json::to_value(api.engine.input(&id(&session))).unwrap();
+    let facts = json!([{"server": "local", "listed": false, "inside": "main"}, {"server": "docs", "listed": false}]);
+    assert_eq!(input["attributes"]["agent"]["mcp"], facts);
+
+    let elsewhere = json!({"name": "s", "config": {"type": "self_hosted"}});
+    let elsewhere = id(&api.post("/v1/environments", &elsewhere).await.ok());
+    let refused = api.post("/v1/sessions", &json!({"agent": both, "environment_id": elsewhere})).await.invalid();
+    assert!(refused.contains("the agent's MCP server local of type stdio"), "{refused}");
+}

@@ -95,7 +95,7 @@ async fn an_order_is_a_signal_and_is_followed_when_somebody_decides() {
     let rollout = id(&api.post("/v1/harness_rollouts", &json!({"from": "loop@1", "to": "loop@2"})).await.ok());
     let path = |order: &str| format!("/v1/harness_rollouts/{rollout}/{order}");
     let early = api.act(&path("promote")).await.refused(409, "conflict_error");
-    assert_eq!(early, "the gate is not passed: nothing is promoted before it is");
+    assert_eq!(early, "the gate is not passed: nothing is promoted before it is; possible now: pause or rollback");
     api.act(&path("explode")).await.refused(404, "not_found_error");
     let paused = api.act(&path("pause")).await.ok();
     assert_eq!(paused["order"]["is_followed"], false, "no worker is there");

@@ -193,6 +193,7 @@ async fn what_a_session_can_go_on_from_is_kept_as_long_as_the_trial() {
         harness: registry::default_harness(),
         model: "m".to_owned(),
         strategy: kit::attributes().agent.strategy,
+        strategies: Vec::new(),
         shims_off: Vec::new(),
         turns: Vec::new(),
         totals: None,

@@ -77,8 +77,8 @@ struct Create {
     /// Recorded sessions that the new version is shown first [default: 50]
     #[arg(long, value_name = "N")]
     gate: Option<u32>,
-    /// Only sessions that were made within so many seconds are shown
-    #[arg(long, value_name = "SECONDS")]
+    /// Only sessions that were made within this time are shown: 90s, 15m, 6h, 7d
+    #[arg(long, value_name = "TIME", value_parser = args::seconds)]
     gate_age: Option<u64>,
     /// Any other decision than the recorded one stops the rollout
     #[arg(long)]
@@ -92,8 +92,8 @@ struct Create {
     /// Sessions of either version before they are compared, and of the new one in each stage [default: 20]
     #[arg(long, value_name = "N")]
     sessions_min: Option<u64>,
-    /// Seconds that a stage lasts at least [default: 3600]
-    #[arg(long, value_name = "SECONDS")]
+    /// How long a stage lasts at least: 90s, 15m, 6h, 7d [default: 1h]
+    #[arg(long, value_name = "TIME", value_parser = args::seconds)]
     stage: Option<u64>,
     /// A file with the whole `watch` object, for prices and thresholds: JSON or TOML
     #[arg(long, value_name = "FILE")]

@@ -88,7 +88,7 @@ pub struct Serve {
     /// ADDRESS:PORT or a network like 10.0.0.0/8
     #[arg(long, env = env_vars::PRIVATE_ADDRESSES, value_name = "LIST", value_delimiter = ',')]
     private_addresses: Option<Vec<String>>,
-    /// Where package managers of sandboxes find what they install: pip=URL, npm=URL, go=URL
+    /// Where package managers of sandboxes find what they install: pip=URL, npm=URL, go=URL, apt=URL
     #[arg(long, env = env_vars::PACKAGE_REGISTRIES, value_name = "LIST", value_delimiter = ',')]
     package_registries: Option<Vec<Registry>>,
     /// Whether to run a hand worker [default: true]
@@ -117,6 +117,10 @@ pub struct Serve {
     /// Calls a minute that read, for an organization [default: no limit]
     #[arg(long, env = env_vars::READS_PER_MINUTE, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     reads_per_minute: Option<u32>,
+    /// MiB of journal that the engine keeps, which a start reads, however much is stored [default: 128]
+    #[arg(long, env = env_vars::JOURNAL_MIB, value_name = "MIB", hide_short_help = true,
+        value_parser = clap::value_parser!(u32).range(64..=4_096))]
+    journal_mib: Option<u32>,
     /// Decisions after which a run of a session continues as new; 0: when the engine suggests it [default: 0]
     #[arg(long, env = env_vars::DECISIONS_PER_RUN, value_name = "N", hide_short_help = true)]
     decisions_per_run: Option<u64>,
@@ -132,6 +136,7 @@ struct Settings {
     role: Role,
     temporal: Option<String>,
     namespace: String,
+    journal_mib: Option<u32>,
     model: ModelArgs,
     hands_dir: PathBuf,
     hands: bool,
@@ -183,6 +188,7 @@ impl Serve {
             role: self.role.or(file.role).unwrap_or(Role::All),
             temporal: self.temporal.or(file.temporal),
             namespace: self.namespace.or(file.namespace).unwrap_or_else(|| "default".to_owned()),
+            journal_mib: self.journal_mib.or(file.journal_mib).map(|mib| mib.clamp(64, 4_096)),
             model: ModelArgs {
                 model_url: self.model.model_url.or(file.model_url),
                 model_api: self.model.model_api.or(file.model_api),
@@ -412,6 +418,9 @@ async fn engine(settings: &Settings, root: &Path) -> anyhow::Result<(Option<Engi
     }
     let mut options = engine::Options::new(engine::Store::Fjall(data_dir::engine(root)));
     options.namespaces = vec![settings.namespace.clone()];
+    if let Some(mib) = settings.journal_mib {
+        options.journal_bytes = u64::from(mib) << 20;
+    }
     let engine = Engine::open(options).hint(
         Code::Data,
         "open the engine",

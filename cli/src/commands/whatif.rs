@@ -5,7 +5,7 @@ use crate::{
     client::{Client, Query},
     error::{Code, failed},
     output,
-    render::one_line,
+    render::{count, one_line},
     service::Service,
     table::{fields, table},
 };
@@ -117,6 +117,7 @@ pub async fn over(client: &Client, path: &[&str], body: &Value) -> anyhow::Resul
 fn told(report: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let version = |value: &Value| format!("{}@{}", text(&value["name"]), value["version"]);
+    let number = |value: &Value, what: &str| count(value.as_u64().unwrap_or_default(), what);
     let answered = &report["answered"];
     let mut pairs = vec![
         (
@@ -128,21 +129,30 @@ fn told(report: &Value) -> String {
         (
             "answered",
             format!(
-                "{} requests and {} calls by the record, {} requests by the model, {} calls in the fork",
-                answered["requests_recorded"],
-                answered["calls_recorded"],
-                answered["requests_live"],
-                answered["calls_live"].as_u64().unwrap_or_default()
+                "{} and {} by the record, {} by the model, {} in the fork",
+                number(&answered["requests_recorded"], "request"),
+                number(&answered["calls_recorded"], "call"),
+                number(&answered["requests_live"], "request"),
+                number(&answered["calls_live"], "call"),
             ),
         ),
-        ("same", format!("{} steps", report["same_steps"])),
+        ("same", number(&report["same_steps"], "step")),
     ];
+    // A harness may choose otherwise than its agent.
+    let by = report["strategies"].as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>();
+    if by.len() > 1 || by.first().is_some_and(|by| *by != version(&report["strategy"])) {
+        pairs.insert(1, ("requests by", by.join(", ")));
+    }
     for (name, what) in [("other step", "first_step"), ("other bytes", "first_request")] {
         let parts = &report[what];
         if !parts.is_null() {
             pairs.push((name, format!("turn {}, round {}", parts["turn"], parts["round"])));
             pairs.push(("  recorded", one_line(&step(&parts["recorded"]), 200)));
             pairs.push(("  tried", one_line(&step(&parts["tried"]), 200)));
+            // The first other step may be the first other request too.
+            if what == "first_request" || parts["changes"] != report["first_request"]["changes"] {
+                pairs.extend(changes(&parts["changes"]));
+            }
         }
     }
     let mut told = fields(&pairs);
@@ -151,7 +161,7 @@ fn told(report: &Value) -> String {
         [("recorded", &pair["recorded"]), ("tried", &pair["tried"])].map(|(side, sum)| row(&turn, side, sum))
     });
     let totals = &report["totals"];
-    let compared = format!("{} turns", totals["turns"]);
+    let compared = number(&totals["turns"], "turn");
     let totals =
         [("recorded", &totals["recorded"]), ("tried", &totals["tried"])].map(|(side, sum)| row(&compared, side, sum));
     let rows: Vec<[String; 9]> = turns.chain(totals).collect();
@@ -180,12 +190,35 @@ fn end(end: &Value) -> String {
     }
 }
 
-/// A step without the place at which it stands.
+/// A step without the place at which it stands, and without hashes: what they stand for is told by [`changes`].
 fn step(step: &Value) -> String {
     let Value::Object(fields) = step else { return "nothing more".to_owned() };
-    let said = fields.iter().filter(|(name, _)| !matches!(name.as_str(), "turn" | "round" | "step"));
-    let said: Vec<String> = said.map(|(name, value)| format!("{name} {value}")).collect();
+    let said = fields.iter().filter(|(name, _)| !matches!(name.as_str(), "turn" | "round" | "step" | "sha256"));
+    let said: Vec<String> = said
+        .map(|(name, value)| match value.as_array() {
+            Some(calls) if name == "calls" => {
+                calls.iter().filter_map(|call| call[0].as_str()).collect::<Vec<_>>().join(", ")
+            }
+            _ => format!("{name} {value}"),
+        })
+        .collect();
     format!("{} {}", step["step"].as_str().unwrap_or_default(), said.join(", ")).trim_end().to_owned()
+}
+
+/// What is otherwise at one place, both sides of each below one another.
+fn changes(changes: &Value) -> Vec<(&'static str, String)> {
+    let mut pairs = Vec::new();
+    for change in changes["shown"].as_array().into_iter().flatten() {
+        pairs.push(("  at", one_line(change["at"].as_str().unwrap_or_default(), 200)));
+        for (name, side) in [("    recorded", "recorded"), ("    tried", "tried")] {
+            pairs.push((name, one_line(change[side].as_str().unwrap_or("nothing"), 300)));
+        }
+    }
+    match changes["more"].as_u64() {
+        Some(more) if more > 0 => pairs.push(("  at", format!("{more} other places"))),
+        _ => {}
+    }
+    pairs
 }
 
 fn row(turn: &str, side: &str, sum: &Value) -> [String; 9] {
@@ -233,13 +266,19 @@ mod tests {
             sum["as_expected"] = json!(as_expected);
             sum
         };
-        let step = |kind: &str| json!({"turn": 2, "round": 1, "step": "request", "purpose": kind, "suffix": 0});
+        let step = |kind: &str| json!({"turn": 2, "round": 1, "step": "request", "purpose": kind, "suffix": 0, "sha256": "ab"});
+        let calls =
+            |tool: &str| json!({"turn": 1, "round": 2, "step": "execute", "calls": [[tool, "cd"], ["read", "ef"]]});
+        let one = json!({"at": "calls[0].input.command", "recorded": "make", "tried": "make test"});
+        let other = json!({"at": "messages[2..4]", "recorded": "2 items", "tried": null});
         let report = json!({
             "harness": {"name": "loop", "version": 2}, "strategy": {"name": "full", "version": 1}, "model": "m",
             "turn": 2, "position": 7, "same_steps": 0, "end": {"end": "request", "turn": 2, "round": 1, "bytes": 9},
             "answered": {"requests_recorded": 1, "requests_live": 0, "calls_recorded": 0},
-            "first_step": {"turn": 2, "round": 1, "recorded": step("summary"), "tried": step("answer")},
-            "first_request": null,
+            "strategies": ["full@1", "compact@1"],
+            "first_step": {"turn": 1, "round": 2, "recorded": calls("bash"), "tried": calls("bash"), "changes": {"shown": [one], "more": 0}},
+            "first_request": {"turn": 2, "round": 1, "recorded": step("summary"), "tried": step("answer"),
+                "changes": {"shown": [other], "more": 3}},
             "turns": [{"turn": 1, "recorded": said(true), "tried": said(false)},
                 {"turn": 2, "recorded": sum(2, Some("end_turn")), "tried": sum(1, None)},
                 {"turn": 3, "recorded": sum(1, Some("end_turn")), "tried": null}],
@@ -248,9 +287,19 @@ mod tests {
         });
         let told = told(&report);
         for line in [
-            "with        loop@2, full@1, m",
-            "came        to a request in turn 2, round 1, that was never made",
-            "  recorded  request purpose \"summary\", suffix 0",
+            "with          loop@2, full@1, m",
+            "requests by   full@1, compact@1",
+            "came          to a request in turn 2, round 1, that was never made",
+            "other step    turn 1, round 2",
+            "  recorded    execute bash, read",
+            "  at          calls[0].input.command",
+            "    recorded  make",
+            "    tried     make test",
+            "  recorded    request purpose \"summary\", suffix 0",
+            "  at          messages[2..4]",
+            "    recorded  2 items",
+            "    tried     nothing",
+            "  at          3 other places",
             "1        recorded  1         11     7       5       0      $0.2500  end_turn, as expected",
             "1        tried     1         11     7       5       0      $0.2500  end_turn, not as expected",
             "2        recorded  2         11     7       5       0      $0.2500  end_turn",

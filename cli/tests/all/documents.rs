@@ -86,16 +86,19 @@ fn commands_of_the_readme_run() {
 
 /// With the official SDK, as installed beside the Temporal server that the tests use.
 #[test]
-fn the_example_of_the_readme_runs_with_the_official_sdk() {
+fn the_examples_in_python_run_with_the_official_sdk() {
     let temporal = std::env::var_os("STEADYHAND_TEMPORAL_BIN");
     let temporal = temporal.expect("STEADYHAND_TEMPORAL_BIN is not set: run the tests through scripts/test");
     let place = Place::new();
     let service = place.serve(SCRIPT);
-    for block in marked("README.md", "python") {
+    let examples = [("README.md", "There are 7 files.\n"), ("docs/hands.md", "time\n")];
+    let blocks =
+        examples.map(|(document, says)| marked(document, "python").into_iter().map(move |block| (block, says)));
+    for (block, says) in blocks.into_iter().flatten() {
         let mut command = Command::new(Path::new(&temporal).with_file_name("python"));
         command.args(["-c", &block]).env_clear().env("HOME", place.path()).env("PATH", std::env::var("PATH").unwrap());
         command.env("ANTHROPIC_BASE_URL", &service.url).env("ANTHROPIC_API_KEY", place.read("data/admin.key").trim());
-        assert_eq!(ran(command, &block), "There are 7 files.\n");
+        assert_eq!(ran(command, &block), says);
     }
     service.stop();
 }

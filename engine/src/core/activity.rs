@@ -36,7 +36,10 @@ impl ActivityRef {
                 .activities
                 .get(scheduled_event_id)
                 .filter(|activity| activity.attempt == *attempt && activity.is_started()),
-            ActivityRef::Id(id) => tx.state.activities.values().find(|activity| activity.activity_id == *id),
+            ActivityRef::Id(id) => {
+                let found = tx.state.activities.values().find(|activity| activity.activity_id == *id);
+                return found.cloned().ok_or_else(|| Refusal::NoActivityOfThatId(id.clone()));
+            }
         };
         found.cloned().ok_or(Refusal::ActivityNotFound)
     }

@@ -108,9 +108,16 @@ fn check(tx: &Tx<'_>, command: &StartChildWorkflowExecutionCommandAttributes) ->
         return Err(bad(format!("Required field WorkflowType is not set on {WHAT}. WorkflowId={id}")));
     }
     let queue = command.task_queue.as_ref().map_or("", |queue| &queue.name);
-    for id in [command.workflow_id.as_str(), workflow_type, queue] {
-        id_within(id, limits).map_err(bad)?;
-    }
+    let (id, namespace) = (&command.workflow_id, &tx.state.namespace);
+    id_within(id, limits).map_err(|length| {
+        let said = format!("WorkflowId={id} {length} WorkflowType={workflow_type} Namespace={namespace}");
+        bad(format!("WorkflowId on {WHAT} exceeds length limit. {said}"))
+    })?;
+    id_within(workflow_type, limits).map_err(|length| {
+        let said = format!("WorkflowId={id} WorkflowType={workflow_type} {length} Namespace={namespace}");
+        bad(format!("WorkflowType on {WHAT} exceeds length limit. {said}"))
+    })?;
+    id_within(queue, limits).map_err(|_| bad("taskQueue length exceeds limit".to_owned()))?;
     let timeouts = [
         ("WorkflowExecutionTimeout", &command.workflow_execution_timeout),
         ("WorkflowRunTimeout", &command.workflow_run_timeout),
@@ -129,7 +136,7 @@ fn check(tx: &Tx<'_>, command: &StartChildWorkflowExecutionCommandAttributes) ->
     }
     payloads_within(command.input.as_ref(), limits, cause, &format!("{WHAT}Attributes. Input exceeds size limit."))?;
     if command.memo.as_ref().is_some_and(|memo| memo.encoded_len() > limits.memo_bytes_max) {
-        return Err(bad(format!("{WHAT}Attributes.Memo exceeds size limit.")));
+        return Err(CommandError::fatal(cause, format!("{WHAT}Attributes.Memo exceeds size limit.")));
     }
     let pending = tx.state.children.len();
     bound(pending, limits.pending_children_max, Cause::PendingChildWorkflowsLimitExceeded, "child workflow executions")
@@ -167,6 +174,7 @@ pub fn started(
     // What the parent wants for this child comes before what it has itself.
     if initiated.versioning_override.is_some() {
         started.versioning_override = initiated.versioning_override;
+        started.inherited_pinned_version = None;
     }
     started
 }

@@ -4,7 +4,7 @@
 #![expect(deprecated, reason = "SDKs still fill the fields, and servers repeat them in the events")]
 
 use super::begin::{Begin, begin};
-use super::command::{CommandError, payloads_within};
+use super::command::{CommandError, id_within, payloads_within};
 use super::retry::{self, Verdict};
 use super::versioning::{self, Heir};
 use super::{Tx, ids, terminate, workflow_task};
@@ -27,6 +27,7 @@ use crate::pb::history::v1::{
 };
 use crate::pb::taskqueue::v1::TaskQueue;
 use crate::time::{Time, duration, nanos};
+use prost::Message;
 use std::collections::BTreeSet;
 
 /// Writes the closing event and drops everything that was pending.
@@ -63,8 +64,10 @@ pub fn complete(
     command: CompleteWorkflowExecutionCommandAttributes,
     completed_event_id: i64,
 ) -> Result<(), CommandError> {
-    let cause = WorkflowTaskFailedCause::BadCompleteWorkflowExecutionAttributes;
-    payloads_within(command.result.as_ref(), tx.at.limits, cause, "Complete result exceeds size limit.")?;
+    // The cause that a server gives.
+    let cause = WorkflowTaskFailedCause::BadScheduleActivityAttributes;
+    let message = "CompleteWorkflowExecutionCommandAttributes.Result exceeds size limit.";
+    payloads_within(command.result.as_ref(), tx.at.limits, cause, message)?;
     close(
         tx,
         WorkflowExecutionStatus::Completed,
@@ -98,6 +101,11 @@ pub fn fail(
         let cause = WorkflowTaskFailedCause::BadFailWorkflowExecutionAttributes;
         return Err(CommandError::new(cause, "Failure is not set on FailWorkflowExecutionCommand."));
     };
+    if failure.encoded_len() > tx.at.limits.blob_bytes_max {
+        let cause = WorkflowTaskFailedCause::BadFailWorkflowExecutionAttributes;
+        let message = "FailWorkflowExecutionCommandAttributes.Failure exceeds size limit.";
+        return Err(CommandError::fatal(cause, message));
+    }
     let (retry_state, successor) = retry_run(tx, &failure);
     close(
         tx,
@@ -165,7 +173,19 @@ pub fn continue_as_new(
     queues: &BTreeSet<String>,
 ) -> Result<(), CommandError> {
     let cause = WorkflowTaskFailedCause::BadContinueAsNewAttributes;
-    payloads_within(command.input.as_ref(), tx.at.limits, cause, "ContinueAsNew input exceeds size limit.")?;
+    const WHAT: &str = "ContinueAsNewWorkflowExecutionCommand";
+    let input_too_large = format!("{WHAT}Attributes. Input exceeds size limit.");
+    payloads_within(command.input.as_ref(), tx.at.limits, cause, &input_too_large)?;
+    if command.memo.as_ref().is_some_and(|memo| memo.encoded_len() > tx.at.limits.memo_bytes_max) {
+        return Err(CommandError::fatal(cause, format!("{WHAT}Attributes. Memo exceeds size limit.")));
+    }
+    let name = command.workflow_type.as_ref().map_or("", |t| &t.name);
+    id_within(name, tx.at.limits).map_err(|length| {
+        let message = format!("WorkflowType on {WHAT} exceeds length limit. WorkflowType={name} {length}");
+        CommandError::new(cause, message)
+    })?;
+    id_within(command.task_queue.as_ref().map_or("", |queue| &queue.name), tx.at.limits)
+        .map_err(|_| CommandError::new(cause, "taskQueue length exceeds limit"))?;
     let state = &*tx.state;
     let workflow_type = command.workflow_type.filter(|t| !t.name.is_empty());
     let workflow_type = workflow_type.unwrap_or_else(|| WorkflowType { name: state.workflow_type.clone() });
@@ -287,15 +307,18 @@ fn succeed(tx: &mut Tx<'_>, successor: Option<Begin>) {
 
 /// A run whose history outgrew the hard limits is terminated.
 pub fn bound_history(tx: &mut Tx<'_>) {
-    if !tx.state.is_open() {
-        return;
+    if let Some(reason) = outgrown(tx) {
+        terminate::terminate(tx, reason.to_owned(), None, terminate::BY_THE_ENGINE.to_owned());
     }
-    let reason = if tx.state.history_bytes > tx.at.limits.history_bytes_max {
-        "Workflow history size exceeds limit."
-    } else if tx.state.next_event_id - 1 > tx.at.limits.history_events_max {
-        "Workflow history count exceeds limit."
-    } else {
-        return;
-    };
-    terminate::terminate(tx, reason.to_owned(), None, "history-service".to_owned());
+}
+
+/// Which hard limit the history of an open run is beyond.
+pub fn outgrown(tx: &Tx<'_>) -> Option<&'static str> {
+    if !tx.state.is_open() {
+        return None;
+    }
+    if tx.state.history_bytes > tx.at.limits.history_bytes_max {
+        return Some("Workflow history size exceeds limit.");
+    }
+    (tx.state.next_event_id - 1 > tx.at.limits.history_events_max).then_some("Workflow history count exceeds limit.")
 }

@@ -3,8 +3,9 @@
 
 #![expect(deprecated, reason = "SDKs still fill the fields, and servers repeat them in the events")]
 
+use super::external::{self, bound};
 use super::state::Activity;
-use super::{Tx, activity, child, close, external, retry, timer};
+use super::{Tx, activity, child, close, retry, timer};
 use crate::options::Limits;
 use crate::pb::command::v1::command::Attributes as Command;
 use crate::pb::command::v1::{
@@ -31,11 +32,19 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 pub struct CommandError {
     pub cause: Cause,
     pub message: String,
+    /// The run ends with it: no other attempt would say less.
+    pub is_fatal: bool,
 }
 
 impl CommandError {
-    pub fn new(cause: Cause, message: impl Into<String>) -> Self {
-        CommandError { cause, message: message.into() }
+    /// The message begins with the cause, as servers write it.
+    pub fn new(cause: Cause, message: impl AsRef<str>) -> Self {
+        CommandError { cause, message: format!("{cause:?}: {}", message.as_ref()), is_fatal: false }
+    }
+
+    /// Something is larger than a history takes.
+    pub fn fatal(cause: Cause, message: impl AsRef<str>) -> Self {
+        CommandError { is_fatal: true, ..CommandError::new(cause, message) }
     }
 }
 
@@ -62,7 +71,8 @@ pub fn perform(
     outcome: &mut Outcome,
 ) -> Result<(), CommandError> {
     if closes(&command) && !tx.state.buffered.is_empty() {
-        return Err(CommandError::new(Cause::UnhandledCommand, "UnhandledCommand"));
+        let (cause, message) = (Cause::UnhandledCommand, "UnhandledCommand".to_owned());
+        return Err(CommandError { cause, message, is_fatal: false });
     }
     match command {
         Command::ScheduleActivityTaskCommandAttributes(c) => {
@@ -139,9 +149,10 @@ fn schedule_activity(
     }
     let queue = command.task_queue.as_ref().map(|queue| queue.name.clone()).filter(|name| !name.is_empty());
     let queue = queue.unwrap_or_else(|| tx.state.task_queue.clone());
-    for id in [&command.activity_id, &activity_type.name, &queue] {
-        id_within(id, limits).map_err(|message| bad(&message))?;
+    for (what, id) in [("activityId", &command.activity_id), ("activityType", &activity_type.name)] {
+        id_within(id, limits).map_err(|length| bad(&format!("{what} exceeds length limit. {length}")))?;
     }
+    id_within(&queue, limits).map_err(|_| bad("taskQueue length exceeds limit"))?;
     payloads_within(
         command.input.as_ref(),
         limits,
@@ -155,12 +166,8 @@ fn schedule_activity(
         let message = format!("activity {} is already pending", command.activity_id);
         return Err(CommandError::new(Cause::ScheduleActivityDuplicateId, message));
     }
-    if tx.state.activities.len() >= limits.pending_activities_max {
-        return Err(CommandError::new(
-            Cause::PendingActivitiesLimitExceeded,
-            format!("the number of pending activities, {}, has reached its limit", tx.state.activities.len()),
-        ));
-    }
+    let pending = tx.state.activities.len();
+    bound(pending, limits.pending_activities_max, Cause::PendingActivitiesLimitExceeded, "activities")?;
     let timeouts = Timeouts::settle(&command, tx.state.run_timeout).ok_or_else(|| {
         bad("A valid StartToClose or ScheduleToCloseTimeout is not set on ScheduleActivityTaskCommand.")
     })?;
@@ -289,10 +296,14 @@ fn record_marker(
     if command.marker_name.is_empty() {
         return Err(bad("MarkerName is not set on RecordMarkerCommand.".to_owned()));
     }
-    id_within(&command.marker_name, tx.at.limits).map_err(bad)?;
+    let name = &command.marker_name;
+    let too_long =
+        |length| format!("MarkerName on RecordMarkerCommand exceeds length limit. MarkerName={name} {length}");
+    id_within(name, tx.at.limits).map_err(|length| bad(too_long(length)))?;
     let bytes: usize = command.details.iter().map(|(name, payloads)| name.len() + payloads.encoded_len()).sum();
     if bytes > tx.at.limits.blob_bytes_max {
-        return Err(bad("RecordMarkerCommandAttributes.Details exceeds size limit.".to_owned()));
+        let message = "RecordMarkerCommandAttributes.Details exceeds size limit.";
+        return Err(CommandError::fatal(Cause::BadRecordMarkerAttributes, message));
     }
     tx.append_with(
         Attributes::MarkerRecordedEventAttributes(MarkerRecordedEventAttributes {
@@ -319,7 +330,7 @@ fn modify_properties(
     let mut memo = tx.state.memo.clone().unwrap_or_default();
     merge(&mut memo.fields, &upserted.fields);
     if memo.encoded_len() > tx.at.limits.memo_bytes_max {
-        return Err(CommandError::new(cause, "ModifyWorkflowPropertiesCommandAttributes memo exceeds size limit."));
+        return Err(CommandError::fatal(cause, "ModifyWorkflowPropertiesCommandAttributes exceeds size limit."));
     }
     tx.append(Attributes::WorkflowPropertiesModifiedEventAttributes(WorkflowPropertiesModifiedEventAttributes {
         workflow_task_completed_event_id: completed_event_id,
@@ -374,10 +385,10 @@ fn merge(fields: &mut HashMap<String, Payload>, upserted: &HashMap<String, Paylo
     }
 }
 
-/// Whether an id is of acceptable length; the message says which one is not.
+/// Whether an id is of acceptable length; otherwise what it is and what it may be.
 pub fn id_within(id: &str, limits: &Limits) -> Result<(), String> {
     if id.len() > limits.id_bytes_max {
-        return Err(format!("id of {} bytes exceeds length limit of {}", id.len(), limits.id_bytes_max));
+        return Err(format!("Length={} Limit={}", id.len(), limits.id_bytes_max));
     }
     Ok(())
 }
@@ -390,7 +401,7 @@ pub fn payloads_within(
     message: &str,
 ) -> Result<(), CommandError> {
     if payloads.is_some_and(|payloads| payloads.encoded_len() > limits.blob_bytes_max) {
-        return Err(CommandError::new(cause, message));
+        return Err(CommandError::fatal(cause, message));
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use super::state::{Activity, Sticky, WorkflowTask};
 use super::update::Messages;
 use super::versioning::{self, Worker};
 use super::workflow_task::{self, Started, TaskRef};
-use super::{Effects, Input, Refusal, Tx, activity, server_failure};
+use super::{Effects, Input, Refusal, Tx, activity, close, server_failure, terminate};
 use crate::pb::command::v1::Command;
 use crate::pb::command::v1::command::Attributes as CommandAttributes;
 use crate::pb::common::v1::MeteringMetadata;
@@ -41,7 +41,7 @@ pub enum Completed {
         /// Started for the worker that completed the task.
         eager: Vec<Activity>,
     },
-    /// A command was unacceptable and the task has failed.
+    /// A command was unacceptable and the task has failed, or the run has ended with it.
     Failed { message: String },
     /// The chain of heartbeating tasks lasted too long and the task has timed out.
     HeartbeatTimedOut,
@@ -71,10 +71,19 @@ impl Input for Complete {
         let before = tx.state.clone();
         let identity = self.identity.clone();
         match complete(tx, self, &task) {
-            Ok(completed) => Ok(completed),
+            // It is terminated when this transition is complete.
+            Ok(completed) => match close::outgrown(tx) {
+                Some(reason) => Ok(Completed::Failed { message: reason.to_owned() }),
+                None => Ok(completed),
+            },
             Err(error) => {
                 *tx.state = before;
                 tx.effects = Effects::default();
+                if error.is_fatal {
+                    let by = terminate::BY_THE_ENGINE.to_owned();
+                    terminate::terminate(tx, error.message.clone(), None, by);
+                    return Ok(Completed::Failed { message: error.message });
+                }
                 // A repeated attempt that fails again is dropped: its timeout, which grows, paces the next one.
                 if task.attempt > 1 && error.cause != WorkflowTaskFailedCause::UnhandledCommand {
                     return Err(Refusal::Invalid(error.message));

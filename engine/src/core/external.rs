@@ -55,14 +55,15 @@ pub fn signal(
     let cause = Cause::BadSignalWorkflowExecutionAttributes;
     let bad = |message: String| CommandError::new(cause, message);
     let Some(target) = command.execution else { return Err(bad(format!("Execution is not set on {what}."))) };
-    check(tx, &command.namespace, &target, what).map_err(bad)?;
+    let more = format!("Namespace={} RunId={} SignalName={}", tx.state.namespace, target.run_id, command.signal_name);
+    check(tx, &command.namespace, &target, what, &more).map_err(bad)?;
     if command.signal_name.is_empty() {
         return Err(bad(format!("SignalName is not set on {what}.")));
     }
     let limits = tx.at.limits;
-    payloads_within(command.input.as_ref(), limits, cause, &format!("{what}. Input exceeds size limit."))?;
+    payloads_within(command.input.as_ref(), limits, cause, &format!("{what}Attributes.Input exceeds size limit."))?;
     let pending = tx.state.externals.values().filter(|external| !external.is_cancel).count();
-    bound(pending, limits.pending_signals_max, Cause::PendingSignalsLimitExceeded, "external workflow signals")?;
+    bound(pending, limits.pending_signals_max, Cause::PendingSignalsLimitExceeded, "signals to external workflows")?;
     let initiated = Attributes::SignalExternalWorkflowExecutionInitiatedEventAttributes(
         SignalExternalWorkflowExecutionInitiatedEventAttributes {
             workflow_task_completed_event_id: completed_event_id,
@@ -91,7 +92,8 @@ pub fn request_cancel(
     let what = "RequestCancelExternalWorkflowExecutionCommand";
     let bad = |message| CommandError::new(Cause::BadRequestCancelExternalWorkflowExecutionAttributes, message);
     let target = WorkflowExecution { workflow_id: command.workflow_id, run_id: command.run_id };
-    check(tx, &command.namespace, &target, what).map_err(bad)?;
+    let more = format!("RunId={} Namespace={}", target.run_id, tx.state.namespace);
+    check(tx, &command.namespace, &target, what, &more).map_err(bad)?;
     if outcome.children.contains(&target.workflow_id) {
         let message = "Start and RequestCancel for child workflow is not allowed in same workflow task.";
         return Err(bad(format!("{message} WorkflowId={}", target.workflow_id)));
@@ -120,12 +122,15 @@ fn initiate(tx: &mut Tx<'_>, initiated: Attributes, user_metadata: Option<UserMe
     tx.state.externals.insert(initiated_event_id, External { is_cancel, request_id });
 }
 
-fn check(tx: &Tx<'_>, namespace: &str, target: &WorkflowExecution, what: &str) -> Result<(), String> {
+/// `more`: what else is said of a command whose workflow id is too long.
+fn check(tx: &Tx<'_>, namespace: &str, target: &WorkflowExecution, what: &str, more: &str) -> Result<(), String> {
     same_namespace(tx, namespace)?;
     if target.workflow_id.is_empty() {
         return Err(format!("WorkflowId is not set on {what}."));
     }
-    id_within(&target.workflow_id, tx.at.limits)?;
+    let id = &target.workflow_id;
+    id_within(id, tx.at.limits)
+        .map_err(|length| format!("WorkflowId on {what} exceeds length limit. WorkflowId={id} {length} {more}"))?;
     if !target.run_id.is_empty() && Uuid::parse_str(&target.run_id).is_err() {
         return Err(format!("Invalid RunId set on {what}. RunId={}", target.run_id));
     }
@@ -144,7 +149,8 @@ pub fn same_namespace(tx: &Tx<'_>, namespace: &str) -> Result<(), String> {
 pub fn bound(pending: usize, max: usize, cause: Cause, what: &str) -> Result<(), CommandError> {
     match pending >= max {
         true => {
-            Err(CommandError::new(cause, format!("the number of pending {what}, {pending}, has reached its limit")))
+            let reached = format!("has reached the per-workflow limit of {max}");
+            Err(CommandError::new(cause, format!("the number of pending {what}, {pending}, {reached}")))
         }
         false => Ok(()),
     }

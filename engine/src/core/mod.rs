@@ -84,6 +84,8 @@ pub enum Refusal {
     WorkflowTaskNotFound,
     #[error("activity not found")]
     ActivityNotFound,
+    #[error("no activity with the id {0} is pending")]
+    NoActivityOfThatId(String),
     #[error("run is closed")]
     Closed,
     #[error("run does not belong to the chain that was named")]

@@ -34,6 +34,9 @@ impl Input for Terminate {
     }
 }
 
+/// The identity behind terminations that nobody asked for, as on a server.
+pub const BY_THE_ENGINE: &str = "history-service";
+
 /// Terminates an open run.
 pub fn terminate(tx: &mut Tx<'_>, reason: String, details: Option<Payloads>, identity: String) {
     close::abandon_task(tx);

@@ -19,7 +19,7 @@ use super::{At, Effects, Input, Refusal, Work, apply};
 use crate::options::Limits;
 use crate::pb::command::v1::command::Attributes as C;
 use crate::pb::command::v1::*;
-use crate::pb::common::v1::{ActivityType, Priority, RetryPolicy, WorkflowType};
+use crate::pb::common::v1::{ActivityType, Payload, Payloads, Priority, RetryPolicy, WorkflowType};
 use crate::pb::enums::v1::{RetryState, TimeoutType, WorkflowExecutionStatus, WorkflowTaskFailedCause};
 use crate::pb::failure::v1::Failure;
 use crate::pb::history::v1::history_event::Attributes as A;
@@ -252,10 +252,13 @@ fn rule_2_a_full_buffer_fails_the_task() {
     for name in ["a", "b", "c"] {
         bench.signal(name);
     }
+    assert!(bench.names_from(4).is_empty(), "so many may wait");
+    bench.signal("d");
     assert_eq!(
         bench.names_from(4),
         [
             "WorkflowTaskFailed",
+            "WorkflowExecutionSignaled",
             "WorkflowExecutionSignaled",
             "WorkflowExecutionSignaled",
             "WorkflowExecutionSignaled",
@@ -516,6 +519,45 @@ fn rule_10_a_long_history_suggests_to_continue_as_new_and_a_too_long_one_ends() 
     bench.complete(&second, vec![timer("t", 1), timer("u", 1), timer("v", 1)]).expect("completes");
     assert_eq!(bench.run.state.status, WorkflowExecutionStatus::Terminated as i32);
     assert_eq!(bench.names_from(14), ["WorkflowExecutionTerminated"]);
+}
+
+#[test]
+fn rule_10_a_run_whose_history_has_too_many_bytes_ends_and_its_worker_is_told() {
+    let mut bench = Bench::with(|_| {}, Limits { history_bytes_max: 2_000, ..Limits::default() });
+    let marker = || {
+        C::RecordMarkerCommandAttributes(RecordMarkerCommandAttributes {
+            marker_name: "m".repeat(900),
+            ..Default::default()
+        })
+    };
+    bench.step(vec![marker()]);
+    bench.signal("a");
+    let started = bench.start();
+    let completed = bench.complete_with(&started, vec![marker(), marker()], |c| c.force_new_task = true);
+    let message = "Workflow history size exceeds limit.".to_owned();
+    assert_eq!(completed, Ok(Completed::Failed { message }));
+    assert_eq!(bench.run.state.status, WorkflowExecutionStatus::Terminated as i32);
+}
+
+#[test]
+fn rule_9_a_command_that_is_too_large_for_a_history_ends_the_run_in_whichever_attempt() {
+    for failures in [0, 1] {
+        let mut bench = Bench::with(|_| {}, Limits { blob_bytes_max: 100, ..Limits::default() });
+        for _ in 0..failures {
+            let started = bench.start();
+            bench.fail_task(&started);
+        }
+        let started = bench.start();
+        let large = Payloads { payloads: vec![Payload { data: vec![7; 101], ..Default::default() }] };
+        let commands = vec![timer("t", 1), schedule("a", |a| a.input = Some(large))];
+        let message = "BadScheduleActivityAttributes: ScheduleActivityTaskCommandAttributes.Input exceeds size limit.";
+        assert_eq!(bench.complete(&started, commands), Ok(Completed::Failed { message: message.to_owned() }));
+        assert!(bench.run.state.timers.is_empty(), "nothing of the batch stays");
+        match bench.events.last().and_then(|event| event.attributes.as_ref()) {
+            Some(A::WorkflowExecutionTerminatedEventAttributes(a)) => assert_eq!(a.reason, message),
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[test]

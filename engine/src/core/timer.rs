@@ -20,7 +20,9 @@ pub fn start(
     if command.timer_id.is_empty() {
         return Err(bad("TimerId is not set on StartTimerCommand."));
     }
-    id_within(&command.timer_id, tx.at.limits).map_err(|message| bad(&message))?;
+    let id = &command.timer_id;
+    let too_long = |length| format!("TimerId on StartTimerCommand exceeds length limit. TimerId={id} {length}");
+    id_within(id, tx.at.limits).map_err(|length| bad(&too_long(length)))?;
     let Some(length) = &command.start_to_fire_timeout else {
         return Err(bad("An invalid StartToFireTimeout is set on StartTimerCommand."));
     };

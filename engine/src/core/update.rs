@@ -94,7 +94,7 @@ fn failed(failure: Failure) -> Outcome {
     Outcome { value: Some(outcome::Value::Failure(failure)) }
 }
 
-fn bad(message: impl Into<String>) -> CommandError {
+fn bad(message: impl AsRef<str>) -> CommandError {
     CommandError::new(WorkflowTaskFailedCause::BadUpdateWorkflowExecutionMessage, message)
 }
 

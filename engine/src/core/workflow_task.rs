@@ -3,7 +3,7 @@
 
 use super::state::WorkflowTask;
 use super::versioning::{self, Poller};
-use super::{Input, Refusal, Tx, Work, history, ids, server_failure};
+use super::{Input, Refusal, Tx, Work, history, ids, terminate};
 use crate::pb::enums::v1::{SuggestContinueAsNewReason, TaskQueueKind, TimeoutType, WorkflowTaskFailedCause};
 use crate::pb::failure::v1::Failure;
 use crate::pb::history::v1::history_event::Attributes;
@@ -306,13 +306,12 @@ pub fn again(tx: &mut Tx<'_>) {
 /// Too much may not wait behind one task: it is failed, and what waited is appended.
 pub fn bound_buffer(tx: &mut Tx<'_>) {
     let limits = tx.at.limits;
-    if tx.state.buffered.len() < limits.buffered_events_max
-        && history::buffered_bytes(tx.state) < limits.buffered_bytes_max
+    if tx.state.buffered.len() <= limits.buffered_events_max
+        && history::buffered_bytes(tx.state) <= limits.buffered_bytes_max
     {
         return;
     }
-    let failure = server_failure("too many events are buffered behind the workflow task");
-    fail(tx, WorkflowTaskFailedCause::ForceCloseCommand, Some(failure), "history-service".to_owned());
+    fail(tx, WorkflowTaskFailedCause::ForceCloseCommand, None, terminate::BY_THE_ENGINE.to_owned());
     again(tx);
 }
 

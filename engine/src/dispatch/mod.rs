@@ -3,6 +3,7 @@
 //! its queue only in the same step in which the poll returns it.
 
 mod queue;
+mod rate;
 
 use crate::clock::Clock;
 use crate::core::Work;
@@ -12,9 +13,10 @@ use crate::store::keys::RunKey;
 use crate::time::Time;
 use parking_lot::Mutex;
 use queue::Queue;
+pub use queue::Traffic;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::sync::Notify;
 
 /// A sticky queue that nobody polled for this long has lost its worker.
@@ -62,6 +64,8 @@ pub enum What {
 /// All task queues of an engine.
 pub struct Queues {
     queues: Mutex<HashMap<QueueKey, Arc<Queue>>>,
+    /// Tasks in all of them.
+    waiting: AtomicUsize,
     workers: Mutex<ShutWorkers>,
     /// Where tasks go whose workers have versions.
     pub deployments: Deployments,
@@ -74,7 +78,7 @@ pub struct Queues {
 /// A task queue as others see it.
 #[derive(Default)]
 pub struct Described {
-    pub waiting: usize,
+    pub traffic: Traffic,
     /// Identity, last time, version.
     pub pollers: Vec<(String, Time, Option<Version>)>,
 }
@@ -89,6 +93,7 @@ impl Queues {
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         Queues {
             queues: Mutex::default(),
+            waiting: AtomicUsize::new(0),
             workers: Mutex::default(),
             deployments: Deployments::default(),
             goodbye: Notify::new(),
@@ -121,15 +126,28 @@ impl Queues {
         let key = |name, kind, version| QueueKey { namespace: namespace.to_owned(), name, kind, version };
         let alive = sticky.filter(|_| stays).map(|name| key(name, Kind::Sticky, None));
         let alive = alive.filter(|key| self.has_poller(key));
-        self.queue(alive.unwrap_or_else(|| key(task.queue.clone(), Kind::Workflow, version)))
-            .push(task, self.clock.now());
+        self.put(alive.unwrap_or_else(|| key(task.queue.clone(), Kind::Workflow, version)), task);
     }
 
     fn push_activity(&self, namespace: &str, task: Task) {
         let deployments = self.deployments.read();
         let version = deployments.worker_of(namespace, &task.queue, true, &task.route);
         let (namespace, name) = (namespace.to_owned(), task.queue.clone());
-        self.queue(QueueKey { namespace, name, kind: Kind::Activity, version }).push(task, self.clock.now());
+        self.put(QueueKey { namespace, name, kind: Kind::Activity, version }, task);
+    }
+
+    fn put(&self, key: QueueKey, task: Task) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        self.queue(key).push(task, self.clock.now());
+    }
+
+    /// Tasks that wait for workers, in all queues.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    fn took(&self, tasks: usize) {
+        self.waiting.fetch_sub(tasks, Ordering::Relaxed);
     }
 
     /// The routing of a namespace has changed: what waits goes where it belongs now.
@@ -140,7 +158,9 @@ impl Queues {
             lanes.map(|(key, queue)| (key.clone(), queue.clone())).collect()
         };
         for (key, queue) in lanes {
-            for task in queue.drain() {
+            let tasks = queue.drain();
+            self.took(tasks.len());
+            for task in tasks {
                 match key.kind {
                     Kind::Workflow => self.push_workflow(namespace, None, task),
                     Kind::Sticky => self.push_workflow(namespace, Some(key.name.clone()), task),
@@ -162,13 +182,24 @@ impl Queues {
         self.queues.lock().get(key).is_some_and(|queue| queue.is_polled_since(since))
     }
 
-    /// What waits in a task queue for workers of any version, and who polls it.
-    pub fn describe(&self, namespace: &str, name: &str, kind: Kind) -> Described {
+    /// What waits in a task queue, and who polls it: in those of its lanes that are meant.
+    pub fn describe(
+        &self,
+        namespace: &str,
+        name: &str,
+        kind: Kind,
+        is_meant: impl Fn(Option<&Version>) -> bool,
+    ) -> Described {
+        let now = self.clock.now();
         let queues = self.queues.lock();
         let lanes = queues.iter().filter(|(key, _)| key.namespace == namespace && key.name == name && key.kind == kind);
         let mut described = Described::default();
-        for (key, queue) in lanes {
-            described.waiting += queue.len();
+        for (key, queue) in lanes.filter(|(key, _)| is_meant(key.version.as_ref())) {
+            let (all, lane) = (&mut described.traffic, queue.traffic(now));
+            all.waiting += lane.waiting;
+            all.oldest = all.oldest.into_iter().chain(lane.oldest).min();
+            all.added_per_s += lane.added_per_s;
+            all.taken_per_s += lane.taken_per_s;
             let pollers = queue.pollers().into_iter().map(|(identity, at)| (identity, at, key.version.clone()));
             described.pollers.extend(pollers);
         }
@@ -188,7 +219,8 @@ impl Queues {
             if self.closed.load(Ordering::Acquire) || self.is_shut(worker) || queue.is_shut() {
                 break None;
             }
-            if let Some(task) = queue.pop() {
+            if let Some(task) = queue.pop(self.clock.now()) {
+                self.took(1);
                 break Some(task);
             }
             tokio::select! {
@@ -225,6 +257,7 @@ impl Queues {
         let key = QueueKey { namespace, name, kind: Kind::Sticky, version: None };
         let sticky = self.queues.lock().remove(&key);
         let stranded = sticky.map(|queue| queue.shut()).unwrap_or_default();
+        self.took(stranded.len());
         self.goodbye.notify_waiters();
         stranded
     }

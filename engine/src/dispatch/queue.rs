@@ -1,6 +1,7 @@
 //! One task queue: entries in order, a wake-up for each, and who polls.
 
 use super::Task;
+use super::rate::Rate;
 use crate::time::Time;
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
@@ -13,11 +14,29 @@ const IDENTITIES_MAX: usize = 64;
 
 #[derive(Default)]
 pub struct Queue {
-    tasks: Mutex<VecDeque<Task>>,
+    tasks: Mutex<Tasks>,
     last_task: AtomicI64,
     news: Notify,
     polls: Mutex<Polls>,
     shut: AtomicBool,
+}
+
+#[derive(Default)]
+struct Tasks {
+    /// Each with the time at which it came.
+    waiting: VecDeque<(Time, Task)>,
+    added: Rate,
+    taken: Rate,
+}
+
+/// What waits in a queue and how it moves.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Traffic {
+    pub waiting: usize,
+    /// When the oldest task that waits came.
+    pub oldest: Option<Time>,
+    pub added_per_s: f32,
+    pub taken_per_s: f32,
 }
 
 #[derive(Default)]
@@ -29,14 +48,30 @@ struct Polls {
 
 impl Queue {
     pub fn push(&self, task: Task, now: Time) {
-        self.tasks.lock().push_back(task);
+        let mut tasks = self.tasks.lock();
+        tasks.waiting.push_back((now, task));
+        tasks.added.count(now);
+        drop(tasks);
         self.last_task.store(now.0, Ordering::Release);
         // A wake-up given to a poll that goes away is passed on to the next.
         self.news.notify_one();
     }
 
-    pub fn pop(&self) -> Option<Task> {
-        self.tasks.lock().pop_front()
+    pub fn pop(&self, now: Time) -> Option<Task> {
+        let mut tasks = self.tasks.lock();
+        let (_, task) = tasks.waiting.pop_front()?;
+        tasks.taken.count(now);
+        Some(task)
+    }
+
+    pub fn traffic(&self, now: Time) -> Traffic {
+        let tasks = self.tasks.lock();
+        Traffic {
+            waiting: tasks.waiting.len(),
+            oldest: tasks.waiting.front().map(|entry| entry.0),
+            added_per_s: tasks.added.per_second(now),
+            taken_per_s: tasks.taken.per_second(now),
+        }
     }
 
     pub async fn news(&self) {
@@ -44,7 +79,7 @@ impl Queue {
     }
 
     pub fn len(&self) -> usize {
-        self.tasks.lock().len()
+        self.tasks.lock().waiting.len()
     }
 
     /// Closes the queue and returns what waited in it.
@@ -55,7 +90,7 @@ impl Queue {
 
     /// Takes out all that waits.
     pub fn drain(&self) -> Vec<Task> {
-        std::mem::take(&mut *self.tasks.lock()).into()
+        std::mem::take(&mut self.tasks.lock().waiting).into_iter().map(|entry| entry.1).collect()
     }
 
     pub fn is_used_since(&self, since: Time) -> bool {

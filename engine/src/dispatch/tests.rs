@@ -117,9 +117,33 @@ async fn what_waits_goes_to_another_version_when_the_routing_changes() {
     queues.deployments.put("default", deployment.clone());
     queues.reroute("default");
     assert_eq!(versioned.await, Some(task(1)), "a poll that waited is woken");
-    assert_eq!(queues.describe("default", "q", Kind::Workflow).waiting, 1);
+    assert_eq!(queues.describe("default", "q", Kind::Workflow, |_| true).traffic.waiting, 1);
     deployment.set_current(None, &Wish { identity: "x".into(), ..Wish::default() }, NOW.plus(1)).expect("sets");
     queues.deployments.put("default", deployment);
     queues.reroute("default");
     assert_eq!(queues.take(&key, "", "w", NOW.plus(MINUTE)).await, Some(task(2)));
+}
+
+#[tokio::test]
+async fn what_waits_is_counted_wherever_it_goes() {
+    let (clock, queues, key) = queues();
+    for stamp in 1..=3 {
+        push(&queues, stamp);
+        clock.advance(Duration::from_secs(1));
+    }
+    let traffic = queues.describe("default", "q", Kind::Workflow, |version| version.is_none()).traffic;
+    assert_eq!((queues.waiting(), traffic.waiting, traffic.oldest), (3, 3, Some(NOW)));
+    assert_eq!((traffic.added_per_s, traffic.taken_per_s), (1.0, 0.0));
+    assert!(queues.describe("default", "q", Kind::Workflow, |version| version.is_some()).traffic.oldest.is_none());
+    queues.take(&key, "", "w", clock.now().plus(MINUTE)).await.expect("a task");
+    queues.reroute("default");
+    assert_eq!(queues.waiting(), 2, "put elsewhere, they still wait");
+    let sticky = QueueKey { name: "mine".into(), kind: Kind::Sticky, ..key };
+    let mut poll = Box::pin(queues.take(&sticky, "", "w", clock.now().plus(MINUTE)));
+    assert!(futures::poll!(&mut poll).is_pending());
+    drop(poll);
+    queues.push_workflow("default", Some("mine".into()), task(4));
+    assert_eq!(queues.waiting(), 3);
+    assert_eq!(queues.shut_worker("default", "", "mine"), [task(4)]);
+    assert_eq!(queues.waiting(), 2);
 }

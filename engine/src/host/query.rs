@@ -25,7 +25,10 @@ pub enum Answer {
 pub enum QueryError {
     #[error("no worker answered in time")]
     Deadline,
-    #[error("too many queries wait for the run")]
+    #[error(
+        "consistent query buffer is full, this may be caused by too many queries and workflow not able to process query fast \
+         enough"
+    )]
     TooMany,
     #[error("the engine is shutting down")]
     Gone,

@@ -39,7 +39,11 @@ pub enum UpdateError {
     Unknown(String),
     #[error("limit on number of concurrent in-flight updates has been reached ({0})")]
     TooManyInFlight(usize),
-    #[error("limit on the total number of distinct updates has been reached ({0})")]
+    #[error(
+        "The limit on the total number of distinct updates in this workflow has been reached ({0}). Make sure any duplicate \
+         updates share an Update ID so the server can deduplicate them, and consider rejecting updates that you aren't going to \
+         process. You can also Continue-as-New to avoid this; we recommend you check Continue-as-New Suggested in your Workflow."
+    )]
     TooMany(usize),
 }
 

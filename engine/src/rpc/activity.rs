@@ -20,7 +20,8 @@ use std::sync::Arc;
 
 pub async fn poll(call: Call, r: PollActivityTaskQueueRequest) -> Reply<PollActivityTaskQueueResponse> {
     let name = r.task_queue.unwrap_or_default().name;
-    call.id("TaskQueue", &name)?;
+    call.queue_name(&name)?;
+    call.id_if_any("Identity", &r.identity)?;
     let namespace = call.namespace(&r.namespace)?.to_owned();
     let version = deployment::of_worker(r.deployment_options.as_ref())?;
     if let Some(version) = &version {
@@ -102,6 +103,17 @@ fn by_id(call: &Call, namespace: &str, workflow_id: String, run_id: String, acti
     call.run(call.namespace(namespace)?, &WorkflowExecution { workflow_id, run_id })
 }
 
+fn is_too_large<M: Message>(call: &Call, said: Option<&M>) -> bool {
+    said.is_some_and(|said| said.encoded_len() > call.host.limits.blob_bytes_max)
+}
+
+/// What a worker says is too large for history: the activity has failed for good, whatever it was.
+async fn fail_instead(call: &Call, slot: &Arc<Slot>, activity: ActivityRef, why: &str, identity: String) -> Reply<()> {
+    let failure = Failure { source: String::new(), ..crate::core::server_failure(why) };
+    let fail = Fail { activity, failure: Some(failure), last_heartbeat_details: None, identity };
+    Ok(call.host.transact(slot, fail, Durability::Synced).await?)
+}
+
 async fn complete(
     call: &Call,
     slot: &Arc<Slot>,
@@ -109,10 +121,8 @@ async fn complete(
     result: Option<Payloads>,
     identity: String,
 ) -> Reply<()> {
-    if result.as_ref().is_some_and(|result| result.encoded_len() > call.host.limits.blob_bytes_max) {
-        let failure = crate::core::server_failure("Complete result exceeds size limit.");
-        let fail = Fail { activity, failure: Some(failure), last_heartbeat_details: None, identity };
-        return Ok(call.host.transact(slot, fail, Durability::Synced).await?);
+    if is_too_large(call, result.as_ref()) {
+        return fail_instead(call, slot, activity, "Complete result exceeds size limit.", identity).await;
     }
     Ok(call.host.transact(slot, Complete { activity, result, identity }, Durability::Synced).await?)
 }
@@ -144,9 +154,10 @@ async fn fail(
     last_heartbeat_details: Option<Payloads>,
     identity: String,
 ) -> Reply<()> {
-    let too_large = failure.as_ref().is_some_and(|f| f.encoded_len() > call.host.limits.blob_bytes_max);
-    let failure = if too_large { Some(crate::core::server_failure("Failure exceeds size limit.")) } else { failure };
-    call.blob("LastHeartbeatDetails", last_heartbeat_details.as_ref())?;
+    if is_too_large(call, failure.as_ref()) {
+        return fail_instead(call, slot, activity, "Failure exceeds size limit.", identity).await;
+    }
+    call.blob(last_heartbeat_details.as_ref())?;
     let fail = Fail { activity, failure, last_heartbeat_details, identity };
     Ok(call.host.transact(slot, fail, Durability::Synced).await?)
 }
@@ -171,15 +182,26 @@ pub async fn respond_failed_by_id(
     Ok(RespondActivityTaskFailedByIdResponse::default())
 }
 
+async fn cancel(
+    call: &Call,
+    slot: &Arc<Slot>,
+    activity: ActivityRef,
+    details: Option<Payloads>,
+    identity: String,
+) -> Reply<()> {
+    if is_too_large(call, details.as_ref()) {
+        return fail_instead(call, slot, activity, "Cancel details exceed size limit.", identity).await;
+    }
+    Ok(call.host.transact(slot, Canceled { activity, details, identity }, Durability::Synced).await?)
+}
+
 pub async fn respond_canceled(
     call: Call,
     r: RespondActivityTaskCanceledRequest,
 ) -> Reply<RespondActivityTaskCanceledResponse> {
     let token = TaskToken::decode_from(&r.task_token)?;
-    call.blob("Details", r.details.as_ref())?;
     let slot = slot_of(&call, &token)?;
-    let canceled = Canceled { activity: token.activity(), details: r.details, identity: r.identity };
-    call.host.transact(&slot, canceled, Durability::Synced).await?;
+    cancel(&call, &slot, token.activity(), r.details, r.identity).await?;
     Ok(RespondActivityTaskCanceledResponse {})
 }
 
@@ -187,17 +209,24 @@ pub async fn respond_canceled_by_id(
     call: Call,
     r: RespondActivityTaskCanceledByIdRequest,
 ) -> Reply<RespondActivityTaskCanceledByIdResponse> {
-    call.blob("Details", r.details.as_ref())?;
     let slot = by_id(&call, &r.namespace, r.workflow_id, r.run_id, &r.activity_id)?;
-    let activity = ActivityRef::Id(r.activity_id);
-    let canceled = Canceled { activity, details: r.details, identity: r.identity };
-    call.host.transact(&slot, canceled, Durability::Synced).await?;
+    cancel(&call, &slot, ActivityRef::Id(r.activity_id), r.details, r.identity).await?;
     Ok(RespondActivityTaskCanceledByIdResponse {})
 }
 
-/// A bare sign of life is journaled; details are synced, as a retry is promised to see them.
-async fn beat(call: &Call, slot: &Arc<Slot>, activity: ActivityRef, details: Option<Payloads>) -> Reply<bool> {
-    call.blob("Details", details.as_ref())?;
+/// A bare sign of life is journaled; details are synced, as a retry is promised to see them. A worker whose details are too
+/// large is told to stop.
+async fn beat(
+    call: &Call,
+    slot: &Arc<Slot>,
+    activity: ActivityRef,
+    details: Option<Payloads>,
+    identity: String,
+) -> Reply<bool> {
+    if is_too_large(call, details.as_ref()) {
+        fail_instead(call, slot, activity, "Heartbeat details exceed size limit.", identity).await?;
+        return Ok(true);
+    }
     let durability = if details.is_some() { Durability::Synced } else { Durability::Journaled };
     Ok(call.host.transact(slot, Heartbeat { activity, details }, durability).await?)
 }
@@ -208,7 +237,7 @@ pub async fn heartbeat(
 ) -> Reply<RecordActivityTaskHeartbeatResponse> {
     let token = TaskToken::decode_from(&r.task_token)?;
     let slot = slot_of(&call, &token)?;
-    let cancel_requested = beat(&call, &slot, token.activity(), r.details).await?;
+    let cancel_requested = beat(&call, &slot, token.activity(), r.details, r.identity).await?;
     Ok(RecordActivityTaskHeartbeatResponse { cancel_requested, ..Default::default() })
 }
 
@@ -217,6 +246,6 @@ pub async fn heartbeat_by_id(
     r: RecordActivityTaskHeartbeatByIdRequest,
 ) -> Reply<RecordActivityTaskHeartbeatByIdResponse> {
     let slot = by_id(&call, &r.namespace, r.workflow_id, r.run_id, &r.activity_id)?;
-    let cancel_requested = beat(&call, &slot, ActivityRef::Id(r.activity_id), r.details).await?;
+    let cancel_requested = beat(&call, &slot, ActivityRef::Id(r.activity_id), r.details, r.identity).await?;
     Ok(RecordActivityTaskHeartbeatByIdResponse { cancel_requested, ..Default::default() })
 }

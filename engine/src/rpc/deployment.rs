@@ -1,7 +1,7 @@
 //! Deployments of workers: which versions there are, which of them are current and ramping, and what workers say of
 //! themselves.
 
-use super::{Call, Reply, status};
+use super::{Call, Reply, status, task_queue};
 use crate::core::versioning::{Version, Worker};
 use crate::deployments::Routing;
 use crate::deployments::state::{Deployment, Ramp, Refusal, UNVERSIONED, VersionState, Wish};
@@ -11,13 +11,15 @@ use crate::pb::deployment::v1::worker_deployment_info::WorkerDeploymentVersionSu
 use crate::pb::deployment::v1::worker_deployment_version_info::VersionTaskQueueInfo;
 use crate::pb::deployment::v1::*;
 use crate::pb::enums::v1::{
-    RoutingConfigUpdateState, TaskQueueType, VersionDrainageStatus, VersioningBehavior, WorkerVersioningMode,
+    ResourceExhaustedCause as Cause, ResourceExhaustedScope as Scope, RoutingConfigUpdateState, TaskQueueType,
+    VersionDrainageStatus, VersioningBehavior, WorkerVersioningMode,
 };
-use crate::pb::taskqueue::v1::{TaskQueueStats, TaskQueueVersioningInfo};
+use crate::pb::taskqueue::v1::TaskQueueVersioningInfo;
 use crate::pb::workflowservice::v1::describe_worker_deployment_version_response::VersionTaskQueue;
 use crate::pb::workflowservice::v1::list_worker_deployments_response::WorkerDeploymentSummary;
 use crate::pb::workflowservice::v1::*;
 use crate::time::Time;
+use prost_wkt_types::Timestamp;
 use tonic::Status;
 
 /// Deployments in a page when the request does not say.
@@ -32,7 +34,8 @@ impl From<DeploymentError> for Status {
         match &refusal {
             Refusal::NoDeployment(_) | Refusal::NoVersion { .. } => status::not_found(&refusal.to_string()),
             Refusal::TooManyVersions { .. } | Refusal::TooManyQueues { .. } | Refusal::TooManyDeployments(_) => {
-                Status::resource_exhausted(refusal.to_string())
+                let (cause, scope) = (Cause::WorkerDeploymentLimits, Scope::Namespace);
+                status::exhausted(&refusal.to_string(), cause, scope)
             }
             _ => Status::failed_precondition(refusal.to_string()),
         }
@@ -282,8 +285,8 @@ pub async fn describe_version(
     let kind = |is_activity| if is_activity { TaskQueueType::Activity } else { TaskQueueType::Workflow } as i32;
     let stats = |name: &str, is_activity| {
         let kind = if is_activity { Kind::Activity } else { Kind::Workflow };
-        let waiting = call.host.queues.describe(namespace, name, kind).waiting;
-        TaskQueueStats { approximate_backlog_count: waiting as i64, ..Default::default() }
+        let of_this = |lane: Option<&Version>| lane == Some(&version);
+        task_queue::stats(&call, call.host.queues.describe(namespace, name, kind, of_this).traffic)
     };
     let ramp = deployment.ramp.as_ref().filter(|ramp| ramp.to.as_ref() == Some(&version.build_id));
     Ok(DescribeWorkerDeploymentVersionResponse {
@@ -355,24 +358,24 @@ pub async fn delete(call: Call, r: DeleteWorkerDeploymentRequest) -> Reply<Delet
     Ok(DeleteWorkerDeploymentResponse {})
 }
 
-/// Where a task queue goes, as its description shows; nothing when no deployment has to do with it.
+/// The time of what never happened, as servers tell it.
+const NEVER: Timestamp = Timestamp { seconds: -62_135_596_800, nanos: 0 };
+
+/// Where a task queue goes, as its description shows.
 #[expect(deprecated, reason = "older clients still read the fields")]
-pub fn queue_info(routing: Routing) -> Option<TaskQueueVersioningInfo> {
-    if !routing.changed_at.is_set() {
-        return None;
-    }
+pub fn queue_info(routing: Routing) -> TaskQueueVersioningInfo {
     let current = routing.current.version;
     let (ramping, percentage) = match routing.ramp {
         Some((target, percentage)) => (Some(target.version), percentage),
         None => (None, 0.0),
     };
     let text = |version: &Option<Version>| version.as_ref().map_or_else(|| UNVERSIONED.to_owned(), Version::dotted);
-    Some(TaskQueueVersioningInfo {
+    TaskQueueVersioningInfo {
         current_version: text(&current),
         current_deployment_version: current.as_ref().map(Version::wire),
         ramping_version: ramping.as_ref().map(text).unwrap_or_default(),
         ramping_deployment_version: ramping.flatten().as_ref().map(Version::wire),
         ramping_version_percentage: percentage,
-        update_time: routing.changed_at.timestamp(),
-    })
+        update_time: Some(routing.changed_at.timestamp().unwrap_or(NEVER)),
+    }
 }

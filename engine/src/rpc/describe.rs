@@ -1,17 +1,13 @@
-//! What a workflow is doing now, and who polls a queue.
+//! What a workflow is doing now.
 
-use super::{Call, Reply, deployment};
+use super::{Call, Reply};
 use crate::core::activity;
 use crate::core::state::{Activity, Child, RunState, WorkflowTask};
 use crate::core::versioning::Version;
-use crate::dispatch::{Described, Kind};
 use crate::host::run_info;
 use crate::pb::common::v1::ActivityType;
-use crate::pb::deployment::v1::WorkerDeploymentOptions;
-use crate::pb::enums::v1::{
-    PendingActivityState, PendingWorkflowTaskState, TaskQueueKind, TaskQueueType, WorkerVersioningMode,
-};
-use crate::pb::taskqueue::v1::{PollerInfo, TaskQueue, TaskQueueStats};
+use crate::pb::enums::v1::{PendingActivityState, PendingWorkflowTaskState, TaskQueueKind};
+use crate::pb::taskqueue::v1::TaskQueue;
 use crate::pb::workflow::v1::{
     PendingActivityInfo, PendingChildExecutionInfo, PendingWorkflowTaskInfo, WorkflowExecutionConfig,
     WorkflowExecutionExtendedInfo,
@@ -108,34 +104,4 @@ fn pending_task(task: &WorkflowTask) -> PendingWorkflowTaskInfo {
         started_time: Time(task.started_at).timestamp(),
         attempt: task.attempt,
     }
-}
-
-pub async fn task_queue(call: Call, r: DescribeTaskQueueRequest) -> Reply<DescribeTaskQueueResponse> {
-    let TaskQueue { name, kind, .. } = r.task_queue.unwrap_or_default();
-    call.id("TaskQueue", &name)?;
-    let kind = match (r.task_queue_type, kind) {
-        (of, _) if of == TaskQueueType::Activity as i32 => Kind::Activity,
-        (_, kind) if kind == TaskQueueKind::Sticky as i32 => Kind::Sticky,
-        _ => Kind::Workflow,
-    };
-    let namespace = call.namespace(&r.namespace)?;
-    let Described { waiting, pollers } = call.host.queues.describe(namespace, &name, kind);
-    let pollers = pollers.into_iter().map(|(identity, at, version)| PollerInfo {
-        identity,
-        last_access_time: at.timestamp(),
-        deployment_options: version.map(|version| WorkerDeploymentOptions {
-            deployment_name: version.deployment,
-            build_id: version.build_id,
-            worker_versioning_mode: WorkerVersioningMode::Versioned as i32,
-        }),
-        ..Default::default()
-    });
-    let stats = TaskQueueStats { approximate_backlog_count: waiting as i64, ..Default::default() };
-    let routing = call.host.queues.deployments.read().routing(namespace, &name, kind == Kind::Activity);
-    Ok(DescribeTaskQueueResponse {
-        pollers: pollers.collect(),
-        versioning_info: deployment::queue_info(routing),
-        stats: r.report_stats.then_some(stats),
-        ..Default::default()
-    })
 }

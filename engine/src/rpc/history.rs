@@ -10,9 +10,6 @@ use crate::store::keys;
 use prost::Message;
 use std::sync::Arc;
 
-/// Events in one page that is read backwards, which people do.
-const REVERSE_PAGE_MAX: usize = 256;
-
 pub async fn get(call: Call, r: GetWorkflowExecutionHistoryRequest) -> Reply<GetWorkflowExecutionHistoryResponse> {
     let namespace = call.namespace(&r.namespace)?;
     let mut execution = r.execution.clone().unwrap_or_default();
@@ -103,7 +100,11 @@ pub async fn get_reverse(
     }
     let slot = call.run(namespace, &execution)?;
     let before = before.unwrap_or_else(|| slot.seen().next_event_id);
-    let events = call.host.history_reverse(&slot.key, before, page_size(r.maximum_page_size, REVERSE_PAGE_MAX))?;
+    let events = call.host.history_reverse(
+        &slot.key,
+        before,
+        page_size(r.maximum_page_size, call.host.limits.reverse_page_max),
+    )?;
     let oldest = events.last().map_or(1, |event| event.event_id);
     let next_page_token = match oldest {
         1 => Vec::new(),

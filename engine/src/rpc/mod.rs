@@ -13,6 +13,7 @@ mod query;
 mod start;
 mod status;
 mod system;
+mod task_queue;
 mod token;
 mod undelivered;
 mod update;
@@ -23,6 +24,7 @@ mod workflow_task;
 
 use crate::host::{Error, Host, Slot};
 use crate::pb::common::v1::WorkflowExecution;
+use crate::pb::enums::v1::{ResourceExhaustedCause, ResourceExhaustedScope};
 use crate::store::keys;
 use crate::time::Time;
 use bytes::Bytes;
@@ -95,7 +97,7 @@ methods! {
         GetWorkflowExecutionHistory => history::get,
         GetWorkflowExecutionHistoryReverse => history::get_reverse,
         DescribeWorkflowExecution => describe::workflow,
-        DescribeTaskQueue => describe::task_queue,
+        DescribeTaskQueue => task_queue::describe,
         ListWorkflowExecutions => visibility::list,
         ScanWorkflowExecutions => visibility::scan,
         CountWorkflowExecutions => visibility::count,
@@ -181,10 +183,42 @@ impl Call {
         Ok(())
     }
 
+    /// An id that need not be there must be of acceptable length too.
+    fn id_if_any(&self, what: &str, id: &str) -> Reply<()> {
+        if id.is_empty() { Ok(()) } else { self.id(what, id) }
+    }
+
+    /// A workflow id, or the name of a signal that starts a workflow: servers say of these how long they are.
+    fn measured_id(&self, what: &str, id: &str) -> Reply<()> {
+        let (length, max) = (id.len(), self.host.limits.id_bytes_max);
+        if length > max {
+            let message = format!("{what} exceeds maximum allowed length ({length}/{max})");
+            return Err(Status::invalid_argument(message));
+        }
+        Ok(())
+    }
+
+    /// The name of a task queue must be there and of acceptable length.
+    fn queue_name(&self, name: &str) -> Reply<()> {
+        if name.len() > self.host.limits.id_bytes_max {
+            return Err(Status::invalid_argument("taskQueue length exceeds limit"));
+        }
+        self.id("TaskQueue", name)
+    }
+
+    /// There must be room for more tasks: what waits is in memory.
+    fn room(&self) -> Reply<()> {
+        if self.host.queues.waiting() < self.host.limits.waiting_tasks_max {
+            return Ok(());
+        }
+        let (cause, scope) = (ResourceExhaustedCause::SystemOverloaded, ResourceExhaustedScope::System);
+        Err(status::exhausted("too many tasks wait for workers", cause, scope))
+    }
+
     /// A payload field must fit.
-    fn blob<M: Message>(&self, what: &str, payloads: Option<&M>) -> Reply<()> {
+    fn blob<M: Message>(&self, payloads: Option<&M>) -> Reply<()> {
         if payloads.is_some_and(|payloads| payloads.encoded_len() > self.host.limits.blob_bytes_max) {
-            return Err(Status::invalid_argument(format!("{what}: blob data size exceeds limit.")));
+            return Err(Status::invalid_argument("Blob data size exceeds limit."));
         }
         Ok(())
     }

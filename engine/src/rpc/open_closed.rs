@@ -64,7 +64,7 @@ fn page(
     size: i32,
     token: &[u8],
 ) -> Reply<ListPage> {
-    let (namespace, limit) = (call.namespace(namespace)?, page_size(size));
+    let (namespace, limit) = (call.namespace(namespace)?, page_size(call, size));
     let type_of = |run: &WorkflowExecutionInfo| run.r#type.as_ref().map(|t| t.name.clone()).unwrap_or_default();
     Ok(match wanted {
         Wanted::Workflow(id) => {

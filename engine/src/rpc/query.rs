@@ -3,15 +3,18 @@
 use super::token::TaskToken;
 use super::{Call, Reply, status, workflow_task};
 use crate::host::{Answer, QueryError, Slot};
-use crate::pb::enums::v1::{QueryRejectCondition, WorkflowExecutionStatus};
+use crate::pb::enums::v1::{
+    QueryRejectCondition, ResourceExhaustedCause, ResourceExhaustedScope, WorkflowExecutionStatus,
+};
 use crate::pb::query::v1::{QueryRejected, WorkflowQuery, WorkflowQueryResult};
 use crate::pb::workflowservice::v1::*;
 use tonic::Status;
 
 pub async fn query(call: Call, r: QueryWorkflowRequest) -> Reply<QueryWorkflowResponse> {
+    call.room()?;
     let query = r.query.unwrap_or_default();
     call.id("QueryType", &query.query_type)?;
-    call.blob("QueryArgs", query.query_args.as_ref())?;
+    call.blob(query.query_args.as_ref())?;
     let execution = r.execution.unwrap_or_default();
     call.id("WorkflowId", &execution.workflow_id)?;
     let slot = call.run(call.namespace(&r.namespace)?, &execution)?;
@@ -23,7 +26,10 @@ pub async fn query(call: Call, r: QueryWorkflowRequest) -> Reply<QueryWorkflowRe
     match call.host.query(&slot, query, deadline).await {
         Ok(Answer::Result(query_result)) => Ok(QueryWorkflowResponse { query_result, ..Default::default() }),
         Ok(Answer::Failed { message, failure }) => Err(status::query_failed(&message, failure.map(|failure| *failure))),
-        Err(error @ QueryError::TooMany) => Err(Status::resource_exhausted(error.to_string())),
+        Err(error @ QueryError::TooMany) => {
+            let (cause, scope) = (ResourceExhaustedCause::BusyWorkflow, ResourceExhaustedScope::Namespace);
+            Err(status::exhausted(&error.to_string(), cause, scope))
+        }
         Err(error @ (QueryError::Deadline | QueryError::Gone)) => Err(Status::deadline_exceeded(error.to_string())),
     }
 }

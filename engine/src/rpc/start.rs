@@ -15,6 +15,7 @@ use prost_wkt_types::Duration;
 use tonic::Status;
 
 pub async fn start(call: Call, r: StartWorkflowExecutionRequest) -> Reply<StartWorkflowExecutionResponse> {
+    call.room()?;
     call.namespace(&r.namespace)?;
     unsupported("cron schedules", !r.cron_schedule.is_empty())?;
     unsupported("completion callbacks", !r.completion_callbacks.is_empty())?;
@@ -41,6 +42,7 @@ pub async fn start(call: Call, r: StartWorkflowExecutionRequest) -> Reply<StartW
         ..Default::default()
     };
     let started = checked(&call, &r.namespace, started)?;
+    call.id_if_any("RequestId", &r.request_id)?;
     let (request_id, user_metadata) = (r.request_id, r.user_metadata);
     let start = Start { namespace: r.namespace, request_id, started, user_metadata, reuse, conflict, signal: None };
     Ok(match outcome(&call, start).await? {
@@ -61,9 +63,12 @@ pub async fn signal_with_start(
     call: Call,
     r: SignalWithStartWorkflowExecutionRequest,
 ) -> Reply<SignalWithStartWorkflowExecutionResponse> {
+    call.room()?;
     call.namespace(&r.namespace)?;
+    call.measured_id("signal name", &r.signal_name)?;
     call.id("SignalName", &r.signal_name)?;
-    call.blob("SignalInput", r.signal_input.as_ref())?;
+    call.id_if_any("RequestId", &r.request_id)?;
+    call.blob(r.signal_input.as_ref())?;
     unsupported("cron schedules", !r.cron_schedule.is_empty())?;
     unsupported("time skipping", r.time_skipping_config.is_some())?;
     let (reuse, conflict) = policies(r.workflow_id_reuse_policy, r.workflow_id_conflict_policy)?;
@@ -146,10 +151,11 @@ fn checked(
     namespace: &str,
     mut started: WorkflowExecutionStartedEventAttributes,
 ) -> Reply<WorkflowExecutionStartedEventAttributes> {
+    call.measured_id("WorkflowId", &started.workflow_id)?;
     call.id("WorkflowId", &started.workflow_id)?;
     call.id("WorkflowType", started.workflow_type.as_ref().map_or("", |t| &t.name))?;
-    call.id("TaskQueue", started.task_queue.as_ref().map_or("", |queue| &queue.name))?;
-    call.blob("Input", started.input.as_ref())?;
+    call.queue_name(started.task_queue.as_ref().map_or("", |queue| &queue.name))?;
+    call.blob(started.input.as_ref())?;
     if started.memo.as_ref().is_some_and(|memo| prost::Message::encoded_len(memo) > call.host.limits.memo_bytes_max) {
         return Err(Status::invalid_argument("Memo size exceeds limit."));
     }

@@ -2,8 +2,10 @@
 
 use crate::core::Refusal;
 use crate::host::Error;
+use crate::pb::enums::v1::{ResourceExhaustedCause, ResourceExhaustedScope};
 use crate::pb::errordetails::v1::{
-    NamespaceNotFoundFailure, NotFoundFailure, QueryFailedFailure, WorkflowExecutionAlreadyStartedFailure,
+    NamespaceNotFoundFailure, NotFoundFailure, QueryFailedFailure, ResourceExhaustedFailure,
+    WorkflowExecutionAlreadyStartedFailure,
 };
 use crate::pb::failure::v1::Failure;
 use crate::store;
@@ -40,6 +42,9 @@ fn refused(refusal: Refusal) -> Status {
         Refusal::ActivityNotFound => {
             not_found("invalid activityID or activity already timed out or invoking workflow is completed")
         }
+        Refusal::NoActivityOfThatId(id) => not_found(&format!(
+            "cannot find pending activity with ActivityID {id}, check workflow execution history for more details"
+        )),
         Refusal::Closed => not_found("workflow execution already completed"),
         Refusal::OtherParent => not_found("Workflow parent does not match."),
         Refusal::NotAwaited => not_found("Pending child execution not found."),
@@ -64,6 +69,12 @@ pub fn namespace_not_found(namespace: &str) -> Status {
 
 pub fn already_started(message: &str, detail: &WorkflowExecutionAlreadyStartedFailure) -> Status {
     detailed(Code::AlreadyExists, message, "WorkflowExecutionAlreadyStartedFailure", detail)
+}
+
+/// Something is full: of one workflow, of a namespace or of all. SDKs wait and ask again.
+pub fn exhausted(message: &str, cause: ResourceExhaustedCause, scope: ResourceExhaustedScope) -> Status {
+    let detail = ResourceExhaustedFailure { cause: cause as i32, scope: scope as i32 };
+    detailed(Code::ResourceExhausted, message, "ResourceExhaustedFailure", &detail)
 }
 
 pub fn query_failed(message: &str, failure: Option<Failure>) -> Status {

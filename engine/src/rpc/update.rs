@@ -3,18 +3,21 @@
 use super::{Call, Reply, status};
 use crate::host::{Slot, Stage, Until, UpdateError};
 use crate::pb::common::v1::WorkflowExecution;
-use crate::pb::enums::v1::UpdateWorkflowExecutionLifecycleStage as Lifecycle;
+use crate::pb::enums::v1::{
+    ResourceExhaustedCause, ResourceExhaustedScope, UpdateWorkflowExecutionLifecycleStage as Lifecycle,
+};
 use crate::pb::update::v1::{Outcome, UpdateRef, WaitPolicy};
 use crate::pb::workflowservice::v1::*;
 use crate::store::keys;
 use tonic::Status;
 
 pub async fn update(call: Call, r: UpdateWorkflowExecutionRequest) -> Reply<UpdateWorkflowExecutionResponse> {
+    call.room()?;
     let namespace = call.namespace(&r.namespace)?;
     let mut request = r.request.unwrap_or_default();
     let input = request.input.clone().unwrap_or_default();
     call.id("UpdateName", &input.name)?;
-    call.blob("UpdateArgs", input.args.as_ref())?;
+    call.blob(input.args.as_ref())?;
     if !request.completion_callbacks.is_empty() {
         return Err(Status::unimplemented("completion callbacks are not supported by this server"));
     }
@@ -82,7 +85,10 @@ impl From<UpdateError> for Status {
         match error {
             UpdateError::Host(error) => error.into(),
             UpdateError::Unknown(_) => status::not_found(&error.to_string()),
-            UpdateError::TooManyInFlight(_) => Status::resource_exhausted(error.to_string()),
+            UpdateError::TooManyInFlight(_) => {
+                let (cause, scope) = (ResourceExhaustedCause::ConcurrentLimit, ResourceExhaustedScope::Namespace);
+                status::exhausted(&error.to_string(), cause, scope)
+            }
             UpdateError::TooMany(_) => Status::failed_precondition(error.to_string()),
         }
     }

@@ -14,7 +14,6 @@ use tonic::Status;
 
 /// Runs in a page when the request does not say.
 const PAGE: usize = 100;
-const PAGE_MAX: usize = 1_000;
 
 /// Runs that are sorted for one answer; the order in which they are stored has no bound.
 const SORTED_MAX: usize = 10_000;
@@ -27,7 +26,7 @@ fn parse(call: &Call, namespace: &str, query: &str) -> Reply<Query> {
 fn page(call: &Call, namespace: &str, query: &str, size: i32, token: &[u8]) -> Reply<ListPage> {
     let namespace = call.namespace(namespace)?;
     let Query { filter, order } = parse(call, namespace, query)?;
-    let limit = page_size(size);
+    let limit = page_size(call, size);
     if let Some(workflow_id) = filter.only_workflow_id() {
         // One workflow id has an index of its own and seldom more than a page of runs.
         let mut runs = call.host.list_workflow(namespace, workflow_id)?;
@@ -48,8 +47,8 @@ fn page(call: &Call, namespace: &str, query: &str, size: i32, token: &[u8]) -> R
 }
 
 /// How many runs a page has when a request asks for so many.
-pub fn page_size(asked: i32) -> usize {
-    usize::try_from(asked).ok().filter(|size| *size > 0).unwrap_or(PAGE).min(PAGE_MAX)
+pub fn page_size(call: &Call, asked: i32) -> usize {
+    usize::try_from(asked).ok().filter(|size| *size > 0).unwrap_or(PAGE).min(call.host.limits.list_page_max)
 }
 
 /// A page of runs that are all at hand; the token counts those before it.

@@ -9,8 +9,10 @@ use crate::pb::workflowservice::v1::*;
 use crate::store::Durability;
 
 pub async fn signal(call: Call, r: SignalWorkflowExecutionRequest) -> Reply<SignalWorkflowExecutionResponse> {
+    call.room()?;
     call.id("SignalName", &r.signal_name)?;
-    call.blob("Input", r.input.as_ref())?;
+    call.id_if_any("RequestId", &r.request_id)?;
+    call.blob(r.input.as_ref())?;
     let execution = r.workflow_execution.unwrap_or_default();
     call.id("WorkflowId", &execution.workflow_id)?;
     let slot = call.run(call.namespace(&r.namespace)?, &execution)?;
@@ -40,7 +42,6 @@ pub async fn request_cancel(
 }
 
 pub async fn terminate(call: Call, r: TerminateWorkflowExecutionRequest) -> Reply<TerminateWorkflowExecutionResponse> {
-    call.blob("Details", r.details.as_ref())?;
     let execution = chain_or_run(r.workflow_execution.unwrap_or_default(), &r.first_execution_run_id);
     call.id("WorkflowId", &execution.workflow_id)?;
     let slot = call.run(call.namespace(&r.namespace)?, &execution)?;

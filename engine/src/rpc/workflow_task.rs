@@ -24,7 +24,8 @@ use tonic::Status;
 
 pub async fn poll(call: Call, r: PollWorkflowTaskQueueRequest) -> Reply<PollWorkflowTaskQueueResponse> {
     let queue = r.task_queue.unwrap_or_default();
-    call.id("TaskQueue", &queue.name)?;
+    call.queue_name(&queue.name)?;
+    call.id_if_any("Identity", &r.identity)?;
     let from_sticky = queue.kind == TaskQueueKind::Sticky as i32;
     let namespace = call.namespace(&r.namespace)?.to_owned();
     let version = deployment::of_worker(r.deployment_options.as_ref())?;

@@ -1,6 +1,7 @@
 //! One gRPC message a request and one a response: the five bytes in front, the trailers behind. Whoever compresses its
 //! request is answered compressed.
 
+use super::intake::{Intake, Place, SMALL_BYTES_MAX};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use flate2::Compression;
 use flate2::read::GzDecoder;
@@ -11,6 +12,7 @@ use hyper::body::Body as HttpBody;
 use std::convert::Infallible;
 use std::error::Error;
 use std::io::{Read, Write};
+use std::time::Duration;
 use tonic::Status;
 use tonic::body::Body;
 
@@ -20,6 +22,8 @@ const PREFIX: usize = 5;
 const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The largest message to the engine, compressed or not: as on a Temporal server.
 const ENGINE_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How long the rest of a large message may take once it has its place.
+const TIME: Duration = Duration::from_secs(60);
 const ENCODING: &str = "grpc-encoding";
 const GZIP: HeaderValue = HeaderValue::from_static("gzip");
 
@@ -42,29 +46,60 @@ pub fn message_bytes_max(service: &str) -> usize {
     if service.starts_with("temporal.") { ENGINE_MESSAGE_BYTES_MAX } else { MESSAGE_BYTES_MAX }
 }
 
-/// A request's body, if its message is not larger than `max`.
-pub async fn take_in<B>(mut body: B, max: usize) -> Result<Bytes, Status>
+/// A request's body, if its message is not larger than `max`; a large one with the place that it has in memory.
+pub async fn take_in<B>(mut body: B, max: usize, intake: &Intake) -> Result<(Bytes, Option<Place>), Status>
 where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Error,
 {
-    let (mut taken, mut length) = (BytesMut::new(), 0);
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Status::cancelled(format!("the request could not be read: {error}")))?;
-        let Ok(data) = frame.into_data() else { continue };
-        length += data.len();
-        if length <= PREFIX + max {
-            taken.extend_from_slice(&data);
-        } else if length <= PREFIX + MESSAGE_BYTES_MAX {
-            taken.clear();
-        } else {
-            break;
+    let mut taken = Taken::default();
+    taken.read(&mut body, max, SMALL_BYTES_MAX).await?;
+    let mut place = None;
+    if !taken.is_whole {
+        place = Some(intake.place(max).await?);
+        let rest = tokio::time::timeout(TIME, taken.read(&mut body, max, usize::MAX)).await;
+        rest.map_err(|_late| Status::deadline_exceeded("the request took too long to arrive"))??;
+    }
+    if taken.length > PREFIX + max {
+        return Err(too_large("grpc: received message larger than max", taken.length - PREFIX, max));
+    }
+    Ok((taken.bytes.freeze(), place))
+}
+
+/// What is here of a body.
+#[derive(Default)]
+struct Taken {
+    bytes: BytesMut,
+    length: usize,
+    is_whole: bool,
+}
+
+impl Taken {
+    /// Reads on, to the end or until there is more than `pause`. Of what is longer than `max` nothing is kept.
+    async fn read<B>(&mut self, body: &mut B, max: usize, pause: usize) -> Result<(), Status>
+    where
+        B: HttpBody<Data = Bytes> + Unpin,
+        B::Error: Error,
+    {
+        while self.length <= pause {
+            let Some(frame) = body.frame().await else {
+                self.is_whole = true;
+                return Ok(());
+            };
+            let frame = frame.map_err(|error| Status::cancelled(format!("the request could not be read: {error}")))?;
+            let Ok(data) = frame.into_data() else { continue };
+            self.length += data.len();
+            if self.length <= PREFIX + max {
+                self.bytes.extend_from_slice(&data);
+            } else if self.length <= PREFIX + MESSAGE_BYTES_MAX {
+                self.bytes.clear();
+            } else {
+                self.is_whole = true;
+                return Ok(());
+            }
         }
+        Ok(())
     }
-    if length > PREFIX + max {
-        return Err(too_large("grpc: received message larger than max", length - PREFIX, max));
-    }
-    Ok(taken.freeze())
 }
 
 /// In these words SDKs recognise that the same message will never be taken.
@@ -160,10 +195,27 @@ mod tests {
 
         let body = |length: usize| Full::new(frame(0, length, &vec![0; length]));
         let max = message_bytes_max("temporal.api.workflowservice.v1.WorkflowService");
-        assert_eq!(take_in(body(max), max).await.map(|taken| taken.len()).unwrap(), PREFIX + max);
-        let refused = take_in(body(max + 1), max).await.unwrap_err();
+        let intake = Intake::of_the_process();
+        assert_eq!(take_in(body(max), max, &intake).await.map(|taken| taken.0.len()).unwrap(), PREFIX + max);
+        let refused = take_in(body(max + 1), max, &intake).await.map(drop).unwrap_err();
         assert_eq!(refused.code(), Code::ResourceExhausted);
         assert_eq!(refused.message(), "grpc: received message larger than max (4194305 vs. 4194304)");
+    }
+
+    #[tokio::test]
+    async fn only_what_is_large_needs_a_place_and_has_it_until_it_is_done() {
+        // Room for one.
+        let intake = Intake::new(SMALL_BYTES_MAX * 2, Duration::from_millis(20));
+        let body = |length: usize| Full::new(frame(0, length, &vec![0; length]));
+        let max = SMALL_BYTES_MAX * 2;
+        let (taken, place) = take_in(body(max), max, &intake).await.unwrap();
+        assert_eq!(taken.len(), PREFIX + max);
+        let refused = take_in(body(max), max, &intake).await.map(drop).unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        let (taken, none) = take_in(body(SMALL_BYTES_MAX - PREFIX), max, &intake).await.unwrap();
+        assert!(none.is_none() && taken.len() == SMALL_BYTES_MAX, "what is small does not wait");
+        drop(place);
+        assert!(take_in(body(max), max, &intake).await.is_ok());
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! HTTP/2 connections whose requests are answered by a [`Callee`].
 
 use super::framing::{Encoding, message_bytes_max, respond, take_in, unframe};
+use super::intake::Intake;
 use crate::engine::Engine;
 use bytes::Bytes;
 use http::{HeaderMap, Request};
@@ -15,6 +16,9 @@ use tracing::debug;
 
 /// A peer that does not answer a ping for this long is gone, and its polls with it.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// Calls of one connection at a time; a client waits with more. Enough for the polls of many workers over one connection
+/// and what they have to say meanwhile.
+const CALLS_MAX: u32 = 2_048;
 
 /// Who answers calls.
 pub trait Callee: Send + Sync + 'static {
@@ -58,6 +62,7 @@ where
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
+        .max_concurrent_streams(CALLS_MAX)
         .serve_connection(TokioIo::new(io), service);
     tokio::pin!(serving, closing);
     let served = tokio::select! {
@@ -80,7 +85,8 @@ async fn answer(callee: &impl Callee, request: Request<Incoming>) -> Result<Vec<
     };
     callee.admit(&head.headers)?;
     let max = message_bytes_max(service);
-    let message = unframe(take_in(body, max).await?, max)?;
+    let (body, _place) = take_in(body, max, &Intake::of_the_process()).await?;
+    let message = unframe(body, max)?;
     callee.call(service, rpc, &head.headers, message).await
 }
 

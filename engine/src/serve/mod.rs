@@ -4,6 +4,7 @@
 mod accept;
 mod framing;
 mod grpc;
+mod intake;
 
 pub use accept::{Closing, accept};
 pub use grpc::{Callee, connection};

@@ -5,8 +5,10 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Sn
 use parking_lot::RwLock;
 use std::path::Path;
 
-/// The journal is replayed at open after a crash; this bounds how much of it there can be.
-const JOURNAL_BYTES_MAX: u64 = 128 * 1024 * 1024;
+/// The journal is read whenever a store is opened; this bounds how much of it there can be, unless somebody chooses.
+pub const JOURNAL_BYTES: u64 = 128 * 1024 * 1024;
+/// Fjall allows no lower bound, as its journal has files of this size.
+const JOURNAL_BYTES_MIN: u64 = 64 * 1024 * 1024;
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 
 pub struct FjallStore(RwLock<Option<Open>>);
@@ -25,13 +27,18 @@ struct At {
 impl FjallStore {
     /// Opens or creates the database in `path`.
     pub fn open(path: &Path) -> Result<FjallStore, Error> {
+        FjallStore::open_with(path, JOURNAL_BYTES)
+    }
+
+    /// The same, with a journal of at most `journal_bytes` beside what is open at the moment.
+    pub fn open_with(path: &Path, journal_bytes: u64) -> Result<FjallStore, Error> {
         let failed = |source| match source {
             fjall::Error::Locked => Error::Locked { path: path.to_owned() },
             source => Error::Open { path: path.to_owned(), source },
         };
         let database = Database::builder(path)
             .cache_size(CACHE_BYTES)
-            .max_journaling_size(JOURNAL_BYTES_MAX)
+            .max_journaling_size(journal_bytes.max(JOURNAL_BYTES_MIN))
             .manual_journal_persist(true)
             .open()
             .map_err(failed)?;

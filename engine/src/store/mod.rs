@@ -8,7 +8,7 @@ mod memory;
 #[cfg(test)]
 pub mod suite;
 
-pub use self::fjall::FjallStore;
+pub use self::fjall::{FjallStore, JOURNAL_BYTES};
 pub use self::memory::MemoryStore;
 #[cfg(test)]
 pub use self::memory::Spaces;

@@ -159,6 +159,38 @@ fn after_one_failed_write_nothing_is_written_any_more() {
     assert_eq!(store.get(Space::Run, b"key").expect("reads").as_deref(), Some(&b"first"[..]));
 }
 
+/// Writes incompressible values of this many MiB, leaves the store as a killed process would, and says how much journal
+/// there is, in MiB.
+fn journal_after(written_mib: u64, journal_mib: u64) -> u64 {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let store = FjallStore::open_with(folder.path(), journal_mib << 20).expect("opens");
+    let mut noise = 88_172_645_463_325_252_u64;
+    for n in 0..written_mib * 4 {
+        let mut value = Vec::with_capacity(256 << 10);
+        while value.len() < 256 << 10 {
+            noise ^= noise << 13;
+            noise ^= noise >> 7;
+            noise ^= noise << 17;
+            value.extend(noise.to_le_bytes());
+        }
+        let mut batch = Batch::default();
+        batch.put(Space::History, n.to_be_bytes().to_vec(), value);
+        batch.put(Space::Run, (n % 3).to_be_bytes().to_vec(), n.to_be_bytes().to_vec());
+        store.write(vec![batch], Durability::Journaled).expect("writes");
+    }
+    let files = std::fs::read_dir(folder.path()).expect("a folder").map(|entry| entry.expect("an entry"));
+    let journals = files.filter(|entry| entry.path().extension().is_some_and(|extension| extension == "jnl"));
+    journals.map(|entry| entry.metadata().expect("a file").len()).sum::<u64>() >> 20
+}
+
+#[test]
+fn the_journal_that_a_start_reads_is_bounded_by_what_was_chosen_and_not_by_what_is_stored() {
+    let little = journal_after(400, 64);
+    assert!(little <= 64 + 2 * 64, "{little} MiB: what was chosen, and the files that are open");
+    let much = journal_after(400, 1_024);
+    assert!(much >= 300, "{much} MiB: a larger one keeps more");
+}
+
 #[test]
 fn a_second_open_of_the_same_folder_is_a_clear_error_and_a_later_one_sees_the_data() {
     let folder = tempfile::tempdir().expect("temporary folder");

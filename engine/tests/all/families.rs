@@ -7,13 +7,7 @@ use temporalio_sdk::{
     WorkflowContext, WorkflowResult,
 };
 
-/// Registers every workflow of this file.
-pub fn register(options: &mut temporalio_sdk::WorkerOptions) {
-    options.register_workflow::<Offspring>().expect("registers");
-    options.register_workflow::<Raising>().expect("registers");
-    options.register_workflow::<Leaving>().expect("registers");
-    options.register_workflow::<Reaching>().expect("registers");
-}
+crate::workflows::registered!(Offspring, Raising, Leaving, Reaching);
 
 /// How an [`Offspring`] is told to end.
 #[derive(serde::Serialize, serde::Deserialize, Clone, Copy, Debug, PartialEq)]

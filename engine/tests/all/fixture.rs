@@ -7,7 +7,8 @@ use steadyhand_engine::{Engine, Options, Store};
 use temporalio_client::callback_based::{CallbackBasedGrpcService, GrpcSuccessResponse};
 use temporalio_client::tonic::IntoRequest;
 use temporalio_client::{
-    Client, ClientOptions, Connection, ConnectionOptions, Url, WorkflowFetchHistoryOptions, WorkflowHandle,
+    Client, ClientOptions, Connection, ConnectionOptions, RetryOptions, Url, WorkflowFetchHistoryOptions,
+    WorkflowHandle,
 };
 use temporalio_common::HasWorkflowDefinition;
 use temporalio_common::protos::temporal::api::common::v1::WorkflowExecution;
@@ -21,7 +22,7 @@ use temporalio_sdk::runtime::RuntimeOptions;
 use temporalio_sdk::{Runtime, Worker, WorkerOptions};
 
 use crate::workflows::{self, Acts};
-use crate::{families, fleet};
+use crate::{families, fleet, replay};
 
 pub const QUEUE: &str = "q";
 
@@ -36,6 +37,11 @@ pub fn open(options: Options) -> Engine {
 
 /// A client whose every RPC is a call of the engine.
 pub async fn client(engine: &Engine) -> Client {
+    over(engine, RetryOptions::default()).await
+}
+
+/// The same, which tries again what fails as `retries` say.
+pub async fn over(engine: &Engine, retries: RetryOptions) -> Client {
     let engine = engine.clone();
     let service = CallbackBasedGrpcService {
         callback: Arc::new(move |request| {
@@ -47,15 +53,26 @@ pub async fn client(engine: &Engine) -> Client {
         }),
     };
     let url = Url::parse("http://embedded.invalid").expect("a url");
-    let options = ConnectionOptions::new(url).service_override(service).dns_load_balancing(None).build();
+    let options =
+        ConnectionOptions::new(url).service_override(service).dns_load_balancing(None).retry_options(retries).build();
     let connection = Connection::connect(options).await.expect("connects");
     Client::new(connection, ClientOptions::new("default").build()).expect("a client")
 }
 
 /// A client of a server somewhere else.
 pub async fn connect(address: &str) -> Client {
+    connect_with(address, RetryOptions::default()).await
+}
+
+/// The same, which tries nothing again.
+pub async fn connect_once(address: &str) -> Client {
+    connect_with(address, RetryOptions::no_retries()).await
+}
+
+async fn connect_with(address: &str, retries: RetryOptions) -> Client {
     let url = Url::parse(&format!("http://{address}")).expect("an address");
-    let connection = Connection::connect(ConnectionOptions::new(url).build()).await.expect("connects");
+    let options = ConnectionOptions::new(url).retry_options(retries).build();
+    let connection = Connection::connect(options).await.expect("connects");
     Client::new(connection, ClientOptions::new("default").build()).expect("a client")
 }
 
@@ -75,7 +92,7 @@ impl Default for WorkerShape {
     }
 }
 
-/// Runs `scenario` beside a worker; the worker is shut down in good order afterwards.
+/// Runs `scenario` beside a worker; the worker is shut down in good order afterwards, and what it did must replay.
 pub async fn beside_worker<T>(client: &Client, shape: WorkerShape, scenario: impl Future<Output = T>) -> T {
     let heartbeats = shape.heartbeats.then_some(Duration::from_secs(1));
     let options = RuntimeOptions::builder().heartbeat_interval(heartbeats).build().expect("options");
@@ -105,6 +122,7 @@ pub async fn beside_worker<T>(client: &Client, shape: WorkerShape, scenario: imp
     };
     let (worked, result) = within(async { tokio::join!(Box::pin(worker.run()), scenario) }).await;
     worked.expect("the worker ends in good order");
+    replay::all(client).await;
     result
 }
 

@@ -10,16 +10,26 @@ use temporalio_sdk::{
     WorkflowContext, WorkflowContextView, WorkflowResult,
 };
 
-macro_rules! register {
+macro_rules! registered {
     ($($workflow:ident),+ $(,)?) => {
+        /// The workflows of this file.
+        pub const NAMES: &[&str] = &[$(stringify!($workflow)),+];
+
         /// Registers every workflow of this file.
         pub fn register(options: &mut temporalio_sdk::WorkerOptions) {
+            $(options.register_workflow::<$workflow>().expect("registers");)+
+        }
+
+        /// The same, to replay what they did.
+        pub fn register_again(options: &mut temporalio_sdk::workflow_replayer::WorkflowReplayerOptions) {
             $(options.register_workflow::<$workflow>().expect("registers");)+
         }
     };
 }
 
-register!(
+pub(crate) use registered;
+
+registered!(
     Everything,
     Mailbox,
     Cancelled,

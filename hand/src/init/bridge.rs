@@ -8,7 +8,11 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
+/// Longer than egress may take to be there again when it has died.
+const BACK_WITHIN: Duration = Duration::from_secs(10);
+const AGAIN: Duration = Duration::from_millis(50);
 /// Each takes two threads of the sandbox's processes.
 const CONNECTIONS: usize = 64;
 
@@ -39,9 +43,23 @@ impl Drop for Place {
     }
 }
 
+/// A socket that nobody listens at is one that its process has left behind; its supervisor starts another.
+fn reach() -> Option<UnixStream> {
+    let socket = Path::new(inside::EGRESS).join(inside::EGRESS_SOCKET);
+    let give_up = Instant::now() + BACK_WITHIN;
+    loop {
+        match UnixStream::connect(&socket) {
+            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused && Instant::now() < give_up => {
+                std::thread::sleep(AGAIN);
+            }
+            connected => return connected.ok(),
+        }
+    }
+}
+
 /// Whatever fails ends the connection, and both sides see that.
 fn lead(inner: TcpStream, place: Place) -> Option<()> {
-    let outer = UnixStream::connect(Path::new(inside::EGRESS).join(inside::EGRESS_SOCKET)).ok()?;
+    let outer = reach()?;
     let (mut from, mut to) = (inner.try_clone().ok()?, outer.try_clone().ok()?);
     let out = std::thread::Builder::new().spawn(move || {
         io::copy(&mut from, &mut to).ok();

@@ -7,6 +7,7 @@
 mod bridge;
 mod collect;
 mod disk;
+mod mcp;
 mod processes;
 mod recipe;
 pub(crate) mod shell;
@@ -14,6 +15,7 @@ mod snapshot;
 
 use crate::limits;
 use crate::link::{Configure, FromInit, SANDBOX, ToInit, inside};
+use crate::mcp::Asked;
 use crate::protocol::ToolResult;
 use crate::sandbox::landlock;
 use crate::spec::Start;
@@ -69,6 +71,7 @@ struct Init {
     /// None where the kernel bounds the disk.
     disk: Option<Arc<Disk>>,
     shell: Shell,
+    servers: mcp::Servers,
     files: Files,
     start: Mutex<Option<Start>>,
     running: Mutex<HashMap<u64, Arc<Stop>>>,
@@ -80,7 +83,7 @@ pub fn run() -> Result<(), Error> {
         return Err(Error::NotInit);
     }
     // While our own files under /proc are still ours to open.
-    let first_to_go = shell::FirstToGo::open();
+    let first_to_go = Arc::new(shell::FirstToGo::open());
     let (stdin, stdout) = take_stdio().map_err(Error::Harden)?;
     let outbox = Outbox(Arc::new(Mutex::new(stdout)));
     let mut from_shim = BufReader::new(stdin);
@@ -107,6 +110,7 @@ pub fn run() -> Result<(), Error> {
             return Ok(());
         }
     };
+    let servers = mcp::Servers::new(Arc::clone(&processes), inside::WORKSPACE.into(), Arc::clone(&first_to_go));
     let shell = Shell::start(Arc::clone(&processes), inside::WORKSPACE.into(), first_to_go, disk.clone())
         .map_err(|e| Error::Start("shell's keeper", e))?;
     let files = Files::new(
@@ -116,7 +120,7 @@ pub fn run() -> Result<(), Error> {
     outbox.say(SANDBOX, &FromInit::Ready { start: start.clone(), failed });
 
     let running = Mutex::new(HashMap::new());
-    let init = Arc::new(Init { outbox, processes, disk, shell, files, start: Mutex::new(start), running });
+    let init = Arc::new(Init { outbox, processes, disk, shell, servers, files, start: Mutex::new(start), running });
     while let Some((call, message)) = next(&mut from_shim)? {
         init.clone().take(call, message);
     }
@@ -151,6 +155,10 @@ impl Init {
                     stop.cancel();
                 }
                 self.shell.wake();
+                self.servers.wake();
+            }
+            ToInit::Call { name, input, timeout_ms, .. } if name == crate::mcp::NAME => {
+                self.mcp_call(call, input, timeout_ms);
             }
             ToInit::Call { name, input, timeout_ms, spool } => match tools::find(&name).map(|tool| &tool.run) {
                 None => self.finish(call, ToolResult::error(format!("unknown tool: {name:.100}"))),
@@ -205,6 +213,26 @@ impl Init {
         }
     }
 
+    /// Of an MCP server that lives here.
+    fn mcp_call(self: Arc<Self>, call: u64, input: Value, timeout_ms: Option<u64>) {
+        let asked: Asked = match tools::parse(input) {
+            Ok(asked) => asked,
+            Err(refused) => return self.finish(call, ToolResult::error(refused.to_string())),
+        };
+        let most = mcp::Servers::timeout_ms(&asked.request);
+        let timeout_ms = timeout_ms.unwrap_or(most).min(most);
+        let stop = self.begin(call, Some(Instant::now() + Duration::from_millis(timeout_ms)));
+        self.outbox.say(call, &FromInit::Started { timeout_ms });
+        let after = move |init: &Init, result: Option<ToolResult>| {
+            let unknown = || ToolResult::error("the call failed inside; nothing is known of its effect");
+            init.finish(call, result.unwrap_or_else(unknown));
+        };
+        if self.clone().apart(move |init| init.servers.ask(asked, &stop), after).is_err() {
+            let why = "the sandbox has no room for another process; nothing was called. Restarting bash ends them all";
+            self.finish(call, ToolResult::error(why));
+        }
+    }
+
     fn begin(&self, call: u64, deadline: Option<Instant>) -> Arc<Stop> {
         if let Some(disk) = &self.disk {
             disk.call_begins();
@@ -220,7 +248,7 @@ impl Init {
         {
             disk.call_ended();
         }
-        self.outbox.say(call, &FromInit::Done { result, lost: self.shell.is_lost() });
+        self.outbox.say(call, &FromInit::Done { result, lost: self.shell.is_lost() || self.servers.is_lost() });
     }
 
     /// Run a collection or a snapshot; it says its parts itself and gives back whether there was more than its limits.

@@ -42,6 +42,9 @@ impl std::fmt::Display for Exit {
     }
 }
 
+/// A process of somebody else's child dies without our being told.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 #[derive(thiserror::Error, Debug)]
 #[error("end all processes within {} s", .0.as_secs())]
 pub struct Survivors(Duration);
@@ -105,6 +108,29 @@ impl Processes {
         if state.alone { Ok(names) } else { Err(Survivors(within)) }
     }
 
+    /// Kill a process of ours, all that is in its group, all that came of these and still has them above it, and of `known` whoever
+    /// is left; waits until none is, and gives back whether it was so in time. What cut itself off before that lives on.
+    pub fn end_group(&self, leader: u32, known: &[Member], within: Duration) -> bool {
+        let deadline = Instant::now() + within;
+        let mut state = self.lock();
+        loop {
+            let mut left = members(leader);
+            left.extend(known.iter().filter(|member| Living::read(member.pid).is_some_and(|now| now.is(member))));
+            if left.is_empty() {
+                return true;
+            }
+            for member in left {
+                if let Some(pid) = Pid::from_raw(member.pid.cast_signed()) {
+                    // One that has ended meanwhile is not there any more.
+                    rustix::process::kill_process(pid, Signal::KILL).ok();
+                }
+            }
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else { return false };
+            // Each that dies is reaped, which is told; those of another parent only once that one is dead too.
+            state = self.changed.wait_timeout(state, left.min(LOOK_AGAIN)).expect("no holder panics").0;
+        }
+    }
+
     /// Hold every process still while `work` runs. What `work` starts is not held.
     pub fn frozen<T>(&self, work: impl FnOnce() -> T) -> T {
         assert!(rustix::process::getpid().is_init(), "only process 1 of a sandbox may stop all processes");
@@ -161,6 +187,52 @@ fn reap_one() -> rustix::io::Result<Option<(u32, Exit)>> {
 fn signal_all(signal: Signal) {
     // ESRCH says that there is nobody; there is no other error for process 1.
     kill_process_group(Pid::INIT, signal).ok();
+}
+
+/// One process, and no other that gets its number later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    pid: u32,
+    /// In ticks since the machine was started.
+    started: u64,
+}
+
+/// A process that is not dead.
+struct Living {
+    member: Member,
+    parent: u32,
+    group: u32,
+}
+
+impl Living {
+    fn read(pid: u32) -> Option<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // Behind the name, which may hold anything: state, parent, group, and the start as the twentieth.
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
+        let is_dead = matches!(*fields.first()?, "Z" | "X");
+        let (parent, group) = (u32::try_from(number(1)?).ok()?, u32::try_from(number(2)?).ok()?);
+        (!is_dead).then_some(Self { member: Member { pid, started: number(19)? }, parent, group })
+    }
+
+    fn is(&self, member: &Member) -> bool {
+        self.member == *member
+    }
+}
+
+/// Processes of the group of `leader`, and what descends from them.
+pub fn members(leader: u32) -> Vec<Member> {
+    let living: Vec<Living> = pids().filter_map(Living::read).collect();
+    let is_of_group = |one: &&Living| one.member.pid == leader || one.group == leader;
+    let mut members: Vec<Member> = living.iter().filter(is_of_group).map(|one| one.member).collect();
+    let mut at = 0;
+    while let Some(above) = members.get(at).map(|member| member.pid) {
+        let below = living.iter().filter(|one| one.parent == above && !members.contains(&one.member));
+        let below: Vec<Member> = below.map(|one| one.member).collect();
+        members.extend(below);
+        at += 1;
+    }
+    members
 }
 
 /// What runs beside us, by name.

@@ -25,7 +25,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 /// A handle to the shell's keeper.
@@ -75,7 +75,7 @@ impl Shell {
     pub fn start(
         processes: Arc<Processes>,
         workdir: PathBuf,
-        first_to_go: FirstToGo,
+        first_to_go: Arc<FirstToGo>,
         disk: Option<Arc<Disk>>,
     ) -> io::Result<Self> {
         let wake = Arc::new(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
@@ -121,9 +121,9 @@ impl Shell {
 
 /// When memory runs out, what the model started goes first and not process 1.
 ///
-/// The mark is inherited, so it is worn while bash is started and taken off again; the file is opened before Landlock
+/// The mark is inherited, so it is worn while something is started and taken off again; the file is opened before Landlock
 /// closes /proc to writing, for us and for all others.
-pub struct FirstToGo(Option<(File, String)>);
+pub struct FirstToGo(Option<Mutex<(File, String)>>);
 
 impl FirstToGo {
     /// Best effort: without the file the whole sandbox may end, which the shim sees.
@@ -131,14 +131,17 @@ impl FirstToGo {
         let mut file = File::options().read(true).write(true).open("/proc/self/oom_score_adj").ok();
         let mut own = String::new();
         let read = file.as_mut().and_then(|file| file.read_to_string(&mut own).ok());
-        Self(read.and(file).map(|file| (file, own)))
+        Self(read.and(file).map(|file| Mutex::new((file, own))))
     }
 
-    fn marked<T>(&self, start: impl FnOnce() -> T) -> T {
-        let mark = |value: &str| self.0.as_ref().map(|(file, _)| file.write_at(value.as_bytes(), 0));
-        mark("500");
+    /// One at a time: what is started beside it would take the mark off too early.
+    pub fn marked<T>(&self, start: impl FnOnce() -> T) -> T {
+        let Some(mark) = &self.0 else { return start() };
+        let mark = mark.lock().unwrap_or_else(PoisonError::into_inner);
+        let (file, own) = &*mark;
+        file.write_at(b"500", 0).ok();
         let started = start();
-        mark(self.0.as_ref().map_or("", |(_, own)| own.trim()));
+        file.write_at(own.trim().as_bytes(), 0).ok();
         started
     }
 }
@@ -146,7 +149,7 @@ impl FirstToGo {
 struct Keeper {
     processes: Arc<Processes>,
     workdir: PathBuf,
-    first_to_go: FirstToGo,
+    first_to_go: Arc<FirstToGo>,
     disk: Option<Arc<Disk>>,
     wake: Arc<OwnedFd>,
     queue: mpsc::Receiver<Job>,

@@ -96,17 +96,26 @@ pub fn base() -> Args {
 }
 
 /// Where each manager's programs are, before the machine's.
-const PACKAGE_PROGRAMS: &str =
-    "/opt/packages/pip/bin:/opt/packages/npm/bin:/opt/packages/gem/bin:/opt/packages/cargo/bin:/opt/packages/go/bin";
+const PACKAGE_PROGRAMS: &str = "/opt/packages/pip/bin:/opt/packages/npm/bin:/opt/packages/gem/bin:\
+    /opt/packages/cargo/bin:/opt/packages/go/bin:/opt/packages/apt/usr/bin:/opt/packages/apt/usr/sbin:\
+    /opt/packages/apt/usr/games:/opt/packages/apt/bin:/opt/packages/apt/sbin";
 const MACHINE_PROGRAMS: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
 
 /// How interpreters find what is on a shelf.
 const PACKAGE_VARIABLES: &[(&str, &str)] = &[
-    ("PYTHONPATH", "/opt/packages/pip"),
+    ("PYTHONPATH", "/opt/packages/pip:/opt/packages/apt/usr/lib/python3/dist-packages"),
+    ("PERL5LIB", "/opt/packages/apt/usr/share/perl5"),
     ("NODE_PATH", "/opt/packages/npm/lib/node_modules"),
     // What ends with a colon goes on with its own places.
     ("GEM_PATH", "/opt/packages/gem:"),
 ];
+
+/// Where the loader finds libraries of packages of the system, which are not where they were made for.
+fn package_libraries() -> String {
+    let arch = std::env::consts::ARCH;
+    let dirs = [format!("usr/lib/{arch}-linux-gnu"), "usr/lib".to_owned(), format!("lib/{arch}-linux-gnu")];
+    dirs.map(|dir| format!("{}/apt/{dir}", inside::PACKAGES)).join(":")
+}
 
 /// Everything for one hand.
 pub fn full(folder: &Folder, spec: &Spec, fds: &Descriptors<'_>) -> Args {
@@ -135,12 +144,16 @@ pub fn full(folder: &Folder, spec: &Spec, fds: &Descriptors<'_>) -> Args {
         args.mount("--ro-bind", &egress.dir, inside::EGRESS);
     }
     match &spec.shelf {
-        Some(Shelf::Fill(_)) => args.mount("--bind", folder.packages(), inside::PACKAGES),
-        Some(Shelf::Read(name)) => {
-            args.mount("--ro-bind", shelf::folder(&spec.hands_dir, name).packages(), inside::PACKAGES)
+        Some(Shelf::Fill(_)) => {
+            args.mount("--bind", folder.packages(), inside::PACKAGES);
+            // What this machine has need not be fetched.
+            args.mount("--ro-bind-try", "/var/lib/dpkg/status", "/etc/dpkg/status");
         }
-        None => &mut args,
-    };
+        Some(Shelf::Read(name)) => {
+            args.mount("--ro-bind", shelf::folder(&spec.hands_dir, name).packages(), inside::PACKAGES);
+        }
+        None => {}
+    }
     // Both are tmpfs without a size of their own, so nobody may write there.
     args.add(["--remount-ro", "/dev", "--remount-ro", "/"]);
     for (name, value) in environment(spec) {
@@ -170,6 +183,13 @@ pub fn environment(spec: &Spec) -> Vec<(String, String)> {
         ("GIT_CONFIG_SYSTEM", GITCONFIG),
     ];
     variables.extend(PACKAGE_VARIABLES.iter().filter(|_| reads_shelf));
+    let libraries = match &spec.shelf {
+        Some(Shelf::Read(name)) if shelf::folder(&spec.hands_dir, name).packages().join("apt").is_dir() => {
+            Some(package_libraries())
+        }
+        _ => None,
+    };
+    variables.extend(libraries.as_deref().map(|libraries| ("LD_LIBRARY_PATH", libraries)));
     let proxy = format!("http://127.0.0.1:{}", inside::PROXY_PORT);
     if let Some(egress) = &spec.egress {
         for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"] {

@@ -8,7 +8,7 @@ use super::{FOLDER, folder};
 use crate::folder::Folder;
 use crate::launch::is_ours;
 use crate::local::{Error, folders};
-use crate::removal::remove_tree;
+use crate::removal::{remove_all_but, remove_tree};
 use crate::spec::{Plan, Shelf};
 use crate::{image, launch, limits};
 use std::collections::BTreeSet;
@@ -181,13 +181,7 @@ fn clear(hands_dir: &Path, aside: &Path) -> io::Result<()> {
     let filler = File::open(shelf.plan()).ok().and_then(|plan| serde_json::from_reader::<_, Plan>(plan).ok());
     image::unmount(&shelf).map_err(io::Error::other)?;
     // Who it was goes last: a removal that is broken off finds it again.
-    for entry in aside.read_dir()? {
-        let entry = entry?;
-        if entry.path() == shelf.plan() {
-            continue;
-        }
-        if entry.file_type()?.is_dir() { remove_tree(&entry.path())? } else { std::fs::remove_file(entry.path())? }
-    }
+    remove_all_but(aside, &shelf.plan())?;
     if let Some(Plan { spec, .. }) = filler {
         launch::release_uid(hands_dir, &spec.hand_id)?;
     }

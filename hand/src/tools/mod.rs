@@ -22,7 +22,7 @@ use crate::protocol::ToolResult;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// One tool, as the model is told of it and as it is run.
 pub struct Tool {
@@ -102,6 +102,11 @@ impl Stop {
         Self { deadline, cancelled: AtomicBool::new(false) }
     }
 
+    /// How long until its deadline; none without one.
+    pub fn left(&self) -> Option<Duration> {
+        self.deadline.map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::SeqCst);
     }
@@ -128,7 +133,6 @@ pub(crate) mod testing {
     //! A workspace in a temporary folder, and tools run on it without a sandbox.
     use super::*;
     use std::path::{Path, PathBuf};
-    use std::time::Duration;
 
     pub struct Bench {
         pub dir: tempfile::TempDir,

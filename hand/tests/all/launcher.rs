@@ -78,6 +78,26 @@ fn a_hand_is_made_found_again_listed_and_released() {
     assert!(matches!(asked.revive("h"), Err(local::Error::Nothing(..))));
 }
 
+/// What it has begun to remove, it removes before it ends: after it nobody may be there.
+#[test]
+fn a_removal_that_was_begun_is_finished_when_the_service_ends() {
+    let hands = Hands::new();
+    let mut launcher = Launcher::start(&hands);
+    let asked = &launcher.asked;
+    let hand = Hand { at: asked.provision(asked.spec("h")).unwrap(), next: Default::default() };
+    // Enough to remove that it takes a while.
+    hand.sh("for d in $(seq 40); do mkdir $d && (cd $d && seq 1000 | xargs touch); done");
+    let shim = Process::new(hand.client().status().unwrap().pid);
+    let mut connection = UnixStream::connect(&launcher.socket).unwrap();
+    wire::write_line(&mut connection, &Request::Release { hand_id: "h".into(), epoch: 1 }).unwrap();
+    // Its hand ends first.
+    shim.wait();
+    drop(launcher.child.stdin.take());
+    launcher.child.wait().unwrap();
+    assert!(!hand.at.dir.exists());
+    drop(connection);
+}
+
 #[test]
 fn it_lends_its_rights_to_nobody() {
     let hands = Hands::new();

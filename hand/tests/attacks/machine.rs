@@ -4,15 +4,18 @@ use crate::cases::{check, needs_cgroups};
 use crate::catalogue::Layer;
 use crate::fixture::{Hand, Hands, Process, is_root, parse};
 use hand::local;
-use hand::spec::{Limits, Mode, Plan, Spec};
+use hand::spec::{FileResource, Limits, Mode, Plan, Spec};
 use libtest_mimic::Failed;
 use serde_json::json;
+use std::path::Path;
+use std::time::Duration;
 
 pub const LAYERS: &[Layer] = &[
     Layer { name: "memory_and_processes_end_inside", needs: needs_cgroups, run: memory_and_processes },
     Layer { name: "processor_time_is_bounded", needs: needs_cgroups, run: processor_time },
     Layer { name: "without_room_for_a_process_the_shell_can_be_restarted", needs: needs_cgroups, run: no_room },
     Layer { name: "a_disk_of_its_own_is_full_by_the_kernels_word", needs: needs_disk, run: own_disk },
+    Layer { name: "no_disk_stays_mounted_without_a_hand", needs: needs_disk, run: no_disk_left },
 ];
 
 fn needs_disk() -> Option<String> {
@@ -89,8 +92,42 @@ fn own_disk() -> Result<(), Failed> {
     local::provision(&spec)?;
     check(hand.sh("cat kept") == "kept\n", "a hand started again has its disk")?;
 
-    let mounted = || std::fs::read_to_string("/proc/self/mountinfo").unwrap().contains(hand.at.dir.to_str().unwrap());
-    check(mounted(), "the mount")?;
+    check(is_mounted(&hand.at.dir), "the mount")?;
     local::release(&hand.at)?;
-    check(!hand.at.dir.exists() && !mounted(), "what is left of it")
+    check(!hand.at.dir.exists() && !is_mounted(&hand.at.dir), "what is left of it")
+}
+
+fn is_mounted(dir: &Path) -> bool {
+    std::fs::read_to_string("/proc/self/mountinfo").unwrap().contains(dir.to_str().unwrap())
+}
+
+fn no_disk_left() -> Result<(), Failed> {
+    let hands = Hands::new();
+    let spec = |id: &str| Spec {
+        mode: Mode::Strict,
+        limits: Limits { disk_bytes: 64 << 20, ..Limits::default() },
+        ..hands.spec(id)
+    };
+    // Somebody on the machine looks into it.
+    let hand = Hand::new(&spec("watched"));
+    hand.sh("echo read >kept");
+    let looked_at = std::fs::File::open(hand.file("workspace/kept"))?;
+    local::release(&hand.at)?;
+    check(!hand.at.dir.exists() && !is_mounted(&hand.at.dir), "a disk that is looked into")?;
+    check(std::io::read_to_string(looked_at)? == "read\n", "whoever looks is not disturbed")?;
+
+    // A launch that fails once the disk is there.
+    let mut failing = spec("failing");
+    failing.resources.files = vec![FileResource { source: hands.path().join("nothing"), path: "told".into() }];
+    check(local::provision(&failing).is_err(), "a file that is not there")?;
+    let left = hands.hands_dir().canonicalize()?.join("failing");
+    check(left.join("disk.img").exists() && !is_mounted(&left), "the disk of a launch that failed")?;
+    // Nobody can name it any more.
+    check(local::reap_unfinished(&hands.hands_dir(), Duration::from_secs(3600))?.is_empty(), "it may be tried again")?;
+    let somebodys = hands.hands_dir().join("somebodys");
+    std::fs::create_dir(&somebodys)?;
+    check(local::reap_unfinished(&hands.hands_dir(), Duration::ZERO)? == ["failing"], "what is left goes")?;
+    check(somebodys.exists(), "what was no hand")?;
+    std::fs::remove_dir(&somebodys)?;
+    check(!left.exists(), "its folder")
 }

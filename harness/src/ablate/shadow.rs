@@ -129,6 +129,7 @@ mod tests {
             harness: HarnessRef { name: "loop".into(), version: 2, sha256: String::new() },
             model: "model".into(),
             strategy: StrategyRef { name: "full".into(), version: 1, params: serde_json::Value::Null },
+            strategies: Vec::new(),
             shims_off: Vec::new(),
             turns: vec![Pair { turn: 1, recorded: sum.clone(), tried: Some(sum) }],
             totals: None,

@@ -27,7 +27,7 @@ pub fn begin(draft: &mut Draft<'_>) {
             Op::Execute { call } => draft.tool_error(&call, FORKED),
             Op::Provision { .. }
             | Op::Timer { .. }
-            | Op::ListTools {}
+            | Op::ListTools { .. }
             | Op::Seal { .. }
             | Op::Collect { .. }
             | Op::Rest { .. }

@@ -82,7 +82,7 @@ fn stop(draft: &mut Draft<'_>) {
                 });
             }
             // A hand that comes too late has a lease that ends it.
-            Op::Timer { .. } | Op::Provision { .. } | Op::ListTools {} => {
+            Op::Timer { .. } | Op::Provision { .. } | Op::ListTools { .. } => {
                 draft.closed(&pending.activity, Closed::Cancelled)
             }
             // Never dispatched: nothing can have happened.

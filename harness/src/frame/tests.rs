@@ -163,7 +163,7 @@ fn complete(lot: &mut Lot, session: &mut Session, activity: &str, op: &Op) {
             }
             _ => session.parked(activity),
         },
-        Op::ListTools {} => session.tools_listed(activity, lot.one_in(2)),
+        Op::ListTools { .. } => session.tools_listed(activity, lot.one_in(2)),
         Op::Collect { .. } => session.collected(activity),
         Op::Seal { .. } => unreachable!("the kit has one run"),
     }
@@ -179,7 +179,7 @@ fn finish(session: &mut Session) {
             Op::CallModel { .. } | Op::Compact { .. } => session.model_answers(&activity, "done, PLAN COMPLETE", &[]),
             Op::Execute { call } => session.tool_returns(&activity, call, "output", false),
             Op::Provision { hand, .. } => session.hand_is_ready(&activity, hand),
-            Op::ListTools {} => session.tools_listed(&activity, true),
+            Op::ListTools { .. } => session.tools_listed(&activity, true),
             Op::Collect { .. } => session.collected(&activity),
             Op::Park { .. } => session.parked(&activity),
             Op::Timer { .. }
@@ -336,7 +336,7 @@ fn servers_are_asked_before_the_model_and_again_when_they_were_not_there() {
     for is_there in [false, true] {
         session.message("go");
         session.settle();
-        let (list, Op::ListTools {}) = flying(&session) else { panic!("asked first") };
+        let (list, Op::ListTools { .. }) = flying(&session) else { panic!("asked first") };
         session.tools_listed(&list, is_there);
         session.settle();
         let errors = session.types().into_iter().filter(|name| *name == "session.error").count();

@@ -16,6 +16,9 @@ use domain::{
     limits::{COMPACTIONS_MAX, MEMO_BYTES_MAX},
     outcome::{ModelDigest, ProvisionOutcome},
 };
+use std::collections::BTreeSet;
+
+const HOST_SILENT: &str = "the machine that has the sandbox does not answer";
 
 /// Takes the end of one activity or timer into the log. What no state waits for is not taken at all.
 pub fn close(draft: &mut Draft<'_>, closing: &Closing) {
@@ -36,10 +39,10 @@ pub fn close(draft: &mut Draft<'_>, closing: &Closing) {
                 }
                 (Closed::Cancelled, _) => "the call was cancelled before its worker confirmed its end",
                 _ => match call.kind {
-                    ToolKind::Mcp { .. } => "no worker that calls MCP servers answers",
+                    ToolKind::Mcp { inside: None, .. } => "no worker that calls MCP servers answers",
                     ToolKind::Log => "no worker that reads the log answers",
                     ToolKind::Web => "no worker that fetches pages answers",
-                    ToolKind::Builtin | ToolKind::Custom => "the machine that has the sandbox does not answer",
+                    ToolKind::Builtin | ToolKind::Custom | ToolKind::Mcp { inside: Some(_), .. } => HOST_SILENT,
                 },
             };
             draft.closed(activity, closing.how.clone());
@@ -52,7 +55,7 @@ pub fn close(draft: &mut Draft<'_>, closing: &Closing) {
             }
         }
         Op::Provision { name, .. } => close_provision(draft, closing, name),
-        Op::ListTools {} => close_list(draft, closing),
+        Op::ListTools { hand } => close_list(draft, closing, hand.as_ref()),
         Op::Timer { .. } => {
             draft.closed(activity, closing.how.clone());
             if draft.state.summary.status == Status::Rescheduling {
@@ -132,28 +135,40 @@ fn end_span(draft: &mut Draft<'_>, span_id: &str, is_error: bool, model_usage: U
 }
 
 /// The session goes on with the tools that there are.
-fn close_list(draft: &mut Draft<'_>, closing: &Closing) {
+fn close_list(draft: &mut Draft<'_>, closing: &Closing, hand: Option<&HandName>) {
     draft.closed(&closing.activity, closing.how.clone());
     let problems = match (&closing.how, &closing.outcome) {
         (Closed::Finished, Some(Outcome::List { outcome })) => {
             if let Some(listed) = &outcome.listed {
                 draft.note(PrivateEntry::ToolsListed { listed: listed.clone() });
             }
+            if let Some(name) = hand.filter(|_| outcome.hand_lost) {
+                hand_lost(draft, name, "its sandbox is gone");
+            }
             outcome.problems.clone()
         }
         _ => {
-            let unlisted = draft.state.summary.attributes.agent.mcp.iter().filter(|server| !server.listed);
-            let problem = |server: &McpFact| ErrorBody {
-                kind: ErrorKind::McpConnectionFailed { mcp_server_name: server.server.clone() },
-                message: "no worker that asks MCP servers answers".to_owned(),
-                retry_status: RetryStatus::Retrying,
-            };
-            unlisted.map(problem).collect()
+            if let Some(name) = hand.filter(|_| matches!(closing.how, Closed::Failed { .. })) {
+                hand_lost(draft, name, "its host does not answer");
+            }
+            let why = if hand.is_none() { "no worker that asks MCP servers answers" } else { HOST_SILENT };
+            unlisted(draft, hand, why)
         }
     };
     for error in problems {
         draft.emit(EventBody::SessionError { error });
     }
+}
+
+/// What is said of the servers there that nobody could ask.
+fn unlisted(draft: &Draft<'_>, hand: Option<&HandName>, why: &str) -> Vec<ErrorBody> {
+    let servers = draft.state.summary.attributes.agent.mcp.iter();
+    let problem = |server: &McpFact| ErrorBody {
+        kind: ErrorKind::McpConnectionFailed { mcp_server_name: server.server.clone() },
+        message: why.to_owned(),
+        retry_status: RetryStatus::Retrying,
+    };
+    servers.filter(|server| !server.listed && server.inside.as_ref() == hand).map(problem).collect()
 }
 
 fn close_provision(draft: &mut Draft<'_>, closing: &Closing, name: &HandName) {
@@ -172,13 +187,24 @@ fn close_provision(draft: &mut Draft<'_>, closing: &Closing, name: &HandName) {
         (Closed::Failed { message }, _) => message.clone(),
         _ => "provisioning was cancelled".to_owned(),
     };
+    let why = format!("no sandbox could be provisioned: {reason}");
     for pending in draft.state.pending.clone() {
-        if pending.op.waits_for() == Some(name)
-            && let Op::Execute { call } = pending.op
-            && !pending.dispatched
-        {
-            draft.closed(&pending.activity, Closed::Failed { message: "no hand".to_owned() });
-            draft.tool_error(&call, format!("no sandbox could be provisioned: {reason}"));
+        if pending.op.waits_for() != Some(name) || pending.dispatched {
+            continue;
+        }
+        let no_hand = Closed::Failed { message: "no hand".to_owned() };
+        match pending.op {
+            Op::Execute { call } => {
+                draft.closed(&pending.activity, no_hand);
+                draft.tool_error(&call, &why);
+            }
+            Op::ListTools { hand } => {
+                draft.closed(&pending.activity, no_hand);
+                for error in unlisted(draft, hand.as_ref(), &why) {
+                    draft.emit(EventBody::SessionError { error });
+                }
+            }
+            _ => {}
         }
     }
 }
@@ -267,9 +293,13 @@ fn begin_turn(draft: &mut Draft<'_>) -> bool {
 
 /// Servers that were not reached are asked again whenever the session begins to work.
 fn list_tools(draft: &mut Draft<'_>) {
-    if draft.state.summary.attributes.agent.mcp.iter().any(|server| !server.listed) {
-        let activity = format!("list-{}", draft.state.summary.n);
-        draft.note(PrivateEntry::Listing { activity });
+    let unlisted = draft.state.summary.attributes.agent.mcp.iter().filter(|server| !server.listed);
+    // Those that need no hand first, as that one may take its time.
+    let places: BTreeSet<Option<HandName>> = unlisted.map(|server| server.inside.clone()).collect();
+    for hand in places {
+        let base = format!("list-{}", draft.state.summary.n);
+        let activity = hand.as_ref().map_or_else(|| base.clone(), |name| format!("{base}-in-{name}"));
+        draft.note(PrivateEntry::Listing { activity, hand });
     }
 }
 

@@ -130,7 +130,7 @@ fn outcome(op: &Op, activity: &str, result: Option<&ActivityResult>) -> Result<O
             let outcome: ProvisionOutcome = read(activity, &result()?.rest)?;
             Outcome::Provision { outcome }
         }
-        Op::ListTools {} => {
+        Op::ListTools { .. } => {
             let outcome: ListOutcome = read(activity, &result()?.rest)?;
             Outcome::List { outcome }
         }

@@ -130,7 +130,13 @@ fn what_is_no_harness_is_refused_with_the_reason() {
         build(&format!("(module {manifest} {rest})"))
     };
     let table: &[(Vec<u8>, &str)] = &[
-        (b"#!/bin/sh".to_vec(), "no WebAssembly core module"),
+        (b"#!/bin/sh".to_vec(), "no WebAssembly core module: it begins with \"#!/bin/sh\""),
+        (
+            b"root:x:0:0:root:/root:/bin/bash\n".repeat(100),
+            "no WebAssembly core module: it begins with \"root:x:0:0:root:\"",
+        ),
+        (b"\x7fELF\x02\x01\0".to_vec(), r#"it begins with "\x7fELF\x02\x01\x00""#),
+        (Vec::new(), "no WebAssembly core module: it begins with \"\""),
         (vec![0; HARNESS_MODULE_BYTES_MAX + 1], "the module has 4194305 bytes"),
         (import, "it imports env.now, and there is nothing to import"),
         (start, "start"),

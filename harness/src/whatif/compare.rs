@@ -1,5 +1,7 @@
 //! Both sides of a what-if in the same words: steps in order, and sums turn by turn.
 
+use super::{changes::Changes, record::Shape};
+use crate::context;
 use domain::{
     Committed, EventBody, PrivateEntry, Step, Take, Usage,
     commit::IdleReason,
@@ -102,23 +104,83 @@ pub struct Difference {
     pub round: u32,
     pub recorded: Option<Move>,
     pub tried: Move,
+    /// What is otherwise in the request, or in the inputs of the calls; only where both sides make one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changes: Option<Changes>,
 }
 
-/// How many steps are the same, the first that is another one, and the first request with other bytes.
-pub fn part(recorded: &[Move], tried: &[Move]) -> (u64, Option<Difference>, Option<Difference>) {
-    let differ = |at: usize| {
+impl Difference {
+    /// At step `at` of those that were tried.
+    pub fn of(recorded: &[Move], tried: &[Move], at: usize) -> Self {
         let tried = tried[at].clone();
-        Difference { turn: tried.turn, round: tried.round, recorded: recorded.get(at).cloned(), tried }
-    };
+        let recorded = recorded.get(at).cloned();
+        Difference { turn: tried.turn, round: tried.round, recorded, tried, changes: None }
+    }
+}
+
+/// Where both sides part, as places among the steps that were tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parting {
+    /// How many steps are the same.
+    pub same: usize,
+    /// The first that is another one.
+    pub step: Option<usize>,
+    /// The first request with other bytes.
+    pub request: Option<usize>,
+}
+
+pub fn part(recorded: &[Move], tried: &[Move]) -> Parting {
     let same = recorded.iter().zip(tried).take_while(|(one, other)| one.is_like(other)).count();
-    let first_step = (same < tried.len()).then(|| differ(same));
+    let step = (same < tried.len()).then_some(same);
     // Behind the first other step, requests have no counterpart to be held against.
     let other_bytes =
         recorded.iter().zip(tried).take(same).position(|(one, other)| {
             one.sha256().is_some() && other.sha256().is_some() && one.sha256() != other.sha256()
         });
-    let other_request = first_step.as_ref().filter(|step| matches!(step.tried.what, What::Request { .. })).cloned();
-    (same as u64, first_step, other_bytes.map(differ).or(other_request))
+    let other_request = step.filter(|at| matches!(tried[*at].what, What::Request { .. }));
+    Parting { same, step, request: other_bytes.or(other_request) }
+}
+
+/// What a step was made of, for whoever wants to see what is otherwise in it.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    Request(Shape),
+    /// Ids of the calls.
+    Calls(Vec<String>),
+}
+
+/// What steps were made of, by their place among the steps of their side.
+pub type Origins = BTreeMap<usize, Origin>;
+
+/// What one side did at a place where both do the same kind of thing.
+#[derive(Clone, Debug)]
+pub enum Side {
+    Request {
+        shape: Shape,
+        /// What of the log the strategy is given.
+        entries: Vec<LogEntry>,
+    },
+    /// The calls, as the log has them.
+    Calls(Vec<LogEntry>),
+}
+
+impl Side {
+    /// `log`: of that side.
+    pub fn of(origin: &Origin, log: &[LogEntry]) -> Self {
+        match origin {
+            Origin::Request(shape) => {
+                Side::Request { shape: shape.clone(), entries: context::entries(log, &shape.slice) }
+            }
+            Origin::Calls(ids) => {
+                let entry = |id: &String| log.iter().find(|entry| entry.event.id == *id).cloned();
+                Side::Calls(ids.iter().filter_map(entry).collect())
+            }
+        }
+    }
+
+    pub fn is_like(&self, other: &Side) -> bool {
+        matches!((self, other), (Side::Request { .. }, Side::Request { .. }) | (Side::Calls(_), Side::Calls(_)))
+    }
 }
 
 /// What one turn came to.

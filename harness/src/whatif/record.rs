@@ -1,6 +1,9 @@
 //! What a recorded session can answer: its inputs turn by turn, its model answers, its tool results.
 
-use super::{Error, Move, compare};
+use super::{
+    Error, Move,
+    compare::{self, Origin, Origins},
+};
 use crate::{
     SessionState,
     intake::{Closing, Outcome},
@@ -8,7 +11,7 @@ use crate::{
     state::{Op, Slice},
 };
 use domain::{
-    Committed, EventBody, PrivateEntry, Status, Take,
+    Committed, EventBody, PrivateEntry, Status, Step, Take,
     agent::StrategyRef,
     commit::Closed,
     committed::{ActivityResult, Recording},
@@ -29,6 +32,7 @@ pub struct Record {
     /// What was sent, turn by turn, from this one on.
     pub inputs: VecDeque<Vec<Mail>>,
     pub moves: Vec<Move>,
+    pub origins: Origins,
     /// The commits from the turn on.
     pub commits: Vec<Committed>,
     /// Mail that is no input and no answer.
@@ -129,6 +133,7 @@ impl Record {
             log: Vec::new(),
             inputs: VecDeque::new(),
             moves: Vec::new(),
+            origins: Origins::new(),
             commits: Vec::new(),
             left_out: 0,
             requests: VecDeque::new(),
@@ -153,8 +158,10 @@ impl Record {
                     };
                     self.ended(&call.tool_use_id, end);
                 }
-                (Some(Op::ListTools {}), Some(Outcome::List { outcome })) => self.lists.push_back(Ok(outcome.clone())),
-                (Some(Op::ListTools {}), _) if closing.how != Closed::Cancelled => {
+                (Some(Op::ListTools { .. }), Some(Outcome::List { outcome })) => {
+                    self.lists.push_back(Ok(outcome.clone()))
+                }
+                (Some(Op::ListTools { .. }), _) if closing.how != Closed::Cancelled => {
                     self.lists.push_back(Err(closing.how.clone()));
                 }
                 _ => {}
@@ -165,17 +172,18 @@ impl Record {
             open.filter(|call| ids.contains(&call.tool_use_id)).cloned().collect::<Vec<Call>>()
         };
         if let Some(Requested { purpose, slice, strategy, suffix, agent, .. }) = made {
-            self.requests.push_back(Request {
-                made: Shape {
-                    purpose: *purpose,
-                    slice: slice.clone(),
-                    strategy: strategy.clone(),
-                    suffix: suffix.clone(),
-                    snapshot: agent.snapshot.clone(),
-                },
-                sha256: None,
-                end: None,
-            });
+            let made = Shape {
+                purpose: *purpose,
+                slice: slice.clone(),
+                strategy: strategy.clone(),
+                suffix: suffix.clone(),
+                snapshot: agent.snapshot.clone(),
+            };
+            self.origins.insert(self.moves.len(), Origin::Request(made.clone()));
+            self.requests.push_back(Request { made, sha256: None, end: None });
+        }
+        if let Step::Execute { calls } = &committed.commit.step {
+            self.origins.insert(self.moves.len(), Origin::Calls(calls.clone()));
         }
         let (turn, round) =
             made.map_or((state.summary.turn + begins(committed), state.round), |made| (made.turn, made.round));
@@ -259,6 +267,11 @@ impl Record {
 
     fn recalled(&mut self, tool_use_id: &str) -> Option<&mut Recalled> {
         self.calls.iter_mut().rfind(|known| known.tool_use_id == tool_use_id)
+    }
+
+    /// The whole log, as it went on then.
+    pub fn log_to_its_end(&self) -> Vec<LogEntry> {
+        self.log.iter().cloned().chain(self.commits.iter().flat_map(Committed::entries)).collect()
     }
 
     /// What became of this very request. `is_same_so_far`: everything before it was as it was then.

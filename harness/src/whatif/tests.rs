@@ -1,6 +1,6 @@
 //! Sessions of the test kit, gone through again.
 
-use super::{Asked, End, Input, Need, Record, Report, Trial, Variant, What};
+use super::{Asked, Changes, End, Input, Need, Record, Report, Side, Trial, Variant, What};
 use crate::{
     context::{self, Shape},
     frame::Ask,
@@ -71,7 +71,7 @@ fn play(session: &mut Session, said: &[Said], is_there: bool) {
             }
             Op::Timer { .. } => session.finish(&activity, Ok(crate::Outcome::Done {})),
             Op::Collect { .. } => session.collected(&activity),
-            Op::ListTools {} => session.tools_listed(&activity, is_there),
+            Op::ListTools { .. } => session.tools_listed(&activity, is_there),
             other => panic!("{other:?}"),
         }
         session.settle();
@@ -294,6 +294,46 @@ fn a_call_that_was_not_made_then_ends_it() {
         (differs.end, differs.answered.calls_recorded),
         (End::Call { turn: 1, round: 1, name: "bash".into() }, 0)
     );
+}
+
+#[test]
+fn where_both_sides_part_it_is_known_what_each_did() {
+    let recording = recorded(("loop", 1), TURNS).recording();
+    let (same, _) = tried(&recording, &input(1, Variant::default()), None);
+    assert!(same.sides().iter().all(Option::is_none));
+
+    let strategy = StrategyRef { name: "window".into(), version: 1, params: json!({"rounds": 1, "leap": 1}) };
+    let (trial, _) = tried(&recording, &input(1, Variant { strategy: Some(strategy), ..Variant::default() }), None);
+    let [None, Some((recorded_side, tried_side))] = trial.sides() else { panic!("only a request is another one") };
+    let body = |side: Side| match side {
+        Side::Request { shape, entries } => {
+            kit::body(&entries, Shape { strategy: &shape.strategy, suffix: &shape.suffix, purpose: shape.purpose })
+        }
+        Side::Calls(calls) => panic!("{calls:?}"),
+    };
+    let (one, other) = (body(recorded_side), body(tried_side));
+    let count = |body: &Value| body["messages"].as_array().unwrap().len();
+    assert!(count(&one) > count(&other), "the window is narrower");
+    let changes = Changes::between(&one, &other);
+    assert!(changes.shown[0].at.starts_with("messages["), "{changes:?}");
+    assert_eq!(trial.report(&input(1, Variant::default()), &BTreeMap::new()).strategies, ["window@1"]);
+
+    let session = recorded(("loop", 1), &[&[("looking", &["bash"], 10), ("done", &[], 10)]]);
+    let other = json!({"command": "make test"});
+    let call = Call { input_sha256: "00".into(), input: Json::Inline { value: other.clone() }, ..first_call(&session) };
+    let mut model = |request: &Asked, _: &Value| calls(request, std::slice::from_ref(&call));
+    let planned = input(1, Variant { harness: named("plan-act", 1), ..Variant::default() });
+    let (trial, _) = tried(&session.recording(), &planned, Some(&mut model));
+    let [Some((Side::Calls(then), Side::Calls(now))), Some(_)] = trial.sides() else { panic!("{:?}", trial.sides()) };
+    let inputs = |side: &[domain::session::LogEntry]| match &side {
+        [domain::session::LogEntry { event: domain::Event { body, .. }, .. }] => match body {
+            domain::EventBody::AgentToolUse { input: Json::Inline { value }, .. } => value.clone(),
+            other => panic!("{other:?}"),
+        },
+        calls => panic!("{calls:?}"),
+    };
+    assert_eq!(inputs(&now), other);
+    assert_ne!(inputs(&then), other);
 }
 
 #[test]

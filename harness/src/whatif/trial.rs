@@ -5,7 +5,7 @@
 
 use super::{
     Answered, End, Input, Left, Pair, Record, Report, Totals, Words,
-    compare::{self, Move},
+    compare::{self, Difference, Move, Origin, Origins, Side},
     record::{CallEnd, ModelEnd, Shape},
 };
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     state::{Blocked, Blocker, Op, Pending, Slice},
 };
 use domain::{
-    Commit, Committed, Content, Event, EventBody, PrivateEntry, Status, Summary, Take, Time,
+    Commit, Committed, Content, Event, EventBody, PrivateEntry, Status, Step, Summary, Take, Time,
     agent::{AgentFacts, HarnessRef},
     commit::{Closed, Fork},
     committed::{ActivityResult, NamedResult},
@@ -45,6 +45,7 @@ pub struct Trial {
     now: Time,
     turns_left: u64,
     moves: Vec<Move>,
+    origins: Origins,
     answered: Answered,
     end: Option<End>,
     /// The last answer was a model's own failure: what the harness waits for has to be waited for.
@@ -96,6 +97,7 @@ impl Trial {
             now,
             turns_left,
             moves: Vec::new(),
+            origins: Origins::new(),
             answered: Answered::default(),
             end: None,
             is_failing: false,
@@ -168,6 +170,9 @@ impl Trial {
         self.keep(&commit);
         self.state.apply(&commit, intake);
         let (turn, round) = (self.state.summary.turn, self.state.round);
+        if let Step::Execute { calls } = &commit.step {
+            self.origins.insert(self.moves.len(), Origin::Calls(calls.clone()));
+        }
         self.moves.extend(compare::moved(turn, round, &commit.step, found));
         self.closed.clear();
         self.mailbox.retain(|mail| !commit.takes.iter().any(|take| take.mail() == Some(mail.id())));
@@ -217,9 +222,10 @@ impl Trial {
     pub fn recall(&mut self, asked: &Asked, sha256: &str) -> bool {
         if let Some(last) = self.moves.last_mut() {
             last.know(Some(sha256));
+            self.origins.insert(self.moves.len() - 1, Origin::Request(asked.shape.clone()));
         }
-        let (same, first_step, first_request) = compare::part(&self.record.moves, &self.moves);
-        let is_same_so_far = first_step.is_none() && first_request.is_none() && same == self.moves.len() as u64;
+        let parting = compare::part(&self.record.moves, &self.moves);
+        let is_same_so_far = parting.step.is_none() && parting.request.is_none() && parting.same == self.moves.len();
         let Some(end) = self.record.answer(&asked.shape, sha256, is_same_so_far) else { return false };
         self.answered.requests_recorded += 1;
         self.is_failing = false;
@@ -285,11 +291,11 @@ impl Trial {
                 self.results.insert(activity.to_owned(), ActivityResult { rest: json!(outcome), ..Default::default() });
                 self.finish(activity, Ok(Outcome::Collect { outcome }));
             }
-            Op::ListTools {} => match self.record.listed() {
+            Op::ListTools { .. } => match self.record.listed() {
                 Some(Err(how)) => self.finish(activity, Err(how)),
                 known => {
                     // No server is asked: what the session knows of them by now is all there is.
-                    let nothing = || ListOutcome { listed: None, problems: Vec::new() };
+                    let nothing = || ListOutcome { listed: None, problems: Vec::new(), hand_lost: false };
                     let outcome = known.and_then(Result::ok).unwrap_or_else(nothing);
                     let result = ActivityResult { rest: json!(outcome), ..Default::default() };
                     self.results.insert(activity.to_owned(), result);
@@ -409,10 +415,40 @@ impl Trial {
         words
     }
 
+    /// Both sides of the first other step and of the first other request, where both sides do the same kind of thing: of a
+    /// [`Report`], what `changes` are made of.
+    pub fn sides(&self) -> [Option<(Side, Side)>; 2] {
+        let parting = compare::part(&self.record.moves, &self.moves);
+        if parting.step.is_none() && parting.request.is_none() {
+            return [None, None];
+        }
+        let log = self.record.log_to_its_end();
+        [parting.step, parting.request].map(|at| {
+            let at = at?;
+            let recorded = Side::of(self.record.origins.get(&at)?, &log);
+            let tried = Side::of(self.origins.get(&at)?, &self.log);
+            recorded.is_like(&tried).then_some((recorded, tried))
+        })
+    }
+
+    /// By which strategies requests were made, in the order in which they came up.
+    fn strategies(&self) -> Vec<String> {
+        let mut strategies: Vec<String> = Vec::new();
+        for origin in self.origins.values() {
+            let Origin::Request(Shape { strategy, .. }) = origin else { continue };
+            let named = format!("{}@{}", strategy.name, strategy.version);
+            if !strategies.contains(&named) {
+                strategies.push(named);
+            }
+        }
+        strategies
+    }
+
     /// `words`: of [`Trial::last_words`], which say what was expected. Of one that is not among them nobody knows.
     pub fn report(&self, input: &Input, words: &BTreeMap<String, bool>) -> Report {
         let before = &self.record.before.summary;
-        let (same_steps, first_step, first_request) = compare::part(&self.record.moves, &self.moves);
+        let parting = compare::part(&self.record.moves, &self.moves);
+        let difference = |at: usize| Difference::of(&self.record.moves, &self.moves, at);
         let words = Words { expected: input.expect.as_deref(), kept: words };
         let mut turns = self.pairs(input, &mut |last| words.say(last));
         let totals = Totals::of(&turns);
@@ -426,12 +462,13 @@ impl Trial {
             harness: summary.harness.clone(),
             model: agent.model.clone(),
             strategy: agent.strategy.clone(),
+            strategies: self.strategies(),
             shims_off: agent.shims_off.clone(),
             turns,
             totals: Some(totals),
-            same_steps,
-            first_step,
-            first_request,
+            same_steps: parting.same as u64,
+            first_step: parting.step.map(difference),
+            first_request: parting.request.map(difference),
             answered: self.answered,
             end: self.end.clone().unwrap_or(End::Complete {}),
             left_out: self.record.left_out,

@@ -6,6 +6,7 @@ Nothing here is checked; the checks are schemathesis' own.
 from __future__ import annotations
 
 import functools
+import uuid
 import zlib
 from typing import Any
 
@@ -47,6 +48,30 @@ def there() -> dict[str, str]:
         }
 
 
+def passing(names: frozenset[str]) -> dict[str, str]:
+    """Things that nobody else needs, for the parameters of one path. What is not made here is made up."""
+    known = there()
+    with anthropic.Anthropic(timeout=30) as client:
+        beta = client.beta
+        if "session_id" in names:
+            session = beta.sessions.create(agent=known["agent_id"], environment_id=known["cloud_id"]).id
+            thread = next(iter(beta.sessions.threads.list(session)))
+            return {"session_id": session, "thread_id": thread.id}
+        if "credential_id" in names:
+            vault = beta.vaults.create(display_name="passing")
+            auth = {"type": "static_bearer", "mcp_server_url": "https://mcp.example.com", "token": "a token"}
+            return {"vault_id": vault.id, "credential_id": beta.vaults.credentials.create(vault.id, auth=auth).id}
+        if "vault_id" in names:
+            return {"vault_id": beta.vaults.create(display_name="passing").id}
+        if "agent_id" in names:
+            return {"agent_id": beta.agents.create(name="passing", model=MODEL).id}
+        if "environment_id" in names:
+            return {"environment_id": beta.environments.create(name=f"passing-{uuid.uuid4()}").id}
+        if "file_id" in names:
+            return {"file_id": beta.files.upload(file=("passing.txt", b"a file", "text/plain")).id}
+    return {}
+
+
 def is_real(value: Any) -> bool:
     return zlib.crc32(repr(value).encode()) % 4 != 0
 
@@ -61,12 +86,13 @@ def map_body(context: Any, body: Any) -> Any:
 
 @schemathesis.hook
 def map_path_parameters(context: Any, path_parameters: dict[str, Any] | None) -> dict[str, Any] | None:
-    # What is deleted or archived is one that was made up: the others are needed to the end.
     operation = context.operation
+    if not path_parameters:
+        return path_parameters
+    # What is deleted or archived is made for that: the others are needed to the end, and schemathesis takes up what it saw in answers.
     ends = operation.method.upper() == "DELETE" or operation.path.endswith("/archive")
-    if not path_parameters or ends:
+    is_needed = ends and any(value in there().values() for value in path_parameters.values())
+    if not is_needed and not is_real(sorted(path_parameters.items())):
         return path_parameters
-    if not is_real(sorted(path_parameters.items())):
-        return path_parameters
-    known = there()
+    known = passing(frozenset(path_parameters)) if ends else there()
     return {name: known.get(name, value) for name, value in path_parameters.items()}

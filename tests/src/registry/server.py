@@ -1,4 +1,4 @@
-"""An index for pip and a registry for npm, each with one package: LOG. Prints its port when it listens.
+"""An index for pip, a registry for npm and a mirror for apt, each with one package that greets: LOG. Prints its port when it listens.
 
 On 127.0.0.2, which no package manager takes for the sandbox's own loopback. A line in LOG for every request.
 """
@@ -51,7 +51,60 @@ def tarball():
     return manifest, packed.getvalue()
 
 
+def tar(files, links):
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for name, text in files.items():
+            entry = tarfile.TarInfo(f"./{name}")
+            entry.size, entry.mode = len(text), 0o755
+            archive.addfile(entry, io.BytesIO(text.encode()))
+        for name, to in links.items():
+            entry = tarfile.TarInfo(f"./{name}")
+            entry.type, entry.linkname = tarfile.SYMTYPE, to
+            archive.addfile(entry)
+    return packed.getvalue()
+
+
+def deb(control, files, links):
+    """An ar archive of three members."""
+    whole = b"!<arch>\n"
+    members = {"debian-binary": b"2.0\n", "control.tar.gz": tar({"control": control}, {}), "data.tar.gz": tar(files, links)}
+    for name, data in members.items():
+        whole += f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(data):<10}`\n".encode()
+        whole += data + b"\n" * (len(data) % 2)
+    return whole
+
+
+def mirror():
+    """One package and what it depends on, for every release of Debian or Ubuntu."""
+    head = "Version: 1.0\nArchitecture: all\nMaintainer: t <t@test>\nDescription: greets\n"
+    packages = {
+        "greeting-apt": (
+            f"Package: greeting-apt\nDepends: greeting-data, libc6\n{head}",
+            {"usr/bin/greet-apt": '#!/bin/sh\ncat "$(dirname "$0")/../share/greeting/word"\n',
+             "usr/lib/python3/dist-packages/greeting_apt.py": "word = 'hello from apt'\n"},
+            {"usr/bin/greeting-apt": "/usr/bin/greet-apt"},
+        ),
+        "greeting-data": (f"Package: greeting-data\n{head}", {"usr/share/greeting/word": "hello from apt\n"}, {}),
+    }
+    index, answers = "", {}
+    for name, (control, files, links) in packages.items():
+        data = deb(control, files, links)
+        path = f"pool/{name}_1.0_all.deb"
+        answers[f"/debian/{path}"] = ("application/octet-stream", data)
+        index += f"{control}Filename: {path}\nSize: {len(data)}\nSHA256: {hashlib.sha256(data).hexdigest()}\n\n"
+    lists = {"main": index, "universe": ""}
+    release = "Origin: test\nArchitectures: amd64 arm64\nComponents: main universe\nSHA256:\n"
+    indexes = {}
+    for part, text in lists.items():
+        for arch in ("amd64", "arm64"):
+            release += f" {hashlib.sha256(text.encode()).hexdigest()} {len(text)} {part}/binary-{arch}/Packages\n"
+            indexes[f"{part}/binary-{arch}/Packages"] = text
+    return answers, {"Release": release, **indexes}
+
+
 WHEEL = wheel()
+POOL, LISTS = mirror()
 MANIFEST, TARBALL = tarball()
 
 
@@ -74,6 +127,11 @@ class Registry(http.server.BaseHTTPRequestHandler):
             "/greeting-js": ("application/json", json.dumps(document).encode()),
             "/greeting-js/-/greeting-js-1.0.0.tgz": ("application/octet-stream", TARBALL),
         }
+        answers.update(POOL)
+        dists = self.path.split("/", 4)
+        if dists[1:3] == ["debian", "dists"] and dists[4] in LISTS:
+            # Of whichever release the machine is.
+            answers[self.path] = ("text/plain", LISTS[dists[4]].encode())
         kind, body = answers.get(self.path, (None, b""))
         with open(log, "a") as file:
             file.write(f"{self.path}\n")

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 use std::path::Path;
 use steadyhand_tests::{
     client::{LoggedEvent, Mark},
+    engines::engine,
+    on_each_engine,
     service::{Options, Service},
 };
 use tokio::net::TcpListener;
@@ -56,8 +58,9 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_bad_input_has_a_result_and_the_session_goes_on() -> anyhow::Result<()> {
+on_each_engine![every_bad_input_has_a_result_and_the_session_goes_on];
+
+async fn every_bad_input_has_a_result_and_the_session_goes_on(is_temporal: bool) -> anyhow::Result<()> {
     let cases = cases();
     let mut script = json!({"version": 1, "rules": []});
     let rules = script["rules"].as_array_mut().context("made above")?;
@@ -68,7 +71,9 @@ async fn every_bad_input_has_a_result_and_the_session_goes_on() -> anyhow::Resul
     rules.push(json!({"answer": [{"text": "through"}]}));
     let script = Script::from_toml(&toml::to_string(&script)?, Path::new("bad_inputs.toml"))?;
     let model = serve(TcpListener::bind("127.0.0.1:0").await?, script)?;
-    let service = Service::start(Options::new(model.url())).await?;
+    let temporal = engine(is_temporal)?;
+    let temporal_at = temporal.as_ref().map(|temporal| (temporal.addr, "default".to_owned()));
+    let service = Service::start(Options { temporal: temporal_at, ..Options::new(model.url()) }).await?;
     let client = service.client();
     let session = client.session().await?;
     client.send(&session, "go", Mark::RetryCount).await?;

@@ -186,6 +186,7 @@ async fn scenario(
         let hands = service.hands_dir().display().to_string();
         secrets.none_in_memory(&["worker hand", &hands], &session)?;
         secrets.none_in_memory(&["launcher", &hands], "hands")?;
+        secrets.none_in_memory(&["shim", &hands], &session)?;
     }
     for folder in [service.data_dir(), service.hands_dir()] {
         secrets.none_below(&folder, &session)?;
@@ -203,21 +204,39 @@ async fn canaries_on_temporal() -> anyhow::Result<()> {
     secrets_are_where_they_belong_and_nowhere_else(true).await
 }
 
-on_each_engine!(the_operators_command_looks_everywhere_and_finds_nothing);
+on_each_engine!(
+    the_operators_command_looks_everywhere_and_finds_nothing,
+    a_secret_that_a_naive_build_gives_to_a_sandbox_is_found
+);
 
-async fn the_operators_command_looks_everywhere_and_finds_nothing(is_temporal: bool) -> anyhow::Result<()> {
+/// What the operator's command did: its exit code, what it says of each place, and all that it said.
+struct Searched {
+    code: Option<i32>,
+    places: BTreeMap<String, Value>,
+    said: String,
+}
+
+async fn search(is_temporal: bool, options: &[&str]) -> anyhow::Result<Searched> {
     let temporal = engine(is_temporal)?;
     let mut command = tokio::process::Command::new(program("steadyhand"));
-    command.args(["canary", "--json", "--", "--hands-mode", HANDS_MODE]);
+    command.args(["canary", "--json"]).args(options).args(["--", "--hands-mode", HANDS_MODE]);
     if let Some(temporal) = &temporal {
         command.args(["--temporal", &temporal.addr.to_string()]);
     }
-    let output = command.output().await?;
+    let output = command.kill_on_drop(true).output().await?;
     let said = String::from_utf8(output.stdout)?;
-    ensure!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
     let looked = said.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
+    let place = |looked: Value| Some((looked["place"].as_str()?.to_owned(), looked));
+    let places = looked.into_iter().filter_map(place).collect();
+    let said = format!("{said}{}", String::from_utf8_lossy(&output.stderr));
+    Ok(Searched { code: output.status.code(), places, said })
+}
+
+async fn the_operators_command_looks_everywhere_and_finds_nothing(is_temporal: bool) -> anyhow::Result<()> {
+    let Searched { code, places, said } = search(is_temporal, &[]).await?;
+    ensure!(code == Some(0), "{said}");
     let states: BTreeMap<&str, &str> =
-        looked.iter().filter_map(|looked| Some((looked["place"].as_str()?, looked["state"].as_str()?))).collect();
+        places.iter().filter_map(|(place, looked)| Some((place.as_str(), looked["state"].as_str()?))).collect();
     let memory = if rustix::process::geteuid().is_root() { "clean" } else { "skipped" };
     let expected = [
         ("sandbox", "clean"),
@@ -227,10 +246,27 @@ async fn the_operators_command_looks_everywhere_and_finds_nothing(is_temporal: b
         ("service log", "clean"),
         ("memory of the hand worker", memory),
         ("memory of the launcher", memory),
+        ("memory of the shim", memory),
         ("files of the running service", "clean"),
+        ("a backup", "clean"),
         ("files of the stopped service", "clean"),
     ];
     ensure!(states == BTreeMap::from(expected), "{said}");
+    Ok(())
+}
+
+async fn a_secret_that_a_naive_build_gives_to_a_sandbox_is_found(is_temporal: bool) -> anyhow::Result<()> {
+    let Searched { code, places, said } = search(is_temporal, &["--naive"]).await?;
+    ensure!(code == Some(1) && said.contains("secrets are where none may be"), "{said}");
+    let found = |place: &str| places[place]["found"].to_string();
+    ensure!(found("sandbox").contains("something in environ"), "{said}");
+    // What stood in the sandbox went through everything that a session keeps.
+    for place in ["session log", "model requests", "files of the running service", "a backup"] {
+        ensure!(found(place).contains("mcp_bearer") && !found(place).contains("refresh"), "{place}: {said}");
+    }
+    for place in ["traces", "service log", "memory of the launcher"] {
+        ensure!(places[place]["state"] != "found", "{place}: {said}");
+    }
     Ok(())
 }
 

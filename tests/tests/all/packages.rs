@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use std::path::Path;
 use steadyhand_tests::{
     client::{Client, LoggedEvent, Mark},
-    engines::{Temporal, free_addr},
+    engines::{Temporal, engine, free_addr},
+    on_each_engine,
     registry::Registry,
     service::{Options, Service},
 };
@@ -111,6 +112,67 @@ async fn scenario(service: &Service, registry: &Registry) -> anyhow::Result<()> 
     ensure!(errors.len() == 1 && errors[0].contains("pip packages could not be installed: ERROR: "), "{errors:?}");
     Ok(())
 }
+
+const SYSTEM_SCRIPT: &str = r#"
+version = 1
+[[rules]]
+when = { results = { max = 0 } }
+answer = [{ tool = "bash", input = { command = """
+greeting-apt; python3 -c 'import greeting_apt; print("import", greeting_apt.word)'
+echo "$LD_LIBRARY_PATH" | grep -c /opt/packages/apt/usr/lib/; cat /etc/dpkg/status
+""" } }]
+[[rules]]
+answer = [{ text = "Done." }]
+"#;
+
+async fn packages_of_the_system_are_unpacked_beside_it(is_temporal: bool) -> anyhow::Result<()> {
+    if !Path::new("/usr/bin/apt-get").exists() {
+        // There are none for this machine.
+        return Ok(());
+    }
+    let temporal = engine(is_temporal)?;
+    let dir = tempfile::tempdir()?;
+    let registry = Registry::start(dir.path()).await?;
+    let model =
+        serve(TcpListener::bind("127.0.0.1:0").await?, Script::from_toml(SYSTEM_SCRIPT, Path::new("apt.toml"))?)?;
+    let temporal_at = temporal.as_ref().map(|temporal| (temporal.addr, "default".to_owned()));
+    let options = Options {
+        private_addresses: vec![registry.addr],
+        registries: registry.registries(),
+        temporal: temporal_at,
+        ..Options::new(model.url())
+    };
+    let service = Service::start(options).await?;
+    let ended = of_the_system(&service, &registry).await.with_context(|| format!("{:?}", registry.asked()));
+    service.with_logs(ended)?;
+    service.stop().await.map(drop)
+}
+
+async fn of_the_system(service: &Service, registry: &Registry) -> anyhow::Result<()> {
+    let client = service.client();
+    let environment = async |package: &str| {
+        let networking = json!({"type": "limited", "allow_package_managers": true});
+        let config = json!({"type": "cloud", "networking": networking, "packages": {"apt": [package]}});
+        client.make("/v1/environments", &json!({"name": "e", "config": config})).await
+    };
+    // With what it depends on, but for what the machine has; a version may be named. Of dpkg a session sees nothing.
+    let installed = environment("greeting-apt=1.0").await?;
+    for _ in 0..2 {
+        let (said, errors) = shown(&client, &session(&client, &installed).await?).await?;
+        let expected = "hello from apt\nimport hello from apt\n1\ncat: /etc/dpkg/status: No such file or directory\n";
+        ensure!(said.starts_with(expected) && errors.is_empty(), "{said}\n{errors:?}");
+    }
+    let fetched = registry.asked().iter().filter(|asked| asked.ends_with(".deb")).count();
+    ensure!(fetched == 2, "once: {:?}", registry.asked());
+
+    let (said, errors) = shown(&client, &session(&client, &environment("nope").await?).await?).await?;
+    ensure!(said.contains("greeting-apt: command not found"), "{said}");
+    let expected = "apt packages could not be installed: E: Unable to locate package nope";
+    ensure!(errors.len() == 1 && errors[0].contains(expected), "{errors:?}");
+    Ok(())
+}
+
+on_each_engine![packages_of_the_system_are_unpacked_beside_it];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn packages_on_the_embedded_engine() -> anyhow::Result<()> {

@@ -10,7 +10,8 @@ use std::{path::Path, time::Duration};
 use steadyhand_tests::{
     client::{Client, LoggedEvent, Mark},
     engines::Temporal,
-    service::{Layout, Options, Role, Service},
+    service::{Layout, Options, Role, Service, is_strict_possible},
+    shims,
 };
 use tokio::net::TcpListener;
 
@@ -79,6 +80,46 @@ pub async fn put_away(
     let outcome = scenario(&mut service, fault.is_some()).await;
     outcome.with_context(|| service.logs())?;
     service.stop().await.map(drop)
+}
+
+/// Each hand has a disk of its own. The service ends as its shim has, and before everything else of it is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_ends_while_it_puts_a_hand_away_leaves_no_disk_mounted() -> anyhow::Result<()> {
+    if !is_strict_possible()? {
+        // No hand has a disk of its own here.
+        return Ok(());
+    }
+    let model = serve(TcpListener::bind("127.0.0.1:0").await?, Script::from_toml(SCRIPT, Path::new("parking.toml"))?)?;
+    let park_after_s = Some(PARK_AFTER_S);
+    let mut service =
+        Service::start(Options { hands_mode: "strict", park_after_s, ..Options::new(model.url()) }).await?;
+    let outcome = ended_while_parking(&mut service).await;
+    outcome.with_context(|| service.logs())?;
+    service.stop().await.map(drop)
+}
+
+async fn ended_while_parking(service: &mut Service) -> anyhow::Result<()> {
+    let client = service.client();
+    let session = client.session().await?;
+    for turn in 1..=3 {
+        let text = if turn == 1 { "make it".to_owned() } else { format!("again, {turn}") };
+        client.send(&session, &text, Mark::IdempotencyKey).await?;
+        let events = at_rest(&client, &session, turn).await?;
+        ensure!(results(&events).iter().all(|text| !text.contains("lost")), "{:?}", results(&events));
+        let hands_dir = service.hands_dir();
+        ensure!(is_mounted(&hands_dir)?, "the hand has a disk");
+        let shim = shims::shim(&hands_dir)?;
+        tokio::task::spawn_blocking(move || shim.ended()).await??;
+        service.rest().await?;
+        ensure!(!is_mounted(&hands_dir)? && is_empty(service), "what was begun is not finished");
+        service.start_missing().await?;
+    }
+    Ok(())
+}
+
+fn is_mounted(hands_dir: &Path) -> anyhow::Result<bool> {
+    let below = format!("{}/", hands_dir.display());
+    Ok(std::fs::read_to_string("/proc/self/mountinfo")?.contains(&below))
 }
 
 async fn scenario(service: &mut Service, worker_dies: bool) -> anyhow::Result<()> {

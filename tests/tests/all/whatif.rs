@@ -140,6 +140,9 @@ async fn a_session_is_gone_through_again(is_temporal: bool) -> anyhow::Result<()
         ensure!(stopped["end"]["end"] == "request" && stopped["turn"] == 2, "{stopped:#}");
         let purposes = [&stopped["first_step"]["recorded"]["purpose"], &stopped["first_step"]["tried"]["purpose"]];
         ensure!(purposes == ["summary", "answer"], "{stopped:#}");
+        ensure!(stopped["first_step"]["changes"] == stopped["first_request"]["changes"], "{stopped:#}");
+        let change = &stopped["first_request"]["changes"]["shown"][0];
+        ensure!(change["at"].as_str().is_some_and(|at| at.starts_with("messages[")), "{stopped:#}");
         ensure!(stopped["unknown"][0].as_str().is_some_and(|text| text.contains("was never made")), "{stopped:#}");
         ensure!(model.count() == asked, "no model was asked");
 
@@ -164,6 +167,10 @@ async fn a_session_is_gone_through_again(is_temporal: bool) -> anyhow::Result<()
             planned["first_request"]["tried"]["suffix"] == 1 && planned["harness"]["name"] == "plan-act",
             "{planned:#}"
         );
+        // What it adds, and nothing else.
+        let shown = planned["first_request"]["changes"]["shown"].as_array().context("both sides make a request")?;
+        let added = shown.iter().find(|change| change["recorded"].is_null()).context("it adds a message")?;
+        ensure!(added["tried"].as_str().is_some_and(|text| text.contains("plan")), "{planned:#}");
         let path = format!("/v1/sessions/{session}/whatif");
         let (status, refused) = ground.client.call(Method::POST, &path, Some(&json!({"turn": 3}))).await?;
         ensure!(status == StatusCode::BAD_REQUEST, "{refused:#}");

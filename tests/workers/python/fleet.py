@@ -2,9 +2,11 @@
 
 from collections.abc import Awaitable, Callable
 
-from temporalio.api.enums.v1 import TaskQueueType, WorkerStatus
-from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import CountWorkersRequest, DescribeTaskQueueRequest, ListWorkersRequest
+from temporalio.api.enums.v1 import DescribeTaskQueueMode, TaskQueueType, WorkerStatus
+from temporalio.api.taskqueue.v1 import TaskQueue, TaskQueueStats
+from temporalio.api.workflowservice.v1 import (
+    CountWorkersRequest, DescribeTaskQueueRequest, DescribeTaskQueueResponse, ListWorkersRequest,
+)
 from temporalio.worker import Worker
 
 from scenarios import Stage
@@ -68,3 +70,32 @@ async def a_task_queue_says_who_polls_it(stage: Stage) -> object:
             pass
         said.append([await pollers(kind) for kind in both])
     return said
+
+
+@scenario
+async def a_task_queue_says_what_waits_in_it(stage: Stage) -> object:
+    service, queue = stage.client.workflow_service, TaskQueue(name=stage.id())
+
+    async def described(**more) -> DescribeTaskQueueResponse:
+        return await service.describe_task_queue(DescribeTaskQueueRequest(
+            namespace=stage.client.namespace, task_queue=queue, report_stats=True, **more))
+
+    def steady(stats: TaskQueueStats) -> list[object]:
+        age = stats.approximate_backlog_age
+        return [stats.approximate_backlog_count, age.seconds + age.nanos > 0, stats.tasks_add_rate > 0, stats.tasks_dispatch_rate > 0]
+
+    async def said() -> list[object]:
+        default = [steady((await described(task_queue_type=kind)).stats) for kind in (1, 2)]
+        enhanced = await described(api_mode=DescribeTaskQueueMode.DESCRIBE_TASK_QUEUE_MODE_ENHANCED)
+        infos = enhanced.versions_info[""].types_info
+        return [default, {kind: steady(infos[kind].stats) for kind in sorted(infos)}]
+
+    before = await said()
+    for n in range(3):
+        await stage.client.start_workflow("Nobody", id=f"{stage.id()}-{n}", task_queue=stage.id())
+    # A server says what it knew for some seconds.
+    while (await described(task_queue_type=1)).stats.approximate_backlog_count < 3:
+        pass
+    while (after := await said())[1][1][0] < 3:
+        pass
+    return [before, after]

@@ -117,7 +117,7 @@ fn start<'a>(
             let request = Request { span_id, slice, strategy, suffix: &[], purpose: Purpose::Summary };
             call_model(ctx, state, activity, request)
         }
-        Op::Execute { call: call @ Call { kind: ToolKind::Mcp { server, tool }, .. } } => {
+        Op::Execute { call: call @ Call { kind: ToolKind::Mcp { server, tool, inside: None }, .. } } => {
             let input = McpCallInput {
                 session_id: state.session_id.clone(),
                 server: server.clone(),
@@ -165,7 +165,10 @@ fn start<'a>(
             let hand = state.hand(&call.hand).filter(|_| state.has_hand(&call.hand))?.clone();
             let host = Host::of(state, &hand);
             let (session_id, restored) = (state.session_id.clone(), state.work(&call.hand).restored);
-            let input = ExecuteInput { session_id, hand, call: call.clone(), restored, turn_event };
+            // What is built in needs no agent to say how it is run.
+            let is_mcp = matches!(call.kind, ToolKind::Mcp { .. });
+            let snapshot = is_mcp.then(|| state.summary.attributes.agent.snapshot.clone());
+            let input = ExecuteInput { session_id, hand, call: call.clone(), snapshot, restored, turn_event };
             let dispatch = move || {
                 let options = activity.on_host(
                     &host,
@@ -193,18 +196,30 @@ fn start<'a>(
             let call = ctx.execute_activity(Hands::provision, input, options);
             Box::pin(async move { Ok(Outcome::Provision { outcome: call.await.map_err(closed)? }) })
         }
-        Op::ListTools {} => {
+        // Started when the hand is there and the list before it is in the agent.
+        Op::ListTools { .. } if !state.is_startable(&pending.op) => return None,
+        Op::ListTools { hand: name } => {
             let agent = &state.summary.attributes.agent;
-            let unlisted = agent.mcp.iter().filter(|server| !server.listed);
+            let unlisted = agent.mcp.iter().filter(|server| !server.listed && server.inside == *name);
             let input = ListInput {
                 session_id: state.session_id.clone(),
                 snapshot: agent.snapshot.clone(),
                 servers: unlisted.map(|server| server.server.clone()).collect(),
+                hand: name.as_ref().and_then(|name| state.hand(name)).cloned(),
                 turn_event,
             };
-            let options = activity.outside(state, limits::LIST_TIMEOUT_MS, ActivityCancellationType::TryCancel);
-            let call = ctx.execute_activity(Hands::list_tools, input, options);
-            Box::pin(async move { Ok(Outcome::List { outcome: call.await.map_err(closed)? }) })
+            let Some(hand) = &input.hand else {
+                let options = activity.outside(state, limits::LIST_TIMEOUT_MS, ActivityCancellationType::TryCancel);
+                let call = ctx.execute_activity(Hands::list_tools, input, options);
+                return Some(Box::pin(async move { Ok(Outcome::List { outcome: call.await.map_err(closed)? }) }));
+            };
+            let host = Host::of(state, hand);
+            let dispatch = move || {
+                let options = activity.on_host(&host, limits::LIST_TIMEOUT_MS, ActivityCancellationType::TryCancel);
+                ctx.execute_activity(Hands::list_tools, input.clone(), options)
+            };
+            let first = dispatch();
+            Box::pin(async move { Ok(Outcome::List { outcome: twice(first, dispatch).await? }) })
         }
         Op::Seal { run_id } => {
             let input = SealInput {

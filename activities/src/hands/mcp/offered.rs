@@ -4,9 +4,11 @@
 //! Nothing here trusts a server: neither with the number of its pages nor with the length of anything.
 
 use domain::{
-    agent::{McpToolset, ToolFact, ToolKind, ToolSpec},
+    agent::{AgentSnapshot, McpToolset, ToolFact, ToolKind, ToolSpec},
+    event::ErrorBody,
     ids,
     limits::VIEW_BYTES_MAX,
+    outcome::{ListOutcome, Listed},
 };
 use rmcp::{
     ServiceError,
@@ -14,6 +16,7 @@ use rmcp::{
 };
 use serde::Serialize;
 use serde_json::Value;
+use store::Blobs;
 
 /// Of an agent, the built-in ones included.
 const TOOLS_MAX: usize = 256;
@@ -50,6 +53,30 @@ where
         let Some(next) = next_cursor else { return Ok(tools) };
         cursor = Some(next);
     }
+}
+
+/// The agent with the tools of the servers that answered, and what is said of the others.
+pub async fn outcome(
+    blobs: &dyn Blobs,
+    mut snapshot: AgentSnapshot,
+    answers: impl IntoIterator<Item = (McpToolset, Result<Vec<Tool>, ErrorBody>)>,
+) -> Result<ListOutcome, log::blobs::Error> {
+    let (mut servers, mut problems) = (Vec::new(), Vec::new());
+    for (toolset, answer) in answers {
+        match answer {
+            Ok(tools) => {
+                offer(&mut snapshot.tools, &toolset, tools);
+                servers.push(toolset.server);
+            }
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if servers.is_empty() {
+        return Ok(ListOutcome { listed: None, problems, hand_lost: false });
+    }
+    let tools = snapshot.tools.iter().map(fact).collect();
+    let snapshot = log::blobs::put_json(blobs, &snapshot).await?;
+    Ok(ListOutcome { listed: Some(Listed { servers, tools, snapshot }), problems, hand_lost: false })
 }
 
 /// Puts a server's tools in the place of those that it had, as far as its toolset lets the agent use them.
@@ -95,7 +122,11 @@ fn spec(toolset: &McpToolset, tool: Tool) -> Option<ToolSpec> {
         name: model_name(&toolset.server, &tool.name),
         description: tool.description.unwrap_or_default().chars().take(DESCRIPTION_CHARS_MAX).collect(),
         input_schema,
-        kind: ToolKind::Mcp { server: toolset.server.clone(), tool: tool.name.into_owned() },
+        kind: ToolKind::Mcp {
+            server: toolset.server.clone(),
+            tool: tool.name.into_owned(),
+            inside: toolset.hand().cloned(),
+        },
         policy,
     })
 }
@@ -104,7 +135,7 @@ fn json_bytes(value: &impl Serialize) -> usize {
     serde_json::to_vec(value).map_or(usize::MAX, |json| json.len())
 }
 
-pub fn fact(spec: &ToolSpec) -> ToolFact {
+fn fact(spec: &ToolSpec) -> ToolFact {
     ToolFact { name: spec.name.clone(), kind: spec.kind.clone(), policy: spec.policy }
 }
 
@@ -125,7 +156,7 @@ fn model_name(server: &str, tool: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::agent::{Policy, ToolConfig};
+    use domain::agent::{McpAt, Policy, ToolConfig};
     use serde_json::json;
     use std::collections::BTreeMap;
     use std::future::ready;
@@ -134,7 +165,7 @@ mod tests {
         let config = |enabled, policy| ToolConfig { enabled, policy };
         McpToolset {
             server: "s".into(),
-            url: "https://s.test".into(),
+            at: McpAt::Url { url: "https://s.test".into() },
             default: config(true, Policy::AlwaysAsk),
             tools: BTreeMap::from([
                 ("off".to_owned(), config(false, Policy::AlwaysAsk)),

@@ -22,6 +22,7 @@ pub(in crate::model) struct Assembler {
     stop: Option<Map<String, Value>>,
     usage: Map<String, Value>,
     ended: bool,
+    held_bytes: usize,
 }
 
 struct Block {
@@ -29,7 +30,7 @@ struct Block {
     /// Where it stands in the answer.
     position: usize,
     /// The JSON text of the input so far.
-    input: String,
+    input: tool_input::Text,
     open: bool,
 }
 
@@ -46,6 +47,11 @@ impl Assemble for Assembler {
                 error.column()
             ))
         })?;
+        // What an input adds is known where it is cut.
+        self.held_bytes += match data["delta"]["type"].as_str() {
+            Some("input_json_delta") => 0,
+            _ => event.data.len(),
+        };
         let Value::Object(mut data) = data else {
             return Err(broken("an event of the answer is not a JSON object"));
         };
@@ -79,6 +85,10 @@ impl Assemble for Assembler {
 
     fn is_whole(&self) -> bool {
         self.ended
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.held_bytes
     }
 
     fn finish(mut self, on_delta: &mut OnDelta<'_>) -> Result<Answer, Failure> {
@@ -127,7 +137,7 @@ impl Assembler {
         let fields = object(data.remove("content_block"), "content_block_start")?;
         let position = self.blocks.len();
         on_delta(Delta::BlockStart { index: position, kind: kind(&fields) });
-        self.blocks.insert(index, Block { fields, position, input: String::new(), open: true });
+        self.blocks.insert(index, Block { fields, position, input: tool_input::Text::default(), open: true });
         Ok(())
     }
 
@@ -152,7 +162,9 @@ impl Assembler {
             }
             "input_json_delta" => {
                 let json = text(delta.remove("partial_json")).unwrap_or_default();
-                block.input.push_str(&json);
+                let before = block.input.as_str().len();
+                block.input.push(&json);
+                self.held_bytes = self.held_bytes + block.input.as_str().len() - before;
                 on_delta(Delta::InputJson { index: at, json });
             }
             "citations_delta" => {
@@ -181,7 +193,7 @@ impl Assembler {
     fn block_stop(&mut self, index: u64, on_delta: &mut OnDelta<'_>) {
         let Some(block) = self.blocks.get_mut(&index).filter(|block| block.open) else { return };
         block.open = false;
-        if block.fields.contains_key("input") || !block.input.is_empty() {
+        if block.fields.contains_key("input") || !block.input.as_str().is_empty() {
             self.bad_inputs.extend(block.close_input());
         }
         on_delta(Delta::BlockStop { index: block.position });
@@ -206,7 +218,7 @@ impl Block {
     /// Sets the input from its text; without any text the block began with its input, mostly `{}`.
     fn close_input(&mut self) -> Option<BadInput> {
         let text = std::mem::take(&mut self.input);
-        if text.trim().is_empty() && self.fields.get("input").is_some_and(Value::is_object) {
+        if text.as_str().trim().is_empty() && self.fields.get("input").is_some_and(Value::is_object) {
             return None;
         }
         let id = self.fields.get("id").and_then(Value::as_str).unwrap_or_default();

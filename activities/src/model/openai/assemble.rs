@@ -15,10 +15,14 @@ use crate::model::{
     transport::{Assemble, Flow, broken},
 };
 
+/// What a call takes beside its arguments, roughly: a server may begin them without end.
+const CALL_BYTES: usize = 256;
+
 pub(super) struct Assembler<'a> {
     ids: Ids<'a>,
     request_bytes: usize,
     answer_bytes: usize,
+    held_bytes: usize,
     model_id: String,
     /// In the order in which they began.
     blocks: Vec<Block>,
@@ -41,7 +45,7 @@ struct Call {
     /// The id that the answer has.
     id: String,
     name: String,
-    arguments: String,
+    arguments: tool_input::Text,
     /// The preview of its start waits for the name.
     announced: bool,
 }
@@ -53,6 +57,7 @@ impl<'a> Assembler<'a> {
             ids: Ids::of(request),
             request_bytes,
             answer_bytes: 0,
+            held_bytes: 0,
             model_id: String::new(),
             blocks: Vec::new(),
             refused: false,
@@ -100,6 +105,10 @@ impl Assemble for Assembler<'_> {
         self.done || self.finish_reason.is_some()
     }
 
+    fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
     fn finish(mut self, on_delta: &mut OnDelta<'_>) -> Result<Answer, Failure> {
         if !self.is_whole() {
             return Err(broken("the answer ended without a finish_reason"));
@@ -142,6 +151,7 @@ impl Assembler<'_> {
     /// All text is one block, wherever it stands among the calls.
     fn text(&mut self, more: &str, on_delta: &mut OnDelta<'_>) {
         self.answer_bytes += more.len();
+        self.held_bytes += more.len();
         let at = self.blocks.iter().position(|block| matches!(block, Block::Text(_)));
         let index = at.unwrap_or_else(|| {
             self.blocks.push(Block::Text(String::new()));
@@ -160,12 +170,13 @@ impl Assembler<'_> {
         let function = &part["function"];
         let at = self.find_call(index, said_id).unwrap_or_else(|| {
             let id = self.ids.pick(said_id, self.blocks.len());
+            self.held_bytes += CALL_BYTES;
             self.blocks.push(Block::Call(Call {
                 index,
                 said_id: said_id.to_owned(),
                 id,
                 name: String::new(),
-                arguments: String::new(),
+                arguments: tool_input::Text::default(),
                 announced: false,
             }));
             self.blocks.len() - 1
@@ -181,10 +192,12 @@ impl Assembler<'_> {
             whole => whole.to_string(),
         };
         self.answer_bytes += more.len();
-        call.arguments.push_str(&more);
+        let before = call.arguments.as_str().len();
+        call.arguments.push(&more);
+        self.held_bytes = self.held_bytes + call.arguments.as_str().len() - before;
         if !call.name.is_empty() {
             if call.announce(at, on_delta) {
-                let json = call.arguments.clone();
+                let json = call.arguments.as_str().to_owned();
                 if !json.is_empty() {
                     on_delta(Delta::InputJson { index: at, json });
                 }

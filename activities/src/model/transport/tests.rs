@@ -1,5 +1,7 @@
 use std::sync::Arc;
 
+use serde_json::json;
+
 use super::*;
 use crate::model::{
     Model, Outcome, anthropic,
@@ -206,8 +208,33 @@ async fn an_endless_event_is_stopped() {
     bytes.resize(EVENT_BYTES_MAX + 1024, b'x');
     let server = RawServer::start([Reply::SendAndHang(bytes)]).await;
     let failed = failure(&*client(&server.url, patient()), &request("hi")).await;
-    assert_eq!(failed.class, FailureClass::Stream);
-    assert_eq!(failed.message, "failed to read an event of more than 8388608 bytes");
+    assert_eq!(failed.class, FailureClass::Request, "it is not asked for again");
+    assert!(failed.message.contains("too long to be kept: more than 75497472 bytes"), "{}", failed.message);
+}
+
+#[tokio::test]
+async fn what_is_kept_of_an_answer_is_bounded_and_inputs_count_as_what_is_kept_of_them() {
+    let event = |value: serde_json::Value| format!("event: {}\ndata: {value}\n\n", value["type"].as_str().unwrap());
+    let piece = "x".repeat(4 << 20);
+    let answer = |block: serde_json::Value, delta: serde_json::Value, pieces: usize| {
+        let whole = hello();
+        let (start, end) = (whole.find("event: content_block_start"), whole.find("event: content_block_stop"));
+        let begun = event(json!({"type": "content_block_start", "index": 0, "content_block": block}));
+        let more = event(json!({"type": "content_block_delta", "index": 0, "delta": delta}));
+        stream(&[&whole[..start.unwrap()], &begun, &more.repeat(pieces), &whole[end.unwrap()..]].concat())
+    };
+    let input = json!({"type": "tool_use", "id": "toolu_1", "name": "bash", "input": {}});
+    let more = json!({"type": "input_json_delta", "partial_json": piece});
+    let server = RawServer::start([Reply::SendAndClose(answer(input, more, 20))]).await;
+    let kept = testing::answer(&*client(&server.url, patient()), &request("hi")).await;
+    assert!(kept.bad_inputs[0].error.starts_with("the input has 83886080 bytes"), "{}", kept.bad_inputs[0].error);
+    assert_eq!(kept.blocks[0]["input"]["TOO_LARGE"].as_str().map(str::len), Some(2048));
+
+    let more = json!({"type": "text_delta", "text": piece});
+    let text = answer(json!({"type": "text", "text": ""}), more, 17);
+    let server = RawServer::start([Reply::SendAndClose(text)]).await;
+    let failed = failure(&*client(&server.url, patient()), &request("hi")).await;
+    assert_eq!((failed.class, server.requests().len()), (FailureClass::Request, 1));
 }
 
 #[tokio::test]

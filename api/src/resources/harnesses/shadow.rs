@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::ablation::Roots;
+use super::sample::{Roots, Sample};
 use super::{ablation, resolve};
 use crate::app::App;
 use crate::body::JsonBody;
@@ -35,6 +35,12 @@ pub struct Ablate {
     model: String,
     #[serde(default)]
     agent: Option<String>,
+    /// Only sessions that were made within so many seconds.
+    #[serde(default)]
+    age_s: Option<u64>,
+    /// Only these sessions.
+    #[serde(default)]
+    session_ids: Vec<String>,
     #[serde(default)]
     sessions: Option<usize>,
     /// The first turns of each session; all of them if left out.
@@ -114,7 +120,8 @@ pub async fn begin(
 /// Sessions that can be read, none of which shares turns with another one.
 async fn unrelated(app: &App, body: &Ablate, wanted: usize) -> Result<Vec<String>> {
     let (mut roots, mut sessions) = (Roots::default(), Vec::new());
-    for session_id in ablation::sample(app, Some(&body.model), body.agent.as_deref()).await? {
+    let sample = Sample { agent: body.agent.clone(), age_s: body.age_s, session_ids: body.session_ids.clone() };
+    for session_id in sample.sessions(app, Some(&body.model)).await? {
         if sessions.len() == wanted {
             break;
         }

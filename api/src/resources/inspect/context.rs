@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::replay::read;
 use crate::app::App;
-use crate::error::{ApiError, Result};
+use crate::error::{ApiError, Kind, Result};
 use crate::query::{Param, Query};
 use crate::resources::harnesses;
 
@@ -42,7 +42,7 @@ pub async fn context(State(app): State<App>, Path(id): Path<String>, query: Quer
     let requests = requests.map_err(ApiError::internal)?;
     let is_meant =
         |made: &Requested| turn.is_none_or(|turn| made.turn == turn) && round.is_none_or(|round| made.round == round);
-    let at = requests.iter().rposition(is_meant).ok_or_else(|| ApiError::not_found("model request of session", &id))?;
+    let at = requests.iter().rposition(is_meant).ok_or_else(|| no_request(&requests, turn))?;
     let as_made = &requests[at];
     let shown = match other.clone() {
         Some(strategy) => as_made.by(strategy),
@@ -80,6 +80,22 @@ pub async fn context(State(app): State<App>, Path(id): Path<String>, query: Quer
         "is_as_sent": sent.as_ref().map(|sent| *sent == sha256),
         "request": body,
     })))
+}
+
+/// Which there are, for who asked for another one.
+fn no_request(requests: &[Requested], turn: Option<u64>) -> ApiError {
+    let not_found = |message: String| ApiError::new(Kind::NotFound, message);
+    let (Some(first), Some(last)) = (requests.first(), requests.last()) else {
+        return not_found("the session has not asked a model yet".to_owned());
+    };
+    let turn = turn.unwrap_or(last.turn);
+    match requests.iter().filter(|made| made.turn == turn).map(|made| made.round).max() {
+        Some(rounds) => not_found(format!("turn {turn} has no request of that round: rounds are 1 to {rounds}")),
+        None => {
+            let (first, last) = (first.turn, last.turn);
+            not_found(format!("there is no model request in turn {turn}: turns with one are {first} to {last}"))
+        }
+    }
 }
 
 /// `name` or `name@version`, with parameters as JSON.

@@ -6,7 +6,7 @@ use domain::Time;
 use domain::limits::{GATE_SESSIONS_MAX, ROLLOUT_STAGES_MAX};
 use domain::rollout::{Gate, Origin, Price, Recorded, RolloutInput, Spec, Watch};
 use harness::rollout::{Rollout, threshold};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
@@ -90,7 +90,7 @@ pub async fn create(State(app): State<App>, JsonBody(body): JsonBody<CreateRollo
     if wanted > GATE_SESSIONS_MAX {
         return Err(ApiError::field("gate.sessions", format!("must be at most {GATE_SESSIONS_MAX}")));
     }
-    let after = gate.age_s.map(|age| now - SignedDuration::from_secs(i64::try_from(age).unwrap_or(i64::MAX / 1000)));
+    let after = gate.age_s.map(|age| harnesses::since(now, age));
     let sample = sample(&app, |row| {
         let is_young = after.is_none_or(|after| row.created_at >= after);
         let is_meant = agent.as_deref().is_none_or(|agent| row.agent_id == agent);

@@ -89,15 +89,17 @@ async fn order(State(app): State<App>, Path((id, order)): Path<(String, String)>
     };
     let row = fresh(&app, &id).await?;
     if row.state.is_over() {
-        return Err(over());
+        return Err(over(&row));
     }
     if to == Order::Promote && matches!(row.state.phase, Phase::Gating {}) {
-        return Err(ApiError::conflict("the gate is not passed: nothing is promoted before it is"));
+        let possible = if row.state.paused { "resume or rollback" } else { "pause or rollback" };
+        let message = format!("the gate is not passed: nothing is promoted before it is; possible now: {possible}");
+        return Err(ApiError::conflict(message));
     }
     let command = Command { id: ids::new(ids::ROLLOUT_ORDER), to };
     match app.gateway.signal(&id, signal::COMMAND, &command, &command.id).await {
         Ok(()) => {}
-        Err(gateway::Error::NotFound { .. }) => return Err(over()),
+        Err(gateway::Error::NotFound { .. }) => return Err(over(&fresh(&app, &id).await?)),
         Err(error) => return Err(error.into()),
     }
     let followed = tokio::time::timeout(ORDER_TIME_MAX, followed(&app, &id, &command.id)).await;
@@ -108,8 +110,16 @@ async fn order(State(app): State<App>, Path((id, order)): Path<(String, String)>
     Ok(Json(shown))
 }
 
-fn over() -> ApiError {
-    ApiError::conflict("the rollout is over: to undo it, make one in the other direction")
+fn over(row: &RolloutRow) -> ApiError {
+    let (from, to) = (&row.state.spec.from, &row.state.spec.to);
+    ApiError::conflict(match &row.state.phase {
+        Phase::Promoted {} => format!("the rollout is over, promoted: to undo it, make one from {to} to {from}"),
+        Phase::RolledBack { .. } | Phase::Stopped { .. } => {
+            format!("the rollout is over and takes no order: to try {to} again, make another one from {from} to {to}")
+        }
+        // Its end was heard of before it could be read.
+        Phase::Gating {} | Phase::Ramping { .. } => "the rollout is over".to_owned(),
+    })
 }
 
 /// Until a decision took an order.

@@ -3,7 +3,7 @@
 
 use domain::HandName;
 use domain::agent::{
-    self, AgentFacts, McpFact, McpToolset, ModelParams, Policy, ToolConfig, ToolFact, ToolKind, ToolSpec,
+    self, AgentFacts, McpAt, McpFact, McpToolset, ModelParams, Policy, ToolConfig, ToolFact, ToolKind, ToolSpec,
 };
 use domain::content::BlobRef;
 use harness::whatif::OtherModel;
@@ -17,7 +17,7 @@ use crate::app::App;
 use crate::error::{ApiError, Result};
 use crate::resources::agents::model::{Effort, Speed};
 use crate::resources::agents::snapshot::AgentSnapshot;
-use crate::resources::agents::tools::{Judge, NamedHand, PermissionPolicy, Tool, WEB_FETCH};
+use crate::resources::agents::tools::{Judge, McpServer, NamedHand, PermissionPolicy, Tool, WEB_FETCH};
 
 /// A tool of `agent_toolset_20260401`, as the model is told of it.
 #[derive(Clone, PartialEq, Debug)]
@@ -72,7 +72,12 @@ pub async fn keep(app: &App, agent: &AgentSnapshot) -> Result<AgentFacts> {
         mcp: toolsets(agent),
         web_fetch: web_fetch(agent).filter(|_| facts.iter().any(|tool| tool.kind == ToolKind::Web)),
     };
-    let mcp = snapshot.mcp.iter().map(|toolset| McpFact { server: toolset.server.clone(), listed: false }).collect();
+    let fact_of = |toolset: &McpToolset| McpFact {
+        server: toolset.server.clone(),
+        listed: false,
+        inside: toolset.hand().cloned(),
+    };
+    let mcp = snapshot.mcp.iter().map(fact_of).collect();
     Ok(AgentFacts {
         agent_id: agent.id.clone(),
         version: agent.version,
@@ -89,16 +94,19 @@ pub async fn keep(app: &App, agent: &AgentSnapshot) -> Result<AgentFacts> {
     })
 }
 
-/// Whoever works in a self-hosted environment has one sandbox, and knows of no other.
+/// Whoever works in a self-hosted environment has one sandbox, and knows of no other, nor of servers in it.
 pub fn check_hands(agent: &AgentFacts, self_hosted: bool) -> Result<()> {
-    match agent.hands.first() {
-        Some(name) if self_hosted => {
-            let problem =
-                format!("the agent's hand {name}: tools of a self-hosted environment run where its workers are");
-            Err(ApiError::field("agent", problem))
-        }
-        _ => Ok(()),
+    let server = agent.mcp.iter().find(|server| server.inside.is_some());
+    let what = match (agent.hands.first(), server) {
+        (Some(name), _) => format!("the agent's hand {name}"),
+        (None, Some(server)) => format!("the agent's MCP server {} of type stdio", server.server),
+        (None, None) => return Ok(()),
+    };
+    if !self_hosted {
+        return Ok(());
     }
+    let problem = format!("{what}: tools of a self-hosted environment run where its workers are");
+    Err(ApiError::field("agent", problem))
 }
 
 /// The agent as clients see it, out of the stored snapshot.
@@ -203,15 +211,19 @@ fn web_fetch(agent: &AgentSnapshot) -> Option<agent::WebFetch> {
 fn toolsets(agent: &AgentSnapshot) -> Vec<McpToolset> {
     let toolset = |tool: &Tool| {
         let Tool::McpToolset(toolset) = tool else { return None };
-        let server = agent.mcp_servers.iter().find(|server| server.name == toolset.mcp_server_name)?;
+        let server = agent.mcp_servers.iter().find(|server| server.name() == toolset.mcp_server_name)?;
+        let at = match server {
+            McpServer::Url(server) => McpAt::Url { url: server.url.clone() },
+            McpServer::Stdio(server) => McpAt::Inside { inside: server.program()? },
+        };
         let default = &toolset.default_config;
         let tools = toolset.configs.iter().map(|config| {
             let (enabled, policy) = (config.enabled, policy(config.permission_policy));
             (config.name.clone(), ToolConfig { enabled, policy })
         });
         Some(McpToolset {
-            server: server.name.clone(),
-            url: server.url.clone(),
+            server: server.name().to_owned(),
+            at,
             default: ToolConfig { enabled: default.enabled, policy: policy(default.permission_policy) },
             tools: tools.collect(),
         })

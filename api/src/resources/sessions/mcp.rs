@@ -4,7 +4,7 @@
 //! Whether a session takes a change of its agent is seen in its log alone. Until then egress knows the servers of both agents,
 //! so that neither the change nor its loss leaves a session with servers that cannot be called.
 
-use domain::agent::{AgentFacts, AgentSnapshot, ToolKind};
+use domain::agent::{AgentFacts, AgentSnapshot, McpAt, ToolKind};
 use domain::egress::{Domains, McpServer, Reply, Request};
 use domain::session::{Attributes, Mail};
 use http::Uri;
@@ -28,7 +28,7 @@ pub struct McpPolicy {
 
 /// Whether egress has to know anything of this agent.
 fn reaches_out(agent: &AgentFacts) -> bool {
-    !agent.mcp.is_empty() || agent.tools.iter().any(|tool| tool.kind == ToolKind::Web)
+    agent.mcp.iter().any(|server| server.inside.is_none()) || agent.tools.iter().any(|tool| tool.kind == ToolKind::Web)
 }
 
 /// The first vault with a credential for exactly a server's URL wins; without one it is asked as anybody could ask it.
@@ -41,11 +41,13 @@ pub async fn policy(app: &App, agent: &AgentFacts, vault_ids: &[String]) -> Resu
     let web = snapshot.web_fetch.map(|settings| settings.domains);
     let mut policy = McpPolicy { web, ..McpPolicy::default() };
     for toolset in snapshot.mcp {
-        let found = credentials.iter().find(|credential| credential.is_for(&toolset.url));
-        policy.mcp_hosts.extend(authority(&toolset.url));
+        // One in a hand has the way out of the hand.
+        let McpAt::Url { url } = toolset.at else { continue };
+        let found = credentials.iter().find(|credential| credential.is_for(&url));
+        policy.mcp_hosts.extend(authority(&url));
         policy.mcp_servers.push(McpServer {
             name: toolset.server,
-            url: toolset.url,
+            url,
             credential: found.map(|found| found.token.clone()),
             refresh: found.and_then(|found| found.refresh.clone()),
         });

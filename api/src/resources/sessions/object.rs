@@ -125,7 +125,8 @@ impl Session {
             stats,
             usage: PublicUsage::from(&summary.usage),
             created_at: summary.created_at,
-            updated_at: summary.last_time.max(archived_at.unwrap_or(summary.last_time)),
+            // What a fork's log ends with may lie long before it.
+            updated_at: summary.last_time.max(summary.created_at).max(archived_at.unwrap_or(summary.last_time)),
             archived_at,
         }
     }

@@ -37,22 +37,23 @@ use tokio::{
     process::{Child, Command},
 };
 
-/// The name of what must be found, beside those of secrets.
-const CONTROL: &str = "control";
 /// For the service to come up, for the session to come to rest, and for the service to end.
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Plant a secret of every class, use them in a session, and look for them where none may be
 ///
 /// Runs a service of its own in a temporary folder, with the options after `--`. Looks into a sandbox (environment, command lines,
-/// memory, files), the log, the model's requests, traces, the service's log, the memory of hand worker and launcher (as root), and
-/// all files that the service leaves, which a backup would hold. Exit code 1 when something is found, or could not be looked at.
+/// memory, files), the log, the model's requests, traces, the service's log, the memory of hand worker, launcher and shim (as root),
+/// a backup, and all files of the service. Exit code 1 when something is found, or could not be looked at.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  steadyhand canary -- --hands-mode dev")]
 pub struct Canary {
     /// Print one JSON object a line
     #[arg(long)]
     json: bool,
+    /// Give one of the secrets to the sandbox, as a naive build would, to see that it is found
+    #[arg(long)]
+    naive: bool,
     /// Options of `steadyhand serve` that are to be tried
     #[arg(last = true, value_name = "SERVE_OPTIONS")]
     serve: Vec<String>,
@@ -85,7 +86,7 @@ impl Canary {
         let folder = tempfile::Builder::new().prefix("steadyhand-canary-").tempdir()?;
         // Users of sandboxes have to pass; what is inside is closed to them by whoever makes it.
         std::fs::set_permissions(folder.path(), Permissions::from_mode(0o711))?;
-        let looked = Trial::begin(folder.path(), &self.serve).await?.run().await?;
+        let looked = Trial::begin(folder.path(), &self.serve, self.naive).await?.run().await?;
         for looked in &looked {
             if self.json {
                 output::json(&serde_json::to_value(looked)?);
@@ -116,19 +117,15 @@ fn verdict(looked: &[Looked]) -> anyhow::Result<()> {
 }
 
 impl Looked {
-    fn of(place: &'static str, what: impl Into<String>, sees: bool, found: BTreeSet<String>) -> Self {
+    /// What was found there, the control among it.
+    fn of(place: &'static str, what: impl Into<String>, mut found: BTreeSet<String>) -> Self {
+        let sees = found.remove(CONTROL);
         let state = match (found.is_empty(), sees) {
             (false, _) => State::Found,
             (true, true) => State::Clean,
             (true, false) => State::Blind,
         };
         Looked { place, state, what: what.into(), found: found.into_iter().collect() }
-    }
-
-    /// What is found is secrets, and the control.
-    fn at(place: &'static str, what: String, mut found: BTreeSet<String>) -> Self {
-        let sees = found.remove(CONTROL);
-        Looked::of(place, what, sees, found)
     }
 
     fn row(&self) -> [String; 4] {
@@ -149,17 +146,79 @@ struct Trial {
     model: scripted::Server,
     service: Child,
     client: Client,
+    folder: PathBuf,
     data: PathBuf,
     hands: PathBuf,
     log: PathBuf,
 }
 
+/// What is looked for: everything that is planted, and what the service has made for itself with the one file in which it belongs.
+struct Sought {
+    needles: Needles,
+    own: Vec<Own>,
+}
+
+/// The name of what has to be there, so that finding nothing else means something.
+const CONTROL: &str = "control";
+
+impl Sought {
+    /// With what has to be found there.
+    fn with(&self, control: &str) -> Needles {
+        self.needles.and(CONTROL, control)
+    }
+
+    fn in_bytes(&self, place: &'static str, bytes: &[u8], control: &str) -> Looked {
+        Looked::of(place, format!("{} bytes", bytes.len()), self.with(control).found(bytes))
+    }
+
+    /// Below each of these folders the control has to be.
+    fn in_files(&self, place: &'static str, folders: &[&Path], control: &str) -> anyhow::Result<Looked> {
+        let (needles, mut files, mut found) = (self.with(control), 0, BTreeSet::new());
+        let mut blind = Vec::new();
+        for folder in folders {
+            let (looked, mut there) = needles.found_below(folder)?;
+            files += looked;
+            let before = there.len();
+            there.retain(|(name, _)| name != CONTROL);
+            if there.len() == before {
+                blind.push(folder.display().to_string());
+            }
+            let is_home = |own: &Own, path: &Path| path.strip_prefix(folder).is_ok_and(|path| path == own.home);
+            there.retain(|(name, path)| !self.own.iter().any(|own| own.name == name && is_home(own, path)));
+            let told = |(name, path): (String, PathBuf)| {
+                format!("{name} ({})", path.strip_prefix(folder).unwrap_or(&path).display())
+            };
+            found.extend(there.into_iter().map(told));
+        }
+        if blind.is_empty() {
+            found.insert(CONTROL.to_owned());
+        }
+        Ok(Looked::of(place, format!("{files} files"), found))
+    }
+
+    /// Of a process that holds no secret, where whoever runs this may look.
+    fn in_memory(&self, place: &'static str, words: &[&str], control: &str) -> anyhow::Result<Looked> {
+        let skipped = |why: &str| Looked { place, state: State::Skipped, what: why.to_owned(), found: Vec::new() };
+        let Some(pid) = canary::processes(words)?.first().copied() else {
+            return Ok(skipped("there is none: its work is the service's user's"));
+        };
+        match self.with(control).found_in_memory(pid) {
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                Ok(skipped("only root may look into it"))
+            }
+            looked => {
+                looked.map(|(bytes, found)| Looked::of(place, format!("{bytes} bytes"), found)).map_err(Into::into)
+            }
+        }
+    }
+}
+
 impl Trial {
-    async fn begin(folder: &Path, options: &[String]) -> anyhow::Result<Self> {
+    async fn begin(folder: &Path, options: &[String], is_naive: bool) -> anyhow::Result<Self> {
         let run = format!("{:08x}", rand::random::<u32>());
         let (planted, control) = (Planted::new(&run), planted::control(&run));
         let peers = Peers::start(planted.clone(), folder).await.context("start what the secrets are for")?;
-        let script = Script::from_json(&script(&planted, &control), Path::new("canary"))?;
+        let script = Script::from_json(&script(&planted, &control, is_naive), Path::new("canary"))?;
         let model = scripted::serve(TcpListener::bind("127.0.0.1:0").await?, script)?;
         let (data, hands, log) = (folder.join("data"), folder.join("hands"), folder.join("serve.log"));
         let mut command = Command::new(std::env::current_exe()?);
@@ -187,43 +246,51 @@ impl Trial {
         };
         let key = std::fs::read_to_string(data_dir::admin_key(&data))?.trim().to_owned();
         let client = Client::new(Url::parse(base)?, key, Some(data_dir::api_socket(&data)))?;
-        Ok(Trial { planted, control, peers, model, service, client, data, hands, log })
+        let folder = folder.to_owned();
+        Ok(Trial { planted, control, peers, model, service, client, folder, data, hands, log })
     }
 
     async fn run(mut self) -> anyhow::Result<Vec<Looked>> {
         let session = self.session().await?;
-        let own = self.own()?;
-        let named = self.planted.named().into_iter().chain(own.iter().map(|own| (own.name, own.secret.as_str())));
-        let needles = Needles::new(named);
+        let sought = self.sought()?;
         let (events, log) = (self.all(&session, "events").await?, self.all(&session, "log").await?);
         let unused: Vec<_> = USED.into_iter().filter(|name| !self.peers.used().contains(name)).collect();
         if !unused.is_empty() {
-            let why =
-                events.iter().filter(|event| event["type"] == "session.error").map(|event| event["error"].to_string());
-            let message = format!(
-                "the session did not use what was planted ({}): {}",
-                unused.join(", "),
-                why.collect::<String>()
-            );
+            let errors = events.iter().filter(|event| event["type"] == "session.error");
+            let why: String = errors.map(|event| event["error"].to_string()).collect();
+            let message = format!("the session did not use what was planted ({}): {why}", unused.join(", "));
             return Err(failed(Code::Failed, message, "it needs bubblewrap, git and python3 on this machine"));
         }
         let mut looked = vec![inside(&events)];
-        let in_bytes = |place, bytes: &[u8], control: &str| {
-            let found = needles.and(CONTROL, control).found(bytes);
-            Looked::at(place, format!("{} bytes", bytes.len()), found)
-        };
-        looked.push(in_bytes("session log", json!([events, log]).to_string().as_bytes(), &self.control));
+        let log = json!([events, log]).to_string();
+        looked.push(sought.in_bytes("session log", log.as_bytes(), &self.control));
         let requests: String = self.model.received().iter().map(|request| request.body.to_string()).collect();
-        looked.push(in_bytes("model requests", requests.as_bytes(), &self.control));
-        looked.extend(self.memory(&session, &needles)?);
-        // As long as the hand is there, and then as a backup would have it, with every span sent.
-        looked.push(self.files("files of the running service", &needles, &own, &session)?);
+        looked.push(sought.in_bytes("model requests", requests.as_bytes(), &self.control));
+        let hands = self.hands.to_string_lossy();
+        looked.push(sought.in_memory("memory of the hand worker", &["worker hand", &hands], &session)?);
+        looked.push(sought.in_memory("memory of the launcher", &["launcher", &hands], &hands)?);
+        looked.push(sought.in_memory("memory of the shim", &["shim", &hands], &session)?);
+        // As long as the hand is there.
+        let (data, hands, backup) = (self.data.as_path(), self.hands.as_path(), self.folder.join("backup"));
+        looked.push(sought.in_files("files of the running service", &[data, hands], &session)?);
+        self.back_up(&backup).await?;
+        looked.push(sought.in_files("a backup", &[&backup], &session)?);
         self.client.delete(&["v1", "sessions", &session]).await?;
+        // With every span sent.
         self.stop().await?;
-        looked.push(in_bytes("traces", &self.peers.traces(), &session));
-        looked.push(in_bytes("service log", &std::fs::read(&self.log)?, "closing"));
-        looked.push(self.files("files of the stopped service", &needles, &own, &session)?);
+        looked.push(sought.in_bytes("traces", &self.peers.traces(), &session));
+        looked.push(sought.in_bytes("service log", &std::fs::read(&self.log)?, "closing"));
+        looked.push(sought.in_files("files of the stopped service", &[&self.data, &self.hands], &session)?);
         Ok(looked)
+    }
+
+    async fn back_up(&self, to: &Path) -> anyhow::Result<()> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["backup", "--data"]).arg(&self.data).arg(to).env_clear();
+        let output = command.stdin(Stdio::null()).output().await?;
+        let said = || String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        anyhow::ensure!(output.status.success(), "back up the service: {}", said());
+        Ok(())
     }
 
     /// One turn in which everything is used. Gives its id when it is at rest.
@@ -284,8 +351,7 @@ impl Trial {
         self.client.list(&["v1", "sessions", session, what], &Query::new(), usize::MAX).await
     }
 
-    /// What the service made for itself.
-    fn own(&self) -> anyhow::Result<Vec<Own>> {
+    fn sought(&self) -> anyhow::Result<Sought> {
         let homes = [
             ("admin_key", data_dir::admin_key(&self.data)),
             ("hand_token", data_dir::role_token(&self.data, "hand")),
@@ -293,49 +359,11 @@ impl Trial {
         ];
         let read = |(name, home): (&'static str, PathBuf)| {
             let secret = std::fs::read_to_string(&home)?.trim().to_owned();
-            Ok(Own { name, secret, home })
+            anyhow::Ok(Own { name, secret, home: home.strip_prefix(&self.data)?.to_owned() })
         };
-        homes.into_iter().map(read).collect()
-    }
-
-    /// Of processes that hold no secret, where whoever runs this may look.
-    fn memory(&self, session: &str, needles: &Needles) -> anyhow::Result<Vec<Looked>> {
-        let places =
-            [("memory of the hand worker", "worker hand", session), ("memory of the launcher", "launcher", "hands")];
-        let hands = self.hands.display().to_string();
-        let mut looked = Vec::new();
-        for (place, words, control) in places {
-            let pid = canary::processes(&[words, &hands])?.first().copied();
-            let skipped = |why: &str| Looked { place, state: State::Skipped, what: why.to_owned(), found: Vec::new() };
-            looked.push(match pid.map(|pid| needles.and(CONTROL, control).found_in_memory(pid)) {
-                None => skipped("there is none: its work is the service's user's"),
-                Some(Err(error)) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-                    skipped("only root may look into it")
-                }
-                Some(found) => {
-                    let (bytes, found) = found?;
-                    Looked::at(place, format!("{bytes} bytes"), found)
-                }
-            });
-        }
-        Ok(looked)
-    }
-
-    fn files(&self, place: &'static str, needles: &Needles, own: &[Own], session: &str) -> anyhow::Result<Looked> {
-        let needles = needles.and(CONTROL, session);
-        let (mut files, mut sees, mut all) = (0, true, BTreeSet::new());
-        for folder in [&self.data, &self.hands] {
-            let (looked, found) = needles.found_below(folder)?;
-            files += looked;
-            sees &= found.iter().any(|(name, _)| name == CONTROL);
-            let is_home = |name: &str, path: &Path| own.iter().any(|own| own.name == name && own.home == path);
-            let elsewhere = found.into_iter().filter(|(name, path)| name != CONTROL && !is_home(name, path));
-            all.extend(
-                elsewhere
-                    .map(|(name, path)| format!("{name} ({})", path.strip_prefix(folder).unwrap_or(&path).display())),
-            );
-        }
-        Ok(Looked::of(place, format!("{files} files"), sees, all))
+        let own = homes.into_iter().map(read).collect::<anyhow::Result<Vec<Own>>>()?;
+        let secrets = own.iter().map(|own| (own.name, own.secret.as_str()));
+        Ok(Sought { needles: Needles::new(self.planted.named().into_iter().chain(secrets)), own })
     }
 
     async fn stop(&mut self) -> anyhow::Result<()> {
@@ -359,17 +387,18 @@ fn inside(events: &[Value]) -> Looked {
     let hit = |name: &str, place: &str| said.contains(&format!("'{name} {place}'"));
     let found = PLACES.iter().filter(|place| hit("secret", place)).map(|place| format!("something in {place}"));
     let sees = hit("control", "environ") && hit("control", "files");
-    Looked::of("sandbox", said, sees, found.collect())
+    Looked::of("sandbox", said, found.chain(sees.then(|| CONTROL.to_owned())).collect())
 }
 
 const PLACES: [&str; 5] = ["environ", "cmdline", "proc", "memory", "files"];
 
 /// One turn: both MCP servers, the repository, and the search. The control is put together inside, so that it is only where the
 /// script puts it: into a file, and into the environment of a process.
-fn script(planted: &Planted, control: &str) -> String {
+fn script(planted: &Planted, control: &str, is_naive: bool) -> String {
     let ((first, rest), (begin, end)) = (planted.prefix.split_at(4), control.split_at(4));
+    let naive = if is_naive { format!("export TOKEN={}; ", planted.bearer) } else { String::new() };
     let command = format!(
-        "echo {begin}''{end} >/workspace/planted; (export PLANTED={begin}''{end}; exec sleep 600) >/dev/null 2>&1 &\n\
+        "{naive}echo {begin}''{end} >/workspace/planted; (export PLANTED={begin}''{end}; exec sleep 600) >/dev/null 2>&1 &\n\
          cd /workspace/app && git ls-remote -q origin >/dev/null; cd /tmp\n\
          cat >/tmp/search.py <<'END'\n{}\nEND\npython3 /tmp/search.py {first} {rest} {begin} {end}",
         canary::INSIDE
@@ -410,7 +439,9 @@ mod tests {
     #[test]
     fn the_script_holds_no_canary_and_no_control() {
         let (planted, control) = (Planted::new("0badcafe"), planted::control("0badcafe"));
-        let script = script(&planted, &control);
+        let naive = script(&planted, &control, true);
+        assert_eq!(Needles::new(planted.named()).found(naive.as_bytes()), BTreeSet::from(["mcp_bearer".to_owned()]));
+        let script = script(&planted, &control, false);
         assert!(Script::from_json(&script, Path::new("canary")).is_ok());
         assert!(Needles::new(planted.named()).found(script.as_bytes()).is_empty());
         assert!(!script.contains(&control));

@@ -54,7 +54,7 @@ impl Planted {
     }
 }
 
-/// A secret of the service's own, and the one file in which it belongs.
+/// A secret of the service's own, and the one file of its data, or of a copy of that, in which it belongs.
 pub struct Own {
     pub name: &'static str,
     pub secret: String,

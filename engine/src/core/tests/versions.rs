@@ -328,6 +328,7 @@ fn versions_a_child_has_the_version_that_its_parent_wants_for_it_rather_than_its
     for (wanted, expected) in [(None, "1"), (pin("2"), "2"), (Some(once), "2")] {
         let initiated = Initiated { versioning_override: wanted.clone(), ..Default::default() };
         let started = child::started(&bench.run.state, 5, initiated, true);
+        assert_eq!(started.inherited_pinned_version.is_some(), wanted.is_none());
         assert_eq!(started.versioning_override, wanted);
         let state = RunState { versioning: versioning::begun(&started), ..Default::default() };
         assert_eq!(state.route().pinned, Some(version(expected)));

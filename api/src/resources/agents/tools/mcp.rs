@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::stdio::StdioServer;
 use super::{DefaultConfig, DefaultConfigParam, PermissionPolicy};
 use crate::error::{ApiError, Result};
 
@@ -14,21 +15,37 @@ const URL_CHARS_MAX: usize = 2048;
 const TOOL_NAME_CHARS_MAX: usize = 128;
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[schemars(rename = "McpServer")]
+pub enum McpServer {
+    Url(UrlServer),
+    Stdio(StdioServer),
+}
+
+/// One that is reached over the network.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct McpServer {
-    #[serde(rename = "type")]
-    kind: ServerKind,
-    pub name: String,
+pub struct UrlServer {
+    name: String,
     pub url: String,
 }
 
-#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum ServerKind {
-    Url,
-}
-
 impl McpServer {
+    pub fn name(&self) -> &str {
+        match self {
+            McpServer::Url(server) => &server.name,
+            McpServer::Stdio(server) => &server.name,
+        }
+    }
+
+    /// The hand that it lives in, where that is not the one that every session has.
+    pub(super) fn named_hand(&self) -> Option<&str> {
+        match self {
+            McpServer::Url(_) => None,
+            McpServer::Stdio(server) => server.named_hand(),
+        }
+    }
+
     /// Checks servers as clients send them; they are kept as they are.
     pub fn check_all(servers: Vec<McpServer>) -> Result<Vec<McpServer>> {
         if servers.len() > SERVERS_MAX {
@@ -39,14 +56,18 @@ impl McpServer {
         for (n, server) in servers.iter().enumerate() {
             let wrong =
                 |field: &str, problem: String| Err(ApiError::field(format!("mcp_servers[{n}].{field}"), problem));
-            if !(1..=SERVER_NAME_CHARS_MAX).contains(&server.name.chars().count()) {
+            if !(1..=SERVER_NAME_CHARS_MAX).contains(&server.name().chars().count()) {
                 return wrong("name", format!("must be 1 to {SERVER_NAME_CHARS_MAX} characters"));
             }
-            if !names.insert(server.name.as_str()) {
+            if !names.insert(server.name()) {
                 return wrong("name", "another server has this name".to_owned());
             }
-            if server.url.chars().count() > URL_CHARS_MAX || !is_url(&server.url) {
-                return wrong("url", format!("must be an http or https URL of at most {URL_CHARS_MAX} characters"));
+            match server {
+                McpServer::Url(UrlServer { url, .. }) if url.chars().count() > URL_CHARS_MAX || !is_url(url) => {
+                    return wrong("url", format!("must be an http or https URL of at most {URL_CHARS_MAX} characters"));
+                }
+                McpServer::Url(_) => {}
+                McpServer::Stdio(server) => server.check(&format!("mcp_servers[{n}]"))?,
             }
         }
         Ok(servers)
@@ -139,6 +160,11 @@ mod tests {
             (json!([server("a", &long)]), false),
             (json!(many), false),
             (json!([{"type": "stdio", "name": "a", "url": "https://a.com"}]), false),
+            (json!([{"type": "stdio", "name": "a", "command": "true"}]), true),
+            (json!([server("a", "https://a.com"), {"type": "stdio", "name": "a", "command": "true"}]), false),
+            (json!([{"type": "stdio", "name": "a", "command": ""}]), false),
+            (json!([{"type": "url", "name": "a", "url": "https://a.com", "command": "true"}]), false),
+            (json!([{"type": "sse", "name": "a", "url": "https://a.com"}]), false),
         ] {
             let parsed = serde_json::from_value(servers.clone()).ok();
             assert_eq!(parsed.is_some_and(|parsed| McpServer::check_all(parsed).is_ok()), sound, "{servers}");

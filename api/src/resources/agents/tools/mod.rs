@@ -5,6 +5,7 @@ mod custom;
 mod hand;
 mod mcp;
 mod own_log;
+mod stdio;
 mod toolset;
 mod web;
 
@@ -202,20 +203,29 @@ pub enum Unreferenced {
     Allowed,
 }
 
-/// Each MCP toolset names a declared server, and no two the same one.
+/// Each MCP toolset names a declared server, and no two the same one; each server in a hand names one that there can be.
 pub fn check_servers(tools: &[Tool], servers: &[McpServer], unreferenced: Unreferenced) -> Result<()> {
     let mut named = BTreeSet::new();
     for (n, tool) in tools.iter().enumerate() {
         let Tool::McpToolset(toolset) = tool else { continue };
         let at = format!("tools[{n}].mcp_server_name");
-        if servers.iter().all(|server| server.name != toolset.mcp_server_name) {
+        if servers.iter().all(|server| server.name() != toolset.mcp_server_name) {
             return Err(ApiError::field(at, format!("no MCP server is called {}", toolset.mcp_server_name)));
         }
         if !named.insert(toolset.mcp_server_name.as_str()) {
             return Err(ApiError::field(at, "another mcp_toolset names the same server"));
         }
     }
-    let orphan = servers.iter().position(|server| !named.contains(server.name.as_str()));
+    let has_hand = |name: &str| tools.iter().any(|tool| matches!(tool, Tool::Hand(hand) if hand.name == name));
+    for (n, server) in servers.iter().enumerate() {
+        if let Some(name) = server.named_hand()
+            && !has_hand(name)
+        {
+            let problem = format!("the agent has no hand called {name}");
+            return Err(ApiError::field(format!("mcp_servers[{n}].hand"), problem));
+        }
+    }
+    let orphan = servers.iter().position(|server| !named.contains(server.name()));
     match orphan.filter(|_| unreferenced == Unreferenced::Refused) {
         Some(n) => Err(ApiError::field(format!("mcp_servers[{n}]"), "no mcp_toolset refers to it")),
         None => Ok(()),
