@@ -1,7 +1,7 @@
 //! `web_fetch`: a page of the web as text. Fetched by egress, which judges where it lies; read here, where a page that does
 //! harm finds neither a session nor a secret.
 
-use super::{Executed, nesting};
+use super::{Executed, knock, nesting};
 use domain::{
     agent::WebFetch,
     egress::{CALLS_SOCKET, WEB_REFUSED, WEB_URL, web_path},

@@ -4,7 +4,7 @@
 use activities::model::scripted::{Script, Server, serve};
 use anyhow::{Context as _, ensure};
 use http::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::path::Path;
 use steadyhand_tests::{
     client::{Client, LoggedEvent, Mark},
