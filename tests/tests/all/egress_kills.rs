@@ -91,7 +91,7 @@ async fn egress_dies_at_each_moment(is_temporal: bool) -> anyhow::Result<()> {
 async fn scenario(service: &Service, origin: &Origin, forge: &Forge) -> anyhow::Result<()> {
     let client = service.client();
     let moments = Moments { service, client: &client };
-    let work = session(&client, origin, json!([])).await?;
+    let work = session(&client, origin, &["docs"], json!([])).await?;
     moments.turn(&work, "knock").await?;
 
     let holds = origin.holds();
@@ -114,7 +114,7 @@ async fn scenario(service: &Service, origin: &Origin, forge: &Forge) -> anyhow::
     ensure!((uploads, calls) == (1, 2), "{uploads} uploads, {calls} calls");
 
     // A token that nobody was given is asked for again; the session goes on without the server until then.
-    let oauth = session(&client, origin, json!([])).await?;
+    let oauth = session(&client, origin, &["oauth"], json!([])).await?;
     let (broken, again) = moments.through(&oauth, "refreshing", holds.refresh.reached()).await?;
     let said = || format!("it is said: {broken:?}");
     let error = broken.iter().find(|event| event.kind == "session.error").with_context(said)?;
@@ -125,7 +125,7 @@ async fn scenario(service: &Service, origin: &Origin, forge: &Forge) -> anyhow::
 
     let repository =
         json!({"type": "github_repository", "url": forge.url("acme/app"), "authorization_token": REPOSITORY});
-    let cloning = session(&client, origin, json!([repository])).await?;
+    let cloning = session(&client, origin, &[], json!([repository])).await?;
     let broken = moments.killed(&cloning, "cloning", forge.reached()).await?;
     let said = || format!("it is said: {broken:?}");
     let error = broken.iter().find(|event| event.kind == "session.error").with_context(said)?;
@@ -153,8 +153,8 @@ async fn scenario(service: &Service, origin: &Origin, forge: &Forge) -> anyhow::
     Ok(())
 }
 
-/// With both of the origin's MCP servers, and these resources.
-async fn session(client: &Client, origin: &Origin, resources: Value) -> anyhow::Result<String> {
+/// With these of the origin's MCP servers, and these resources.
+async fn session(client: &Client, origin: &Origin, servers: &[&str], resources: Value) -> anyhow::Result<String> {
     let vault = client.make("/v1/vaults", &json!({"display_name": "mine"})).await?;
     let bearer = json!({"type": "static_bearer", "mcp_server_url": origin.url("docs/mcp"), "token": BEARER});
     let oauth = json!({"type": "mcp_oauth", "mcp_server_url": origin.url("oauth/mcp"), "access_token": "CANARY-expired",
@@ -165,10 +165,11 @@ async fn session(client: &Client, origin: &Origin, resources: Value) -> anyhow::
     }
     let allow = json!({"permission_policy": {"type": "always_allow"}});
     let toolset = |name: &str| json!({"type": "mcp_toolset", "mcp_server_name": name, "default_config": allow});
-    let server = |name: &str, path: &str| json!({"type": "url", "name": name, "url": origin.url(path)});
-    let agent = json!({"name": "a", "model": "scripted",
-        "mcp_servers": [server("docs", "docs/mcp"), server("oauth", "oauth/mcp")],
-        "tools": [{"type": "agent_toolset_20260401"}, toolset("docs"), toolset("oauth")]});
+    let server = |name: &&str| json!({"type": "url", "name": name, "url": origin.url(&format!("{name}/mcp"))});
+    let toolsets = servers.iter().map(|name| toolset(name));
+    let tools: Vec<Value> = std::iter::once(json!({"type": "agent_toolset_20260401"})).chain(toolsets).collect();
+    let agent = json!({"name": "a", "model": "scripted", "tools": tools,
+        "mcp_servers": servers.iter().map(server).collect::<Vec<_>>()});
     let agent = client.make("/v1/agents", &agent).await?;
     let environment = client.make("/v1/environments", &json!({"name": "net"})).await?;
     let body = json!({"agent": agent, "environment_id": environment, "vault_ids": [vault], "resources": resources});
