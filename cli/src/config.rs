@@ -4,6 +4,7 @@
 use crate::{
     env_vars,
     error::{Code, Hint, failed},
+    provider::HandProvider,
     registries::Registry,
     telemetry::Collector,
 };
@@ -46,6 +47,9 @@ pub struct ServeFile {
     pub hands_dir: Option<PathBuf>,
     pub hands: Option<bool>,
     pub hands_mode: Option<Mode>,
+    pub hand_provider: Option<HandProvider>,
+    pub container_image: Option<String>,
+    pub container_socket: Option<PathBuf>,
     pub worker_uid: Option<u32>,
     pub egress_uid: Option<u32>,
     pub vault_key_file: Option<PathBuf>,

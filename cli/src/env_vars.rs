@@ -33,6 +33,10 @@ pub const PACKAGE_REGISTRIES: &str = "STEADYHAND_PACKAGE_REGISTRIES";
 pub const HANDS: &str = "STEADYHAND_HANDS";
 /// What to do where a layer of a sandbox is missing.
 pub const HANDS_MODE: &str = "STEADYHAND_HANDS_MODE";
+/// What sandboxes are made by; and of containers the image and the runtime's socket.
+pub const HAND_PROVIDER: &str = "STEADYHAND_HAND_PROVIDER";
+pub const CONTAINER_IMAGE: &str = "STEADYHAND_CONTAINER_IMAGE";
+pub const CONTAINER_SOCKET: &str = "STEADYHAND_CONTAINER_SOCKET";
 /// Users that a service that is root gives to its children.
 pub const WORKER_UID: &str = "STEADYHAND_WORKER_UID";
 pub const EGRESS_UID: &str = "STEADYHAND_EGRESS_UID";

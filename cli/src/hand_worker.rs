@@ -5,11 +5,16 @@ use crate::{
     commands::worker::hand_program_beside,
     error::{Code, failed},
     node::{Node, Peer, Role},
+    provider::Containers,
     supervisor::Child,
     telemetry::Collector,
 };
-use hand::{launcher, limits, spec::Mode};
+use hand::{
+    launcher, limits,
+    spec::{Mode, Walls},
+};
 use std::{ffi::OsString, path::PathBuf};
+use tokio::{net::UnixStream, task::JoinHandle};
 use tracing::{info, warn};
 
 /// Users that a service that is root gives to its children; none where it is not.
@@ -37,6 +42,8 @@ impl Users {
 pub struct HandWorker {
     pub dir: PathBuf,
     pub mode: Mode,
+    /// None: sandboxes are bubblewrap's.
+    pub containers: Option<Containers>,
     /// Name of this machine in task queues.
     pub host: String,
     pub namespace: String,
@@ -56,6 +63,15 @@ impl HandWorker {
             ),
         }
         let mut children = Vec::new();
+        let walls = match &self.containers {
+            Some(containers) => {
+                info!(image = containers.image, "sandboxes are containers");
+                let (keeper, socket) = self.keeper(containers)?;
+                children.push(keeper);
+                Walls::Container { keeper: socket }
+            }
+            None => Walls::Bubblewrap,
+        };
         let mut args: Vec<OsString> = ["worker", "hand", "--inherited", "--node", "-"].map(Into::into).into();
         args.extend(["--host".into(), self.host.clone().into()]);
         args.extend(["--namespace".into(), self.namespace.clone().into()]);
@@ -66,15 +82,21 @@ impl HandWorker {
         if let Some(collector) = &self.collector {
             args.extend(["--otlp-endpoint".into(), collector.url().into()]);
         }
+        if let Some(Containers { image, .. }) = &self.containers {
+            args.extend(["--container-image".into(), image.into()]);
+        }
         match self.uid {
             Some(uid) => {
-                let (launcher, socket) = self.launcher(uid)?;
+                let (launcher, socket) = self.launcher(uid, walls)?;
                 children.push(launcher);
                 args.extend(["--launcher".into(), socket.into_os_string()]);
             }
             None => {
                 args.extend(["--hand-program".into(), hand_program_beside()?.into_os_string()]);
                 args.extend(["--hands-mode".into(), self.mode.name().into()]);
+                if let Walls::Container { keeper } = walls {
+                    args.extend(["--keeper".into(), keeper.into_os_string()]);
+                }
             }
         }
         let peer = Peer { role: Role::Hand, host: Some(self.host) };
@@ -85,28 +107,50 @@ impl HandWorker {
         Ok(children)
     }
 
-    /// It ends with its socket, on which nothing is ever said.
-    fn launcher(&self, uid: u32) -> anyhow::Result<(Child, PathBuf)> {
+    fn hands_dir(&self) -> anyhow::Result<PathBuf> {
         std::fs::create_dir_all(&self.dir)?;
-        let hands_dir = self.dir.canonicalize()?;
+        Ok(self.dir.canonicalize()?)
+    }
+
+    /// The one process that may use the runtime's socket.
+    fn keeper(&self, containers: &Containers) -> anyhow::Result<(Child, PathBuf)> {
+        let hands_dir = self.hands_dir()?;
+        let socket = hands_dir.join(format!(".keeper-{}", self.host));
+        let mut args: Vec<OsString> = ["worker", "containers", "--inherited"].map(Into::into).into();
+        args.extend(["--listen".into(), socket.clone().into_os_string()]);
+        args.extend(["--hands-dir".into(), hands_dir.into_os_string()]);
+        args.extend(["--hand-program".into(), hand_program_beside()?.into_os_string()]);
+        args.extend(["--hand-provider".into(), "container".into()]);
+        args.extend(["--container-image".into(), containers.image.clone().into()]);
+        args.extend(["--container-socket".into(), containers.socket.clone().into_os_string()]);
+        let program = "/proc/self/exe".into();
+        Ok((Child { name: "containers", program, args, uid: None, serve: Box::new(held) }, socket))
+    }
+
+    /// It ends with its socket, on which nothing is ever said.
+    fn launcher(&self, uid: u32, walls: Walls) -> anyhow::Result<(Child, PathBuf)> {
+        let hands_dir = self.hands_dir()?;
         let socket = hands_dir.join(format!(".launcher-{}", self.host));
         let options = launcher::Options {
             socket: socket.clone(),
             hands_dir,
             client: uid,
             mode: self.mode,
+            walls,
             ways_out: self.ways_out.clone(),
         };
         let args = vec!["launcher".into(), serde_json::to_string(&options)?.into()];
-        let serve = |stream| {
-            tokio::spawn(async move {
-                let _held = stream;
-                std::future::pending().await
-            })
-        };
         let program = hand_program_beside()?;
-        Ok((Child { name: "launcher", program, args, uid: None, serve: Box::new(serve) }, socket))
+        Ok((Child { name: "launcher", program, args, uid: None, serve: Box::new(held) }, socket))
     }
+}
+
+/// A child that is told nothing, and ends when this does.
+fn held(stream: UnixStream) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let _held = stream;
+        std::future::pending().await
+    })
 }
 
 #[cfg(test)]

@@ -191,7 +191,7 @@ mod tests {
     use engine::{Engine, Options, Store};
     use hand::{
         launcher,
-        spec::{Mode, Shelf, Spec},
+        spec::{Mode, Shelf, Spec, Walls},
     };
     use std::{
         fs::File,
@@ -230,6 +230,7 @@ mod tests {
                 hands_dir: dir.join("hands"),
                 client: rustix::process::getuid().as_raw(),
                 mode: Mode::Dev,
+                walls: Walls::Bubblewrap,
                 ways_out: None,
             };
             let mut command = Command::new(hand_program());
@@ -248,7 +249,11 @@ mod tests {
     #[tokio::test]
     async fn hands_of_sessions_that_are_over_are_taken_away_and_no_others() {
         let dir = folder();
-        only_needless_hands_are_taken_away(dir.path(), By::Itself { program: hand_program(), mode: Mode::Dev }).await;
+        only_needless_hands_are_taken_away(
+            dir.path(),
+            By::Itself { program: hand_program(), mode: Mode::Dev, walls: Walls::Bubblewrap },
+        )
+        .await;
     }
 
     #[tokio::test]

@@ -26,6 +26,7 @@ mod offer;
 mod output;
 mod presets;
 mod progress;
+mod provider;
 mod registries;
 mod remote;
 mod render;

@@ -91,6 +91,20 @@ impl Folder {
         self.0.join("uploads")
     }
 
+    /// Files of /etc that a container sees instead of its image's.
+    pub fn etc(&self) -> PathBuf {
+        self.0.join("etc")
+    }
+
+    /// With the socket on which a container's first process finds the shim.
+    pub fn link(&self) -> PathBuf {
+        self.0.join("link")
+    }
+
+    pub fn link_socket(&self) -> PathBuf {
+        self.link().join(crate::link::inside::LINK_SOCKET)
+    }
+
     /// Bundle and snapshot, until the recipe is carried out.
     pub fn recipe(&self) -> PathBuf {
         self.0.join("recipe")

@@ -7,7 +7,7 @@ use crate::launcher::{Reply, Request};
 use crate::limits;
 use crate::local::{self, Error, Found};
 use crate::shelf;
-use crate::spec::{HandRef, Mode, Spec};
+use crate::spec::{HandRef, Mode, Spec, Walls};
 use crate::{socket, wire};
 use std::io::{self, BufReader};
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ pub struct Hands {
 #[derive(Clone, Debug)]
 pub enum By {
     /// Its own rights, with the `steadyhand-hand` program.
-    Itself { program: PathBuf, mode: Mode },
+    Itself { program: PathBuf, mode: Mode, walls: Walls },
     /// A launcher that listens there.
     Launcher { socket: PathBuf },
 }
@@ -35,7 +35,9 @@ impl Hands {
     pub fn spec(&self, hand_id: &str) -> Spec {
         let spec = Spec::new(hand_id, &self.dir, "");
         match &self.by {
-            By::Itself { program, mode } => Spec { program: program.clone(), mode: *mode, ..spec },
+            By::Itself { program, mode, walls } => {
+                Spec { program: program.clone(), mode: *mode, walls: walls.clone(), ..spec }
+            }
             // The launcher has its own.
             By::Launcher { .. } => spec,
         }
@@ -58,7 +60,7 @@ impl Hands {
     /// As [`local::revive`].
     pub fn revive(&self, hand_id: &str) -> Result<HandRef, Error> {
         match &self.by {
-            By::Itself { program, .. } => local::revive(&self.dir.join(hand_id), program),
+            By::Itself { program, walls, .. } => local::revive_in(&self.dir.join(hand_id), program, walls.clone()),
             By::Launcher { .. } => self.launched(Request::Revive { hand_id: hand_id.to_owned() }),
         }
     }

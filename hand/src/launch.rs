@@ -7,9 +7,12 @@
 //! folder of a hand belongs to whoever launches, and that user owns folders in it but no name: nothing that is opened,
 //! made or read back here can have been put there by a sandbox.
 
+mod contained;
+
 use crate::client::Client;
 use crate::folder::{self, Folder};
 use crate::image;
+use crate::keeper;
 use crate::limits;
 use crate::link::inside;
 use crate::probe;
@@ -17,14 +20,14 @@ use crate::protocol::{Layer, Need};
 use crate::sandbox::{cgroup, landlock};
 use crate::shelf;
 use crate::shown;
-use crate::spec::{HandRef, Mode, Plan, Resources, Shelf, Spec, is_hand_id, is_plain_name, is_plain_relative};
+use crate::spec::{HandRef, Mode, Plan, Resources, Shelf, Spec, Walls, is_hand_id, is_plain_name, is_plain_relative};
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, File, Permissions};
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, lchown, symlink};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -76,6 +79,8 @@ pub enum Error {
     NoShelf(PathBuf),
     #[error("have the packages' disk")]
     ShelfDisk(#[source] image::Error),
+    #[error("have a container")]
+    Keeper(#[source] Box<keeper::Error>),
     #[error("talk to the new hand")]
     Client(#[from] crate::client::Error),
 }
@@ -106,8 +111,12 @@ fn try_launch(spec: Spec) -> Result<HandRef, Error> {
         return Ok(hand);
     }
     let is_shown = shown::is_noted(&spec.hands_dir);
-    let mut layers = if is_shown { probe::promised() } else { probe::required() };
-    if layers.iter().any(|layer| !layer.on) {
+    let mut layers = match &spec.walls {
+        Walls::Bubblewrap if is_shown => probe::promised(),
+        Walls::Bubblewrap => probe::required(),
+        Walls::Container { keeper } => keeper::probe(keeper).map_err(|e| Error::Keeper(Box::new(e)))?,
+    };
+    if layers.iter().any(|layer| !layer.on && layer.need == Need::Always) {
         layers.retain(|layer| !layer.on);
         return Err(Error::Layers(layers));
     }
@@ -133,12 +142,18 @@ fn try_launch(spec: Spec) -> Result<HandRef, Error> {
     let disk = mounted.map_or_else(probe::disk_watched, |mounted| probe::disk_own(mounted.map(drop)));
     fill(&folder, &spec, owner, own_disk && disk.on)?;
     let cgroup_name = cgroup::name(&spec.hand_id, folder.path());
-    let groups = cgroup::create(&cgroup_name, uid, &spec.limits);
+    let groups = match &spec.walls {
+        Walls::Bubblewrap => cgroup::create(&cgroup_name, uid, &spec.limits),
+        // The runtime's own, as its layers say.
+        Walls::Container { .. } => cgroup::Groups::default(),
+    };
     if let Some(procs) = &groups.shim_procs {
         std::fs::write(procs, "0").map_err(|e| Error::Make(procs.clone(), e))?;
     }
     layers.extend(groups.layers);
-    layers.extend(probe::others(disk));
+    // What a runtime does to one of them it knows better.
+    let others: Vec<_> = probe::others(disk).into_iter().filter(|layer| !has(&layers, &layer.name)).collect();
+    layers.extend(others);
     if spec.mode == Mode::Strict {
         let off: Vec<_> = layers.iter().filter(|layer| !layer.on && layer.need != Need::Advice).cloned().collect();
         if !off.is_empty() {
@@ -147,7 +162,8 @@ fn try_launch(spec: Spec) -> Result<HandRef, Error> {
         }
     }
     let client_uid = spec.client.unwrap_or_else(|| rustix::process::getuid().as_raw());
-    let landlock = landlock::level();
+    let is_held = layers.iter().any(|layer| layer.name == probe::LANDLOCK && layer.on);
+    let landlock = landlock::level().filter(|_| is_held);
     let plan = Plan { spec, uid, client_uid, cgroup_procs: groups.procs, landlock, layers };
     let text = serde_json::to_vec(&plan).expect("a plan has only string keys");
     folder::replace(&folder.plan(), &text).map_err(|e| Error::Make(folder.plan(), e))?;
@@ -156,12 +172,13 @@ fn try_launch(spec: Spec) -> Result<HandRef, Error> {
     drop(shelf);
     if let Err(error) = start_shim(&folder, &plan) {
         // It may be that none starts here any more.
-        let off: Vec<_> = probe::required().into_iter().filter(|layer| !layer.on).collect();
+        let required = if plan.spec.walls == Walls::Bubblewrap { probe::required() } else { Vec::new() };
+        let off: Vec<_> = required.into_iter().filter(|layer| !layer.on).collect();
         cgroup::remove(&cgroup_name);
         return Err(if off.is_empty() { error } else { Error::Layers(off) });
     }
     fresh.keep();
-    if !is_shown {
+    if !is_shown && plan.spec.walls == Walls::Bubblewrap {
         shown::note(&plan.spec.hands_dir);
     }
     // What they were made from is in the workspace now; what cannot be removed goes with the folder.
@@ -169,6 +186,10 @@ fn try_launch(spec: Spec) -> Result<HandRef, Error> {
         std::fs::remove_file(folder.recipe().join(name)).ok();
     }
     live(&folder).ok_or_else(|| Error::NotReady("the shim said it was ready and does not answer".to_owned()))
+}
+
+fn has(layers: &[Layer], name: &str) -> bool {
+    layers.iter().any(|layer| layer.name == name)
 }
 
 /// A folder that belongs to a hand's user, as earlier releases made them, is no hand any more: nothing in it can be trusted.
@@ -479,14 +500,25 @@ fn listen(folder: &Folder, client: Option<u32>) -> io::Result<UnixListener> {
 fn start_shim(folder: &Folder, plan: &Plan) -> Result<(), Error> {
     let log = File::options().create(true).append(true).mode(0o600).open(folder.log()).map_err(Error::Shim)?;
     let listener = listen(folder, plan.spec.client).map_err(Error::Shim)?;
+    let container = contained::prepare(folder, plan)?;
+    let (ours, theirs) = UnixStream::pair().map_err(Error::Shim)?;
     let mut command = Command::new("/proc/self/exe");
     command.arg0("steadyhand-hand").arg("shim").arg(folder.path()).env_clear().current_dir("/");
-    command.stdin(Stdio::from(OwnedFd::from(listener))).stdout(Stdio::piped()).stderr(log);
+    command.stdin(Stdio::from(OwnedFd::from(listener))).stdout(OwnedFd::from(theirs)).stderr(log);
     if let Some(uid) = plan.uid {
         command.uid(uid).gid(uid);
     }
     let mut child = command.spawn().map_err(Error::Shim)?;
-    let mut said = BufReader::new(child.stdout.take().expect("asked for above"));
+    // With it goes our copy of the shim's end.
+    drop(command);
+    if let Some(listener) = container
+        && let Err(error) = contained::start(plan, &ours, listener)
+    {
+        child.kill().ok();
+        child.wait().map_err(Error::Shim)?;
+        return Err(error);
+    }
+    let mut said = BufReader::new(ours);
     let mut first = String::new();
     // The end of the pipe without a word is a shim that died; what it got to say comes before.
     said.read_line(&mut first).map_err(Error::Shim)?;

@@ -8,7 +8,7 @@ use crate::launch::Launched;
 use crate::limits;
 use crate::local::{self, Found};
 use crate::shelf;
-use crate::spec::{HandRef, Limits, Mode, Spec, is_hand_id};
+use crate::spec::{HandRef, Limits, Mode, Spec, Walls, is_hand_id};
 use crate::wire;
 use serde::{Deserialize, Serialize};
 use std::fs::Permissions;
@@ -29,6 +29,8 @@ pub struct Options {
     /// The one user who may ask.
     pub client: u32,
     pub mode: Mode,
+    #[serde(default)]
+    pub walls: Walls,
     /// Folders of ways out lie in here.
     #[serde(default)]
     pub ways_out: Option<PathBuf>,
@@ -215,7 +217,7 @@ fn answer(options: &Options, request: Request) -> Reply {
             Err(message) => Reply::Refused { message: message.to_owned() },
         },
         Request::Revive { hand_id } => match folder(options, &hand_id) {
-            Some(dir) => launched(local::revive(&dir, Path::new(SELF))),
+            Some(dir) => launched(local::revive_in(&dir, Path::new(SELF), options.walls.clone())),
             None => Reply::Nothing,
         },
         Request::Release { hand_id, epoch } => match folder(options, &hand_id) {
@@ -290,6 +292,7 @@ fn bounded(options: &Options, asked: Spec) -> Result<Spec, &'static str> {
         hands_dir: options.hands_dir.clone(),
         program: SELF.into(),
         mode: options.mode,
+        walls: options.walls.clone(),
         lease_ms: asked.lease_ms.min(limits::LEASE_MAX_MS),
         limits: Limits {
             memory_bytes: memory_bytes.min(most.memory_bytes),
@@ -314,6 +317,7 @@ mod tests {
             hands_dir: "/hands".into(),
             client: 7,
             mode: Mode::Strict,
+            walls: Walls::Container { keeper: "/keeper".into() },
             ways_out: Some("/ways".into()),
         };
         let asked = |dir: &str| Spec {
@@ -325,6 +329,7 @@ mod tests {
         };
         let given = bounded(&options, asked("/ways/sesn_1")).unwrap();
         assert_eq!((given.hands_dir, given.program, given.mode), ("/hands".into(), SELF.into(), Mode::Strict));
+        assert_eq!(given.walls, options.walls);
         assert_eq!((given.client, given.limits.memory_bytes), (Some(7), limits::MEMORY_BYTES));
         assert_eq!(given.limits.pids, 5);
         for dir in ["/root", "/ways", "/ways/a/b", "/ways/..", "ways/a"] {

@@ -6,11 +6,13 @@
 //! Nothing here knows of sessions, models or Temporal, reads the environment, or interprets what a sandbox made.
 
 pub mod client;
+mod descriptor;
 mod folder;
 pub mod hands;
 mod image;
 pub mod init;
 mod journal;
+pub mod keeper;
 pub mod launch;
 pub mod launcher;
 pub mod limits;

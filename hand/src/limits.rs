@@ -16,6 +16,8 @@ pub const LEASE_DEFAULT_MS: u64 = 30 * 60 * 1000;
 pub const LEASE_MAX_MS: u64 = 24 * 60 * 60 * 1000;
 /// How long a launcher that died may take to be there again.
 pub const LAUNCHER_BACK: Duration = Duration::from_secs(10);
+/// How long a runtime may take to start a container, and its first process to find the shim.
+pub const CONTAINER_WITHIN: Duration = Duration::from_secs(60);
 /// How long a launcher whose service ends may still take to remove what it has begun to: less than the service waits for it.
 pub const REMOVALS_WITHIN: Duration = Duration::from_secs(4);
 /// How long a hand may take to tell its status before it is listed without.

@@ -119,6 +119,13 @@ pub mod inside {
     pub const PROXY_PORT: u16 = 3128;
     /// Packages, installed here or read.
     pub const PACKAGES: &str = "/opt/packages";
+    /// The folder with the shim's socket, in a container.
+    pub const LINK: &str = "/run/steadyhand/link";
+    pub const LINK_SOCKET: &str = "shim.sock";
+    /// What two sandboxes of a hand cannot hold at once, in a container.
+    pub const LOCK: &str = "/run/steadyhand/lock";
+    /// This very program, in a container.
+    pub const PROGRAM: &str = "/run/steadyhand/hand";
     /// What the recipe is carried out from.
     pub const RECIPE: &str = "/run/recipe";
     pub const BUNDLE: &str = "repo.bundle";

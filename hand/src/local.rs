@@ -7,7 +7,7 @@ use crate::limits;
 use crate::protocol::{Layer, Status};
 use crate::removal;
 use crate::sandbox::cgroup;
-use crate::spec::{FileResource, HandRef, Mode, Owner, Plan, Spec, is_hand_id, is_plain_relative};
+use crate::spec::{FileResource, HandRef, Mode, Owner, Plan, Spec, Walls, is_hand_id, is_plain_relative};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Write};
@@ -115,14 +115,23 @@ pub fn attach(dir: &Path) -> Result<HandRef, client::Error> {
     Ok(HandRef { hand_id: status.hand_id, dir: dir.to_owned(), socket: folder.socket(), epoch: status.epoch })
 }
 
-/// The hand in `dir`, started again by `program` on what it left if its shim is gone.
+/// The hand in `dir`, started again by `program` on what it left if its shim is gone, within walls as it had them.
 pub fn revive(dir: &Path, program: &Path) -> Result<HandRef, Error> {
+    started_again(dir, |spec| Spec { program: program.to_owned(), ..spec })
+}
+
+/// As [`revive`], within the walls that hands have by now.
+pub fn revive_in(dir: &Path, program: &Path, walls: Walls) -> Result<HandRef, Error> {
+    started_again(dir, |spec| Spec { program: program.to_owned(), walls, ..spec })
+}
+
+fn started_again(dir: &Path, changed: impl FnOnce(Spec) -> Spec) -> Result<HandRef, Error> {
     let dir = dir.canonicalize().map_err(|e| Error::Nothing(dir.to_owned(), e))?;
     let earlier = launch::earlier(&Folder::new(&dir)).map_err(Error::Plan)?;
     let nothing = || Error::Nothing(dir.clone(), io::ErrorKind::NotFound.into());
     let Plan { spec, .. } = earlier.ok_or_else(nothing)?;
     // Nobody waits a second time for a moment that was passed.
-    provision(&Spec { program: program.to_owned(), stop: None, ..spec })
+    provision(&Spec { stop: None, ..changed(spec) })
 }
 
 /// Where the shim of the hand in `dir` listens.
@@ -255,7 +264,7 @@ fn idle(folder: &Folder) -> Duration {
     changed.ok().and_then(|at| SystemTime::now().duration_since(at).ok()).unwrap_or_default()
 }
 
-fn is_held(folder: &Folder) -> bool {
+pub(crate) fn is_held(folder: &Folder) -> bool {
     let held = |path| File::open(path).is_ok_and(|file| file.try_lock().is_err());
     held(folder.shim_lock()) || held(folder.sandbox_lock())
 }

@@ -16,9 +16,13 @@ fn main() -> ExitCode {
         ("launcher", [options]) => launcher_role(options),
         ("shim", [dir]) => shim_role(Path::new(dir)),
         ("enter", [dir]) => hand::sandbox::enter::run(Path::new(dir)).map(|never| match never {}).map_err(Into::into),
+        ("contained", environment) => {
+            hand::sandbox::contained::run(environment).map(|never| match never {}).map_err(Into::into)
+        }
+        ("try-contained", []) => return hand::sandbox::contained::tried().into(),
         ("init", []) => init_role(),
         ("probe", []) => print(&hand::probe::probe()).map_err(Into::into),
-        _ => Err("usage: steadyhand-hand launch | launcher OPTIONS | shim DIR | enter DIR | init | probe".into()),
+        _ => Err("usage: steadyhand-hand launch | launcher OPTIONS | shim DIR | enter DIR | contained NAME=VALUE... | try-contained | init | probe".into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

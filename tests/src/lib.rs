@@ -15,6 +15,7 @@ pub mod hold;
 pub mod long;
 pub mod mcp;
 pub mod origin;
+pub mod podman;
 pub mod process;
 pub mod registry;
 pub mod service;

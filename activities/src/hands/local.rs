@@ -1,4 +1,5 @@
-//! The local provider: bubblewrap sandboxes on this machine, through `hand::local` and a shim's socket.
+//! Hands on this machine, through `hand::local` and a shim's socket, whatever their walls are made by: bubblewrap or a
+//! container runtime.
 
 use super::{Executed, Provider, Provisioned, ToolCall, packages, pieces, repositories};
 use async_trait::async_trait;
@@ -33,6 +34,8 @@ pub struct Local {
     pub(super) hands: Hands,
     pub(super) filling: packages::Filling,
     blobs: Arc<dyn Blobs>,
+    /// Whose interpreters packages are installed for; none: this machine's.
+    pub(super) image: Option<String>,
     /// Sockets of sessions, one folder each; none where there is no egress.
     ways_out: Option<PathBuf>,
 }
@@ -40,12 +43,17 @@ pub struct Local {
 impl Local {
     /// `host` names this machine in task queues.
     pub fn new(host: impl Into<String>, hands: Hands, blobs: Arc<dyn Blobs>) -> Self {
-        Local { host: host.into(), hands, filling: packages::Filling::default(), blobs, ways_out: None }
+        Local { host: host.into(), hands, filling: packages::Filling::default(), blobs, image: None, ways_out: None }
     }
 
     /// Sandboxes of sessions that have a folder there get a way out.
     pub fn with_ways_out(self, ways_out: Option<PathBuf>) -> Self {
         Local { ways_out, ..self }
+    }
+
+    /// What an image's package managers install is for that image.
+    pub fn with_packages_for(self, image: Option<String>) -> Self {
+        Local { image, ..self }
     }
 
     /// Talks to the hand on a thread of its own. A shim that is gone is started again once on what it left.

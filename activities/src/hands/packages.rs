@@ -52,7 +52,7 @@ pub async fn shelf(
     if packages.is_empty() {
         return Ok(Ok(None));
     }
-    let name = name(&input.environment_id, packages, egress);
+    let name = name(&input.environment_id, packages, egress, local.image.as_deref());
     let _turn = local.filling.turn(&name).await;
     if !local.hands.has_shelf(&name)
         && let Err((manager, said)) = fill(local, input, egress, packages, &name).await?
@@ -64,10 +64,14 @@ pub async fn shelf(
     Ok(Ok(Some(Shelf::Read(name))))
 }
 
-/// An environment's lists, and where they are installed from. Of one environment, as another's code may have run there.
-fn name(environment_id: &str, packages: &Packages, egress: &Egress) -> String {
-    let of = json!([environment_id, packages, egress.registries]).to_string();
-    let mut name = ids::content_hash(of.as_bytes());
+/// An environment's lists, where they are installed from, and the image that they are installed for. Of one environment, as
+/// another's code may have run there.
+fn name(environment_id: &str, packages: &Packages, egress: &Egress, image: Option<&str>) -> String {
+    let of = match image {
+        None => json!([environment_id, packages, egress.registries]),
+        Some(image) => json!([environment_id, packages, egress.registries, image]),
+    };
+    let mut name = ids::content_hash(of.to_string().as_bytes());
     name.truncate(NAME_CHARS);
     name
 }
@@ -191,15 +195,16 @@ mod tests {
             ..Egress::default()
         };
         let names = [
-            name("env_1", &list("a"), &Egress::default()),
-            name("env_1", &list("b"), &Egress::default()),
-            name("env_2", &list("a"), &Egress::default()),
-            name("env_1", &list("a"), &mirror),
+            name("env_1", &list("a"), &Egress::default(), None),
+            name("env_1", &list("b"), &Egress::default(), None),
+            name("env_2", &list("a"), &Egress::default(), None),
+            name("env_1", &list("a"), &mirror, None),
+            name("env_1", &list("a"), &Egress::default(), Some("image")),
         ];
         for (n, name) in names.iter().enumerate() {
             assert!(!names[..n].contains(name) && hand::spec::is_hand_id(&format!("shelf-{name}")), "{name}");
         }
-        assert_eq!(names[0], name("env_1", &list("a"), &Egress::default()));
+        assert_eq!(names[0], name("env_1", &list("a"), &Egress::default(), None));
     }
 
     #[test]

@@ -5,9 +5,11 @@ use crate::{
     env_vars,
     error::{Code, failed},
     output,
+    provider::{Containers, ProviderArgs},
     service::Service,
 };
 use clap::Args;
+use containers::Runtime;
 use hand::{
     protocol::{Layer, Need},
     spec::Mode,
@@ -36,6 +38,8 @@ pub struct Doctor {
     #[arg(long, env = env_vars::HANDS_MODE, value_name = "MODE", default_value = "strict")]
     hands_mode: Mode,
     #[command(flatten)]
+    provider: ProviderArgs,
+    #[command(flatten)]
     service: Service,
 }
 
@@ -61,7 +65,8 @@ enum State {
 
 impl Doctor {
     pub async fn run(self) -> anyhow::Result<()> {
-        let mut findings = sandbox(self.hands_mode).await;
+        let containers = self.provider.containers()?;
+        let mut findings = sandbox(self.hands_mode, containers).await;
         findings.push(mode(self.hands_mode, &findings));
         findings.push(own_user("hand worker", hand::limits::WORKER_UID));
         findings.push(own_user("egress", hand::limits::EGRESS_UID));
@@ -102,8 +107,11 @@ impl Finding {
     }
 }
 
+/// What is the machine's to say, whatever sandboxes are made by.
+const OF_MACHINE: [&str; 3] = ["own_uid", "disk_quota", "static_program"];
+
 /// Every layer of the sandbox, tried out by the program that puts them up.
-async fn sandbox(mode: Mode) -> Vec<Finding> {
+async fn sandbox(mode: Mode, containers: Option<Containers>) -> Vec<Finding> {
     let missing = |why: String| {
         vec![Finding::new("hand", State::Missing, why, "build steadyhand-hand and keep it beside steadyhand")]
     };
@@ -117,7 +125,11 @@ async fn sandbox(mode: Mode) -> Vec<Finding> {
         .and_then(|output| serde_json::from_slice::<Vec<Layer>>(&output.stdout).map_err(anyhow::Error::from));
     match layers {
         Err(error) => missing(format!("{} probe: {error}", program.display())),
-        Ok(layers) => {
+        Ok(mut layers) => {
+            if let Some(Containers { image, socket }) = containers {
+                layers.retain(|layer| OF_MACHINE.contains(&&*layer.name));
+                layers.splice(..0, Runtime::new(socket, image, &program).probe().await);
+            }
             let found = Finding::new("hand", State::Ok, program.display().to_string(), "");
             [found].into_iter().chain(layers.into_iter().map(|layer| finding(layer, mode))).collect()
         }

@@ -6,6 +6,7 @@ pub mod audit;
 pub mod backup;
 pub mod canary;
 pub mod completions;
+pub mod containers;
 pub mod context;
 pub mod doctor;
 pub mod egress;

@@ -14,6 +14,7 @@ use crate::{
     node::{self, Node},
     offer::{Offer, OfferArgs},
     output,
+    provider::{Containers, ProviderArgs},
     registries::{Registry, registries},
     remote,
     supervisor::{self, Child},
@@ -27,7 +28,10 @@ use clap::Args;
 use domain::{delta::Delta, limits, packages::Registries, session::Tuning};
 use egress::address::Listed;
 use engine::Engine;
-use hand::{hands::By, spec::Mode};
+use hand::{
+    hands::By,
+    spec::{Mode, Walls},
+};
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -94,6 +98,8 @@ pub struct Serve {
     /// need privileges [default: strict]
     #[arg(long, env = env_vars::HANDS_MODE, value_name = "MODE")]
     hands_mode: Option<Mode>,
+    #[command(flatten)]
+    provider: ProviderArgs,
     /// User of the hand worker where the service is root [default: 60998]
     #[arg(long, env = env_vars::WORKER_UID, value_name = "UID", hide_short_help = true)]
     worker_uid: Option<u32>,
@@ -135,6 +141,7 @@ struct Settings {
     hands_dir: PathBuf,
     hands: bool,
     hands_mode: Mode,
+    containers: Option<Containers>,
     users: Users,
     vault: VaultKeys,
     private_addresses: Vec<String>,
@@ -191,6 +198,12 @@ impl Serve {
             hands_dir: self.hands_dir.or(file.hands_dir).unwrap_or_else(default_hands),
             hands: self.hands.or(file.hands).unwrap_or(true),
             hands_mode: self.hands_mode.or(file.hands_mode).unwrap_or_default(),
+            containers: ProviderArgs {
+                hand_provider: self.provider.hand_provider.or(file.hand_provider),
+                container_image: self.provider.container_image.or(file.container_image),
+                container_socket: self.provider.container_socket.or(file.container_socket),
+            }
+            .containers()?,
             users: Users::new(self.worker_uid.or(file.worker_uid), self.egress_uid.or(file.egress_uid))?,
             vault: VaultArgs {
                 vault_key_file: self.vault.vault_key_file.or(file.vault_key_file),
@@ -313,6 +326,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         let workers = HandWorker {
             dir: settings.hands_dir.clone(),
             mode: settings.hands_mode,
+            containers: settings.containers.clone(),
             host: host(data.root())?,
             namespace: settings.namespace.clone(),
             ways_out,
@@ -463,7 +477,9 @@ impl Deltas for HubDeltas {
 
 /// The service has the rights to list and end hands itself.
 fn hands_here(settings: &Settings, root: &Path) -> anyhow::Result<HandsHere> {
-    let by = By::Itself { program: hand_program_beside()?, mode: settings.hands_mode };
+    // It makes none.
+    let walls = Walls::Bubblewrap;
+    let by = By::Itself { program: hand_program_beside()?, mode: settings.hands_mode, walls };
     Ok(HandsHere::new(&settings.hands_dir, &host(root)?, by))
 }
 

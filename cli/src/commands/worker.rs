@@ -15,7 +15,7 @@ use activities::{
 use clap::{Args, Subcommand};
 use hand::{
     hands::{By, Hands},
-    spec::Mode,
+    spec::{Mode, Walls},
 };
 use std::{path::PathBuf, sync::Arc};
 use tokio::signal::unix::{SignalKind, signal};
@@ -55,6 +55,12 @@ enum Role {
         /// that need privileges
         #[arg(long, env = env_vars::HANDS_MODE, value_name = "MODE", default_value = "strict")]
         hands_mode: Mode,
+        /// Socket of a keeper of containers (`worker containers`), which sandboxes then are [default: none]
+        #[arg(long, value_name = "SOCKET")]
+        keeper: Option<PathBuf>,
+        /// The image of its containers, which packages are installed for
+        #[arg(long, value_name = "IMAGE")]
+        container_image: Option<String>,
         /// Socket of a launcher that makes the sandboxes
         #[arg(long, hide = true)]
         launcher: Option<PathBuf>,
@@ -62,6 +68,8 @@ enum Role {
         #[arg(long, value_name = "DIR")]
         ways_out: Option<PathBuf>,
     },
+    /// Start the containers that sandboxes are: the one process that uses the socket of a container runtime
+    Containers(super::containers::Containers),
     /// Keep secrets, and lead sandboxes to what their environment allows; started by `serve`
     #[command(hide = true)]
     Egress(super::egress::Egress),
@@ -144,6 +152,7 @@ impl Worker {
         let service = match self.role {
             Role::Brain { .. } => "steadyhand-brain",
             Role::Hand { .. } => "steadyhand-hand",
+            Role::Containers(_) => "steadyhand-containers",
             Role::Egress(_) => "steadyhand-egress",
         };
         let _telemetry = telemetry::install(service, self.traces.collector()?.as_ref())?;
@@ -169,7 +178,18 @@ impl Worker {
                 until_ended(worker, remote).await
             }
             Role::Egress(egress) => egress.run().await,
-            Role::Hand { node, host, hands_dir, hand_program, hands_mode, launcher, ways_out } => {
+            Role::Containers(containers) => containers.run().await,
+            Role::Hand {
+                node,
+                host,
+                hands_dir,
+                hand_program,
+                hands_mode,
+                keeper,
+                container_image,
+                launcher,
+                ways_out,
+            } => {
                 let by = match launcher {
                     Some(socket) => {
                         harden()?;
@@ -177,14 +197,15 @@ impl Worker {
                     }
                     None => {
                         let program = hand_program.map_or_else(hand_program_beside, Ok)?;
-                        By::Itself { program, mode: hands_mode }
+                        let walls = keeper.map_or(Walls::Bubblewrap, |keeper| Walls::Container { keeper });
+                        By::Itself { program, mode: hands_mode, walls }
                     }
                 };
                 let hands = Hands { dir: hands_dir, by };
                 let remote = node.connect("steadyhand-hand").await?;
                 let mcp = McpServers::new(ways_out.clone());
                 let provider = Local::new(&host, hands, remote.blobs.clone()).with_ways_out(ways_out);
-                let provider = Arc::new(provider);
+                let provider = Arc::new(provider.with_packages_for(container_image));
                 let client = crate::connect::client(remote.connection.clone(), &node.namespace, remote.blobs.clone())?;
                 let options = worker::hands::Options::default();
                 let worker = worker::hands::start(client, &host, provider, remote.blobs.clone(), mcp, options).await?;

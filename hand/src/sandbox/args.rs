@@ -9,22 +9,25 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 
-pub const GITCONFIG: &str = "/etc/gitconfig";
+const GITCONFIG: &str = "/etc/gitconfig";
+/// Whom the agent sees itself as where bubblewrap says so.
+pub const UID: u32 = 1000;
 
-/// Files of /etc that exist in every sandbox, made up so that the host's are never seen.
-pub const ETC: &[(&str, &str)] = &[
-    ("/etc/passwd", "root:x:0:0:root:/:/usr/sbin/nologin\nagent:x:1000:1000:agent:/home/agent:/bin/bash\n"),
-    ("/etc/group", "root:x:0:\nagent:x:1000:\n"),
-    ("/etc/hosts", "127.0.0.1 localhost hand\n::1 localhost\n"),
-    ("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
-    (
-        GITCONFIG,
-        "[user]\n\tname = agent\n\temail = agent@hand\n[safe]\n\tdirectory = *\n[init]\n\tdefaultBranch = main\n",
-    ),
-];
+/// Files of /etc that exist in every sandbox, made up so that neither the host's nor an image's are seen.
+pub fn etc(egress: Option<&Egress>, uid: u32) -> [(&'static str, String); 5] {
+    let git = "[user]\n\tname = agent\n\temail = agent@hand\n[safe]\n\tdirectory = *\n[init]\n\tdefaultBranch = main\n";
+    let agent = format!("agent:x:{uid}:{uid}:agent:{}:/bin/bash", inside::HOME);
+    [
+        ("/etc/passwd", format!("root:x:0:0:root:/:/usr/sbin/nologin\n{agent}\n")),
+        ("/etc/group", format!("root:x:0:\nagent:x:{uid}:\n")),
+        ("/etc/hosts", "127.0.0.1 localhost hand\n::1 localhost\n".to_owned()),
+        ("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n".to_owned()),
+        (GITCONFIG, format!("{git}{}", egress.map(git_routes).unwrap_or_default())),
+    ]
+}
 
-/// What git is told beside [`ETC`]: the session's repositories are reached through the proxy, under their own URLs.
-pub fn git_routes(egress: &Egress) -> String {
+/// What git is told: the session's repositories are reached through the proxy, under their own URLs.
+fn git_routes(egress: &Egress) -> String {
     let route = |(url, path): &(String, String)| {
         format!("[url \"http://127.0.0.1:{}{path}\"]\n\tinsteadOf = {url}\n", inside::PROXY_PORT)
     };
@@ -33,7 +36,7 @@ pub fn git_routes(egress: &Egress) -> String {
 
 /// Descriptors that bubblewrap reads while it puts the sandbox up.
 pub struct Descriptors<'a> {
-    /// One for each of [`ETC`].
+    /// One for each file of [`etc`].
     pub etc: &'a [std::fs::File],
     /// The parts of the filter.
     pub seccomp: &'a [std::fs::File],
@@ -73,7 +76,8 @@ impl Args {
 /// Namespaces and the host's programs: the part that does not depend on a hand, and that `probe` tries.
 pub fn base() -> Args {
     let mut args = Args::default();
-    args.add(["--unshare-user", "--disable-userns", "--uid", "1000", "--gid", "1000"]);
+    let uid = UID.to_string();
+    args.add(["--unshare-user", "--disable-userns", "--uid", &uid, "--gid", &uid]);
     args.add(["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup"]);
     args.add(["--hostname", "hand", "--new-session", "--die-with-parent", "--as-pid-1"]);
     args.add(["--ro-bind", "/usr", "/usr"]);
@@ -120,7 +124,7 @@ pub fn full(folder: &Folder, spec: &Spec, fds: &Descriptors<'_>) -> Args {
     for path in ["/etc/alternatives", "/etc/ld.so.cache", "/etc/ssl/certs"] {
         args.mount("--ro-bind-try", path, path);
     }
-    for ((path, _), file) in ETC.iter().zip(fds.etc) {
+    for ((path, _), file) in etc(egress, UID).iter().zip(fds.etc) {
         args.add(["--perms", "0644"]);
         args.mount("--ro-bind-data", file.as_raw_fd().to_string(), path);
     }
@@ -139,7 +143,6 @@ pub fn full(folder: &Folder, spec: &Spec, fds: &Descriptors<'_>) -> Args {
     if let Some(egress) = egress {
         args.mount("--ro-bind", &egress.dir, inside::EGRESS);
     }
-    let mut libraries = None;
     match &spec.shelf {
         Some(Shelf::Fill(_)) => {
             args.mount("--bind", folder.packages(), inside::PACKAGES);
@@ -147,20 +150,30 @@ pub fn full(folder: &Folder, spec: &Spec, fds: &Descriptors<'_>) -> Args {
             args.mount("--ro-bind-try", "/var/lib/dpkg/status", "/etc/dpkg/status");
         }
         Some(Shelf::Read(name)) => {
-            let packages = shelf::folder(&spec.hands_dir, name).packages();
-            libraries = packages.join("apt").is_dir().then(package_libraries);
-            args.mount("--ro-bind", packages, inside::PACKAGES);
+            args.mount("--ro-bind", shelf::folder(&spec.hands_dir, name).packages(), inside::PACKAGES);
         }
         None => {}
     }
     // Both are tmpfs without a size of their own, so nobody may write there.
     args.add(["--remount-ro", "/dev", "--remount-ro", "/"]);
+    for (name, value) in environment(spec) {
+        args.add(["--setenv", &name, &value]);
+    }
+    args.add(["--chdir", inside::WORKSPACE]);
+    for file in fds.seccomp {
+        args.descriptor("--add-seccomp-fd", file.as_raw_fd());
+    }
+    args
+}
+
+/// The variables of everything inside.
+pub fn environment(spec: &Spec) -> Vec<(String, String)> {
     let reads_shelf = matches!(spec.shelf, Some(Shelf::Read(_)));
     let programs = match reads_shelf {
         true => format!("{PACKAGE_PROGRAMS}:{MACHINE_PROGRAMS}"),
         false => MACHINE_PROGRAMS.to_owned(),
     };
-    for (name, value) in [
+    let mut variables = vec![
         ("PATH", programs.as_str()),
         ("HOME", inside::HOME),
         ("USER", "agent"),
@@ -168,30 +181,25 @@ pub fn full(folder: &Folder, spec: &Spec, fds: &Descriptors<'_>) -> Args {
         ("TERM", "dumb"),
         // A git that was built for another prefix would not look there.
         ("GIT_CONFIG_SYSTEM", GITCONFIG),
-    ] {
-        args.add(["--setenv", name, value]);
-    }
-    if let Some(libraries) = &libraries {
-        args.add(["--setenv", "LD_LIBRARY_PATH", libraries]);
-    }
-    for (name, value) in PACKAGE_VARIABLES.iter().filter(|_| reads_shelf) {
-        args.add(["--setenv", name, value]);
-    }
-    if let Some(egress) = egress {
-        let proxy = format!("http://127.0.0.1:{}", inside::PROXY_PORT);
+    ];
+    variables.extend(PACKAGE_VARIABLES.iter().filter(|_| reads_shelf));
+    let libraries = match &spec.shelf {
+        Some(Shelf::Read(name)) if shelf::folder(&spec.hands_dir, name).packages().join("apt").is_dir() => {
+            Some(package_libraries())
+        }
+        _ => None,
+    };
+    variables.extend(libraries.as_deref().map(|libraries| ("LD_LIBRARY_PATH", libraries)));
+    let proxy = format!("http://127.0.0.1:{}", inside::PROXY_PORT);
+    if let Some(egress) = &spec.egress {
         for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"] {
-            args.add(["--setenv", name, &proxy]);
+            variables.push((name, &proxy));
         }
         for name in ["no_proxy", "NO_PROXY"] {
-            args.add(["--setenv", name, "localhost,127.0.0.1,::1"]);
+            variables.push((name, "localhost,127.0.0.1,::1"));
         }
-        for (name, value) in egress.variables.iter().chain(&egress.registries) {
-            args.add(["--setenv", name, value]);
-        }
+        let listed = egress.variables.iter().chain(&egress.registries);
+        variables.extend(listed.map(|(name, value)| (name.as_str(), value.as_str())));
     }
-    args.add(["--chdir", inside::WORKSPACE]);
-    for file in fds.seccomp {
-        args.descriptor("--add-seccomp-fd", file.as_raw_fd());
-    }
-    args
+    variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }

@@ -3,13 +3,11 @@
 //! It is a process of its own so that the shim stays outside of what it puts on, and so that nothing has to happen
 //! between fork and exec. Only what bubblewrap needs is left open.
 
-use super::args::{self, Descriptors, ETC};
-use super::seccomp;
+use super::args::{self, Descriptors};
+use super::{rlimits, seccomp};
 use crate::folder::{self, Folder};
-use crate::limits;
 use crate::spec::Plan;
 use rustix::fs::MemfdFlags;
-use rustix::process::{Resource, Rlimit};
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Seek, Write};
@@ -28,8 +26,8 @@ pub enum Error {
     Lock(#[source] io::Error),
     #[error("enter the cgroup {0}")]
     Cgroup(PathBuf, #[source] io::Error),
-    #[error("set the limit {0:?}")]
-    Limit(Resource, #[source] io::Error),
+    #[error(transparent)]
+    Limits(#[from] rlimits::Error),
     #[error("make the filter")]
     Seccomp(#[from] seccomp::Error),
     #[error("hand bubblewrap its options")]
@@ -50,23 +48,10 @@ pub fn run(dir: &Path) -> Result<Infallible, Error> {
     for procs in &plan.cgroup_procs {
         std::fs::write(procs, "0").map_err(|e| Error::Cgroup(procs.clone(), e))?;
     }
-    for (resource, limit) in [
-        (Resource::Nofile, limits::OPEN_FILES),
-        (Resource::Core, 0),
-        (Resource::Fsize, limits::FILE_SIZE_BYTES),
-        (Resource::Memlock, limits::LOCKED_MEMORY_BYTES),
-    ] {
-        // What is lower already cannot and need not be raised.
-        let limit = rustix::process::getrlimit(resource).maximum.map_or(limit, |have| have.min(limit));
-        let limit = Rlimit { current: Some(limit), maximum: Some(limit) };
-        rustix::process::setrlimit(resource, limit).map_err(|e| Error::Limit(resource, e.into()))?;
-    }
-
+    rlimits::restrict()?;
     let mut etc = Vec::new();
-    let egress = plan.spec.egress.as_ref();
-    for (path, content) in ETC {
-        let routes = egress.filter(|_| *path == args::GITCONFIG).map(args::git_routes).unwrap_or_default();
-        etc.push(in_memory(format!("{content}{routes}").as_bytes()).map_err(Error::Options)?);
+    for (_, content) in args::etc(plan.spec.egress.as_ref(), args::UID) {
+        etc.push(in_memory(content.as_bytes()).map_err(Error::Options)?);
     }
     let mut seccomp = Vec::new();
     for filter in seccomp::filters()? {
@@ -96,7 +81,7 @@ fn in_memory(content: &[u8]) -> io::Result<File> {
 }
 
 /// Let a descriptor live through exec.
-fn inherited(file: File) -> io::Result<File> {
+pub(super) fn inherited(file: File) -> io::Result<File> {
     rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty())?;
     Ok(file)
 }

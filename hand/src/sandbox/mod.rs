@@ -4,8 +4,11 @@
 
 pub mod args;
 pub mod cgroup;
+pub mod contained;
+pub mod container;
 pub mod enter;
 pub mod landlock;
+mod rlimits;
 pub mod seccomp;
 
 use std::path::{Path, PathBuf};

@@ -14,6 +14,8 @@ use std::collections::BTreeMap;
 pub enum Error {
     #[error("make a filter for this processor")]
     Filter(#[from] seccompiler::BackendError),
+    #[error("have the kernel take the filter")]
+    Apply(#[from] seccompiler::Error),
 }
 
 /// Calls that are denied whatever their arguments.
@@ -101,6 +103,15 @@ const LOW_32: u64 = 0xffff_ffff;
 
 /// The filters, each as the bytes that bubblewrap loads.
 pub fn filters() -> Result<Vec<Vec<u8>>, Error> {
+    Ok(programs()?.iter().map(bytes).collect())
+}
+
+/// Put them on this process, which must not have started a thread, and all that it will start.
+pub fn restrict() -> Result<(), Error> {
+    programs()?.iter().try_for_each(|program| Ok(seccompiler::apply_filter(program)?))
+}
+
+fn programs() -> Result<Vec<BpfProgram>, Error> {
     let mut denied: BTreeMap<c_long, Vec<SeccompRule>> =
         DENIED.iter().chain(DENIED_HERE).map(|&call| (call, Vec::new())).collect();
     let clone: Result<Vec<_>, Error> = (0..32)
@@ -125,9 +136,9 @@ pub fn filters() -> Result<Vec<Vec<u8>>, Error> {
     let clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
 
     Ok(vec![
-        bytes(&foreign_abi(filter(denied, libc::EPERM)?)),
-        bytes(&filter(clone3, libc::ENOSYS)?),
-        bytes(&filter(BTreeMap::from(sockets), libc::EAFNOSUPPORT)?),
+        foreign_abi(filter(denied, libc::EPERM)?),
+        filter(clone3, libc::ENOSYS)?,
+        filter(BTreeMap::from(sockets), libc::EAFNOSUPPORT)?,
     ])
 }
 

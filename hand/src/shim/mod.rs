@@ -5,6 +5,7 @@
 //! the lease runs out, it records what is lost and ends; the folder stays, and a later launch goes on from it.
 
 mod calls;
+mod container;
 mod folder_watch;
 mod gather;
 mod lease;
@@ -15,7 +16,7 @@ mod stop;
 use crate::folder::{self, Folder};
 use crate::journal::{self, Journal};
 use crate::link::{self, inside};
-use crate::spec::{FailedClone, Plan, Shelf, Start};
+use crate::spec::{FailedClone, Plan, Shelf, Start, Walls};
 use calls::Calls;
 use folder_watch::Watch;
 use lease::{Lease, Over};
@@ -77,7 +78,11 @@ pub fn run(dir: &Path) -> Result<(), Error> {
     let listener = inherited_listener().map_err(Error::Listen)?;
 
     // This thread starts the sandbox and lives on: the kernel ends the sandbox with the thread that started it.
-    let (mut child, pipes) = sandbox::spawn(&folder).map_err(Error::Sandbox)?;
+    let started = match &plan.spec.walls {
+        Walls::Bubblewrap => sandbox::spawn(&folder),
+        Walls::Container { .. } => container::found(),
+    };
+    let (mut process, pipes) = started.map_err(Error::Sandbox)?;
     let recipe = journal.noted::<Start>("start")?;
     let done = journal.noted::<bool>("prepared")?.is_some();
     let watched = (!folder.image().exists()).then_some(plan.spec.limits.disk_bytes);
@@ -93,9 +98,9 @@ pub fn run(dir: &Path) -> Result<(), Error> {
         Ok(prepared) => prepared,
         Err(why) => {
             // It has ended or must end; either way it is gone when this returns.
-            child.kill().ok();
-            let why = sandbox::last_words(&mut child).map_or(why.clone(), |said| format!("{why}: {said}"));
-            child.wait().map_err(Error::Sandbox)?;
+            process.kill();
+            let why = sandbox::last_words(&mut process).map_or(why.clone(), |said| format!("{why}: {said}"));
+            process.wait().map_err(Error::Sandbox)?;
             return Err(Error::Recipe(why));
         }
     };
@@ -109,7 +114,7 @@ pub fn run(dir: &Path) -> Result<(), Error> {
         journal.note("prepared", &true)?;
     }
     let failed_clones = journal.noted("failed_clones")?.unwrap_or_default();
-    sandbox::log_stderr(&mut child).map_err(Error::Sandbox)?;
+    sandbox::log_stderr(&mut process).map_err(Error::Sandbox)?;
     let stop = stop::Stops::new(plan.spec.stop);
     let lease = Lease::new(Duration::from_millis(plan.spec.lease_ms));
     let shim = Arc::new(Shim {
@@ -146,8 +151,8 @@ pub fn run(dir: &Path) -> Result<(), Error> {
     note("hand ends", &[("hand_id", &shim.plan.spec.hand_id), ("why", &over)]);
     // Whoever asks from here on finds nobody, and launches anew. It fails only where nobody listens anyway.
     rustix::net::shutdown(&closing, rustix::net::Shutdown::Both).ok();
-    child.kill().ok();
-    child.wait().map_err(Error::Sandbox)?;
+    process.kill();
+    process.wait().map_err(Error::Sandbox)?;
     calls::lose_all(&shim, &over.to_string());
     server::drain(&shim);
     Ok(())

@@ -1,14 +1,17 @@
 //! The shim's side of the sandbox: starting it, preparing it, talking to init, and hearing that it is gone.
 
+use super::container;
 use super::{Shim, calls, gather, note};
 use crate::folder::Folder;
 use crate::limits;
 use crate::link::{Configure, FromInit, SANDBOX, ToInit};
 use crate::spec::{FailedClone, Start};
 use crate::wire::{self, Frame};
+use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -16,7 +19,7 @@ use std::time::Duration;
 const STDERR_BYTES: u64 = 64 * 1024;
 
 /// Words to init, one at a time.
-pub struct Sandbox(Mutex<ChildStdin>);
+pub struct Sandbox(Mutex<File>);
 
 impl Sandbox {
     /// A sandbox that is gone is seen by its reader; here it only means that nobody listens.
@@ -26,20 +29,52 @@ impl Sandbox {
 }
 
 pub struct Pipes {
-    to: ChildStdin,
-    from: BufReader<ChildStdout>,
+    to: File,
+    from: BufReader<File>,
+}
+
+impl Pipes {
+    pub fn new(to: impl Into<OwnedFd>, from: impl Into<OwnedFd>) -> Self {
+        let from = BufReader::with_capacity(128 * 1024, File::from(from.into()));
+        Self { to: File::from(to.into()), from }
+    }
+}
+
+/// The sandbox as a process: whoever ends it has ended everything in it.
+pub enum Process {
+    /// What became bubblewrap.
+    Child(Child),
+    /// The first process of a container, whose parent is the runtime's.
+    Contained(container::First),
+}
+
+impl Process {
+    /// One that has ended already is as good.
+    pub fn kill(&mut self) {
+        match self {
+            Self::Child(child) => child.kill().ok(),
+            Self::Contained(first) => first.kill().ok(),
+        };
+    }
+
+    pub fn wait(&mut self) -> io::Result<()> {
+        match self {
+            Self::Child(child) => child.wait().map(drop),
+            Self::Contained(first) => first.wait(),
+        }
+    }
 }
 
 /// A sandbox whose recipe is carried out.
 pub struct Prepared {
     pub sandbox: Sandbox,
-    pub from: BufReader<ChildStdout>,
+    pub from: BufReader<File>,
     pub start: Option<Start>,
     pub failed: Vec<FailedClone>,
 }
 
 /// Start the sandbox of the hand: another role of this program puts up its walls and becomes bwrap.
-pub fn spawn(folder: &Folder) -> io::Result<(Child, Pipes)> {
+pub fn spawn(folder: &Folder) -> io::Result<(Process, Pipes)> {
     let mut child = Command::new("/proc/self/exe")
         .arg0("steadyhand-hand")
         .arg("enter")
@@ -50,8 +85,8 @@ pub fn spawn(folder: &Folder) -> io::Result<(Child, Pipes)> {
         .stderr(Stdio::piped())
         .spawn()?;
     let to = child.stdin.take().expect("asked for above");
-    let from = BufReader::with_capacity(128 * 1024, child.stdout.take().expect("asked for above"));
-    Ok((child, Pipes { to, from }))
+    let from = child.stdout.take().expect("asked for above");
+    Ok((Process::Child(child), Pipes::new(to, from)))
 }
 
 /// Have init carry out the recipe.
@@ -76,7 +111,8 @@ fn read_message(from: &mut impl Read) -> Result<(u64, FromInit), wire::Error> {
 }
 
 /// What a sandbox that is ending has said on stderr; for the one who wanted it, not for the log.
-pub fn last_words(child: &mut Child) -> Option<String> {
+pub fn last_words(process: &mut Process) -> Option<String> {
+    let Process::Child(child) = process else { return None };
     let mut said = Vec::new();
     child.stderr.take()?.take(4 * 1024).read_to_end(&mut said).ok()?;
     let said = String::from_utf8_lossy(&said).trim().to_owned();
@@ -84,7 +120,9 @@ pub fn last_words(child: &mut Child) -> Option<String> {
 }
 
 /// Put what init says on stderr into the log, up to a bound. Only init itself has this pipe.
-pub fn log_stderr(child: &mut Child) -> io::Result<()> {
+pub fn log_stderr(process: &mut Process) -> io::Result<()> {
+    // What is said in a container has no log at all.
+    let Process::Child(child) = process else { return Ok(()) };
     let Some(stderr) = child.stderr.take() else { return Ok(()) };
     std::thread::Builder::new().name("stderr".into()).spawn(move || copy_bounded(stderr))?;
     Ok(())
@@ -98,7 +136,7 @@ fn copy_bounded(mut stderr: ChildStderr) {
 }
 
 /// Take in what init says until it is gone; why it is.
-pub fn read(shim: &Shim, mut from: BufReader<ChildStdout>) -> String {
+pub fn read(shim: &Shim, mut from: BufReader<File>) -> String {
     loop {
         let said = match wire::read_frame(&mut from, limits::REPLY_BYTES) {
             Ok(Frame::Chunk { call, bytes }) => {

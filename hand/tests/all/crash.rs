@@ -110,9 +110,7 @@ fn a_sandbox_that_dies_loses_its_running_calls_and_ends_the_hand() {
     let hands = Hands::new();
     let hand = hands.hand("h");
     hand.sh("mkfifo started");
-    let shim = hand.client().status().unwrap().pid;
-    let children = std::fs::read_to_string(format!("/proc/{shim}/task/{shim}/children")).unwrap();
-    let sandbox = Process::new(children.trim().parse().unwrap());
+    let sandbox = Process::new(hands.made.first_process(hand.client().status().unwrap().pid));
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| hand.call("a", "bash", json!({"command": "echo >started; sleep 600"})));
         wait_line(&hand.file("workspace/started"));

@@ -1,9 +1,10 @@
 //! A folder of hands for one test, removed with everything that still runs in it.
 
+use crate::walls::{Made, program};
 use hand::client::Client;
 use hand::local;
 use hand::protocol::{Settled, ToolResult};
-use hand::spec::{HandRef, Limits, Mode, Resources, Spec};
+use hand::spec::{HandRef, Limits, Mode, Resources, Spec, Walls};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde_json::{Value, json};
@@ -14,21 +15,25 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_steadyhand-hand");
-
 pub struct Hands {
     dir: tempfile::TempDir,
+    pub made: Made,
 }
 
 impl Hands {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
-        Self { dir }
+        let made = Made::new(&dir.path().join("hands"));
+        Self { dir, made }
     }
 
     pub fn path(&self) -> &Path {
         self.dir.path()
+    }
+
+    pub fn walls(&self) -> Walls {
+        self.made.walls()
     }
 
     pub fn hands_dir(&self) -> PathBuf {
@@ -37,7 +42,7 @@ impl Hands {
 
     pub fn spec(&self, id: &str) -> Spec {
         // Whoever runs these may be a plain user.
-        Spec { mode: Mode::Dev, ..Spec::new(id, self.hands_dir(), PROGRAM) }
+        Spec { mode: Mode::Dev, walls: self.walls(), ..Spec::new(id, self.hands_dir(), program()) }
     }
 
     pub fn hand(&self, id: &str) -> Hand {

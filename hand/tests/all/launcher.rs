@@ -1,6 +1,7 @@
 //! Hands for somebody who may not make them: through the launcher, and within what it gives.
 
-use crate::fixture::{Hand, Hands, PROGRAM, Process, is_root};
+use crate::fixture::{Hand, Hands, Process, is_root};
+use crate::walls::program;
 use hand::hands::{By, Hands as Asked};
 use hand::launcher::{Options, Reply, Request};
 use hand::spec::{FileResource, Mode, Shelf, Spec};
@@ -27,9 +28,15 @@ impl Launcher {
     fn start(hands: &Hands) -> Self {
         let (dir, socket) = (hands.hands_dir(), hands.path().join("launcher.sock"));
         let client = if is_root() { CLIENT } else { rustix::process::getuid().as_raw() };
-        let options =
-            Options { socket: socket.clone(), hands_dir: dir.clone(), client, mode: Mode::Dev, ways_out: None };
-        let child = Command::new(PROGRAM)
+        let options = Options {
+            socket: socket.clone(),
+            hands_dir: dir.clone(),
+            client,
+            mode: Mode::Dev,
+            walls: hands.walls(),
+            ways_out: None,
+        };
+        let child = Command::new(program())
             .args(["launcher", &serde_json::to_string(&options).unwrap()])
             .env_clear()
             .stdin(Stdio::piped())

@@ -2,6 +2,7 @@
 //!
 //! As root every hand gets a uid of its own and cgroups; as a plain user the same tests run without both.
 
+mod bubblewrap;
 mod crash;
 mod disk;
 mod fixture;
@@ -13,3 +14,4 @@ mod resources;
 mod shelf;
 mod shell;
 mod takeover;
+mod walls;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 fn state_survives_between_calls() {
     let hands = Hands::new();
     let hand = hands.hand("h");
-    assert_eq!(hand.sh("pwd; id -u; echo $HOME"), "/workspace\n1000\n/home/agent\n");
+    assert_eq!(hand.sh("pwd; id -un; echo $HOME"), "/workspace\nagent\n/home/agent\n");
     hand.sh("cd /tmp; export A=1; b='two words'; declare -A m=([k]=v); f() { echo in f; }; sleep 300 & echo $! >pid");
     assert_eq!(
         hand.sh("pwd; echo $A $b ${m[k]}; f; kill -0 $(cat pid) && echo alive"),

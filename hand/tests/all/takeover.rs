@@ -1,7 +1,8 @@
 //! Somebody broke out of a sandbox and is the hand's own user on the host. Whoever launches has more rights than that,
 //! and must not lend them.
 
-use crate::fixture::{Hand, Hands, PROGRAM, Process, is_root};
+use crate::fixture::{Hand, Hands, Process, is_root};
+use crate::walls::program;
 use hand::client::{Client, Error};
 use hand::local;
 use hand::spec::{FileResource, Plan, Resources, Spec};
@@ -41,7 +42,7 @@ fn a_plan_that_the_hand_has_written_is_not_followed() {
         &format!("rm -f plan.json; echo '{hostile}' >plan.json; mv plan.json elsewhere; cp elsewhere plan.json"),
     );
     end(&hand);
-    let again = local::revive(&hand.at.dir, Path::new(PROGRAM)).unwrap();
+    let again = local::revive(&hand.at.dir, &program()).unwrap();
     assert_eq!(again, hand.at);
     let shim = hand.client().status().unwrap().pid;
     assert!(Path::new(&format!("/proc/{shim}")).metadata().unwrap().uid() >= 61_000);
@@ -56,7 +57,7 @@ fn a_plan_of_somebody_else_is_not_read() {
     let hand = hands.hand("h");
     end(&hand);
     std::os::unix::fs::chown(hand.file("plan.json"), Some(61_000), None).unwrap();
-    let said = local::revive(&hand.at.dir, Path::new(PROGRAM)).unwrap_err();
+    let said = local::revive(&hand.at.dir, &program()).unwrap_err();
     assert!(matches!(said, local::Error::Plan(_)), "{said}");
     std::os::unix::fs::chown(hand.file("plan.json"), Some(0), None).unwrap();
 }
@@ -72,7 +73,7 @@ fn a_folder_that_is_the_hands_own_is_set_aside() {
     end(&hand);
     let uid = hand.file("workspace").metadata().unwrap().uid();
     std::os::unix::fs::chown(&hand.at.dir, Some(uid), Some(uid)).unwrap();
-    assert!(matches!(local::revive(&hand.at.dir, Path::new(PROGRAM)), Err(local::Error::Plan(_))));
+    assert!(matches!(local::revive(&hand.at.dir, &program()), Err(local::Error::Plan(_))));
     local::provision(&hands.spec("h")).unwrap();
     assert_eq!(hand.sh("ls"), "(no output)");
     let aside = hands.hands_dir().join(".left-h");

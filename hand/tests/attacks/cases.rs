@@ -104,7 +104,7 @@ pub fn check(holds: bool, said: &str) -> Result<(), Failed> {
 }
 
 pub fn needs_cgroups() -> Option<String> {
-    let layers = hand::local::probe(crate::fixture::PROGRAM.as_ref()).unwrap();
+    let layers = hand::local::probe(&crate::walls::program()).unwrap();
     let memory = layers.into_iter().find(|layer| layer.name == "cgroup_memory").unwrap();
     (!memory.on).then_some(memory.why)
 }

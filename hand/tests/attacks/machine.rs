@@ -1,6 +1,7 @@
 //! Layers that not every machine can put up: what they do, where they can.
 
 use crate::cases::{check, needs_cgroups};
+use crate::catalogue::Layer;
 use crate::fixture::{Hand, Hands, Process, is_root, parse};
 use hand::local;
 use hand::spec::{FileResource, Limits, Mode, Plan, Spec};
@@ -8,12 +9,6 @@ use libtest_mimic::Failed;
 use serde_json::json;
 use std::path::Path;
 use std::time::Duration;
-
-pub struct Layer {
-    pub name: &'static str,
-    pub needs: fn() -> Option<String>,
-    pub run: fn() -> Result<(), Failed>,
-}
 
 pub const LAYERS: &[Layer] = &[
     Layer { name: "memory_and_processes_end_inside", needs: needs_cgroups, run: memory_and_processes },
@@ -24,7 +19,7 @@ pub const LAYERS: &[Layer] = &[
 ];
 
 fn needs_disk() -> Option<String> {
-    let layers = local::probe(crate::fixture::PROGRAM.as_ref()).unwrap();
+    let layers = local::probe(&crate::walls::program()).unwrap();
     let disk = layers.into_iter().find(|layer| layer.name == "disk_quota").unwrap();
     (!disk.on).then_some(disk.why)
 }

@@ -19,18 +19,22 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("harness", &["domain"]),
     ("workflows", &["domain", "harness"]),
     ("hand", &[]),
+    ("containers", &["hand"]),
     // Its tests let real sandboxes out through it; the program knows none.
     ("egress", &["domain", "hand"]),
     ("activities", &["domain", "store", "log", "harness", "workflows", "hand"]),
     ("api", &["domain", "store", "log", "harness"]),
     ("worker", &["domain", "store", "workflows", "activities"]),
-    ("cli", &["domain", "store", "log", "engine", "harness", "api", "activities", "worker", "hand", "egress"]),
+    (
+        "cli",
+        &["domain", "store", "log", "engine", "harness", "api", "activities", "worker", "hand", "containers", "egress"],
+    ),
 ];
 
 /// Who may name a crate from outside in its `[dependencies]`. `tests` may name all.
 const OUTSIDE: &[(&str, &[&str])] = &[
     // Determinism is a crate boundary: workflow code cannot even name what would break it.
-    ("tokio", &["store", "log", "engine", "activities", "egress", "api", "worker", "cli"]),
+    ("tokio", &["store", "log", "engine", "activities", "containers", "egress", "api", "worker", "cli"]),
     ("rand", &["api", "cli", "egress"]),
     ("uuid", &["engine"]),
     // Who talks to a Temporal server, and as what.
@@ -57,6 +61,8 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     // The walls of a sandbox.
     ("seccompiler", &["hand"]),
     ("landlock", &["hand"]),
+    // Who may ask a container runtime for something has every right of its machine.
+    ("bollard", &["containers"]),
     // Secrets at rest.
     ("chacha20poly1305", &["egress"]),
     // Signals to a thread, and terminals of tests, for which rustix has nothing.

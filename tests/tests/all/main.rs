@@ -5,6 +5,7 @@ mod attacks;
 mod bad_inputs;
 mod canary;
 mod connections;
+mod containers;
 mod crash;
 mod data;
 mod egress;

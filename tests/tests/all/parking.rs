@@ -45,27 +45,34 @@ const RESTORED: &str = "[This sandbox begins with what was in an earlier one";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hand_at_rest_is_put_away_and_comes_back_embedded() -> anyhow::Result<()> {
-    put_away(Layout::One, None, None).await
+    put_away(Layout::One, None, None, Vec::new()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hand_at_rest_is_put_away_and_comes_back_on_temporal() -> anyhow::Result<()> {
     let temporal = Temporal::start(None)?;
-    put_away(Layout::One, Some(&temporal), None).await
+    put_away(Layout::One, Some(&temporal), None, Vec::new()).await
 }
 
 /// Everything is kept, and nobody knows.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_dies_while_it_parks_loses_nothing() -> anyhow::Result<()> {
-    put_away(Layout::Hand, None, Some(Fault { point: Point::HandKept, nth: 1 })).await
+    put_away(Layout::Hand, None, Some(Fault { point: Point::HandKept, nth: 1 }), Vec::new()).await
 }
 
-async fn put_away(layout: Layout, temporal: Option<&Temporal>, fault: Option<Fault>) -> anyhow::Result<()> {
+/// With sandboxes as the environment says.
+pub async fn put_away(
+    layout: Layout,
+    temporal: Option<&Temporal>,
+    fault: Option<Fault>,
+    environment: Vec<(&'static str, String)>,
+) -> anyhow::Result<()> {
     let model = serve(TcpListener::bind("127.0.0.1:0").await?, Script::from_toml(SCRIPT, Path::new("parking.toml"))?)?;
     let options = Options {
         layout,
         temporal: temporal.map(|temporal| (temporal.addr, "default".to_owned())),
         park_after_s: Some(PARK_AFTER_S),
+        environment,
         fault: fault.map(|fault| (Role::Hand, fault)),
         ..Options::new(model.url())
     };

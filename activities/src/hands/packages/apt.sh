@@ -25,8 +25,11 @@ else
 	list "$key" "$mirror" "$VERSION_CODENAME-updates"
 	list "$key" "$security" "$VERSION_CODENAME-security"
 fi >"$state/sources"
+# An image has its own where dpkg keeps it.
+status=/etc/dpkg/status
+[ -e "$status" ] || status=/var/lib/dpkg/status
 cat >"$state/conf" <<END
-Dir::State "$state"; Dir::State::status "/etc/dpkg/status"; Dir::Cache "$state"; Dir::Log "$state";
+Dir::State "$state"; Dir::State::status "$status"; Dir::Cache "$state"; Dir::Log "$state";
 Dir::Etc::SourceList "$state/sources"; Dir::Etc::SourceParts "/dev/null"; Dir::Etc::Parts "/dev/null";
 Dir::Etc::PreferencesParts "/dev/null"; Dir::Etc::TrustedParts "/dev/null";
 APT::Sandbox::User ""; APT::Install-Recommends "false"; Acquire::Languages "none";

@@ -9,7 +9,7 @@ use domain::session::{HandRef, ProvisionInput};
 use hand::{
     client::Client,
     hands::{By, Hands},
-    spec::Mode,
+    spec::{Mode, Walls},
 };
 use serde_json::json;
 use std::{
@@ -44,7 +44,7 @@ impl Fleet {
         let dir = tempfile::tempdir()?;
         // Users of hands pass through it.
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711))?;
-        let by = By::Itself { program: program("steadyhand-hand"), mode };
+        let by = By::Itself { program: program("steadyhand-hand"), mode, walls: Walls::Bubblewrap };
         let hands = Hands { dir: dir.path().join("hands"), by };
         Ok(Fleet { _dir: dir, hands, made: Vec::new() })
     }

@@ -14,7 +14,7 @@ use domain::HandName;
 use domain::session::ProvisionInput;
 use hand::{
     hands::{By, Hands},
-    spec::Mode,
+    spec::{Mode, Walls},
 };
 use std::{sync::Arc, time::Duration};
 use steadyhand_tests::service::program;
@@ -30,7 +30,7 @@ pub async fn lazy_against_eager() -> anyhow::Result<Vec<Metric>> {
     let model = Model::start().await?;
     let service = service::start(&model.url).await?;
     let workplace = Workplace::new(service.client()).await?;
-    let by = By::Itself { program: program("steadyhand-hand"), mode: Mode::Dev };
+    let by = By::Itself { program: program("steadyhand-hand"), mode: Mode::Dev, walls: Walls::Bubblewrap };
     let hands = Hands { dir: service.hands_dir(), by };
     let provider = Local::new("bench", hands, Arc::new(MemoryBlobs::new()));
     let (mut lazy, mut eager) = (Vec::new(), Vec::new());
