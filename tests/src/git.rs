@@ -32,7 +32,7 @@ impl Forge {
         Forge::begin(token, Hold::open()).await
     }
 
-    /// One that holds the first fetch, once its client has said what it wants.
+    /// One that holds the first clone as it asks what there is: later git's client begins anew by itself when it is cut off.
     pub async fn start_held(token: &str) -> anyhow::Result<Self> {
         Forge::begin(token, Hold::default()).await
     }
@@ -50,7 +50,7 @@ impl Forge {
                     let token = asked.lock().expect("no holder panics").clone();
                     let (served, held) = (served.clone(), Arc::clone(&held));
                     async move {
-                        if request.uri().path().ends_with("/git-upload-pack") {
+                        if request.uri().path().ends_with("/info/refs") {
                             held.pass().await;
                         }
                         Ok::<_, Infallible>(answer(served, &token, request).await)

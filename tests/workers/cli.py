@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import os
 import re
 import sys
 from pathlib import Path
@@ -120,3 +121,6 @@ def split(command: str) -> list[str]:
 
 if __name__ == "__main__":
     asyncio.run(main(*sys.argv[1:]))
+    # Threads of the SDK that tell of workers now and then crash in an interpreter that is being taken apart.
+    sys.stdout.flush()
+    os._exit(0)

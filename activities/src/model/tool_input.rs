@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn what_is_too_long_is_counted_and_its_beginning_kept_however_it_is_cut() {
         let (begin, rest) = (r#"{"content": ""#, "ä".repeat(TOOL_INPUT_BYTES_MAX / 2));
-        let (half, other) = rest.split_at(rest.len() / 2 + 1 - rest.len() / 2 % 2);
+        let (half, other) = rest.split_at(rest.floor_char_boundary(rest.len() / 2 + 1));
         for pieces in
             [&[begin, &rest, "\"}"][..], &[begin, half, other, "\"}", &rest], &[&format!("{begin}{rest}\"}}")]]
         {

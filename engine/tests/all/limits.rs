@@ -227,12 +227,13 @@ impl Stage {
     }
 
     async fn ids(&mut self) {
-        let request = |shape: fn(&mut StartWorkflowExecutionRequest), stage: &Stage| {
+        type Shape = fn(&mut StartWorkflowExecutionRequest);
+        let request = |shape: Shape, stage: &Stage| {
             let mut request = stage.raw.start_request("never");
             shape(&mut request);
             request
         };
-        let table: [(&str, fn(&mut StartWorkflowExecutionRequest)); 4] = [
+        let table: [(&str, Shape); 4] = [
             ("start: workflow id", |r| r.workflow_id = long()),
             ("start: workflow type", |r| r.workflow_type = kind(&long())),
             ("start: task queue", |r| r.task_queue = queue(long())),

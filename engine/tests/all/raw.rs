@@ -286,7 +286,6 @@ pub fn taken_and_answered(asking: &protocol::v1::Message) -> (Vec<(CommandType, 
             _ => 0,
         },
         accepted_request: Some(request.clone()),
-        ..Default::default()
     };
     let outcome = update::Outcome { value: Some(update::outcome::Value::Success(Payloads::default())) };
     let response = update::Response { meta: request.meta, outcome: Some(outcome) };

@@ -3,9 +3,10 @@
 //! One thread reaps whatever dies, ours or orphaned. It first looks without reaping and takes the lock before it
 //! reaps, so that a process being started is never reaped under the hands of the standard library.
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process_group};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process_group, pidfd_open};
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::process::{Child, Command};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -60,12 +61,36 @@ impl Processes {
 
     /// Start a process of ours; waits while all are being ended.
     pub fn spawn(&self, command: &mut Command) -> io::Result<Child> {
+        self.spawn_and(command, |_| Ok(())).map(|(child, ())| child)
+    }
+
+    /// As [`Self::spawn`], with what is readable once the process has ended, however soon that is.
+    pub fn spawn_watched(&self, command: &mut Command) -> io::Result<(Child, OwnedFd)> {
+        self.spawn_and(command, |child| {
+            let pid = Pid::from_raw(child.id().cast_signed()).ok_or(io::ErrorKind::NotFound)?;
+            Ok(pidfd_open(pid, PidfdFlags::empty())?)
+        })
+    }
+
+    /// `look` sees it before anybody can have reaped it.
+    fn spawn_and<T>(
+        &self,
+        command: &mut Command,
+        look: impl FnOnce(&Child) -> io::Result<T>,
+    ) -> io::Result<(Child, T)> {
         let mut state = self.changed.wait_while(self.lock(), |state| state.ending).expect("no holder panics");
-        let child = command.spawn()?;
+        let mut child = command.spawn()?;
         state.ours.insert(child.id(), None);
         state.alone = false;
         self.changed.notify_all();
-        Ok(child)
+        match look(&child) {
+            Ok(seen) => Ok((child, seen)),
+            Err(e) => {
+                // Nobody will hear of it.
+                child.kill().ok();
+                Err(e)
+            }
+        }
     }
 
     /// How many there are beside this one.

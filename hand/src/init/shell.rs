@@ -14,7 +14,6 @@ use crate::protocol::ToolResult;
 use crate::tools::output::{Tail, last, plain};
 use crate::tools::{Stop, Stopped};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -287,10 +286,8 @@ impl Keeper {
         let mut command = Command::new("/bin/bash");
         command.args(["--noprofile", "--norc"]).current_dir(&self.workdir);
         command.stdin(OwnedFd::from(theirs)).stdout(write.try_clone()?).stderr(Stdio::from(write));
-        let pid = self.first_to_go.marked(|| self.processes.spawn(&mut command))?.id();
-        let ended = Pid::from_raw(pid.cast_signed()).ok_or(io::ErrorKind::NotFound)?;
-        let ended = pidfd_open(ended, PidfdFlags::empty())?;
-        Ok(Bash { pid, output, control, ended })
+        let (child, ended) = self.first_to_go.marked(|| self.processes.spawn_watched(&mut command))?;
+        Ok(Bash { pid: child.id(), output, control, ended })
     }
 
     /// Bash runs it as one word at its top level, so that no quote, here-document or `break` in it reaches further.

@@ -116,7 +116,8 @@ async fn scenario(service: &Service, origin: &Origin, forge: &Forge) -> anyhow::
     // A token that nobody was given is asked for again; the session goes on without the server until then.
     let oauth = session(&client, origin, json!([])).await?;
     let (broken, again) = moments.through(&oauth, "refreshing", holds.refresh.reached()).await?;
-    let error = broken.iter().find(|event| event.kind == "session.error").context("it is said")?;
+    let said = || format!("it is said: {broken:?}");
+    let error = broken.iter().find(|event| event.kind == "session.error").with_context(said)?;
     ensure!(error.rest["error"]["type"] == "mcp_connection_failed_error", "{error:?}");
     ensure!(broken.iter().any(|event| event.kind == "agent.message"), "the turn goes on: {broken:?}");
     ensure!(only(&again, "pong") == ("pong".to_owned(), false), "{again:?}");
@@ -126,7 +127,8 @@ async fn scenario(service: &Service, origin: &Origin, forge: &Forge) -> anyhow::
         json!({"type": "github_repository", "url": forge.url("acme/app"), "authorization_token": REPOSITORY});
     let cloning = session(&client, origin, json!([repository])).await?;
     let broken = moments.killed(&cloning, "cloning", forge.reached()).await?;
-    let error = broken.iter().find(|event| event.kind == "session.error").context("it is said")?;
+    let said = || format!("it is said: {broken:?}");
+    let error = broken.iter().find(|event| event.kind == "session.error").with_context(said)?;
     ensure!(error.rest["error"]["type"] == "repository_clone_error", "{error:?}");
     ensure!(results(&broken).iter().all(|(text, is_error)| *is_error && text.contains("No such file")), "{broken:?}");
     // The next hand has it.

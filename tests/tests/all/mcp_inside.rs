@@ -115,12 +115,9 @@ async fn scenario(service: &mut Service, model: &Server) -> anyhow::Result<()> {
     let path = format!("/v1/sessions/{session}/events");
     client.ok(Method::POST, &path, Some(&json!({"events": [allowed]}))).await?;
     let events = rest(&client, &session, before).await?;
-    // It is in the sandbox, with the sandbox's way out and no other.
+    // It is in the sandbox, with its own variables beside the sandbox's, and nothing of the service's.
     let [seen] = &of_kind(&events, "agent.mcp_tool_result")[..] else { anyhow::bail!("{events:?}") };
-    ensure!(
-        seen.text().starts_with("/workspace high ['egress', 'recipe'") && seen.text().contains("'http_proxy'"),
-        "{seen:?}"
-    );
+    ensure!(seen.text().starts_with("/workspace high ['recipe'] ") && !seen.text().contains("STEADYHAND"), "{seen:?}");
     let offered = offered(model)?;
     ensure!(offered.iter().any(|name| name == "mcp__inside__count"), "{offered:?}");
     ensure!(!offered.iter().any(|name| name.contains("hidden") || name.contains("broken")), "{offered:?}");
@@ -161,7 +158,7 @@ async fn scenario(service: &mut Service, model: &Server) -> anyhow::Result<()> {
     let events = rest(&client, &session, before).await?;
     let [stopped] = &of_kind(&events, "agent.mcp_tool_result")[..] else { anyhow::bail!("{events:?}") };
     ensure!(stopped.text().starts_with("interrupted; the MCP server inside was told so and ended"), "{stopped:?}");
-    let events = turn(&client, &session, "die").await?;
+    let events = turn(&client, &session, "die again").await?;
     ensure!(of_kind(&events, "agent.mcp_tool_result")[1].text() == "after 2", "{events:?}");
 
     // Everything took effect once.

@@ -11,7 +11,6 @@ use crate::mcp::Program;
 use crate::tools::output::{Tail, last, plain};
 use crate::tools::{Stop, Stopped};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::Value;
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Write};
@@ -84,7 +83,7 @@ impl Server {
         command.args(&program.args).envs(&program.env).current_dir(workdir);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.process_group(0);
-        let child = first_to_go.marked(|| processes.spawn(&mut command))?;
+        let (child, ended) = first_to_go.marked(|| processes.spawn_watched(&mut command))?;
         let pid = child.id();
         let state = State {
             phase: Phase::Starting,
@@ -94,7 +93,7 @@ impl Server {
             end_wanted: false,
         };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), wake });
-        let started = Pump::new(child, Arc::clone(&shared), Arc::clone(processes))
+        let started = Pump::new(child, ended, Arc::clone(&shared), Arc::clone(processes))
             .and_then(|pump| std::thread::Builder::new().name("mcp".into()).spawn(move || pump.run()));
         match started {
             Ok(_) => Ok(Self { program: program.clone(), shared }),
@@ -206,9 +205,8 @@ struct Pump {
 }
 
 impl Pump {
-    fn new(mut child: Child, shared: Arc<Shared>, processes: Arc<Processes>) -> io::Result<Self> {
+    fn new(mut child: Child, ended: OwnedFd, shared: Arc<Shared>, processes: Arc<Processes>) -> io::Result<Self> {
         let pid = child.id();
-        let ended = Pid::from_raw(pid.cast_signed()).ok_or(io::ErrorKind::NotFound)?;
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let ours =
             [stdin.as_ref().map(AsFd::as_fd), stdout.as_ref().map(AsFd::as_fd), stderr.as_ref().map(AsFd::as_fd)];
@@ -220,7 +218,7 @@ impl Pump {
             shared,
             processes,
             pid,
-            ended: pidfd_open(ended, PidfdFlags::empty())?,
+            ended,
             stdin,
             stdout,
             stderr,

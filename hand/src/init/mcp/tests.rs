@@ -204,11 +204,12 @@ fn who_waits_for_a_server_hears_that_it_is_cancelled() {
 #[test]
 fn a_server_that_says_too_much_is_ended() {
     let bench = Bench::new();
-    let said = bench.wrong("read request; echo $$ > pid; exec yes junk");
+    // In long lines, so that not much has to be done for each.
+    let begins = r"read request; echo $$ > pid; pad=$(head -c 60000 /dev/zero | tr '\0' x)";
+    let said = bench.wrong(&format!("{begins}; exec yes \"junk $pad\""));
     assert!(said.contains("it said 64 MiB and no answer among them") && !bench.is_alive("pid"), "{said}");
-    let asks = r#"read request; pad=$(head -c 60000 /dev/zero | tr '\0' x)
-        exec yes "{\"jsonrpc\":\"2.0\",\"id\":9,\"method\":\"ping\",\"params\":\"$pad\"}""#;
-    let said = bench.wrong(asks);
+    let ping = r#"{\"jsonrpc\":\"2.0\",\"id\":9,\"method\":\"ping\",\"params\":\"$pad\"}"#;
+    let said = bench.wrong(&format!("{begins}; exec yes \"{ping}\""));
     assert!(said.contains("it said 64 MiB and no answer among them"), "{said}");
     let said = bench.wrong("read request; head -c 8000000 /dev/zero | tr '\\0' x; sleep 1000");
     assert!(said.contains("it said a message of more than 7 MiB"), "{said}");
