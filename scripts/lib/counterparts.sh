@@ -80,8 +80,8 @@ export_counterparts() {
     export PATH="$node_bin:$PATH" STEADYHAND_AIMOCK="$node_packages/.bin/llmock"
 }
 
-# Podman and runc, as root. Where they cannot be had or start nothing, STEADYHAND_WITHOUT_CONTAINERS tells the tests of containers,
-# which then say that they are skipped.
+# Podman and runc, as root. Where they cannot be had, STEADYHAND_WITHOUT_CONTAINERS tells the tests of containers, which then say
+# that they are skipped; set it where they can be had and start nothing.
 install_container_runtime() {
     if [ "$(id -u)" -ne 0 ]; then
         say "tests of containers need root: they are skipped"
