@@ -80,8 +80,8 @@ export_counterparts() {
     export PATH="$node_bin:$PATH" STEADYHAND_AIMOCK="$node_packages/.bin/llmock"
 }
 
-# Podman and runc, as root. Where they cannot be had, STEADYHAND_WITHOUT_CONTAINERS tells the tests of containers, which then say
-# that they are skipped; set it where they can be had and start nothing.
+# Podman and runc, as root. Where they cannot be had, or start nothing, STEADYHAND_WITHOUT_CONTAINERS tells the tests of containers,
+# which then say that they are skipped.
 install_container_runtime() {
     if [ "$(id -u)" -ne 0 ]; then
         say "tests of containers need root: they are skipped"
@@ -94,7 +94,25 @@ install_container_runtime() {
             export STEADYHAND_WITHOUT_CONTAINERS=1
         fi
     fi
+    local why
+    if [ -z "${STEADYHAND_WITHOUT_CONTAINERS:-}" ] && ! why=$(start_a_container 2>&1); then
+        say "no container can start here, so tests of containers are skipped: $why"
+        export STEADYHAND_WITHOUT_CONTAINERS=1
+    fi
 }
+
+# One that runs `true`, with nothing of what Podman has otherwise.
+start_a_container() (
+    dir=$(mktemp -d)
+    trap 'rm -rf "$dir"' EXIT
+    mkdir -p "$dir/root/proc" "$dir/root/sys" "$dir/root/dev"
+    cp -L --parents /bin/true $(ldd /bin/true | grep -o '/[^ ]*') "$dir/root"
+    printf '[containers]\ndefault_ulimits = []\n[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\nevents_logger = "none"\nlock_type = "file"\ntmp_dir = "%s/tmp"\n' \
+        "$dir" >"$dir/containers.conf"
+    printf '[storage]\ndriver = "overlay"\nrunroot = "%s/run"\ngraphroot = "%s/images"\n' "$dir" "$dir" >"$dir/storage.conf"
+    CONTAINERS_CONF=$dir/containers.conf CONTAINERS_STORAGE_CONF=$dir/storage.conf \
+        podman run --rm --network none --rootfs "$dir/root" /bin/true
+)
 
 # Sets $node_bin, the folder of node and npm: the machine's own, or one of at least that major version.
 find_node() {
