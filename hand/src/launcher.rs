@@ -244,13 +244,10 @@ fn answer(options: &Options, request: Request) -> Reply {
             Ok(hands) => Reply::Hands { hands },
             Err(e) => refused(&e),
         },
-        Request::Trim => {
-            let unfinished = local::reap_unfinished(&options.hands_dir, limits::UNFINISHED_MAX);
-            match unfinished.and_then(|_| shelf::trim(&options.hands_dir, shelf::Bounds::default())) {
-                Ok(shelves) => Reply::Trimmed { shelves },
-                Err(e) => refused(&e),
-            }
-        }
+        Request::Trim => match local::tidy(&options.hands_dir) {
+            Ok(shelves) => Reply::Trimmed { shelves },
+            Err(e) => refused(&e),
+        },
     }
 }
 

@@ -146,6 +146,42 @@ fn it_removes_shelves_that_nobody_reads_within_its_own_bounds() {
     assert!(shelf::is_kept(&hands.hands_dir(), "new"));
 }
 
+/// Neither what is left of a hand nor what is left of a shelf keeps anything else from being removed.
+#[test]
+fn what_cannot_be_removed_keeps_nothing_else() {
+    let hands = Hands::new();
+    let launcher = Launcher::start(&hands);
+    let itself = By::Itself { program: program(), mode: Mode::Dev, walls: hands.walls() };
+    let (dir, shelves) = (hands.hands_dir(), hands.hands_dir().join(".shelves"));
+    for (n, asked) in [launcher.asked.clone(), Asked { dir: dir.clone(), by: itself }].iter().enumerate() {
+        for stuck in [dir.join("stuck/launch.lock"), shelves.join(".removed-stuck/not-a-folder")] {
+            let filler = format!("fill-{n}");
+            asked.provision(Spec { shelf: Some(Shelf::Fill("old".into())), ..asked.spec(&filler) }).unwrap();
+            asked.keep_shelf(&filler, 1).unwrap();
+            let past = SystemTime::now() - limits::SHELF_IDLE_MAX - Duration::from_secs(60);
+            let used = File::options().write(true).open(shelves.join("old/used")).unwrap();
+            used.set_modified(past).unwrap();
+            let left: Vec<_> = (0..8).map(|n| dir.join(format!("left-{n}"))).collect();
+            for left in &left {
+                std::fs::create_dir(left).unwrap();
+                File::create(left.join("launch.lock")).unwrap();
+                File::open(left).unwrap().set_modified(past).unwrap();
+            }
+            // A folder where a file should be, or a file where a folder should be.
+            let at = stuck.parent().unwrap();
+            match at.starts_with(&shelves) {
+                true => drop(File::create(at).unwrap()),
+                false => std::fs::create_dir_all(&stuck).unwrap(),
+            }
+            asked.trim_shelves().expect_err("something is stuck");
+            assert!(at.exists() && !shelf::is_kept(&dir, "old"), "{at:?}");
+            assert!(left.iter().all(|left| !left.exists()), "{at:?}");
+            if at.is_dir() { std::fs::remove_dir_all(at) } else { std::fs::remove_file(at) }.unwrap();
+            assert!(asked.trim_shelves().unwrap().is_empty());
+        }
+    }
+}
+
 #[test]
 fn a_stranger_is_not_answered() {
     if !is_root() {
