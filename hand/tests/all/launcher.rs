@@ -6,6 +6,7 @@ use hand::hands::{By, Hands as Asked};
 use hand::launcher::{Options, Reply, Request};
 use hand::spec::{FileResource, Mode, Shelf, Spec};
 use hand::{limits, local, shelf, wire};
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
 use std::io::{BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -96,6 +97,36 @@ fn a_removal_that_was_begun_is_finished_when_the_service_ends() {
     launcher.child.wait().unwrap();
     assert!(!hand.at.dir.exists());
     drop(connection);
+}
+
+/// Ctrl-C goes to all that are in a terminal's foreground, and a supervisor of processes may end each of a service's.
+#[test]
+fn what_is_said_to_everybody_does_not_end_it() {
+    let hands = Hands::new();
+    let mut launcher = Launcher::start(&hands);
+    let asked = &launcher.asked;
+    let hand = Hand { at: asked.provision(asked.spec("h")).unwrap(), next: Default::default() };
+    let shim = hand.client().status().unwrap().pid;
+    let status = std::fs::read_to_string(format!("/proc/{shim}/status")).unwrap();
+    let signals = [Signal::INT, Signal::TERM, Signal::HUP];
+    for kind in ["SigIgn:", "SigCgt:"] {
+        let set = status.lines().find_map(|line| line.strip_prefix(kind)).unwrap();
+        let set = u64::from_str_radix(set.trim(), 16).unwrap();
+        assert!(
+            signals.iter().all(|signal| set & 1 << (signal.as_raw() - 1) == 0),
+            "a hand is ended as ever: {kind} {set:x}"
+        );
+    }
+    let shim = Process::new(shim);
+    hand.sh("for d in $(seq 40); do mkdir $d && (cd $d && seq 1000 | xargs touch); done");
+    let mut connection = UnixStream::connect(&launcher.socket).unwrap();
+    wire::write_line(&mut connection, &Request::Release { hand_id: "h".into(), epoch: 1 }).unwrap();
+    shim.wait();
+    let pid = Pid::from_child(&launcher.child);
+    signals.iter().for_each(|signal| kill_process(pid, *signal).unwrap());
+    drop(launcher.child.stdin.take());
+    assert!(launcher.child.wait().unwrap().success());
+    assert!(!hand.at.dir.exists());
 }
 
 #[test]
