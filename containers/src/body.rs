@@ -12,6 +12,8 @@ use std::collections::HashMap;
 /// The folder of hands that a container belongs to, and the hand.
 pub const LABEL_DIR: &str = "dev.steadyhand.hands-dir";
 pub const LABEL_HAND: &str = "dev.steadyhand.hand";
+/// One that only tries an image; of no hand.
+pub const LABEL_TRIAL: &str = "dev.steadyhand.trial";
 
 const CPU_PERIOD_US: u64 = 100_000;
 

@@ -73,6 +73,9 @@ async fn sweep(runtime: &Runtime, hands_dir: &Path) {
         if let Err(error) = runtime.sweep(hands_dir).await {
             warn!(error = &error as &dyn std::error::Error, "containers not looked through");
         }
+        if let Err(error) = runtime.sweep_trials().await {
+            warn!(error = &error as &dyn std::error::Error, "trials of images not looked through");
+        }
         tokio::time::sleep(SWEEP_EVERY).await;
     }
 }

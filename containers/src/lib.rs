@@ -8,6 +8,7 @@
 
 mod body;
 mod keeper;
+mod layers;
 mod runtime;
 
 pub use self::{

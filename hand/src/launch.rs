@@ -20,7 +20,9 @@ use crate::protocol::{Layer, Need};
 use crate::sandbox::{cgroup, landlock};
 use crate::shelf;
 use crate::shown;
-use crate::spec::{HandRef, Mode, Plan, Resources, Shelf, Spec, Walls, is_hand_id, is_plain_name, is_plain_relative};
+use crate::spec::{
+    HandRef, Limits, Mode, Plan, Resources, Shelf, Spec, Walls, is_hand_id, is_plain_name, is_plain_relative,
+};
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, File, Permissions};
@@ -230,6 +232,11 @@ pub fn earlier(folder: &Folder) -> Result<Option<Plan>, Error> {
 fn check(spec: &Spec) -> Result<(), Error> {
     if !is_hand_id(&spec.hand_id) {
         return Err(Error::Spec("a hand id is 1 to 64 of A-Z a-z 0-9 _ -"));
+    }
+    let Limits { memory_bytes, pids, cpu_percent, disk_bytes } = spec.limits;
+    if [memory_bytes, pids, cpu_percent, disk_bytes].contains(&0) {
+        // To a container runtime it would mean none at all.
+        return Err(Error::Spec("no limit is 0"));
     }
     if spec.resources.files.iter().any(|file| !is_plain_relative(&file.path)) {
         return Err(Error::Spec("the path of a file is relative and without `..`"));
@@ -528,4 +535,26 @@ fn start_shim(folder: &Folder, plan: &Plan) -> Result<(), Error> {
     said.take(16 * 1024).read_to_string(&mut first).map_err(Error::Shim)?;
     child.wait().map_err(Error::Shim)?;
     Err(Error::NotReady(first.trim().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_of_zero_is_refused_whoever_asks() {
+        let spec = |limits| Spec { limits, ..Spec::new("h", "/hands", "/program") };
+        assert!(check(&spec(Limits::default())).is_ok());
+        let none: [fn(&mut Limits); 4] = [
+            |limits| limits.memory_bytes = 0,
+            |limits| limits.pids = 0,
+            |limits| limits.cpu_percent = 0,
+            |limits| limits.disk_bytes = 0,
+        ];
+        for without in none {
+            let mut limits = Limits::default();
+            without(&mut limits);
+            assert!(matches!(check(&spec(limits.clone())), Err(Error::Spec("no limit is 0"))), "{limits:?}");
+        }
+    }
 }

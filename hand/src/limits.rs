@@ -18,6 +18,11 @@ pub const LEASE_MAX_MS: u64 = 24 * 60 * 60 * 1000;
 pub const LAUNCHER_BACK: Duration = Duration::from_secs(10);
 /// How long a runtime may take to start a container, and its first process to find the shim.
 pub const CONTAINER_WITHIN: Duration = Duration::from_secs(60);
+/// How long the keeper may take over a request, but for removing what came of it: with that less than whoever asks waits, so
+/// that nothing is started for a launch that has given up.
+pub const CONTAINER_START_WITHIN: Duration = Duration::from_secs(40);
+/// How long the keeper waits for a container that it does not want to be removed.
+pub const CONTAINER_REMOVED_WITHIN: Duration = Duration::from_secs(5);
 /// How long a launcher whose service ends may still take to remove what it has begun to: less than the service waits for it.
 pub const REMOVALS_WITHIN: Duration = Duration::from_secs(4);
 /// How long a hand may take to tell its status before it is listed without.

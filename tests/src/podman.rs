@@ -185,7 +185,8 @@ fn podman(running: &Path) -> Command {
     command
         .env("CONTAINERS_CONF", running.join("containers.conf"))
         .env("CONTAINERS_STORAGE_CONF", running.join("storage.conf"));
-    command.stdin(Stdio::null());
+    // What watches a container writes its notes where it was started.
+    command.stdin(Stdio::null()).current_dir(running);
     command
 }
 

@@ -5,10 +5,17 @@ use hand::{
     keeper::{self, Error},
     local,
     protocol::Need,
-    spec::{Mode, Spec, Walls},
+    spec::{CloneOf, Egress, Mode, Resources, Spec, Walls},
 };
 use serde_json::json;
-use std::io::Read as _;
+use std::{
+    io::Read as _,
+    os::unix::{
+        fs::PermissionsExt as _,
+        net::{UnixListener, UnixStream},
+    },
+    path::Path,
+};
 
 #[test]
 fn a_hand_is_a_container_with_the_limits_of_its_plan_and_no_right() {
@@ -86,12 +93,51 @@ fn a_container_ends_with_its_shim_and_is_removed() {
 }
 
 #[test]
+fn a_container_ends_with_its_shim_while_its_recipe_is_carried_out() {
+    let hands = Hands::new();
+    let out = hands.path().join("sockets/s");
+    std::fs::create_dir_all(&out).unwrap();
+    let socket = out.join("proxy.sock");
+    let proxy = UnixListener::bind(&socket).unwrap();
+    for open in [hands.path().join("sockets"), out.clone(), socket.clone()] {
+        std::fs::set_permissions(open, std::fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    // Where the bridge to the way out is; no helper of git's is needed.
+    let url = "git://127.0.0.1:3128/repository".to_owned();
+    let clones = vec![CloneOf { url, path: "repository".into(), checkout: None }];
+    let egress = Some(Egress { dir: out, ..Egress::default() });
+    let spec = Spec { egress, resources: Resources { clones, ..Resources::default() }, ..hands.spec("h") };
+    let launch = std::thread::spawn(move || {
+        let launched = local::provision(&spec);
+        // One that did not clone is not waited for.
+        UnixStream::connect(&socket).unwrap();
+        launched
+    });
+    // It clones from who will never answer.
+    let (_cloning, _) = proxy.accept().unwrap();
+    assert_eq!(hands.made.containers().len(), 1);
+    let first = Process::new(hands.made.first_process(0));
+    Process::new(shim_of(&hands.hands_dir().canonicalize().unwrap().join("h"))).kill();
+    first.wait();
+    assert!(launch.join().unwrap().is_err());
+}
+
+/// The process that was started as the shim of that folder.
+fn shim_of(dir: &Path) -> u32 {
+    let wanted = format!("shim\0{}\0", dir.display());
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.find(|pid| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.ends_with(wanted.as_bytes())))
+        .unwrap()
+}
+
+#[test]
 fn a_container_that_no_hand_has_is_swept_away_and_no_other() {
     let hands = Hands::new();
     let hand = hands.hand("h");
     let podman = &hands.made.podman;
     let dir = hands.hands_dir().canonicalize().unwrap();
-    let left = |id: &str, dir: &std::path::Path| {
+    let left = |id: &str, dir: &Path| {
         let labels = [format!("dev.steadyhand.hands-dir={}", dir.display()), format!("dev.steadyhand.hand={id}")];
         let said = podman.said(&[
             "run",
@@ -109,7 +155,7 @@ fn a_container_that_no_hand_has_is_swept_away_and_no_other() {
         assert_eq!(said.trim().len(), 64, "{said}");
         said.trim().to_owned()
     };
-    let (orphan, foreign) = (left("gone", &dir), left("gone", std::path::Path::new("/elsewhere")));
+    let (orphan, foreign) = (left("gone", &dir), left("gone", Path::new("/elsewhere")));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let sweeper = containers::Runtime::new(podman.socket(), crate::podman::IMAGE, crate::walls::program());
     let swept = runtime.block_on(sweeper.sweep(&dir)).unwrap();
@@ -151,6 +197,10 @@ fn the_keeper_starts_what_is_planned_and_nothing_else() {
         let said = keeper::start(&keeper, id).unwrap_err();
         assert!(matches!(&said, Error::Refused(said) if said.contains("find a hand of that id")), "{id}: {said}");
     }
+    // One that nobody launches just now is left as it is.
+    let hand = hands.hand("h");
+    assert!(matches!(keeper::start(&keeper, "h"), Err(Error::Refused(_))));
+    assert_eq!(hand.sh("echo alive"), "alive\n");
     let mut stranger = std::process::Command::new("/usr/bin/python3");
     use std::os::unix::process::CommandExt;
     let script = format!("import socket; socket.socket(socket.AF_UNIX).connect({:?})", keeper.display().to_string());

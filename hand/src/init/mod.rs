@@ -24,6 +24,7 @@ use crate::wire::{self, Frame};
 use disk::Disk;
 use processes::Processes;
 use recipe::Prepared;
+use rustix::event::{PollFd, PollFlags};
 use serde_json::Value;
 use shell::{Ask, Shell, ShellCall};
 use std::collections::HashMap;
@@ -103,6 +104,7 @@ pub fn run() -> Result<(), Error> {
     if configure.egress {
         bridge::start().map_err(|e| Error::Start("bridge to the way out", e))?;
     }
+    end_with_shim(&from_shim).map_err(|e| Error::Start("watch of the shim", e))?;
     let Prepared { start, failed } = match prepare(&processes, configure) {
         Ok(prepared) => prepared,
         Err(message) => {
@@ -144,6 +146,23 @@ fn prepare(processes: &Processes, configure: Configure) -> Result<Prepared, Stri
         None => Ok(Prepared { start: configure.start, failed: Vec::new() }),
         Some(recipe) => recipe::carry_out(processes, &recipe),
     }
+}
+
+/// A shim that dies while the recipe is carried out, when nobody reads what it says, takes the sandbox with it. Where the link
+/// is a socket, as in a container: bubblewrap ends what it has started by itself.
+fn end_with_shim(from_shim: &BufReader<File>) -> io::Result<()> {
+    let link = from_shim.get_ref().try_clone()?;
+    if rustix::net::sockopt::socket_type(&link).is_err() {
+        return Ok(());
+    }
+    let watch = move || {
+        // That the other end is gone is told unasked.
+        let mut gone = [PollFd::new(&link, PollFlags::empty())];
+        while rustix::event::poll(&mut gone, None).is_err() {}
+        // The end of process 1 is the end of everything here.
+        std::process::exit(0);
+    };
+    std::thread::Builder::new().name("shim's end".into()).spawn(watch).map(drop)
 }
 
 impl Init {

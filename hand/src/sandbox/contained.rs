@@ -5,6 +5,7 @@
 
 use super::{enter, landlock, rlimits, seccomp};
 use crate::link::inside;
+use rustix::fs::StatVfsMountFlags;
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs::File;
@@ -72,21 +73,28 @@ pub enum Tried {
     Privileged = 47,
     /// Where every program writes nobody may.
     NoTmp = 48,
+    /// The root is not read-only.
+    Writable = 49,
+    /// There is more of a network than the loopback.
+    Networked = 50,
 }
 
 impl Tried {
+    pub const ALL: [Self; 9] = [
+        Self::Fine,
+        Self::WithoutLandlock,
+        Self::NoShell,
+        Self::NoFilter,
+        Self::NotInit,
+        Self::Privileged,
+        Self::NoTmp,
+        Self::Writable,
+        Self::Networked,
+    ];
+
     /// None: it did not get as far as trying.
     pub fn of(code: i64) -> Option<Self> {
-        let all = [
-            Self::Fine,
-            Self::WithoutLandlock,
-            Self::NoShell,
-            Self::NoFilter,
-            Self::NotInit,
-            Self::Privileged,
-            Self::NoTmp,
-        ];
-        all.into_iter().find(|tried| i64::from(*tried as u8) == code)
+        Self::ALL.into_iter().find(|tried| i64::from(*tried as u8) == code)
     }
 }
 
@@ -103,6 +111,12 @@ pub fn tried() -> Tried {
     }
     if !is_bare() {
         return Tried::Privileged;
+    }
+    if !rustix::fs::statvfs("/").is_ok_and(|root| root.f_flag.contains(StatVfsMountFlags::RDONLY)) {
+        return Tried::Writable;
+    }
+    if !std::fs::read_to_string("/proc/self/net/dev").is_ok_and(|interfaces| is_shut_off(&interfaces)) {
+        return Tried::Networked;
     }
     if !Path::new("/bin/bash").is_file() {
         return Tried::NoShell;
@@ -128,6 +142,17 @@ fn is_bare() -> bool {
         && ["CapPrm", "CapEff", "CapBnd", "CapAmb"].iter().all(|set| has(&format!("{set}: {none}")))
 }
 
+/// What the kernel itself puts into every new network, where it has such tunnels; they are down, and nobody can bring them up.
+const TUNNELS: &[&str] =
+    &["tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "sit0", "ip6tnl0", "ip6gre0", "ip6gretap0"];
+
+/// Whether these, as /proc tells them after two lines of headings, are no more than a network of nobody.
+fn is_shut_off(interfaces: &str) -> bool {
+    let names = interfaces.lines().skip(2).filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim());
+    let (loopback, others): (Vec<_>, Vec<_>) = names.partition(|name| *name == "lo");
+    !loopback.is_empty() && others.iter().all(|name| TUNNELS.contains(name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,9 +168,27 @@ mod tests {
     }
 
     #[test]
+    fn a_network_is_shut_off_that_has_only_the_loopback() {
+        let with = |names: &[&str]| {
+            let lines = names.iter().map(|name| format!("{name:>6}:  0  0  0\n"));
+            ["Inter-|   Receive\n face |bytes\n".to_owned()].into_iter().chain(lines).collect::<String>()
+        };
+        for (names, expect) in [
+            (&["lo"][..], true),
+            (&["lo", "sit0", "tunl0"], true),
+            (&["lo", "eth0"], false),
+            (&["eth0"], false),
+            (&[], false),
+        ] {
+            assert_eq!(is_shut_off(&with(names)), expect, "{names:?}");
+        }
+    }
+
+    #[test]
     fn a_code_is_what_was_meant_by_it() {
         assert_eq!(Tried::of(0), Some(Tried::Fine));
         assert_eq!(Tried::of(43), Some(Tried::WithoutLandlock));
+        assert!(Tried::ALL.iter().all(|tried| Tried::of(*tried as i64) == Some(*tried)));
         for code in [1, 2, 126, 127, 137] {
             assert_eq!(Tried::of(code), None, "{code}");
         }
