@@ -37,8 +37,9 @@ pub struct Ablate {
     /// than once. [default: n=50, with --live n=10]
     #[arg(long, value_name = "QUERY", value_parser = Wanted::parse)]
     sessions: Option<Wanted>,
-    /// Go through the sessions again with each shim and without it, and really ask the model where the record has no answer
-    #[arg(long, requires = "model")]
+    /// Go through the sessions again with each shim and without it, and really ask the model, which has to be named, where the record
+    /// has no answer
+    #[arg(long)]
     live: bool,
     /// The first turns of each session [default: all]
     #[arg(long, value_name = "N", requires = "live")]
@@ -64,6 +65,13 @@ impl Ablate {
         let Wanted { count, agent, model, age_s, ids } = self.sessions.unwrap_or_default();
         let agent = one("agent", self.agent, agent)?;
         let model = one("model", self.model, model)?;
+        if self.live && model.is_none() {
+            return Err(failed(
+                Code::Usage,
+                "ask no model",
+                "--live asks one: name it with --model, or model= in --sessions",
+            ));
+        }
         let client = self.service.client()?;
         let path = ["v1", "harnesses", &self.harness, "ablation"];
         if self.live {

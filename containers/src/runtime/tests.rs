@@ -144,7 +144,7 @@ async fn a_trial_that_hangs_is_given_up_and_removed() {
 async fn what_a_runtime_warns_of_is_no_wall() {
     let warns = |request: &str| {
         let warned = json!({"Id": "new", "Warnings": ["PIDs limit discarded."]}).to_string();
-        request.starts_with("POST /containers/create?").then(|| Some((201, warned)))
+        request.starts_with("POST /containers/create?").then_some(Some((201, warned)))
     };
     let layers = runtime(&docker(0, warns)).probe().await;
     for name in ["cgroup_memory", "cgroup_pids", "cgroup_cpu"] {
@@ -166,7 +166,7 @@ async fn trials_that_nobody_lived_to_remove_are_swept() {
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
     let fake = docker(0, move |request| {
         let found = json!([{"Id": "old", "Created": now - 600}, {"Id": "young", "Created": now}]).to_string();
-        request.starts_with("GET /containers/json?").then(|| Some((200, found)))
+        request.starts_with("GET /containers/json?").then_some(Some((200, found)))
     });
     assert_eq!(runtime(&fake).sweep_trials().await.unwrap(), 1);
     assert!(fake.asked("GET /containers/json?")[0].contains("dev.steadyhand.trial"));

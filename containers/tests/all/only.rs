@@ -9,6 +9,7 @@ use hand::{
 };
 use serde_json::json;
 use std::{
+    io::Read as _,
     os::unix::{
         fs::PermissionsExt as _,
         net::{UnixListener, UnixStream},
@@ -73,10 +74,11 @@ fn a_container_ends_with_its_shim_and_is_removed() {
     let hands = Hands::new();
     let hand = hands.hand("h");
     hand.sh("mkfifo ended; (exec 9>ended; sleep 600) >/dev/null 2>&1 &");
+    // Opened on both sides at once, and by the job until it is killed.
+    let mut pipe = std::fs::File::open(hand.file("workspace/ended")).unwrap();
     let shim = Process::new(hand.client().status().unwrap().pid);
     shim.kill();
-    // The job holds the pipe open until it is killed.
-    std::fs::read(hand.file("workspace/ended")).unwrap();
+    pipe.read_to_end(&mut Vec::new()).unwrap();
     let again = local::provision(&hands.spec("h")).unwrap();
     assert_eq!(again, hand.at);
     assert_eq!(hands.made.containers().len(), 1);

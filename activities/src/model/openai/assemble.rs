@@ -15,8 +15,8 @@ use crate::model::{
     transport::{Assemble, Flow, broken},
 };
 
-/// What a call takes beside its arguments, roughly: a server may begin them without end.
-const CALL_BYTES: usize = 256;
+/// What a call counts beside what it says. Each fragment looks for its call among all of them, so there are 4,096 at most.
+const CALL_BYTES: usize = 16 << 10;
 
 pub(super) struct Assembler<'a> {
     ids: Ids<'a>,
@@ -170,7 +170,8 @@ impl Assembler<'_> {
         let function = &part["function"];
         let at = self.find_call(index, said_id).unwrap_or_else(|| {
             let id = self.ids.pick(said_id, self.blocks.len());
-            self.held_bytes += CALL_BYTES;
+            // Ids are kept once more, so that none comes twice.
+            self.held_bytes += CALL_BYTES + said_id.len() + 2 * id.len();
             self.blocks.push(Block::Call(Call {
                 index,
                 said_id: said_id.to_owned(),
@@ -184,6 +185,7 @@ impl Assembler<'_> {
         let Block::Call(call) = &mut self.blocks[at] else { return };
         if call.name.is_empty() {
             call.name = function["name"].as_str().unwrap_or_default().to_owned();
+            self.held_bytes += call.name.len();
         }
         let more = match &function["arguments"] {
             Value::String(text) => text.clone(),

@@ -29,7 +29,7 @@ pub async fn ablate(State(app): State<App>, Path(name): Path<String>, query: Que
     let shims = shims(&found);
     let reference = found.reference();
     let (model, sample) = (query.text("model")?, Sample::of(&query)?);
-    let wanted = query.parsed::<usize>("sessions", "a number")?.unwrap_or(SESSIONS);
+    let wanted = sample.count(query.parsed("sessions", "a number")?, SESSIONS);
     if wanted == 0 || wanted > SESSIONS_MAX {
         return Err(ApiError::field("sessions", format!("must be from 1 to {SESSIONS_MAX}")));
     }

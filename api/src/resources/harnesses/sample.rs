@@ -39,6 +39,12 @@ impl Sample {
         })
     }
 
+    /// How many of them are wanted: whoever names sessions one by one means all of those.
+    pub fn count(&self, asked: Option<usize>, otherwise: usize) -> usize {
+        let named = Some(self.session_ids.len()).filter(|count| *count > 0);
+        asked.or(named).unwrap_or(otherwise)
+    }
+
     /// Sessions with a turn behind them. A name that is none of the tenant's is an error: nothing would be said of it.
     pub async fn sessions(&self, app: &App, model: Option<&str>) -> Result<Vec<String>> {
         let wanted: BTreeSet<&str> = self.session_ids.iter().map(String::as_str).collect();
@@ -91,6 +97,13 @@ mod tests {
     use harness::{kit, registry};
 
     use super::*;
+
+    #[test]
+    fn of_sessions_that_are_named_all_are_wanted() {
+        let named = Sample { session_ids: vec![String::new(); 60], ..Sample::default() };
+        assert_eq!((named.count(None, 50), named.count(Some(7), 50)), (60, 7));
+        assert_eq!(Sample::default().count(None, 50), 50);
+    }
 
     #[test]
     fn an_age_beyond_all_times_is_any_age() {

@@ -74,7 +74,8 @@ pub async fn begin(
 ) -> Result<Json<Value>> {
     let found = resolve(&app, &name).await?;
     let (harness, shims) = (found.reference(), ablation::shims(&found));
-    let wanted = body.sessions.unwrap_or(SESSIONS);
+    let sample = Sample { agent: body.agent.clone(), age_s: body.age_s, session_ids: body.session_ids.clone() };
+    let wanted = sample.count(body.sessions, SESSIONS);
     if wanted == 0 || wanted > TRIAL_SESSIONS_MAX {
         return Err(ApiError::field("sessions", format!("must be from 1 to {TRIAL_SESSIONS_MAX}")));
     }
@@ -86,7 +87,7 @@ pub async fn begin(
     }
     inspect::check_text(Some(&body.model), body.expect.as_deref())?;
     let requests_max = inspect::requests_max(body.requests_max)?;
-    let sessions = unrelated(&app, &body, wanted).await?;
+    let sessions = unrelated(&app, &sample, &body.model, wanted).await?;
     let id = ids::new(ids::TRIAL);
     let mut trials = Vec::new();
     for session_id in &sessions {
@@ -118,10 +119,9 @@ pub async fn begin(
 }
 
 /// Sessions that can be read, none of which shares turns with another one.
-async fn unrelated(app: &App, body: &Ablate, wanted: usize) -> Result<Vec<String>> {
+async fn unrelated(app: &App, sample: &Sample, model: &str, wanted: usize) -> Result<Vec<String>> {
     let (mut roots, mut sessions) = (Roots::default(), Vec::new());
-    let sample = Sample { agent: body.agent.clone(), age_s: body.age_s, session_ids: body.session_ids.clone() };
-    for session_id in sample.sessions(app, Some(&body.model)).await? {
+    for session_id in sample.sessions(app, Some(model)).await? {
         if sessions.len() == wanted {
             break;
         }

@@ -38,6 +38,24 @@ const STOP: &str = r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#;
 const CALLS: &str = r#"{"choices":[{"delta":{},"finish_reason":"tool_calls"}]}"#;
 
 #[test]
+fn names_and_ids_are_kept_too_and_count() {
+    let request = request();
+    let mut assembler = Assembler::new(&request, 400);
+    let long = "x".repeat(1 << 20);
+    let call = json!({"choices": [{"delta": {"tool_calls": [{"id": long, "function": {"name": long}}]}}]});
+    let event = sse::Event { name: String::new(), data: call.to_string() };
+    assembler.event(event, &mut |_| {}).unwrap();
+    assert!(assembler.held_bytes() > 2 << 20, "{}", assembler.held_bytes());
+    // And calls that say nothing are not free: each is looked through for every fragment.
+    let before = assembler.held_bytes();
+    let calls: Vec<Value> = (0..100).map(|index| json!({"index": index})).collect();
+    let event =
+        sse::Event { name: String::new(), data: json!({"choices": [{"delta": {"tool_calls": calls}}]}).to_string() };
+    assembler.event(event, &mut |_| {}).unwrap();
+    assert!(assembler.held_bytes() - before >= 99 * CALL_BYTES);
+}
+
+#[test]
 fn text_with_late_usage() {
     let (answer, deltas) = run(&[
         r#"{"model":"m-1","choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}"#,
