@@ -9,8 +9,10 @@ use crate::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use domain::delta::Delta;
+use engine::serve::MESSAGE_BYTES_MAX;
 use http::{HeaderMap, HeaderValue};
 use std::{
+    io::ErrorKind,
     os::fd::{FromRawFd as _, OwnedFd},
     path::Path,
     sync::Arc,
@@ -18,6 +20,7 @@ use std::{
 use store::{RemoteBlobs, remote::Call};
 use temporalio_client::Connection;
 use tokio::{net::UnixStream, sync::watch};
+use tonic::Status;
 
 /// Deltas that may wait for the connection; more are dropped.
 const DELTAS_MAX: usize = 1024;
@@ -99,8 +102,14 @@ impl Call for NodeCall {
             headers.insert("authorization", value);
         }
         let answered = self.raw.call(SERVICE, rpc, &headers, &message).await;
-        answered.map(|(_, answer)| answer).map_err(std::io::Error::other)
+        answered.map(|(_, answer)| answer).map_err(|status| refusal(status, message.len()))
     }
+}
+
+/// What a caller hears: that there is no room now is told apart, and not from what is too large at any time.
+fn refusal(status: Status, bytes: usize) -> std::io::Error {
+    let is_busy = status.code() == tonic::Code::ResourceExhausted && bytes <= MESSAGE_BYTES_MAX;
+    std::io::Error::new(if is_busy { ErrorKind::ResourceBusy } else { ErrorKind::Other }, status)
 }
 
 pub struct RemoteDeltas {
@@ -118,4 +127,17 @@ impl activities::Deltas for RemoteDeltas {
 pub fn install_tls() {
     // An error says that it was installed before.
     let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_may_be_taken_later_is_said_to_be_busy() {
+        let kind = |status, bytes| refusal(status, bytes).kind();
+        assert_eq!(kind(Status::resource_exhausted("full"), MESSAGE_BYTES_MAX), ErrorKind::ResourceBusy);
+        assert_eq!(kind(Status::resource_exhausted("too large"), MESSAGE_BYTES_MAX + 1), ErrorKind::Other);
+        assert_eq!(kind(Status::unavailable("gone"), 1), ErrorKind::Other);
+    }
 }

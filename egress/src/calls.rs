@@ -8,8 +8,6 @@ use crate::knock;
 use crate::proxy::{self, Proxy};
 use crate::sessions::{self, Sessions};
 use domain::egress::CALLS_SOCKET;
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 
@@ -23,15 +21,7 @@ pub fn serve(
     sockets: &Path,
     caller: Option<u32>,
 ) -> Result<(), sessions::Error> {
-    let path = sockets.join(CALLS_SOCKET);
-    let io = |e| sessions::Error::Io(path.clone(), e);
-    match std::fs::remove_file(&path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io(e)),
-        _ => {}
-    }
-    let listener = sessions::bind(sockets, CALLS_SOCKET)?;
-    // Everyone may knock; who may come in is decided by the kernel's word on who it is.
-    std::fs::set_permissions(&path, Permissions::from_mode(0o666)).map_err(io)?;
+    let listener = sessions::listen(sockets, CALLS_SOCKET)?;
     let is_caller = move |uid| Some(uid) == caller;
     tokio::spawn(knock::accept(listener, CONNECTIONS, is_caller, move |stream| {
         sessions.upgrade()?;

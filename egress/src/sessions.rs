@@ -188,7 +188,8 @@ impl Sessions {
             open.session.borrow().end(&self.proxy.audit);
             open.listening.abort();
         }
-        for path in [self.folder(id).join(SOCKET), self.folder(id).join(CLIENT)] {
+        for name in [SOCKET, &coming(SOCKET), CLIENT] {
+            let path = self.folder(id).join(name);
             gone(&path, std::fs::remove_file(&path))?;
         }
         gone(&self.folder(id), std::fs::remove_dir(self.folder(id)))
@@ -197,12 +198,7 @@ impl Sessions {
     fn listen(&self, id: &str) -> Result<UnixListener, Error> {
         let folder = self.folder(id);
         make_dir(&folder, 0o711)?;
-        let path = folder.join(SOCKET);
-        gone(&path, std::fs::remove_file(&path))?;
-        let listener = bind(&folder, SOCKET)?;
-        // Everyone may knock; who may come in is decided by the kernel's word on who it is.
-        std::fs::set_permissions(&path, Permissions::from_mode(0o666)).map_err(|e| Error::Io(path, e))?;
-        Ok(listener)
+        listen(&folder, SOCKET)
     }
 }
 
@@ -216,11 +212,24 @@ impl Drop for Sessions {
 }
 
 /// Listen under a name in a folder, by way of the folder's descriptor: a socket's address holds 107 bytes, and folders lie
-/// deeper.
-pub fn bind(folder: &Path, name: &str) -> Result<UnixListener, Error> {
-    let dir = File::open(folder).map_err(|e| Error::Io(folder.to_owned(), e))?;
-    let short = PathBuf::from(format!("/proc/self/fd/{}/{name}", dir.as_raw_fd()));
-    UnixListener::bind(short).map_err(|e| Error::Io(folder.join(name), e))
+/// deeper. The socket takes the name once everyone may knock there, from the one that was left behind: there is always one,
+/// and who knocks while nobody listens knows that somebody will. Who may come in is decided by the kernel's word on who it is.
+pub fn listen(folder: &Path, name: &str) -> Result<UnixListener, Error> {
+    let (path, coming) = (folder.join(name), coming(name));
+    let at = folder.join(&coming);
+    let io = |e| Error::Io(path.clone(), e);
+    gone(&at, std::fs::remove_file(&at))?;
+    let dir = File::open(folder).map_err(io)?;
+    let short = PathBuf::from(format!("/proc/self/fd/{}/{coming}", dir.as_raw_fd()));
+    let listener = UnixListener::bind(short).map_err(io)?;
+    std::fs::set_permissions(&at, Permissions::from_mode(0o666)).map_err(io)?;
+    std::fs::rename(&at, &path).map_err(io)?;
+    Ok(listener)
+}
+
+/// What a socket is called before it may be knocked at.
+fn coming(name: &str) -> String {
+    format!("{name}.new")
 }
 
 /// What a policy must be to be enforced as it was meant.

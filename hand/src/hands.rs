@@ -96,10 +96,7 @@ impl Hands {
     /// too.
     pub fn trim_shelves(&self) -> Result<Vec<String>, Error> {
         match &self.by {
-            By::Itself { .. } => {
-                local::reap_unfinished(&self.dir, limits::UNFINISHED_MAX)?;
-                shelf::trim(&self.dir, shelf::Bounds::default())
-            }
+            By::Itself { .. } => local::tidy(&self.dir),
             By::Launcher { .. } => match self.ask(&Request::Trim)? {
                 Reply::Trimmed { shelves } => Ok(shelves),
                 other => Err(unexpected(other)),

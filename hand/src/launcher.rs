@@ -86,6 +86,8 @@ pub enum Reply {
 pub enum Error {
     #[error("listen on {0}")]
     Listen(PathBuf, #[source] io::Error),
+    #[error("outlive signals that are meant for others")]
+    Signals(#[source] io::Error),
     #[error("hear the service")]
     Service(#[source] io::Error),
 }
@@ -93,8 +95,10 @@ pub enum Error {
 /// Requests under way at a time.
 const CONNECTIONS: usize = 128;
 
-/// Serve until the service, which holds the other end of stdin, is gone.
+/// Serve until the service, which holds the other end of stdin, is gone. Nothing else that is as gentle ends it, as it may just
+/// then remove something.
 pub fn run(options: Options) -> Result<(), Error> {
+    crate::signals::outlive().map_err(Error::Signals)?;
     let failed = |e| Error::Listen(options.socket.clone(), e);
     match std::fs::remove_file(&options.socket) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
@@ -244,13 +248,10 @@ fn answer(options: &Options, request: Request) -> Reply {
             Ok(hands) => Reply::Hands { hands },
             Err(e) => refused(&e),
         },
-        Request::Trim => {
-            let unfinished = local::reap_unfinished(&options.hands_dir, limits::UNFINISHED_MAX);
-            match unfinished.and_then(|_| shelf::trim(&options.hands_dir, shelf::Bounds::default())) {
-                Ok(shelves) => Reply::Trimmed { shelves },
-                Err(e) => refused(&e),
-            }
-        }
+        Request::Trim => match local::tidy(&options.hands_dir) {
+            Ok(shelves) => Reply::Trimmed { shelves },
+            Err(e) => refused(&e),
+        },
     }
 }
 

@@ -26,6 +26,7 @@ pub mod sandbox;
 pub mod shelf;
 pub mod shim;
 mod shown;
+mod signals;
 mod socket;
 pub mod spec;
 pub mod tools;

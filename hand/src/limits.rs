@@ -69,8 +69,8 @@ pub const MCP_END_GRACE: Duration = Duration::from_secs(1);
 pub const MCP_MESSAGE_BYTES: usize = 7 * 1024 * 1024;
 /// What a server may say while somebody waits for an answer and gets none.
 pub const MCP_UNANSWERED_BYTES: u64 = 64 * 1024 * 1024;
-/// Answers to what a server asks that wait for it to read them.
-pub const MCP_OUTBOX_LINES: usize = 256;
+/// Answers to what a server asks that wait for it to read them; what it asks beyond is not answered.
+pub const MCP_ANSWERS_BYTES: usize = 64 * 1024;
 /// What is kept of a server's stderr: its end.
 pub const MCP_STDERR_BYTES: usize = 4 * 1024;
 

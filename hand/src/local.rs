@@ -7,6 +7,7 @@ use crate::limits;
 use crate::protocol::{Layer, Status};
 use crate::removal;
 use crate::sandbox::cgroup;
+use crate::shelf;
 use crate::spec::{FileResource, HandRef, Mode, Owner, Plan, Spec, Walls, is_hand_id, is_plain_relative};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -220,7 +221,8 @@ pub(crate) fn folders(hands_dir: &Path) -> Result<Vec<(String, Folder)>, Error> 
     Ok(folders)
 }
 
-/// Remove every hand that no shim holds and that nothing was asked of for `age`. Returns their ids.
+/// Remove every hand that no shim holds and that nothing was asked of for `age`. Returns their ids. One that cannot be removed
+/// keeps none of the others.
 pub fn reap(hands_dir: &Path, age: Duration) -> Result<Vec<String>, Error> {
     reap_those(hands_dir, age, |_| true)
 }
@@ -239,23 +241,40 @@ pub fn reap_unfinished(hands_dir: &Path, age: Duration) -> Result<Vec<String>, E
     reap_those(hands_dir, age, |folder| was_a_hand(folder) && matches!(launch::earlier(folder), Ok(None)))
 }
 
+/// Remove what is left of hands that were broken off, and shelves beyond the usual bounds, of which it says which those were. What
+/// cannot be removed of the ones keeps none of the others.
+pub fn tidy(hands_dir: &Path) -> Result<Vec<String>, Error> {
+    let unfinished = reap_unfinished(hands_dir, limits::UNFINISHED_MAX);
+    let trimmed = shelf::trim(hands_dir, shelf::Bounds::default());
+    unfinished.and(trimmed)
+}
+
 fn reap_those(hands_dir: &Path, age: Duration, is_meant: impl Fn(&Folder) -> bool) -> Result<Vec<String>, Error> {
-    let mut reaped = Vec::new();
+    let (mut reaped, mut all) = (Vec::new(), Ok(()));
     for (hand_id, folder) in folders(hands_dir)?.into_iter().filter(|(_, folder)| is_meant(folder)) {
-        let failed = |e| Error::Remove(folder.path().to_owned(), e);
-        // Whoever holds this is starting the hand.
-        let launch = match File::options().write(true).create(true).truncate(false).open(folder.launch_lock()) {
-            // Somebody else has just removed it.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-            launch => launch.map_err(failed)?,
-        };
-        // It is looked at again, as whoever held it may have made something of it.
-        if launch.try_lock().is_ok() && is_meant(&folder) && idle(&folder) >= age && !is_held(&folder) {
-            clear(&folder).map_err(failed)?;
-            reaped.push(hand_id);
+        match reap_one(&folder, age, &is_meant) {
+            Ok(true) => reaped.push(hand_id),
+            Ok(false) => {}
+            Err(e) => all = all.and(Err(Error::Remove(folder.path().to_owned(), e))),
         }
     }
-    Ok(reaped)
+    all.map(|()| reaped)
+}
+
+/// Whether there was something to remove.
+fn reap_one(folder: &Folder, age: Duration, is_meant: impl Fn(&Folder) -> bool) -> io::Result<bool> {
+    // Whoever holds this is starting the hand.
+    let launch = match File::options().write(true).create(true).truncate(false).open(folder.launch_lock()) {
+        // Somebody else has just removed it.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        launch => launch?,
+    };
+    // It is looked at again, as whoever held it may have made something of it.
+    let is_left = launch.try_lock().is_ok() && is_meant(folder) && idle(folder) >= age && !is_held(folder);
+    if is_left {
+        clear(folder)?;
+    }
+    Ok(is_left)
 }
 
 /// How long nothing was asked of it: the journal's folder changes with every call.

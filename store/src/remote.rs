@@ -7,9 +7,10 @@
 //! | `GetBlob` | digest, from and to (8 bytes each, big-endian; `to` = all ones: the end) | size (8 bytes), then the bytes |
 //! | `HasBlob` | digest | size (8 bytes), or nothing |
 
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -26,9 +27,15 @@ pub const HAS: &str = "HasBlob";
 const PIECE_BYTES: u64 = 4 << 20;
 const TO_THE_END: u64 = u64::MAX;
 
+/// How often a blob is put before it is given up, and the first pause between two times; each is double the one before.
+const PUTS: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(500);
+
 /// Carries one message there and its answer back.
 #[async_trait]
 pub trait Call: Send + Sync + 'static {
+    /// # Errors
+    /// [`ErrorKind::ResourceBusy`]: it was not taken, and may be later.
     async fn call(&self, rpc: &'static str, message: Bytes) -> std::io::Result<Bytes>;
 }
 
@@ -36,16 +43,32 @@ pub trait Call: Send + Sync + 'static {
 #[derive(Clone)]
 pub struct RemoteBlobs {
     call: Arc<dyn Call>,
+    pause: Duration,
 }
 
 impl RemoteBlobs {
     pub fn new(call: Arc<dyn Call>) -> Self {
-        Self { call }
+        Self { call, pause: PAUSE }
     }
 
     async fn ask(&self, rpc: &'static str, message: Bytes) -> Result<Bytes, Error> {
         let answer = self.call.call(rpc, message).await;
         answer.map_err(|source| Error::Io { operation: "ask the service for", source })
+    }
+
+    /// Asks again where the service had no room for the message.
+    async fn ask_in_time(&self, rpc: &'static str, message: Bytes) -> Result<Bytes, Error> {
+        let mut pause = self.pause;
+        for _ in 1..PUTS {
+            match self.ask(rpc, message.clone()).await {
+                Err(Error::Io { source, .. }) if source.kind() == ErrorKind::ResourceBusy => {
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+                answered => return answered,
+            }
+        }
+        self.ask(rpc, message).await
     }
 
     async fn piece(&self, digest: Digest, range: Range<u64>) -> Result<(u64, Bytes), Error> {
@@ -66,7 +89,7 @@ impl RemoteBlobs {
 impl Blobs for RemoteBlobs {
     async fn put(&self, bytes: Bytes) -> Result<Digest, Error> {
         let digest = Digest::of(&bytes);
-        let answer = self.ask(PUT, bytes).await?;
+        let answer = self.ask_in_time(PUT, bytes).await?;
         let stored = std::str::from_utf8(&answer).ok().and_then(|text| text.parse::<Digest>().ok());
         if stored == Some(digest) { Ok(digest) } else { Err(Error::Corrupt { digest }) }
     }
@@ -114,7 +137,7 @@ impl Blobs for RemoteBlobs {
 
 /// Only the service itself, which knows who refers to what, may do that.
 fn unsupported(operation: &'static str) -> Error {
-    Error::Io { operation, source: std::io::ErrorKind::PermissionDenied.into() }
+    Error::Io { operation, source: ErrorKind::PermissionDenied.into() }
 }
 
 struct Writer {
@@ -174,13 +197,14 @@ fn size_bytes(size: u64) -> Bytes {
 }
 
 fn bad_message() -> Error {
-    Error::Io { operation: "understand a request for", source: std::io::ErrorKind::InvalidInput.into() }
+    Error::Io { operation: "understand a request for", source: ErrorKind::InvalidInput.into() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::blobs::MemoryBlobs;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     /// The far end in the same process.
     struct Near(MemoryBlobs);
@@ -191,6 +215,32 @@ mod tests {
             let answered = answer(&self.0, rpc, message).await.expect("a known rpc");
             answered.map_err(std::io::Error::other)
         }
+    }
+
+    /// Has room from the n-th time on.
+    struct Full(AtomicU32, ErrorKind);
+
+    #[async_trait]
+    impl Call for Full {
+        async fn call(&self, _: &'static str, message: Bytes) -> std::io::Result<Bytes> {
+            if self.0.fetch_sub(1, Ordering::Relaxed) > 1 {
+                return Err(self.1.into());
+            }
+            Ok(Digest::of(&message).to_string().into())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_blob_for_which_there_is_no_room_is_put_again_and_not_for_ever() {
+        let put = async |times: u32, refused: ErrorKind| {
+            let full = Arc::new(Full(AtomicU32::new(times), refused));
+            let near = RemoteBlobs { call: full.clone(), pause: Duration::from_millis(1) };
+            (near.put(Bytes::from_static(b"blob")).await.is_ok(), times - full.0.load(Ordering::Relaxed))
+        };
+        assert_eq!(put(3, ErrorKind::ResourceBusy).await, (true, 3));
+        assert_eq!(put(PUTS, ErrorKind::ResourceBusy).await, (true, PUTS));
+        assert_eq!(put(PUTS + 1, ErrorKind::ResourceBusy).await, (false, PUTS));
+        assert_eq!(put(3, ErrorKind::Other).await, (false, 1), "no other refusal is one of room");
     }
 
     #[tokio::test]

@@ -1,8 +1,11 @@
 //! The socket that the service asks over.
 
-use crate::fixture::{CANARY, World};
-use domain::egress::{CredentialId, Reply, Request, Secret};
+use crate::fixture::{CANARY, SESSION, World};
+use domain::egress::{CALLS_SOCKET, CredentialId, Policy, Reply, Request, SOCKET, Secret};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use std::io::{BufRead, BufReader, Write};
+use std::mem::MaybeUninit;
+use std::os::unix::fs::PermissionsExt;
 use tokio::runtime::Runtime;
 
 #[test]
@@ -48,4 +51,29 @@ fn secrets_go_in_and_never_come_out() {
     });
     let audit = world.audit();
     assert!(audit.contains("credential_put") && audit.contains("credential_deleted") && !audit.contains("CANARY"));
+}
+
+/// Whoever knocks while egress is started again finds a socket: the old one until it is the new one, at which everyone may knock.
+#[test]
+fn sockets_are_never_away_while_it_is_started_again() {
+    let mut world = World::new(Runtime::new().unwrap(), &[]);
+    world.policy(Policy::default());
+    world.stop();
+    let sockets = world.path("sockets");
+    for (folder, name) in [(sockets.join(SESSION), SOCKET), (sockets.clone(), CALLS_SOCKET)] {
+        let watch = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();
+        let what = WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::MOVE | WatchFlags::ATTRIB;
+        inotify::add_watch(&watch, &folder, what).unwrap();
+        world.start();
+        let (mut space, mut events) = ([MaybeUninit::uninit(); 4096], Vec::new());
+        let mut reader = Reader::new(&watch, &mut space);
+        while let Ok(event) = reader.next() {
+            if event.file_name().is_some_and(|found| found.to_bytes() == name.as_bytes()) {
+                events.push(event.events());
+            }
+        }
+        assert_eq!(events, [ReadFlags::MOVED_TO], "{name}");
+        assert_eq!(folder.join(name).metadata().unwrap().permissions().mode() & 0o777, 0o666);
+        world.stop();
+    }
 }

@@ -22,6 +22,9 @@ use tonic::Status;
 
 /// Build ids of which may be asked at a time whether anything goes to them.
 const REACHABILITY_MAX: usize = 5;
+/// Build ids of which may be asked at a time at all: as many as a server lets one queue have. It does not refuse more, but
+/// works on thousands of them until the call's time is over.
+const BUILD_IDS_MAX: usize = 100;
 /// Tasks a second that a worker takes which names no bound, as servers say it.
 const UNBOUND_PER_S: f64 = 100_000.0;
 /// The beginning of names that servers keep for parts of a queue.
@@ -67,20 +70,21 @@ fn enhanced(call: &Call, name: &str, is_sticky: bool, r: DescribeTaskQueueReques
     let namespace = call.namespace(&r.namespace)?;
     let only_unversioned = || TaskQueueVersionSelection { unversioned: true, ..Default::default() };
     let TaskQueueVersionSelection { build_ids, unversioned, .. } = r.versions.unwrap_or_else(only_unversioned);
-    let asked: BTreeSet<String> = build_ids.into_iter().chain(unversioned.then(String::new)).collect();
-    if r.report_task_reachability && asked.len() > REACHABILITY_MAX {
+    // The answer is one times the other, so each is bounded before anything is made of them.
+    if r.report_task_reachability && build_ids.len() > REACHABILITY_MAX {
         return Err(Status::invalid_argument(format!(
             "Too many build ids queried at once with ReportTaskReachability==true, limit: {REACHABILITY_MAX}"
         )));
     }
-    let mut types: BTreeSet<i32> = r.task_queue_types.into_iter().collect();
-    if types.is_empty() {
-        types.extend([TaskQueueType::Workflow as i32, TaskQueueType::Activity as i32]);
+    if build_ids.len() > BUILD_IDS_MAX {
+        return Err(Status::invalid_argument(format!("Too many build ids queried at once, limit: {BUILD_IDS_MAX}")));
     }
-    let type_info = |build_id: &str, of: i32| {
-        let kind = match TaskQueueType::try_from(of) {
-            Ok(TaskQueueType::Workflow) if build_id.is_empty() => Some(Kind::Workflow),
-            Ok(TaskQueueType::Activity) if build_id.is_empty() => Some(Kind::Activity),
+    let asked: BTreeSet<String> = build_ids.into_iter().chain(unversioned.then(String::new)).collect();
+    let types = types(r.task_queue_types)?;
+    let type_info = |build_id: &str, of: TaskQueueType| {
+        let kind = match of {
+            TaskQueueType::Workflow if build_id.is_empty() => Some(Kind::Workflow),
+            TaskQueueType::Activity if build_id.is_empty() => Some(Kind::Activity),
             _ => None,
         };
         let of_nobody = |version: Option<&Version>| version.is_none();
@@ -98,12 +102,29 @@ fn enhanced(call: &Call, name: &str, is_sticky: bool, r: DescribeTaskQueueReques
             false => BuildIdTaskReachability::Unreachable,
         };
         let info = TaskQueueVersionInfo {
-            types_info: types.iter().map(|of| (*of, type_info(&build_id, *of))).collect(),
+            types_info: types.iter().map(|of| (*of as i32, type_info(&build_id, *of))).collect(),
             task_reachability: reachability as i32,
         };
         (build_id, info)
     };
     Ok(DescribeTaskQueueResponse { versions_info: asked.into_iter().map(info).collect(), ..Default::default() })
+}
+
+/// Those that are asked for, each once: of the ones that the API has, though a server answers with any number. Nobody polls
+/// for the others than these two.
+fn types(asked: Vec<i32>) -> Result<Vec<TaskQueueType>, Status> {
+    if asked.is_empty() {
+        return Ok(vec![TaskQueueType::Workflow, TaskQueueType::Activity]);
+    }
+    let mut types = Vec::new();
+    for of in asked {
+        let of = TaskQueueType::try_from(of)
+            .map_err(|_unknown| Status::invalid_argument(format!("unknown task queue type {of}")))?;
+        if !types.contains(&of) {
+            types.push(of);
+        }
+    }
+    Ok(types)
 }
 
 fn poller((identity, at, version): (String, Time, Option<Version>)) -> PollerInfo {

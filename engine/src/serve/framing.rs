@@ -1,7 +1,7 @@
 //! One gRPC message a request and one a response: the five bytes in front, the trailers behind. Whoever compresses its
 //! request is answered compressed.
 
-use super::intake::{Intake, Place, SMALL_BYTES_MAX};
+use super::intake::{Intake, MESSAGE_BYTES_MAX, Place, SMALL_BYTES_MAX};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use flate2::Compression;
 use flate2::read::GzDecoder;
@@ -17,11 +17,8 @@ use tonic::Status;
 use tonic::body::Body;
 
 const PREFIX: usize = 5;
-/// The largest message that is taken in. Of a body that is too large this much is read and thrown away, as few clients
-/// listen before they have said it all.
-const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// The largest message to the engine, compressed or not: as on a Temporal server.
-const ENGINE_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Of a body that is too large this much is read and thrown away, as few clients listen before they have said it all.
+const REFUSED_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
 /// How long the rest of a large message may take once it has its place.
 const TIME: Duration = Duration::from_secs(60);
 const ENCODING: &str = "grpc-encoding";
@@ -41,29 +38,57 @@ impl Encoding {
     }
 }
 
-/// The largest message to a service, compressed or not.
-pub fn message_bytes_max(service: &str) -> usize {
-    if service.starts_with("temporal.") { ENGINE_MESSAGE_BYTES_MAX } else { MESSAGE_BYTES_MAX }
+/// The message of a request's body, unpacked; a large one with the place that it has in memory.
+pub async fn take_in<B>(body: B, intake: &Intake) -> Result<(Bytes, Option<Place>), Status>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Error,
+{
+    let max = intake.message_bytes_max;
+    let (body, mut place) = receive(body, intake).await?;
+    let (encoding, packed) = unframe(body)?;
+    if encoding == Encoding::Plain {
+        return Ok((packed, place));
+    }
+    if place.is_none() {
+        // Small as it came. What it becomes may be large, and is not made before it has a place.
+        if let Some(message) = unzip(&packed, SMALL_BYTES_MAX.min(max))? {
+            return Ok((message, None));
+        }
+        place = Some(intake.place(max).await?);
+    }
+    match unzip(&packed, max)? {
+        Some(message) => Ok((message, place)),
+        None => Err(too_large("grpc: received message after decompression larger than max", max + 1, max)),
+    }
 }
 
-/// A request's body, if its message is not larger than `max`; a large one with the place that it has in memory.
-pub async fn take_in<B>(mut body: B, max: usize, intake: &Intake) -> Result<(Bytes, Option<Place>), Status>
+/// A body, read to its end. A large one is counted as what it says that it will be, or may become.
+async fn receive<B>(mut body: B, intake: &Intake) -> Result<(Bytes, Option<Place>), Status>
 where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Error,
 {
     let mut taken = Taken::default();
-    taken.read(&mut body, max, SMALL_BYTES_MAX).await?;
-    let mut place = None;
-    if !taken.is_whole {
-        place = Some(intake.place(max).await?);
-        let rest = tokio::time::timeout(TIME, taken.read(&mut body, max, usize::MAX)).await;
-        rest.map_err(|_late| Status::deadline_exceeded("the request took too long to arrive"))??;
+    if taken.read(&mut body, SMALL_BYTES_MAX, usize::MAX).await? {
+        return Ok((taken.bytes.freeze(), None));
     }
-    if taken.length > PREFIX + max {
-        return Err(too_large("grpc: received message larger than max", taken.length - PREFIX, max));
+    let max = intake.message_bytes_max;
+    let late = |_elapsed| Status::deadline_exceeded("the request took too long to arrive");
+    let (encoding, length) = head(&taken.bytes)?;
+    if length > max {
+        taken.bytes = BytesMut::new();
+        tokio::time::timeout(TIME, taken.read(&mut body, PREFIX + REFUSED_BYTES_MAX, 0)).await.map_err(late)??;
+        return Err(too_large("grpc: received message larger than max", length, max));
     }
-    Ok((taken.bytes.freeze(), place))
+    let place = intake.place(if encoding == Encoding::Plain { length } else { max }).await?;
+    let whole = PREFIX + length;
+    taken.bytes.reserve(whole.saturating_sub(taken.bytes.len()));
+    if tokio::time::timeout(TIME, taken.read(&mut body, whole, whole)).await.map_err(late)?? {
+        Ok((taken.bytes.freeze(), Some(place)))
+    } else {
+        Err(not_one_message())
+    }
 }
 
 /// What is here of a body.
@@ -71,34 +96,25 @@ where
 struct Taken {
     bytes: BytesMut,
     length: usize,
-    is_whole: bool,
 }
 
 impl Taken {
-    /// Reads on, to the end or until there is more than `pause`. Of what is longer than `max` nothing is kept.
-    async fn read<B>(&mut self, body: &mut B, max: usize, pause: usize) -> Result<(), Status>
+    /// Reads on, to the end (then `true`) or until there is more than `pause`. What goes beyond `kept_max` is thrown away.
+    async fn read<B>(&mut self, body: &mut B, pause: usize, kept_max: usize) -> Result<bool, Status>
     where
         B: HttpBody<Data = Bytes> + Unpin,
         B::Error: Error,
     {
         while self.length <= pause {
-            let Some(frame) = body.frame().await else {
-                self.is_whole = true;
-                return Ok(());
-            };
+            let Some(frame) = body.frame().await else { return Ok(true) };
             let frame = frame.map_err(|error| Status::cancelled(format!("the request could not be read: {error}")))?;
             let Ok(data) = frame.into_data() else { continue };
             self.length += data.len();
-            if self.length <= PREFIX + max {
+            if self.length <= kept_max {
                 self.bytes.extend_from_slice(&data);
-            } else if self.length <= PREFIX + MESSAGE_BYTES_MAX {
-                self.bytes.clear();
-            } else {
-                self.is_whole = true;
-                return Ok(());
             }
         }
-        Ok(())
+        Ok(false)
     }
 }
 
@@ -107,27 +123,32 @@ fn too_large(how: &str, length: usize, max: usize) -> Status {
     Status::resource_exhausted(format!("{how} ({length} vs. {max})"))
 }
 
-/// The message of a request body, not larger than `max` when it is unpacked.
-pub fn unframe(mut body: Bytes, max: usize) -> Result<Bytes, Status> {
+fn not_one_message() -> Status {
+    Status::internal("the request is not one whole message")
+}
+
+/// What the prefix says: how the message is packed, and how long it is so.
+fn head(mut body: &[u8]) -> Result<(Encoding, usize), Status> {
     if body.len() < PREFIX {
         return Err(Status::internal("the request has no message"));
     }
-    let compressed = body.get_u8() != 0;
-    let length = body.get_u32() as usize;
-    if body.len() != length {
-        return Err(Status::internal("the request is not one whole message"));
-    }
-    if compressed { unzip(&body, max) } else { Ok(body) }
+    let encoding = if body.get_u8() == 0 { Encoding::Plain } else { Encoding::Gzip };
+    Ok((encoding, body.get_u32() as usize))
 }
 
-fn unzip(zipped: &[u8], max: usize) -> Result<Bytes, Status> {
+/// The message of a body, as it is packed.
+fn unframe(mut body: Bytes) -> Result<(Encoding, Bytes), Status> {
+    let (encoding, length) = head(&body)?;
+    body.advance(PREFIX);
+    if body.len() == length { Ok((encoding, body)) } else { Err(not_one_message()) }
+}
+
+/// `None`: it is larger than `max`.
+fn unzip(zipped: &[u8], max: usize) -> Result<Option<Bytes>, Status> {
     let mut message = Vec::new();
     let read = GzDecoder::new(zipped).take(max as u64 + 1).read_to_end(&mut message);
     let length = read.map_err(|error| Status::internal(format!("the message is not compressed by gzip: {error}")))?;
-    if length > max {
-        return Err(too_large("grpc: received message after decompression larger than max", length, max));
-    }
-    Ok(Bytes::from(message))
+    Ok((length <= max).then(|| message.into()))
 }
 
 fn zip(message: &[u8]) -> std::io::Result<Vec<u8>> {
@@ -163,7 +184,11 @@ pub fn respond(answer: Result<Vec<u8>, Status>, encoding: Encoding) -> Response<
 
 #[cfg(test)]
 mod tests {
+    use super::super::intake::Intakes;
     use super::*;
+    use futures::{StreamExt, future, poll, stream};
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
     use tonic::Code;
 
     fn frame(flag: u8, length: usize, rest: &[u8]) -> Bytes {
@@ -174,48 +199,93 @@ mod tests {
         bytes.freeze()
     }
 
-    #[test]
-    fn a_message_is_taken_out_of_its_frame_or_the_reason_is_said() {
+    /// Has room for one of the largest.
+    fn intake(max: usize) -> Intake {
+        Intake::new(max, max.max(SMALL_BYTES_MAX), Duration::from_millis(20))
+    }
+
+    /// A body whose message is said to be of `length` bytes; some of them come, and then nothing more.
+    fn half_sent(length: usize, sent: usize) -> impl HttpBody<Data = Bytes, Error = Infallible> + Unpin {
+        let first = Frame::data(frame(0, length, &vec![0; sent]));
+        StreamBody::new(stream::once(future::ready(Ok(first))).chain(stream::pending()))
+    }
+
+    #[tokio::test]
+    async fn a_message_is_taken_out_of_its_frame_or_the_reason_is_said() {
+        let take = async |body: Bytes| take_in(Full::new(body), &intake(9)).await.map(|taken| taken.0);
         let zipped = zip(b"abc").unwrap();
-        assert_eq!(unframe(frame(0, 3, b"abc"), 9).unwrap(), "abc");
-        assert_eq!(unframe(frame(0, 0, b""), 9).unwrap(), "");
-        assert_eq!(unframe(frame(1, zipped.len(), &zipped), 9).unwrap(), "abc");
+        assert_eq!(take(frame(0, 3, b"abc")).await.unwrap(), "abc");
+        assert_eq!(take(frame(0, 0, b"")).await.unwrap(), "");
+        assert_eq!(take(frame(1, zipped.len(), &zipped)).await.unwrap(), "abc");
+        let large = vec![0; SMALL_BYTES_MAX * 2];
+        let longer_than_said = [frame(0, 3, &large), frame(0, 0, &large)];
         let broken = [frame(0, 4, b"abc"), frame(1, 3, b"abc"), Bytes::from_static(b"abc")];
-        for broken in broken {
-            assert_eq!(unframe(broken, 9).unwrap_err().code(), Code::Internal);
+        for broken in broken.into_iter().chain(longer_than_said) {
+            assert_eq!(take(broken).await.unwrap_err().code(), Code::Internal);
         }
     }
 
     #[tokio::test]
     async fn what_is_too_large_is_refused_in_the_words_that_sdks_know() {
         let bomb = zip(&[0; 10]).unwrap();
-        let refused = unframe(frame(1, bomb.len(), &bomb), 9).unwrap_err();
+        let refused = take_in(Full::new(frame(1, bomb.len(), &bomb)), &intake(9)).await.map(drop).unwrap_err();
         assert_eq!(refused.code(), Code::ResourceExhausted);
         assert_eq!(refused.message(), "grpc: received message after decompression larger than max (10 vs. 9)");
 
         let body = |length: usize| Full::new(frame(0, length, &vec![0; length]));
-        let max = message_bytes_max("temporal.api.workflowservice.v1.WorkflowService");
-        let intake = Intake::of_the_process();
-        assert_eq!(take_in(body(max), max, &intake).await.map(|taken| taken.0.len()).unwrap(), PREFIX + max);
-        let refused = take_in(body(max + 1), max, &intake).await.map(drop).unwrap_err();
+        let intakes = Intakes::of_the_process();
+        let engine = intakes.of("temporal.api.workflowservice.v1.WorkflowService");
+        let max = engine.message_bytes_max;
+        assert_eq!(take_in(body(max), engine).await.map(|taken| taken.0.len()).unwrap(), max);
+        let refused = take_in(body(max + 1), engine).await.map(drop).unwrap_err();
         assert_eq!(refused.code(), Code::ResourceExhausted);
         assert_eq!(refused.message(), "grpc: received message larger than max (4194305 vs. 4194304)");
     }
 
     #[tokio::test]
     async fn only_what_is_large_needs_a_place_and_has_it_until_it_is_done() {
-        // Room for one.
-        let intake = Intake::new(SMALL_BYTES_MAX * 2, Duration::from_millis(20));
-        let body = |length: usize| Full::new(frame(0, length, &vec![0; length]));
         let max = SMALL_BYTES_MAX * 2;
-        let (taken, place) = take_in(body(max), max, &intake).await.unwrap();
-        assert_eq!(taken.len(), PREFIX + max);
-        let refused = take_in(body(max), max, &intake).await.map(drop).unwrap_err();
+        let intake = intake(max);
+        let body = |length: usize| Full::new(frame(0, length, &vec![0; length]));
+        let (taken, place) = take_in(body(max), &intake).await.unwrap();
+        assert_eq!(taken.len(), max);
+        let refused = take_in(body(max), &intake).await.map(drop).unwrap_err();
         assert_eq!(refused.code(), Code::ResourceExhausted);
-        let (taken, none) = take_in(body(SMALL_BYTES_MAX - PREFIX), max, &intake).await.unwrap();
-        assert!(none.is_none() && taken.len() == SMALL_BYTES_MAX, "what is small does not wait");
+        let (taken, none) = take_in(body(SMALL_BYTES_MAX - PREFIX), &intake).await.unwrap();
+        assert!(none.is_none() && taken.len() == SMALL_BYTES_MAX - PREFIX, "what is small does not wait");
         drop(place);
-        assert!(take_in(body(max), max, &intake).await.is_ok());
+        assert!(take_in(body(max), &intake).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_comes_slowly_holds_no_more_than_it_says_that_it_is() {
+        let intake = Intake::new(MESSAGE_BYTES_MAX, SMALL_BYTES_MAX * 6, Duration::from_millis(20));
+        let length = SMALL_BYTES_MAX * 2;
+        let mut first = Box::pin(take_in(half_sent(length, length - 1), &intake));
+        let mut second = Box::pin(take_in(half_sent(length, length - 1), &intake));
+        assert!(poll!(&mut first).is_pending() && poll!(&mut second).is_pending());
+        let body = || Full::new(frame(0, length, &vec![0; length]));
+        let (_, third) = take_in(body(), &intake).await.expect("there is room for three");
+        let refused = take_in(body(), &intake).await.map(drop).unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        drop(third);
+        assert!(take_in(body(), &intake).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_is_packed_is_counted_as_the_largest_that_it_may_become() {
+        let max = SMALL_BYTES_MAX * 2;
+        let intake = intake(max);
+        let zipped = |length: usize| {
+            let zipped = zip(&vec![0; length]).unwrap();
+            Full::new(frame(1, zipped.len(), &zipped))
+        };
+        let (taken, place) = take_in(zipped(SMALL_BYTES_MAX + 1), &intake).await.unwrap();
+        assert!(place.is_some() && taken.len() == SMALL_BYTES_MAX + 1, "it came small and is large");
+        let refused = take_in(zipped(SMALL_BYTES_MAX + 1), &intake).await.map(drop).unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        let (taken, none) = take_in(zipped(SMALL_BYTES_MAX), &intake).await.unwrap();
+        assert!(none.is_none() && taken.len() == SMALL_BYTES_MAX);
     }
 
     #[tokio::test]
@@ -228,7 +298,7 @@ mod tests {
             assert_eq!(response.headers().contains_key(ENCODING), encoding == Encoding::Gzip);
             let body = response.into_body().collect().await.unwrap().to_bytes();
             assert_eq!(body[0] == 1, encoding == Encoding::Gzip);
-            assert_eq!(unframe(body, 9).unwrap(), "abc");
+            assert_eq!(take_in(Full::new(body), &intake(9)).await.unwrap().0, "abc");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! HTTP/2 connections whose requests are answered by a [`Callee`].
 
-use super::framing::{Encoding, message_bytes_max, respond, take_in, unframe};
-use super::intake::Intake;
+use super::framing::{Encoding, respond, take_in};
+use super::intake::Intakes;
 use crate::engine::Engine;
 use bytes::Bytes;
 use http::{HeaderMap, Request};
@@ -19,6 +19,14 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Calls of one connection at a time; a client waits with more. Enough for the polls of many workers over one connection
 /// and what they have to say meanwhile.
 const CALLS_MAX: u32 = 2_048;
+/// What a call may send before somebody reads it: so much more of a large message is in memory while it waits for its place.
+/// Less would make one message slow where an answer takes a while.
+pub const CALL_WINDOW: u32 = 128 * 1024;
+/// What all calls of a connection may send so. As much as there can be, for what nobody reads counts here as well: the
+/// messages that wait would take it from all others, and from those for whose places they wait.
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+/// Half of a window may be used up before its sender hears of more.
+const _: () = assert!(CALLS_MAX * CALL_WINDOW < CONNECTION_WINDOW / 2);
 
 /// Who answers calls.
 pub trait Callee: Send + Sync + 'static {
@@ -50,12 +58,21 @@ pub async fn connection<Io>(callee: impl Callee, io: Io, closing: impl Future<Ou
 where
     Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let callee = Arc::new(callee);
+    connection_with(Intakes::of_the_process(), callee, io, closing).await;
+}
+
+/// The same, with places that are not the process's.
+pub async fn connection_with<Io>(intakes: Intakes, callee: impl Callee, io: Io, closing: impl Future<Output = ()>)
+where
+    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let shared = Arc::new((callee, intakes));
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-        let callee = callee.clone();
+        let shared = shared.clone();
         async move {
+            let (callee, intakes) = &*shared;
             let encoding = Encoding::of(request.headers());
-            Ok::<_, Infallible>(respond(answer(&*callee, request).await, encoding))
+            Ok::<_, Infallible>(respond(answer(callee, intakes, request).await, encoding))
         }
     });
     let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
@@ -63,6 +80,8 @@ where
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
         .max_concurrent_streams(CALLS_MAX)
+        .initial_stream_window_size(CALL_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .serve_connection(TokioIo::new(io), service);
     tokio::pin!(serving, closing);
     let served = tokio::select! {
@@ -77,16 +96,14 @@ where
     }
 }
 
-async fn answer(callee: &impl Callee, request: Request<Incoming>) -> Result<Vec<u8>, Status> {
+async fn answer(callee: &impl Callee, intakes: &Intakes, request: Request<Incoming>) -> Result<Vec<u8>, Status> {
     let (head, body) = request.into_parts();
     let path = head.uri.path().trim_start_matches('/');
     let Some((service, rpc)) = path.split_once('/') else {
         return Err(Status::unimplemented(format!("unknown path {path}")));
     };
     callee.admit(&head.headers)?;
-    let max = message_bytes_max(service);
-    let (body, _place) = take_in(body, max, &Intake::of_the_process()).await?;
-    let message = unframe(body, max)?;
+    let (message, _place) = take_in(body, intakes.of(service)).await?;
     callee.call(service, rpc, &head.headers, message).await
 }
 

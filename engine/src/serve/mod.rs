@@ -5,9 +5,12 @@ mod accept;
 mod framing;
 mod grpc;
 mod intake;
+#[cfg(test)]
+mod tests;
 
 pub use accept::{Closing, accept};
 pub use grpc::{Callee, connection};
+pub use intake::MESSAGE_BYTES_MAX;
 
 use crate::engine::Engine;
 use tokio::net::TcpListener;

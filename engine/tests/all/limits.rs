@@ -8,12 +8,12 @@
 //! history.maxInFlightUpdates=2 history.maxTotalUpdates=2 history.maximumBufferedEventsBatch=3
 //! history.MaxBufferedQueryCount=2 frontend.visibilityMaxPageSize=2`.
 
-use crate::fixture::{connect_once, open, over, within};
+use crate::fixture::{connect_once, memory, open, over, within};
 use crate::raw::{
     Raw, activity, blob, call, cancel_of, child, continue_as_new, kind, marker, queue, signal_to, taken_and_answered,
     timer,
 };
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::time::Duration;
 use steadyhand_engine::{Limits, Options, Store};
@@ -23,7 +23,7 @@ use temporalio_common::protos::google::rpc;
 use temporalio_common::protos::temporal::api::command::v1::command::Attributes as C;
 use temporalio_common::protos::temporal::api::command::v1::*;
 use temporalio_common::protos::temporal::api::common::v1::{ActivityType, Memo, Payloads};
-use temporalio_common::protos::temporal::api::enums::v1::CommandType;
+use temporalio_common::protos::temporal::api::enums::v1::{CommandType, DescribeTaskQueueMode};
 use temporalio_common::protos::temporal::api::errordetails::v1::ResourceExhaustedFailure;
 use temporalio_common::protos::temporal::api::failure::v1::ApplicationFailureInfo;
 use temporalio_common::protos::temporal::api::failure::v1::Failure;
@@ -31,6 +31,7 @@ use temporalio_common::protos::temporal::api::failure::v1::failure::FailureInfo;
 use temporalio_common::protos::temporal::api::history::v1::HistoryEvent;
 use temporalio_common::protos::temporal::api::history::v1::history_event::Attributes as A;
 use temporalio_common::protos::temporal::api::query::v1::WorkflowQuery;
+use temporalio_common::protos::temporal::api::taskqueue::v1::TaskQueueVersionSelection;
 use temporalio_common::protos::temporal::api::workflowservice::v1::*;
 
 /// Those with which the kept answers were recorded.
@@ -106,6 +107,44 @@ async fn while_too_many_tasks_wait_nothing_is_taken_that_makes_more() {
         assert!(!call!(raw, poll_activity_task_queue(request)).expect("a task").task_token.is_empty());
     }
     raw.start("c").await;
+    engine.shutdown().await;
+}
+
+/// A real server answers with every number that it is given for a type, and works on any number of build ids until the call
+/// is over. Here the answer, one times the other, stays small.
+#[tokio::test]
+#[expect(deprecated, reason = "the mode that names build ids")]
+async fn a_task_queue_is_described_for_so_many_build_ids_and_for_types_that_there_are() {
+    let engine = memory();
+    let raw = Raw::new(over(&engine, RetryOptions::no_retries()).await, "described".to_owned());
+    let request = |build_ids: Vec<String>, types: Vec<i32>| DescribeTaskQueueRequest {
+        namespace: raw.namespace(),
+        task_queue: queue("q"),
+        api_mode: DescribeTaskQueueMode::Enhanced as i32,
+        versions: Some(TaskQueueVersionSelection { build_ids, unversioned: true, ..Default::default() }),
+        task_queue_types: types,
+        ..Default::default()
+    };
+    let ids = |count: usize| (0..count).map(|id| id.to_string()).collect::<Vec<_>>();
+
+    let described = call!(raw, describe_task_queue(request(ids(100), vec![2, 1, 3, 1, 2]))).expect("is described");
+    assert_eq!(described.versions_info.len(), 101, "the unversioned one is beside them");
+    for (build_id, info) in &described.versions_info {
+        assert!(info.types_info.keys().copied().collect::<BTreeSet<_>>() == BTreeSet::from([1, 2, 3]), "{build_id}");
+    }
+    let too_many = "InvalidArgument: Too many build ids queried at once, limit: 100";
+    assert_eq!(words(&call!(raw, describe_task_queue(request(ids(101), vec![])))), too_many);
+    for unknown in [-1, 4, i32::MAX] {
+        let refused = format!("InvalidArgument: unknown task queue type {unknown}");
+        assert_eq!(words(&call!(raw, describe_task_queue(request(ids(1), vec![1, unknown])))), refused);
+    }
+    // These a server counts as they are named, not as they differ.
+    let reachability =
+        DescribeTaskQueueRequest { report_task_reachability: true, ..request(vec!["same".to_owned(); 6], vec![]) };
+    let too_many = "InvalidArgument: Too many build ids queried at once with ReportTaskReachability==true, limit: 5";
+    assert_eq!(words(&call!(raw, describe_task_queue(reachability))), too_many);
+    let reachability = DescribeTaskQueueRequest { report_task_reachability: true, ..request(ids(5), vec![]) };
+    assert_eq!(call!(raw, describe_task_queue(reachability)).expect("is described").versions_info.len(), 6);
     engine.shutdown().await;
 }
 

@@ -43,18 +43,23 @@ impl Drop for Place {
     }
 }
 
-/// A socket that nobody listens at is one that its process has left behind; its supervisor starts another.
 fn reach() -> Option<UnixStream> {
     let socket = Path::new(inside::EGRESS).join(inside::EGRESS_SOCKET);
-    let give_up = Instant::now() + BACK_WITHIN;
+    once_back(Instant::now() + BACK_WITHIN, || UnixStream::connect(&socket)).ok()
+}
+
+fn once_back<T>(give_up: Instant, mut connect: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
-        match UnixStream::connect(&socket) {
-            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused && Instant::now() < give_up => {
-                std::thread::sleep(AGAIN);
-            }
-            connected => return connected.ok(),
+        match connect() {
+            Err(e) if is_away(&e) && Instant::now() < give_up => std::thread::sleep(AGAIN),
+            connected => return connected,
         }
     }
+}
+
+/// A socket that its process has left behind, or has not made anew yet; its supervisor starts another.
+fn is_away(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
 }
 
 /// Whatever fails ends the connection, and both sides see that.
@@ -72,4 +77,22 @@ fn lead(inner: TcpStream, place: Place) -> Option<()> {
     out.ok()?.join().ok();
     drop(place);
     Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied};
+
+    #[test]
+    fn who_comes_while_egress_is_away_waits_for_it() {
+        let knocks = |give_up: Instant, answers: &[io::ErrorKind]| {
+            let mut answers = answers.iter();
+            once_back(give_up, || answers.next().map_or(Ok(()), |&kind| Err(kind.into()))).map_err(|e| e.kind())
+        };
+        let later = Instant::now() + BACK_WITHIN;
+        assert_eq!(knocks(later, &[NotFound, ConnectionRefused, NotFound]), Ok(()));
+        assert_eq!(knocks(later, &[NotFound, PermissionDenied]), Err(PermissionDenied));
+        assert_eq!(knocks(Instant::now(), &[NotFound]), Err(NotFound));
+    }
 }

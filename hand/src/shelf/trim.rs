@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 /// In the folder of a shelf: an empty file that was changed when the shelf was given out last.
@@ -61,7 +61,8 @@ pub(crate) fn note_use(shelf: &Folder) -> io::Result<()> {
     file.set_modified(SystemTime::now())
 }
 
-/// Removes what is beyond the bounds and says what that was. While shelves are being given out, nothing is.
+/// Removes what is beyond the bounds and says what that was. While shelves are being given out, nothing is. One that cannot be
+/// removed keeps none of the others.
 pub fn trim(hands_dir: &Path, bounds: Bounds) -> Result<Vec<String>, Error> {
     let shelves = hands_dir.join(FOLDER);
     let failed = |e| Error::Trim(shelves.clone(), e);
@@ -72,7 +73,7 @@ pub fn trim(hands_dir: &Path, bounds: Bounds) -> Result<Vec<String>, Error> {
     if lock.try_lock().is_err() {
         return Ok(Vec::new());
     }
-    finish(&shelves).map_err(failed)?;
+    let mut all = finish(&shelves);
     let mut found = found(hands_dir).map_err(failed)?;
     let read = read_by_hands(hands_dir)?;
     let mut bytes: u64 = found.iter().map(|shelf| shelf.bytes).sum();
@@ -84,11 +85,16 @@ pub fn trim(hands_dir: &Path, bounds: Bounds) -> Result<Vec<String>, Error> {
         if idle <= bounds.idle_max && bytes <= bounds.bytes_max {
             break;
         }
-        remove(hands_dir, &shelf.name).map_err(failed)?;
-        bytes -= shelf.bytes;
-        removed.push(shelf.name);
+        match set_aside(hands_dir, &shelf.name) {
+            Ok(aside) => {
+                bytes -= shelf.bytes;
+                removed.push(shelf.name);
+                all = all.and(clear(hands_dir, &aside));
+            }
+            Err(e) => all = all.and(Err(e)),
+        }
     }
-    Ok(removed)
+    all.map(|()| removed).map_err(failed)
 }
 
 fn open_lock(hands_dir: &Path) -> io::Result<File> {
@@ -155,24 +161,25 @@ fn read_by_hands(hands_dir: &Path) -> Result<BTreeSet<String>, Error> {
     Ok(read)
 }
 
-/// Out of sight at once, then piece by piece.
-fn remove(hands_dir: &Path, name: &str) -> io::Result<()> {
+/// Out of sight at once; it is removed piece by piece.
+fn set_aside(hands_dir: &Path, name: &str) -> io::Result<PathBuf> {
     let shelf = folder(hands_dir, name);
     let aside = shelf.path().with_file_name(format!("{REMOVED}{name}"));
     std::fs::rename(shelf.path(), &aside)?;
-    clear(hands_dir, &aside)
+    Ok(aside)
 }
 
 /// What an earlier one has begun to remove.
 fn finish(shelves: &Path) -> io::Result<()> {
     let hands_dir = shelves.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut all = Ok(());
     for entry in shelves.read_dir()? {
         let entry = entry?;
         if entry.file_name().to_str().is_some_and(|name| name.starts_with(REMOVED)) {
-            clear(hands_dir, &entry.path())?;
+            all = all.and(clear(hands_dir, &entry.path()));
         }
     }
-    Ok(())
+    all
 }
 
 /// Its disk, its folder, and the user of the hand that filled it, who owned what is gone.

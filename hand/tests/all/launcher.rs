@@ -6,6 +6,7 @@ use hand::hands::{By, Hands as Asked};
 use hand::launcher::{Options, Reply, Request};
 use hand::spec::{FileResource, Mode, Shelf, Spec};
 use hand::{limits, local, shelf, wire};
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
 use std::io::{BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -98,6 +99,36 @@ fn a_removal_that_was_begun_is_finished_when_the_service_ends() {
     drop(connection);
 }
 
+/// Ctrl-C goes to all that are in a terminal's foreground, and a supervisor of processes may end each of a service's.
+#[test]
+fn what_is_said_to_everybody_does_not_end_it() {
+    let hands = Hands::new();
+    let mut launcher = Launcher::start(&hands);
+    let asked = &launcher.asked;
+    let hand = Hand { at: asked.provision(asked.spec("h")).unwrap(), next: Default::default() };
+    let shim = hand.client().status().unwrap().pid;
+    let status = std::fs::read_to_string(format!("/proc/{shim}/status")).unwrap();
+    let signals = [Signal::INT, Signal::TERM, Signal::HUP];
+    for kind in ["SigIgn:", "SigCgt:"] {
+        let set = status.lines().find_map(|line| line.strip_prefix(kind)).unwrap();
+        let set = u64::from_str_radix(set.trim(), 16).unwrap();
+        assert!(
+            signals.iter().all(|signal| set & 1 << (signal.as_raw() - 1) == 0),
+            "a hand is ended as ever: {kind} {set:x}"
+        );
+    }
+    let shim = Process::new(shim);
+    hand.sh("for d in $(seq 40); do mkdir $d && (cd $d && seq 1000 | xargs touch); done");
+    let mut connection = UnixStream::connect(&launcher.socket).unwrap();
+    wire::write_line(&mut connection, &Request::Release { hand_id: "h".into(), epoch: 1 }).unwrap();
+    shim.wait();
+    let pid = Pid::from_child(&launcher.child);
+    signals.iter().for_each(|signal| kill_process(pid, *signal).unwrap());
+    drop(launcher.child.stdin.take());
+    assert!(launcher.child.wait().unwrap().success());
+    assert!(!hand.at.dir.exists());
+}
+
 #[test]
 fn it_lends_its_rights_to_nobody() {
     let hands = Hands::new();
@@ -144,6 +175,42 @@ fn it_removes_shelves_that_nobody_reads_within_its_own_bounds() {
     asked.release("reader", 1).unwrap();
     assert_eq!(asked.trim_shelves().unwrap(), ["read"]);
     assert!(shelf::is_kept(&hands.hands_dir(), "new"));
+}
+
+/// Neither what is left of a hand nor what is left of a shelf keeps anything else from being removed.
+#[test]
+fn what_cannot_be_removed_keeps_nothing_else() {
+    let hands = Hands::new();
+    let launcher = Launcher::start(&hands);
+    let itself = By::Itself { program: program(), mode: Mode::Dev, walls: hands.walls() };
+    let (dir, shelves) = (hands.hands_dir(), hands.hands_dir().join(".shelves"));
+    for (n, asked) in [launcher.asked.clone(), Asked { dir: dir.clone(), by: itself }].iter().enumerate() {
+        for stuck in [dir.join("stuck/launch.lock"), shelves.join(".removed-stuck/not-a-folder")] {
+            let filler = format!("fill-{n}");
+            asked.provision(Spec { shelf: Some(Shelf::Fill("old".into())), ..asked.spec(&filler) }).unwrap();
+            asked.keep_shelf(&filler, 1).unwrap();
+            let past = SystemTime::now() - limits::SHELF_IDLE_MAX - Duration::from_secs(60);
+            let used = File::options().write(true).open(shelves.join("old/used")).unwrap();
+            used.set_modified(past).unwrap();
+            let left: Vec<_> = (0..8).map(|n| dir.join(format!("left-{n}"))).collect();
+            for left in &left {
+                std::fs::create_dir(left).unwrap();
+                File::create(left.join("launch.lock")).unwrap();
+                File::open(left).unwrap().set_modified(past).unwrap();
+            }
+            // A folder where a file should be, or a file where a folder should be.
+            let at = stuck.parent().unwrap();
+            match at.starts_with(&shelves) {
+                true => drop(File::create(at).unwrap()),
+                false => std::fs::create_dir_all(&stuck).unwrap(),
+            }
+            asked.trim_shelves().expect_err("something is stuck");
+            assert!(at.exists() && !shelf::is_kept(&dir, "old"), "{at:?}");
+            assert!(left.iter().all(|left| !left.exists()), "{at:?}");
+            if at.is_dir() { std::fs::remove_dir_all(at) } else { std::fs::remove_file(at) }.unwrap();
+            assert!(asked.trim_shelves().unwrap().is_empty());
+        }
+    }
 }
 
 #[test]

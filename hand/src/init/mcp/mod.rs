@@ -27,12 +27,12 @@ pub struct Servers {
     first_to_go: Arc<FirstToGo>,
     /// By name; one that has ended stays until it is wanted again.
     running: Mutex<HashMap<String, Arc<Server>>>,
-    lost: AtomicBool,
+    lost: Arc<AtomicBool>,
 }
 
 impl Servers {
     pub fn new(processes: Arc<Processes>, workdir: PathBuf, first_to_go: Arc<FirstToGo>) -> Self {
-        Self { processes, workdir, first_to_go, running: Mutex::default(), lost: AtomicBool::new(false) }
+        Self { processes, workdir, first_to_go, running: Mutex::default(), lost: Arc::default() }
     }
 
     /// How long a request may take, where nobody says less.
@@ -75,6 +75,9 @@ impl Servers {
                 "The MCP server {name} is gone: {how}\nWhat was asked of it may or may not have taken effect. The next call \
                  starts it again."
             )),
+            Err(Failed::Unreadable(why)) => ToolResult::error(format!(
+                "The MCP server {name} replied what cannot be read: {why}\nWhat was asked of it may have taken effect."
+            )),
             Err(Failed::Stopped(reason)) => self.stopped(&name, &server, reason),
         }
     }
@@ -83,7 +86,6 @@ impl Servers {
     fn stopped(&self, name: &str, server: &Server, reason: Stopped) -> ToolResult {
         let reason = reason.words();
         if server.end().survived {
-            self.lost.store(true, Ordering::SeqCst);
             return ToolResult::error(format!("{reason}; processes of the MCP server {name} could not be ended"));
         }
         ToolResult::error(format!(
@@ -104,7 +106,7 @@ impl Servers {
                     other.map(|server| server.end());
                 }
                 None => {
-                    let server = Server::start(program, &self.workdir, &self.processes, &self.first_to_go)?;
+                    let server = Server::start(program, &self.workdir, &self.processes, &self.first_to_go, &self.lost)?;
                     let server = Arc::new(server);
                     running.insert(name.to_owned(), Arc::clone(&server));
                     return Ok(server);

@@ -18,6 +18,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,8 @@ struct Shared {
     changed: Condvar,
     /// Makes the thread look at what is to be said.
     wake: OwnedFd,
+    /// Some server's processes outlived their killing.
+    lost: Arc<AtomicBool>,
 }
 
 struct State {
@@ -39,8 +42,10 @@ struct State {
     next: u64,
     /// Lines that are to be said.
     outbox: VecDeque<Vec<u8>>,
+    /// Answers to what it asks, as far as there is room for them.
+    answers: Vec<u8>,
     /// Requests that somebody waits for, with their replies once they are there.
-    waiting: HashMap<u64, Option<Reply>>,
+    waiting: HashMap<u64, Option<Result<Reply, Failed>>>,
     end_wanted: bool,
 }
 
@@ -68,6 +73,8 @@ pub enum Failed {
     NeverAsked(String),
     /// It ended with the request under way.
     Ended(String),
+    /// It replied, and nobody knows what.
+    Unreadable(String),
     Stopped(Stopped),
 }
 
@@ -77,6 +84,7 @@ impl Server {
         workdir: &Path,
         processes: &Arc<Processes>,
         first_to_go: &FirstToGo,
+        lost: &Arc<AtomicBool>,
     ) -> io::Result<Self> {
         let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let mut command = Command::new(&program.command);
@@ -85,20 +93,14 @@ impl Server {
         command.process_group(0);
         let (child, ended) = first_to_go.marked(|| processes.spawn_watched(&mut command))?;
         let pid = child.id();
-        let state = State {
-            phase: Phase::Starting,
-            next: HANDSHAKE + 1,
-            outbox: VecDeque::from([wire::hello()]),
-            waiting: HashMap::from([(HANDSHAKE, None)]),
-            end_wanted: false,
-        };
-        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), wake });
+        let shared = Arc::new(Shared::new(wake, Arc::clone(lost)));
         let started = Pump::new(child, ended, Arc::clone(&shared), Arc::clone(processes))
             .and_then(|pump| std::thread::Builder::new().name("mcp".into()).spawn(move || pump.run()));
         match started {
             Ok(_) => Ok(Self { program: program.clone(), shared }),
             Err(e) => {
-                processes.end_group(pid, &[], limits::END_CONFIRM);
+                let survived = !processes.end_group(pid, &[], limits::END_CONFIRM);
+                shared.ended(Ended { how: e.to_string(), survived });
                 Err(e)
             }
         }
@@ -132,7 +134,7 @@ impl Server {
             if let Some(Some(_)) = state.waiting.get(&id)
                 && let Some(Some(reply)) = state.waiting.remove(&id)
             {
-                return Ok(reply);
+                return reply;
             }
             if let Phase::Ended(ended) = &state.phase {
                 return Err(Failed::Ended(ended.how.clone()));
@@ -168,6 +170,31 @@ impl Server {
 }
 
 impl Shared {
+    fn new(wake: OwnedFd, lost: Arc<AtomicBool>) -> Self {
+        let state = State {
+            phase: Phase::Starting,
+            next: HANDSHAKE + 1,
+            outbox: VecDeque::from([wire::hello()]),
+            answers: Vec::new(),
+            waiting: HashMap::from([(HANDSHAKE, None)]),
+            end_wanted: false,
+        };
+        Self { state: Mutex::new(state), changed: Condvar::new(), wake, lost }
+    }
+
+    /// It is no more, whoever wanted that. Whoever waits hears it after `lost` is known.
+    fn ended(&self, ended: Ended) {
+        if ended.survived {
+            self.lost.store(true, Ordering::SeqCst);
+        }
+        let mut state = self.lock();
+        state.phase = Phase::Ended(ended);
+        state.outbox.clear();
+        state.answers.clear();
+        drop(state);
+        self.changed.notify_all();
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no holder panics")
     }
@@ -195,7 +222,7 @@ struct Pump {
     stdin: Option<ChildStdin>,
     stdout: Option<ChildStdout>,
     stderr: Option<ChildStderr>,
-    /// The rest of the line that is being said.
+    /// The rest of what is being said: a line, or some answers.
     unwritten: Vec<u8>,
     /// The beginning of a line that is being heard.
     line: Vec<u8>,
@@ -242,11 +269,7 @@ impl Pump {
         self.processes.wait(self.pid, Instant::now() + limits::END_CONFIRM);
         let why = why.filter(|why| why != CLOSED || exit.is_none());
         let ended = Ended { how: self.words(why, exit), survived };
-        let mut state = self.shared.lock();
-        state.phase = Phase::Ended(ended);
-        state.outbox.clear();
-        drop(state);
-        self.shared.changed.notify_all();
+        self.shared.ended(ended);
     }
 
     fn words(&mut self, why: Option<String>, exit: Option<Exit>) -> String {
@@ -272,10 +295,8 @@ impl Pump {
                 if state.end_wanted {
                     return Some("it was ended".to_owned());
                 }
-                if self.unwritten.is_empty()
-                    && let Some(line) = state.outbox.pop_front()
-                {
-                    self.unwritten = line;
+                if self.unwritten.is_empty() {
+                    self.unwritten = state.outbox.pop_front().unwrap_or_else(|| std::mem::take(&mut state.answers));
                 }
                 if !state.waiting.values().any(Option::is_none) {
                     self.unanswered_bytes = 0;
@@ -419,7 +440,8 @@ impl Pump {
     }
 
     fn heard(&mut self, heard: Heard) -> Result<(), String> {
-        let mut state = self.shared.lock();
+        let shared = Arc::clone(&self.shared);
+        let mut state = shared.lock();
         match heard {
             Heard::Reply(HANDSHAKE, hello) if state.phase == Phase::Starting => {
                 let agreed = wire::agreed(&hello)?;
@@ -428,19 +450,33 @@ impl Pump {
                 state.outbox.push_back(agreed);
                 self.shared.changed.notify_all();
             }
-            Heard::Reply(id, reply) => {
-                // What nobody waits for, or has waited for, is not kept.
-                if let Some(waiting @ None) = state.waiting.get_mut(&id) {
-                    *waiting = Some(reply);
-                    self.unanswered_bytes = 0;
-                    self.shared.changed.notify_all();
-                }
+            Heard::Unreadable(HANDSHAKE, why) if state.phase == Phase::Starting => {
+                return Err(format!("how it introduced itself cannot be read: {why}"));
             }
-            // One that asks and asks without reading is answered as far as there is room.
-            Heard::Asked(answer) if state.outbox.len() < limits::MCP_OUTBOX_LINES => state.outbox.push_back(answer),
-            Heard::Asked(_) | Heard::Nothing => {}
+            Heard::Reply(id, reply) => self.settle(&mut state, id, Ok(reply)),
+            Heard::Unreadable(id, why) => self.settle(&mut state, id, Err(Failed::Unreadable(why))),
+            Heard::Asked(answer) => state.answer(&answer),
+            Heard::Nothing => {}
         }
         Ok(())
+    }
+
+    /// What nobody waits for, or has waited for, is not kept.
+    fn settle(&mut self, state: &mut State, id: u64, outcome: Result<Reply, Failed>) {
+        if let Some(waiting @ None) = state.waiting.get_mut(&id) {
+            *waiting = Some(outcome);
+            self.unanswered_bytes = 0;
+            self.shared.changed.notify_all();
+        }
+    }
+}
+
+impl State {
+    /// Said to it once it reads; what there is no room for is not said.
+    fn answer(&mut self, line: &[u8]) {
+        if self.answers.len() + line.len() <= limits::MCP_ANSWERS_BYTES {
+            self.answers.extend_from_slice(line);
+        }
     }
 }
 
@@ -463,4 +499,39 @@ fn bounded(line: &[u8]) -> Result<(), String> {
 
 fn would_block(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shared(lost: &Arc<AtomicBool>) -> Shared {
+        let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
+        Shared::new(wake, Arc::clone(lost))
+    }
+
+    #[test]
+    fn survivors_are_known_whoever_wanted_the_end() {
+        let lost = Arc::new(AtomicBool::new(false));
+        let ended = |survived| shared(&lost).ended(Ended { how: "it ended".to_owned(), survived });
+        ended(false);
+        assert!(!lost.load(Ordering::SeqCst));
+        ended(true);
+        assert!(lost.load(Ordering::SeqCst));
+        ended(false);
+        assert!(lost.load(Ordering::SeqCst), "they may still be there");
+    }
+
+    #[test]
+    fn one_that_asks_and_does_not_read_is_answered_as_far_as_there_is_room() {
+        let shared = shared(&Arc::default());
+        let mut state = shared.lock();
+        let said = br#"{"id":"a","method":"ping"}"#;
+        let Heard::Asked(answer) = wire::heard(said) else { panic!("it is a question") };
+        for _ in 0..limits::MCP_ANSWERS_BYTES {
+            state.answer(&answer);
+        }
+        assert_eq!(state.answers.len(), limits::MCP_ANSWERS_BYTES / answer.len() * answer.len());
+        assert_eq!(state.outbox.len(), 1, "what is asked of it has a place of its own");
+    }
 }

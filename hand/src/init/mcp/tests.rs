@@ -246,6 +246,23 @@ fn what_a_server_asks_meanwhile_is_answered() {
 }
 
 #[test]
+fn a_reply_that_cannot_be_read_is_waited_for_no_longer() {
+    let bench = Bench::new();
+    let script =
+        r#"echo started >> starts; read one; reply 1 '{"mean":NaN}'; read two; reply 2 '{"ok":true}'; read more"#;
+    let said = bench.wrong(script);
+    assert!(
+        said.starts_with("The MCP server docs replied what cannot be read: ") && said.contains("taken effect"),
+        "{said}"
+    );
+    assert_eq!(answer(&bench.call(script)), ok());
+    assert_eq!(bench.read("starts"), "started\n", "it goes on");
+    let hello = r#"read hello; echo '{"id":0,"result":NaN}'; read more"#;
+    let said = Bench::new().never_starts(hello);
+    assert!(said.contains("nothing was called: how it introduced itself cannot be read: "), "{said}");
+}
+
+#[test]
 fn a_list_is_read_page_by_page() {
     let bench = Bench::new();
     let pages = r#"read one; reply 1 '{"tools":[{"name":"a"}],"nextCursor":"2"}'; read two; echo "$two" > two

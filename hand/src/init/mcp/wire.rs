@@ -3,6 +3,9 @@
 //! Nobody is there whom a server could ask anything, so nothing that it may ask of clients is offered, and what it asks all the
 //! same is refused.
 
+mod outline;
+
+use outline::Outline;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -14,6 +17,8 @@ const SPOKEN: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", NEWEST];
 pub const HANDSHAKE: u64 = 0;
 /// What is repeated of a server's own words.
 const SAID_CHARS: usize = 300;
+/// Ids of a server's own requests are repeated to it; longer ones are nobody's.
+const ID_BYTES: usize = 256;
 
 /// How a server answers a request.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +31,8 @@ pub enum Reply {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Heard {
     Reply(u64, Reply),
+    /// It replied to that, and this is why nobody knows what.
+    Unreadable(u64, String),
     /// It asked something; this is to be said to it.
     Asked(Vec<u8>),
     /// A notification, or nothing of the protocol: many a program greets whoever starts it.
@@ -68,18 +75,39 @@ pub fn heard(said: &[u8]) -> Heard {
     if said.trim_ascii_start().first() != Some(&b'{') {
         return Heard::Nothing;
     }
-    let Ok(Message { id, method, result, error }) = serde_json::from_slice(said) else { return Heard::Nothing };
-    match (method, id) {
-        (Some(method), Some(id)) => Heard::Asked(line(&answer(&method, &id))),
-        (None, Some(id)) => {
-            let reply = match (result, error) {
-                (_, Some(error)) => Reply::Refused { code: error.code, message: error.message },
-                (Some(result), None) => Reply::Result(result),
-                (None, None) => return Heard::Nothing,
-            };
-            id.as_u64().map_or(Heard::Nothing, |id| Heard::Reply(id, reply))
+    let Message { id, method, result, error } = match serde_json::from_slice(said) {
+        Ok(message) => message,
+        // What it replied to was done all the same, and whoever waits for it is not to wait for more.
+        Err(e) => {
+            let unreadable = |id| Heard::Unreadable(id, cut(&e.to_string()));
+            return Outline::of(said).replies_to().map_or(Heard::Nothing, unreadable);
         }
-        (_, None) => Heard::Nothing,
+    };
+    match (method, id) {
+        (Some(method), Some(id)) if can_be_repeated(&id) => Heard::Asked(line(&answer(&method, &id))),
+        (None, Some(id)) => match (id.as_u64(), result, error) {
+            (None, ..) => Heard::Nothing,
+            (Some(id), _, Some(error)) => Heard::Reply(id, refused(&error)),
+            (Some(id), Some(result), None) => Heard::Reply(id, Reply::Result(result)),
+            (Some(id), None, None) => Heard::Unreadable(id, "it has neither a result nor an error".to_owned()),
+        },
+        _ => Heard::Nothing,
+    }
+}
+
+fn can_be_repeated(id: &Value) -> bool {
+    match id {
+        Value::Number(_) => true,
+        Value::String(id) => id.len() <= ID_BYTES,
+        _ => false,
+    }
+}
+
+/// One that is not as the protocol has errors is shown as it came.
+fn refused(error: &Value) -> Reply {
+    match Error::deserialize(error) {
+        Ok(Error { code, message }) => Reply::Refused { code, message },
+        Err(_) => Reply::Refused { code: 0, message: cut(&error.to_string()) },
     }
 }
 
@@ -102,7 +130,7 @@ struct Message {
     #[serde(default, deserialize_with = "present")]
     result: Option<Value>,
     #[serde(default)]
-    error: Option<Error>,
+    error: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -158,8 +186,10 @@ mod tests {
             (r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"data":"hi"}}"#, Heard::Nothing),
             (r#"{"jsonrpc":"2.0","id":"3","result":{}}"#, Heard::Nothing),
             (r#"{"jsonrpc":"2.0","id":-1,"result":{}}"#, Heard::Nothing),
-            (r#"{"jsonrpc":"2.0","id":3}"#, Heard::Nothing),
-            (r#"{"jsonrpc":"2.0","id":3,"result":{}"#, Heard::Nothing),
+            (r#"{"jsonrpc":"2.0","id":3,"result":{},"error":null}"#, Heard::Reply(3, Reply::Result(json!({})))),
+            (r#"{"jsonrpc":"2.0","id":3,"error":{"code":"E1"}}"#, refused(0, r#"{"code":"E1"}"#)),
+            (r#"{"jsonrpc":"2.0","id":3,"error":{"message":null}}"#, refused(0, r#"{"message":null}"#)),
+            (r#"{"jsonrpc":"2.0","id":3,"error":"no"}"#, refused(0, r#""no""#)),
             (r#"[{"jsonrpc":"2.0","id":3,"result":{}}]"#, Heard::Nothing),
             ("Server running on stdio", Heard::Nothing),
             ("3", Heard::Nothing),
@@ -168,6 +198,45 @@ mod tests {
             assert_eq!(heard(said.as_bytes()), expected, "{said}");
         }
         assert_eq!(heard(b"\xff\xfe{}"), Heard::Nothing);
+    }
+
+    #[test]
+    fn a_reply_that_cannot_be_read_is_one() {
+        let deep = format!(r#"{{"result":{}{},"id":3}}"#, "[".repeat(1000), "]".repeat(1000));
+        for said in [
+            deep.as_bytes(),
+            br#"{"jsonrpc":"2.0","id":3}"#,
+            br#"{"jsonrpc":"2.0","id":3,"error":null}"#,
+            // Half a surrogate pair, a number that is none, bytes that are no text, a line that breaks off.
+            br#"{"result":"\ud800","id":3}"#,
+            br#"{"jsonrpc":"2.0","id":3,"result":{"mean":NaN}}"#,
+            b"{\"id\":3,\"result\":\"\xff\"}",
+            br#"{"jsonrpc":"2.0","id":3,"result":{"#,
+        ] {
+            let said_as = String::from_utf8_lossy(said);
+            assert!(matches!(heard(said), Heard::Unreadable(3, _)), "{said_as}: {:?}", heard(said));
+        }
+        for said in [
+            // Its own request of that number, and what says neither.
+            r#"{"id":3,"method":"x","params":NaN}"#,
+            r#"{"id":3,"result":1,"method":"x","params":NaN}"#,
+            r#"{"id":3,"half": "#,
+            r#"{"result":{"id":3,"x":NaN}}"#,
+            r#"{"id":"3","result":NaN}"#,
+        ] {
+            assert_eq!(heard(said.as_bytes()), Heard::Nothing, "{said}");
+        }
+    }
+
+    #[test]
+    fn an_id_that_is_none_is_not_repeated() {
+        let asked = |id: Value| heard(json!({"id": id, "method": "ping"}).to_string().as_bytes());
+        for id in [json!(7), json!(-1.5), json!("x".repeat(ID_BYTES))] {
+            assert!(matches!(asked(id.clone()), Heard::Asked(_)), "{id}");
+        }
+        for id in [json!("x".repeat(ID_BYTES + 1)), json!([1]), json!({"a": 1}), json!(true), json!(null)] {
+            assert_eq!(asked(id.clone()), Heard::Nothing, "{id}");
+        }
     }
 
     #[test]
