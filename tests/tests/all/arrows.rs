@@ -36,7 +36,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     // Determinism is a crate boundary: workflow code cannot even name what would break it.
     ("tokio", &["store", "log", "engine", "activities", "containers", "egress", "api", "worker", "cli"]),
     ("rand", &["api", "cli", "egress"]),
-    ("uuid", &["engine"]),
+    ("uuid", &["containers", "engine"]),
     // Who talks to a Temporal server, and as what.
     ("temporalio-sdk", &["activities", "worker"]),
     ("temporalio-workflow", &["workflows", "activities"]),
