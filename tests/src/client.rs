@@ -28,6 +28,11 @@ pub struct LoggedEvent {
     pub rest: Map<String, Value>,
 }
 
+/// Those of one type.
+pub fn of_kind<'a>(events: &'a [LoggedEvent], kind: &str) -> Vec<&'a LoggedEvent> {
+    events.iter().filter(|event| event.kind == kind).collect()
+}
+
 impl LoggedEvent {
     /// The text of its content.
     pub fn text(&self) -> String {
@@ -214,6 +219,19 @@ impl Client {
             bail!("GET {path}: {status}: {text}");
         }
         Ok(serde_json::from_str(&text)?)
+    }
+
+    /// Sends a message and waits until the session rests; gives what is new.
+    pub async fn turn(&self, session: &str, text: &str) -> anyhow::Result<Vec<LoggedEvent>> {
+        let before = self.events(session).await?.len();
+        self.send(session, text, Mark::IdempotencyKey).await?;
+        self.rest(session, before).await
+    }
+
+    /// What came behind the first `before` events, once the session rests.
+    pub async fn rest(&self, session: &str, before: usize) -> anyhow::Result<Vec<LoggedEvent>> {
+        let idle = |events: &[LoggedEvent]| events.len() > before && events.last().is_some_and(LoggedEvent::is_idle);
+        Ok(self.until(session, idle).await?.split_off(before))
     }
 
     /// The log once `is_done` holds of it. It is looked at whenever the session goes idle.

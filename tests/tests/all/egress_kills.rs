@@ -15,7 +15,7 @@ use std::{
     },
 };
 use steadyhand_tests::{
-    client::{Client, LoggedEvent, Mark},
+    client::{Client, LoggedEvent},
     engines::engine,
     git::Forge,
     on_each_engine,
@@ -92,7 +92,7 @@ async fn scenario(service: &Service, origin: &Origin, forge: &Forge) -> anyhow::
     let client = service.client();
     let moments = Moments { service, client: &client };
     let work = session(&client, origin, &["docs"], json!([])).await?;
-    moments.turn(&work, "knock").await?;
+    moments.client.turn(&work, "knock").await?;
 
     let holds = origin.holds();
     let (broken, again) = moments.through(&work, "connecting", holds.connect.reached()).await?;
@@ -137,7 +137,7 @@ async fn scenario(service: &Service, origin: &Origin, forge: &Forge) -> anyhow::
     let hand = hands.iter().find(|hand| hand["session_id"] == cloning).context("the session has a hand")?;
     let path = format!("/v1/hands/{}", hand["id"].as_str().context("an id")?);
     client.request(Method::DELETE, &path).send().await?.error_for_status()?;
-    let again = moments.turn(&cloning, "cloning again").await?;
+    let again = moments.client.turn(&cloning, "cloning again").await?;
     ensure!(results(&again).last() == Some(&("one\n".to_owned(), false)), "{again:?}");
 
     for session in [&work, &oauth, &cloning] {
@@ -190,7 +190,8 @@ impl Moments<'_> {
         reached: impl Future<Output = anyhow::Result<()>>,
     ) -> anyhow::Result<(Vec<LoggedEvent>, Vec<LoggedEvent>)> {
         let broken = self.killed(session, word, reached).await.with_context(|| word.to_owned())?;
-        let again = self.turn(session, &format!("{word} again")).await.with_context(|| format!("{word} again"))?;
+        let again =
+            self.client.turn(session, &format!("{word} again")).await.with_context(|| format!("{word} again"))?;
         Ok((broken, again))
     }
 
@@ -204,15 +205,8 @@ impl Moments<'_> {
             reached.await?;
             shims::child(self.service.process(Role::Serve)?.pid(), "egress")?.kill()
         };
-        let (events, ()) = tokio::try_join!(self.turn(session, word), kill)?;
+        let (events, ()) = tokio::try_join!(self.client.turn(session, word), kill)?;
         Ok(events)
-    }
-
-    async fn turn(&self, session: &str, text: &str) -> anyhow::Result<Vec<LoggedEvent>> {
-        let before = self.client.events(session).await?.len();
-        self.client.send(session, text, Mark::IdempotencyKey).await?;
-        let idle = |events: &[LoggedEvent]| events.len() > before && events.last().is_some_and(LoggedEvent::is_idle);
-        Ok(self.client.until(session, idle).await?.split_off(before))
     }
 }
 

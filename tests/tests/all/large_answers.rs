@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use std::path::Path;
 use steadyhand_tests::{
-    client::{Client, LoggedEvent, Mark},
+    client::LoggedEvent,
     engines::engine,
     on_each_engine,
     service::{Options, Service},
@@ -42,14 +42,6 @@ fn script() -> anyhow::Result<Script> {
     Ok(Script::from_json(&script, Path::new("large_answers.json"))?)
 }
 
-/// What the turn after this message brought.
-async fn turn(client: &Client, session: &str, text: &str) -> anyhow::Result<Vec<LoggedEvent>> {
-    let before = client.events(session).await?.len();
-    client.send(session, text, Mark::IdempotencyKey).await?;
-    let idle = |events: &[LoggedEvent]| events.len() > before && events.last().is_some_and(LoggedEvent::is_idle);
-    Ok(client.until(session, idle).await?.split_off(before))
-}
-
 async fn what_is_too_large_is_told_once_and_the_session_goes_on(is_temporal: bool) -> anyhow::Result<()> {
     let temporal = engine(is_temporal)?;
     let model = serve(TcpListener::bind("127.0.0.1:0").await?, script()?)?;
@@ -62,7 +54,7 @@ async fn what_is_too_large_is_told_once_and_the_session_goes_on(is_temporal: boo
 async fn scenario(service: &Service, model: &Server) -> anyhow::Result<()> {
     let client = service.client();
     let session = client.session().await?;
-    let events = turn(&client, &session, "write").await?;
+    let events = client.turn(&session, "write").await?;
     let results: Vec<(String, bool)> = events
         .iter()
         .filter(|event| event.kind == "agent.tool_result")
@@ -82,13 +74,13 @@ async fn scenario(service: &Service, model: &Server) -> anyhow::Result<()> {
     let bytes = third.body.to_string().len();
     ensure!(bytes < REQUEST_BYTES_MAX, "{bytes} bytes go on");
 
-    let events = turn(&client, &session, "speak").await?;
+    let events = client.turn(&session, "speak").await?;
     let error = events.iter().find(|event| event.kind == "session.error").context("it is said")?;
     let said = error.rest["error"].to_string();
     ensure!(said.contains("too long to be kept") && said.contains("exhausted"), "{said}");
     ensure!(model.count() == 6, "{} requests: it is not asked for again", model.count());
 
-    let events = turn(&client, &session, "go on").await?;
+    let events = client.turn(&session, "go on").await?;
     let last = events.iter().rfind(|event| event.kind == "agent.message").map(LoggedEvent::text);
     ensure!(last.as_deref() == Some("Done."), "{last:?}");
     check_log(&client, &session, &client.events(&session).await?).await

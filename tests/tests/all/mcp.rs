@@ -6,7 +6,7 @@ use http::Method;
 use serde_json::{Value, json};
 use std::{path::Path, process::Command};
 use steadyhand_tests::{
-    client::{Client, LoggedEvent, Mark},
+    client::{LoggedEvent, of_kind},
     engines::{engine, free_addr},
     mcp::McpServer,
     on_each_engine,
@@ -35,22 +35,6 @@ ls -A /run/egress /run/egress/..; env""" } }]
 [[rules]]
 answer = [{ text = "Done." }]
 "#;
-
-/// Sends a message and waits until the session rests; gives what is new.
-async fn turn(client: &Client, session: &str, text: &str) -> anyhow::Result<Vec<LoggedEvent>> {
-    let before = client.events(session).await?.len();
-    client.send(session, text, Mark::IdempotencyKey).await?;
-    rest(client, session, before).await
-}
-
-async fn rest(client: &Client, session: &str, before: usize) -> anyhow::Result<Vec<LoggedEvent>> {
-    let idle = |events: &[LoggedEvent]| events.len() > before && events.last().is_some_and(LoggedEvent::is_idle);
-    Ok(client.until(session, idle).await?.split_off(before))
-}
-
-fn of_kind<'a>(events: &'a [LoggedEvent], kind: &str) -> Vec<&'a LoggedEvent> {
-    events.iter().filter(|event| event.kind == kind).collect()
-}
 
 /// Type and server of every `session.error`.
 fn errors(events: &[LoggedEvent]) -> Vec<(String, String)> {
@@ -116,7 +100,7 @@ async fn scenario(
     let session = client.make("/v1/sessions", &body).await?;
 
     // What cannot be reached is said, and the turn goes on with what can. What asks first, waits.
-    let events = turn(&client, &session, "work").await?;
+    let events = client.turn(&session, "work").await?;
     ensure!(errors(&events) == [error("authentication_failed", "locked"), error("connection_failed", "down")]);
     let uses = of_kind(&events, "agent.mcp_tool_use");
     let used = |event: &LoggedEvent| {
@@ -139,7 +123,7 @@ async fn scenario(
     let allowed = json!({"type": "user.tool_confirmation", "tool_use_id": uses[1].id, "result": "allow"});
     let path = format!("/v1/sessions/{session}/events");
     client.ok(Method::POST, &path, Some(&json!({"events": [allowed]}))).await?;
-    let events = rest(&client, &session, before).await?;
+    let events = client.rest(&session, before).await?;
     let results = of_kind(&events, "agent.mcp_tool_result");
     ensure!(results.len() == 1 && results[0].rest["mcp_tool_use_id"] == json!(uses[1].id), "{results:?}");
     let covered = format!("authorization: Bearer {}", "*".repeat(TOKEN.len()));
@@ -147,7 +131,7 @@ async fn scenario(
 
     // The server that was down is asked again when the session begins to work.
     let back = McpServer::start(dir, Some(down), None).await?;
-    let events = turn(&client, &session, "again").await?;
+    let events = client.turn(&session, "again").await?;
     ensure!(errors(&events) == [error("authentication_failed", "locked")], "{:?}", errors(&events));
     let results = of_kind(&events, "agent.mcp_tool_result");
     let (wrong, right): (Vec<&LoggedEvent>, Vec<_>) =
@@ -156,7 +140,7 @@ async fn scenario(
     ensure!(wrong.len() == 1 && wrong[0].text().contains("validation error"), "a wrong input is a result: {results:?}");
 
     // A sandbox can neither call them nor see how.
-    let events = turn(&client, &session, "inside").await?;
+    let events = client.turn(&session, "inside").await?;
     let said = of_kind(&events, "agent.tool_result").first().map(|event| event.text()).context("a result")?;
     ensure!(said.starts_with("403\n403\n") && !said.contains("CANARY") && !said.contains(".calls.sock"), "{said}");
 

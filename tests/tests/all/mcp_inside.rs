@@ -7,7 +7,7 @@ use http::Method;
 use serde_json::json;
 use std::path::Path;
 use steadyhand_tests::{
-    client::{Client, LoggedEvent, Mark},
+    client::{Client, LoggedEvent, Mark, of_kind},
     engines::engine,
     gate::{self, Gate},
     mcp, on_each_engine,
@@ -91,7 +91,7 @@ async fn scenario(service: &mut Service, model: &Server) -> anyhow::Result<()> {
     let session = session(&client).await?;
 
     // What cannot be started is said, and the turn goes on with what can. What asks first, waits.
-    let events = turn(&client, &session, "work").await?;
+    let events = client.turn(&session, "work").await?;
     let errors: Vec<_> = of_kind(&events, "session.error").into_iter().map(|event| &event.rest["error"]).collect();
     ensure!(errors.len() == 1 && errors[0]["type"] == "mcp_connection_failed_error", "{errors:?}");
     ensure!(errors[0]["mcp_server_name"] == "broken" && errors[0]["retry_status"]["type"] == "retrying", "{errors:?}");
@@ -114,7 +114,7 @@ async fn scenario(service: &mut Service, model: &Server) -> anyhow::Result<()> {
     let allowed = json!({"type": "user.tool_confirmation", "tool_use_id": uses[2].id, "result": "allow"});
     let path = format!("/v1/sessions/{session}/events");
     client.ok(Method::POST, &path, Some(&json!({"events": [allowed]}))).await?;
-    let events = rest(&client, &session, before).await?;
+    let events = client.rest(&session, before).await?;
     // It is in the sandbox, with its own variables beside the sandbox's, and nothing of the service's.
     let [seen] = &of_kind(&events, "agent.mcp_tool_result")[..] else { anyhow::bail!("{events:?}") };
     ensure!(seen.text().starts_with("/workspace high ['recipe'] ") && !seen.text().contains("STEADYHAND"), "{seen:?}");
@@ -123,14 +123,14 @@ async fn scenario(service: &mut Service, model: &Server) -> anyhow::Result<()> {
     ensure!(!offered.iter().any(|name| name.contains("hidden") || name.contains("broken")), "{offered:?}");
 
     // One that dies in the middle of a call is told, and started again by the next one.
-    let events = turn(&client, &session, "die").await?;
+    let events = client.turn(&session, "die").await?;
     let [died, after] = &of_kind(&events, "agent.mcp_tool_result")[..] else { anyhow::bail!("{events:?}") };
     let told = died.text();
     ensure!(died.rest["is_error"] == true && told.contains("it ended (exit code 3)"), "{told}");
     ensure!(told.contains("these are its last words") && told.contains("may or may not have taken effect"), "{told}");
     ensure!(after.text() == "after 1" && after.rest["is_error"] == false, "{after:?}");
     // So is one that was killed while nobody called it.
-    let events = turn(&client, &session, "kill").await?;
+    let events = client.turn(&session, "kill").await?;
     let killed = of_kind(&events, "agent.tool_result").first().map(|event| event.text()).context("a result")?;
     let [after] = &of_kind(&events, "agent.mcp_tool_result")[..] else { anyhow::bail!("{events:?}") };
     ensure!(after.text() == "killed 1", "{killed:?} {after:?}");
@@ -143,7 +143,7 @@ async fn scenario(service: &mut Service, model: &Server) -> anyhow::Result<()> {
     service.process(Role::Hand)?.kill().await?;
     service.start_missing().await?;
     let open = gate::open(&workspace)?;
-    let events = rest(&client, &session, before).await?;
+    let events = client.rest(&session, before).await?;
     drop(open);
     let [once] = &of_kind(&events, "agent.mcp_tool_result")[..] else { anyhow::bail!("{events:?}") };
     ensure!(once.text() == "went on" && once.rest["is_error"] == false, "{once:?}");
@@ -155,14 +155,14 @@ async fn scenario(service: &mut Service, model: &Server) -> anyhow::Result<()> {
     gate.reached().await?;
     let stop = json!({"events": [{"type": "user.interrupt"}]});
     client.ok(Method::POST, &path, Some(&stop)).await?;
-    let events = rest(&client, &session, before).await?;
+    let events = client.rest(&session, before).await?;
     let [stopped] = &of_kind(&events, "agent.mcp_tool_result")[..] else { anyhow::bail!("{events:?}") };
     ensure!(stopped.text().starts_with("interrupted; the MCP server inside was told so and ended"), "{stopped:?}");
-    let events = turn(&client, &session, "die again").await?;
+    let events = client.turn(&session, "die again").await?;
     ensure!(of_kind(&events, "agent.mcp_tool_result")[1].text() == "after 2", "{events:?}");
 
     // Everything took effect once.
-    let events = turn(&client, &session, "see").await?;
+    let events = client.turn(&session, "see").await?;
     let counted = of_kind(&events, "agent.tool_result").first().map(|event| event.text()).context("a result")?;
     let counted: Vec<&str> = counted.split_whitespace().collect();
     ensure!(counted == ["2", "after", "1", "killed", "1", "once", "1", "stop"], "{counted:?}");
@@ -182,20 +182,4 @@ fn offered(model: &Server) -> anyhow::Result<Vec<String>> {
     let last = model.received().into_iter().next_back().context("the model was asked")?;
     let tools = last.body["tools"].as_array().context("tools")?.clone();
     Ok(tools.iter().filter_map(|tool| tool["name"].as_str().map(str::to_owned)).collect())
-}
-
-/// Sends a message and waits until the session rests; gives what is new.
-async fn turn(client: &Client, session: &str, text: &str) -> anyhow::Result<Vec<LoggedEvent>> {
-    let before = client.events(session).await?.len();
-    client.send(session, text, Mark::IdempotencyKey).await?;
-    rest(client, session, before).await
-}
-
-async fn rest(client: &Client, session: &str, before: usize) -> anyhow::Result<Vec<LoggedEvent>> {
-    let idle = |events: &[LoggedEvent]| events.len() > before && events.last().is_some_and(LoggedEvent::is_idle);
-    Ok(client.until(session, idle).await?.split_off(before))
-}
-
-fn of_kind<'a>(events: &'a [LoggedEvent], kind: &str) -> Vec<&'a LoggedEvent> {
-    events.iter().filter(|event| event.kind == kind).collect()
 }

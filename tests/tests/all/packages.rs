@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 use steadyhand_tests::{
     client::{Client, LoggedEvent, Mark},
-    engines::{Temporal, engine, free_addr},
+    engines::engine,
     on_each_engine,
     registry::Registry,
     service::{Options, Service},
@@ -49,25 +49,31 @@ async fn shown(client: &Client, session: &str) -> anyhow::Result<(String, Vec<St
     Ok((result.text(), errors.map(word).collect()))
 }
 
-async fn packages_are_there_and_were_fetched_once(is_temporal: bool) -> anyhow::Result<()> {
-    let temporal = is_temporal.then(|| Temporal::start_at(free_addr()?, None, &[])).transpose()?;
+/// A service on that engine whose sandboxes have their packages from a registry here, and what is done with both.
+async fn with_registry(
+    is_temporal: bool,
+    script: &str,
+    scenario: impl AsyncFnOnce(&Service, &Registry) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let temporal = engine(is_temporal)?;
     let dir = tempfile::tempdir()?;
     let registry = Registry::start(dir.path()).await?;
-    let model = serve(TcpListener::bind("127.0.0.1:0").await?, Script::from_toml(SCRIPT, Path::new("packages.toml"))?)?;
-    let temporal_at = temporal.as_ref().map(|temporal| (temporal.addr, "default".to_owned()));
+    let script = Script::from_toml(script, Path::new("packages.toml"))?;
+    let model = serve(TcpListener::bind("127.0.0.1:0").await?, script)?;
     let options = Options {
         private_addresses: vec![registry.addr],
         registries: registry.registries(),
-        temporal: temporal_at,
+        temporal: temporal.as_ref().map(|temporal| (temporal.addr, "default".to_owned())),
         ..Options::new(model.url())
     };
     let service = Service::start(options).await?;
-    let scenario = scenario(&service, &registry).await;
-    if let Err(error) = scenario {
-        return Err(error.context(format!("{:?}\n{}", registry.asked(), service.logs())));
-    }
-    service.stop().await?;
-    Ok(())
+    let ended = scenario(&service, &registry).await.with_context(|| format!("{:?}", registry.asked()));
+    service.with_logs(ended)?;
+    service.stop().await.map(drop)
+}
+
+async fn packages_are_there_and_were_fetched_once(is_temporal: bool) -> anyhow::Result<()> {
+    with_registry(is_temporal, SCRIPT, scenario).await
 }
 
 async fn scenario(service: &Service, registry: &Registry) -> anyhow::Result<()> {
@@ -130,22 +136,7 @@ async fn packages_of_the_system_are_unpacked_beside_it(is_temporal: bool) -> any
         // There are none for this machine.
         return Ok(());
     }
-    let temporal = engine(is_temporal)?;
-    let dir = tempfile::tempdir()?;
-    let registry = Registry::start(dir.path()).await?;
-    let model =
-        serve(TcpListener::bind("127.0.0.1:0").await?, Script::from_toml(SYSTEM_SCRIPT, Path::new("apt.toml"))?)?;
-    let temporal_at = temporal.as_ref().map(|temporal| (temporal.addr, "default".to_owned()));
-    let options = Options {
-        private_addresses: vec![registry.addr],
-        registries: registry.registries(),
-        temporal: temporal_at,
-        ..Options::new(model.url())
-    };
-    let service = Service::start(options).await?;
-    let ended = of_the_system(&service, &registry).await.with_context(|| format!("{:?}", registry.asked()));
-    service.with_logs(ended)?;
-    service.stop().await.map(drop)
+    with_registry(is_temporal, SYSTEM_SCRIPT, of_the_system).await
 }
 
 async fn of_the_system(service: &Service, registry: &Registry) -> anyhow::Result<()> {

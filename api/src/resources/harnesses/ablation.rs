@@ -3,8 +3,8 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use domain::Time;
-use domain::rollout::Moments;
+use domain::rollout::{Moments, Recorded};
+use domain::{Summary, Time};
 use harness::ablate::{Effect, interval};
 use serde_json::{Value, json};
 
@@ -38,7 +38,8 @@ pub async fn ablate(State(app): State<App>, Path(name): Path<String>, query: Que
     let mut effects = vec![Effect::default(); shims.len()];
     let (mut read, mut related, mut unreadable) = (0_u64, 0_u64, 0_u64);
     let mut roots = Roots::default();
-    for session_id in sample.sessions(&app, model).await? {
+    let is_meant = |summary: &Summary| model.is_none_or(|model| summary.attributes.agent.model == model);
+    for Recorded { session_id, .. } in sample.sessions(&app, is_meant).await? {
         if read == wanted as u64 {
             break;
         }

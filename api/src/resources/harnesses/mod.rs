@@ -26,7 +26,7 @@ use store::{Batch, Digest, Durability};
 pub use self::ablation::shims;
 pub use self::find::{Deciding, Found, deciding, resolve};
 use self::row::HarnessRow;
-pub use self::sample::since;
+pub use self::sample::Sample;
 pub use self::strategy::check as check_strategy;
 use super::rollouts;
 use super::sessions::current::Current;

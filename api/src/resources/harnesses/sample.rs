@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 
+use domain::Summary;
 use domain::committed::Recording;
+use domain::rollout::Recorded;
 use harness::rollout::threshold;
 use jiff::{SignedDuration, Timestamp};
 
@@ -46,7 +48,7 @@ impl Sample {
     }
 
     /// Sessions with a turn behind them. A name that is none of the tenant's is an error: nothing would be said of it.
-    pub async fn sessions(&self, app: &App, model: Option<&str>) -> Result<Vec<String>> {
+    pub async fn sessions(&self, app: &App, is_meant: impl Fn(&Summary) -> bool) -> Result<Vec<Recorded>> {
         let wanted: BTreeSet<&str> = self.session_ids.iter().map(String::as_str).collect();
         if wanted.len() > IDS_MAX {
             return Err(ApiError::field("session_ids", format!("must be at most {IDS_MAX}")));
@@ -58,22 +60,21 @@ impl Sample {
         let mut sample = Vec::new();
         session_row::each(app, |row| {
             let Some(summary) = row.projection.as_ref().map(|projection| &projection.summary) else { return };
-            let is_meant = model.is_none_or(|model| summary.attributes.agent.model == model)
-                && self.agent.as_deref().is_none_or(|agent| row.agent_id == agent)
+            let is_chosen = self.agent.as_deref().is_none_or(|agent| row.agent_id == agent)
                 && after.is_none_or(|after| row.created_at >= after)
                 && (wanted.is_empty() || wanted.contains(row.id.as_str()));
-            if row.is_there() && is_meant && summary.turn > 0 {
-                sample.push(row.id.clone());
+            if row.is_there() && is_chosen && summary.turn > 0 && is_meant(summary) {
+                sample.push(Recorded { session_id: row.id.clone(), sealed: row.sealed.clone() });
             }
         })
         .await?;
-        sample.sort_by(|one, other| threshold(one).total_cmp(&threshold(other)));
+        sample.sort_by(|one, other| threshold(&one.session_id).total_cmp(&threshold(&other.session_id)));
         Ok(sample)
     }
 }
 
 /// The time so many seconds ago, or the first that there is.
-pub fn since(now: Timestamp, age_s: u64) -> Timestamp {
+fn since(now: Timestamp, age_s: u64) -> Timestamp {
     let age = SignedDuration::from_secs(i64::try_from(age_s).unwrap_or(i64::MAX));
     now.checked_sub(age).unwrap_or(Timestamp::MIN)
 }

@@ -22,7 +22,7 @@ use crate::body::JsonBody;
 use crate::error::{ApiError, Result};
 use crate::ids;
 use crate::resources::inspect;
-use crate::resources::sessions::{other_model, row as session_row};
+use crate::resources::sessions::other_model;
 use crate::resources::trials::{self, Found, TrialRow};
 
 /// Sessions where nothing else is said.
@@ -90,12 +90,11 @@ pub async fn begin(
     let sessions = unrelated(&app, &sample, &body.model, wanted).await?;
     let id = ids::new(ids::TRIAL);
     let mut trials = Vec::new();
-    for session_id in &sessions {
-        let sealed = session_row::find(&app, session_id).await?.sealed;
+    for session in &sessions {
         for off in std::iter::once(None).chain(shims.iter().map(Some)) {
             trials.push(Input {
                 id: format!("{id}-{}", trials.len()),
-                session: Recorded { session_id: session_id.clone(), sealed: sealed.clone() },
+                session: session.clone(),
                 turn: 1,
                 turns: body.turns,
                 variant: Variant {
@@ -112,6 +111,7 @@ pub async fn begin(
     }
     let Ablate { model, expect, price, .. } = body;
     let subject = harness.sha256.clone();
+    let sessions = sessions.into_iter().map(|session| session.session_id).collect();
     let asked = json!(Asked { harness, model, shims, sessions, expect, price });
     let row = TrialRow { id, created_at: app.clock.now(), subject, asked, fork: None };
     trials::begin(&app, &row, trials).await?;
@@ -119,14 +119,15 @@ pub async fn begin(
 }
 
 /// Sessions that can be read, none of which shares turns with another one.
-async fn unrelated(app: &App, sample: &Sample, model: &str, wanted: usize) -> Result<Vec<String>> {
+async fn unrelated(app: &App, sample: &Sample, model: &str, wanted: usize) -> Result<Vec<Recorded>> {
     let (mut roots, mut sessions) = (Roots::default(), Vec::new());
-    for session_id in sample.sessions(app, Some(model)).await? {
+    for session in sample.sessions(app, |summary| summary.attributes.agent.model == model).await? {
         if sessions.len() == wanted {
             break;
         }
-        if inspect::recording(app, &session_id).await.is_ok_and(|recording| roots.is_news(&recording)) {
-            sessions.push(session_id);
+        let recording = inspect::recording(app, &session.session_id).await;
+        if recording.is_ok_and(|recording| roots.is_news(&recording)) {
+            sessions.push(session);
         }
     }
     Ok(sessions)

@@ -4,8 +4,8 @@ use axum::Json;
 use axum::extract::State;
 use domain::Time;
 use domain::limits::{GATE_SESSIONS_MAX, ROLLOUT_STAGES_MAX};
-use domain::rollout::{Gate, Origin, Price, Recorded, RolloutInput, Spec, Watch};
-use harness::rollout::{Rollout, threshold};
+use domain::rollout::{Gate, Origin, Price, RolloutInput, Spec, Watch};
+use harness::rollout::Rollout;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -19,8 +19,7 @@ use crate::body::JsonBody;
 use crate::error::{ApiError, Result};
 use crate::gateway;
 use crate::ids;
-use crate::resources::harnesses;
-use crate::resources::sessions::row as session_row;
+use crate::resources::harnesses::{self, Sample};
 
 const STAGES: &[u8] = &[10, 50, 100];
 const GATE_SESSIONS: u32 = 50;
@@ -90,14 +89,8 @@ pub async fn create(State(app): State<App>, JsonBody(body): JsonBody<CreateRollo
     if wanted > GATE_SESSIONS_MAX {
         return Err(ApiError::field("gate.sessions", format!("must be at most {GATE_SESSIONS_MAX}")));
     }
-    let after = gate.age_s.map(|age| harnesses::since(now, age));
-    let sample = sample(&app, |row| {
-        let is_young = after.is_none_or(|after| row.created_at >= after);
-        let is_meant = agent.as_deref().is_none_or(|agent| row.agent_id == agent);
-        let summary = row.projection.as_ref().map(|projection| &projection.summary);
-        is_young && is_meant && summary.is_some_and(|summary| summary.turn > 0 && summary.harness == from)
-    });
-    let mut sample = sample.await?;
+    let sample = Sample { agent: agent.clone(), age_s: gate.age_s, ..Sample::default() };
+    let mut sample = sample.sessions(&app, |summary| summary.harness == from).await?;
     sample.truncate(wanted as usize);
     let gate = Gate {
         sessions: u32::try_from(sample.len()).unwrap_or(wanted),
@@ -107,19 +100,6 @@ pub async fn create(State(app): State<App>, JsonBody(body): JsonBody<CreateRollo
     let decisions_per_run = app.tuning.decisions_per_run;
     let spec = Spec { from, to, agent_id: agent, gate, stages, live, watch, decisions_per_run };
     begin(&app, spec, now).await.map(|row| Json(object::of(&row)))
-}
-
-/// Sessions that are meant, in an order that is by chance and always the same.
-async fn sample(app: &App, is_meant: impl Fn(&session_row::SessionRow) -> bool) -> Result<Vec<Recorded>> {
-    let mut sample = Vec::new();
-    session_row::each(app, |row| {
-        if row.is_there() && is_meant(row) {
-            sample.push(Recorded { session_id: row.id.clone(), sealed: row.sealed.clone() });
-        }
-    })
-    .await?;
-    sample.sort_by(|one, other| threshold(&one.session_id).total_cmp(&threshold(&other.session_id)));
-    Ok(sample)
 }
 
 fn check_stages(stages: Vec<u8>) -> Result<Vec<u8>> {
